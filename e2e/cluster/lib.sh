@@ -26,6 +26,7 @@ lock() {
   local dir=$BRAINY_CACHE/locks
   # The engine and the cluster are one per machine; a build is one per cache.
   if [ "$1" = cluster ] && is_root; then dir=/run/lock/brainy-e2e; fi
+  have flock || die "flock is missing. Install with:  sudo apt-get install util-linux   (or your system's equivalent)"
   mkdir -p "$dir"
   exec {LOCK_FD}>"$dir/$1"
   if ! flock -n "$LOCK_FD"; then

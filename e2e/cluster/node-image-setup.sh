@@ -53,9 +53,8 @@ kube_proxy_files() {
 }
 
 start_containerd() {
-  local i
   nohup containerd >/dev/null 2>&1 &
-  for i in $(seq 1 100); do
+  for _ in $(seq 1 100); do
     [ -S /run/containerd/containerd.sock ] && ctr info >/dev/null 2>&1 && return 0
     sleep 0.1
   done

@@ -92,14 +92,27 @@ kubeadmConfigPatches:
 YAML
 }
 
+run_kind_create() {
+  quietly kind-create kind create cluster --name "$CLUSTER_NAME" --image "$NODE_IMAGE" \
+    --config "$BRAINY_STATE/kind-config.yaml" --kubeconfig "$KUBECONFIG"
+}
+
+delete_cluster() {
+  quietly kind-delete kind delete cluster --name "$CLUSTER_NAME" --kubeconfig "$KUBECONFIG"
+}
+
 create_cluster() {
   local began=$SECONDS node
   docker network inspect kind >/dev/null 2>&1 || : >"$BRAINY_CACHE/made-kind-network"
   say "creating cluster $CLUSTER_NAME: one control plane, two workers (about 30 s)"
   mkdir -p "$BRAINY_STATE"
   kind_config >"$BRAINY_STATE/kind-config.yaml"
-  quietly kind-create kind create cluster --name "$CLUSTER_NAME" --image "$NODE_IMAGE" --config "$BRAINY_STATE/kind-config.yaml" \
-    --kubeconfig "$KUBECONFIG" || die "kind create cluster failed"
+  if ! run_kind_create; then
+    # After an interrupted run docker may still have been making a node of that run.
+    say "trying once more"
+    delete_cluster
+    run_kind_create || die "kind create cluster failed"
+  fi
   if [ -n "$NODE_IMAGE_BUILT" ]; then setup_node_network "${NODES[@]}"; fi
   wait_for 180 "the nodes to be ready" kubectl wait --for=condition=Ready node --all --timeout=5s
   wait_for 120 "the default ServiceAccount" kubectl -n default get serviceaccount default
@@ -122,7 +135,7 @@ main() {
       return
     fi
     say "cluster $CLUSTER_NAME is broken or was never finished; making it anew"
-    quietly kind-delete kind delete cluster --name "$CLUSTER_NAME" --kubeconfig "$KUBECONFIG"
+    delete_cluster
   fi
   raise_limits
   ensure_node_image
