@@ -1,0 +1,49 @@
+# Every target is one line; what it does is in scripts/ and e2e/cluster/.
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test down bench images install fmt lint unit integration crds chart deny e2e
+
+help: ## This list
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: ## From a bare machine to two running clusters with real data in them
+	@scripts/demo.sh
+
+test: ## Every test: format, lints, unit, integration, manifests, chart, licences, end-to-end
+	@scripts/test.sh
+
+down: ## Deletes the kind cluster and all that `demo`, `test` and `bench` started
+	@e2e/cluster/down.sh
+
+bench: ## Prints sizes, times and rates beside their targets
+	@scripts/bench.sh
+
+images: ## Builds the container images and loads them into the cluster
+	@scripts/images.sh
+
+install: ## Installs or upgrades the operator and the S3 server of the tests
+	@scripts/install.sh
+
+fmt: ## Formats the code
+	@cargo fmt --all
+
+lint: ## Format check and clippy, warnings denied
+	@scripts/test.sh fmt clippy
+
+unit: ## Unit tests
+	@scripts/test.sh unit
+
+integration: ## Integration tests against a real S3 server
+	@scripts/test.sh integration
+
+crds: ## Writes the CustomResourceDefinition from the Rust types
+	@cargo run --quiet --locked -p brainy-crds --bin crdgen
+
+chart: ## Lints and renders the Helm chart
+	@scripts/test.sh chart
+
+deny: ## Checks licences, sources and banned crates
+	@scripts/test.sh deny
+
+e2e: ## End-to-end tests on kind, or on the cluster of E2E_KUBECONFIG
+	@scripts/test.sh e2e

@@ -1,0 +1,72 @@
+{{/* Name of the operator's objects: the release's name. */}}
+{{- define "brainy-operator.name" -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- end }}
+
+{{- define "brainy-operator.serviceAccount" -}}
+{{- .Values.serviceAccount.name | default (include "brainy-operator.name" .) -}}
+{{- end }}
+
+{{/* What selects the operator's pods. Never changes. */}}
+{{- define "brainy-operator.selector" -}}
+app.kubernetes.io/name: brainy-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "brainy-operator.labels" -}}
+{{ include "brainy-operator.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- define "brainy-operator.image" -}}
+{{- printf "%s:%s" .image.repository (.image.tag | default .root.Chart.AppVersion) -}}
+{{- end }}
+
+{{/* All that the operator calls in the namespaces of BrainyClusters. */}}
+{{- define "brainy-operator.rules" -}}
+- apiGroups: [brainy.io]
+  resources: [brainyclusters]
+  verbs: [get, list, watch, patch]
+- apiGroups: [brainy.io]
+  resources: [brainyclusters/status]
+  verbs: [patch]
+# Needed to own objects where the admission plugin OwnerReferencesPermissionEnforcement is on.
+- apiGroups: [brainy.io]
+  resources: [brainyclusters/finalizers]
+  verbs: [update]
+- apiGroups: [""]
+  resources: [services, serviceaccounts]
+  verbs: [get, list, watch, create, patch]
+# update: the shard map is written by compare-and-swap. The nodes are granted get, list and watch.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, list, watch, create, patch, update]
+# Read by name only: no list, no watch.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, create, update]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch, delete]
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [list, patch]
+- apiGroups: [apps]
+  resources: [statefulsets]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [rbac.authorization.k8s.io]
+  resources: [roles, rolebindings]
+  verbs: [get, list, watch, create, patch]
+# The nodes are granted get and patch: whoever grants must hold.
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}

@@ -1,0 +1,328 @@
+//! What a user writes under `spec`.
+
+use k8s_openapi::api::core::v1::{Affinity, EnvVar, ResourceRequirements, Toleration};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::status::BrainyClusterStatus;
+
+/// N Brainy nodes, each with a sidecar that offers the storage API on localhost; every shard owned by exactly one node.
+#[derive(CustomResource, Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[kube(
+    group = "brainy.io",
+    version = "v1alpha1",
+    kind = "BrainyCluster",
+    plural = "brainyclusters",
+    shortname = "brainy",
+    category = "all",
+    namespaced,
+    status = "BrainyClusterStatus",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(name = "Nodes", type_ = "string", json_path = ".status.nodes", description = "ready nodes / wanted nodes"),
+    printcolumn(name = "Shards", type_ = "string", json_path = ".status.shardsOwned", description = "owned shards / all shards"),
+    printcolumn(name = "Strategy", type_ = "string", json_path = ".spec.storage.strategy"),
+    printcolumn(name = "Pattern", type_ = "string", json_path = ".spec.coordination.pattern"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')").message("metadata.name must be a DNS label of at most 40 characters that starts with a letter: it becomes the prefix of pod and Lease names")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BrainyClusterSpec {
+    /// How many nodes. Each is one pod with a stable name, `<cluster>-0` to `<cluster>-<replicas - 1>`.
+    #[serde(default = "default_replicas")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub replicas: i32,
+
+    /// How many shards the keys are spread over. Never changes after creation: it is part of where every key lives.
+    #[serde(default = "default_shards")]
+    #[schemars(range(min = 1, max = 16384))]
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "self == oldSelf", "message": "spec.shards can't be changed: every key's place depends on it. Create a new BrainyCluster with the wanted number and copy the data"}]))]
+    pub shards: i32,
+
+    /// Where data lives.
+    pub storage: StorageSpec,
+
+    /// Who decides which node owns which shard, and how liveness is judged.
+    #[serde(default)]
+    pub coordination: CoordinationSpec,
+
+    /// The application beside the sidecar. Without it a node is the sidecar alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application: Option<ApplicationSpec>,
+
+    /// Settings of every node's pod.
+    #[serde(default)]
+    pub pod: PodSpec,
+
+    /// What happens to volumes and bucket data when the BrainyCluster is deleted.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+}
+
+fn default_replicas() -> i32 {
+    3
+}
+
+fn default_shards() -> i32 {
+    256
+}
+
+/// Where data lives: the strategy, and the volume or bucket it needs.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "self.strategy == 'Isolated' || has(self.bucket)", "message": "storage.bucket is required with strategy Namespaced or Shared: nodes share their data through it"},
+    {"rule": "self.strategy != 'Isolated' || !has(self.bucket)", "message": "storage.bucket has no use with strategy Isolated: data lives on each node's volume. Remove storage.bucket, or choose strategy Shared"},
+    {"rule": "self.strategy != 'Shared' || !has(self.volume)", "message": "storage.volume has no use with strategy Shared: data lives in the bucket. Remove storage.volume"},
+    {"rule": "self.strategy == oldSelf.strategy", "message": "storage.strategy can't be changed: data does not move between strategies. Create a new BrainyCluster and copy the data"},
+    {"rule": "has(self.bucket) == has(oldSelf.bucket) && (!has(self.bucket) || (self.bucket.name == oldSelf.bucket.name && (has(self.bucket.prefix) ? self.bucket.prefix : '') == (has(oldSelf.bucket.prefix) ? oldSelf.bucket.prefix : '')))", "message": "storage.bucket.name and storage.bucket.prefix can't be changed: the data stays where it was written"}
+]))]
+pub struct StorageSpec {
+    /// How nodes share storage.
+    #[serde(default)]
+    pub strategy: Strategy,
+
+    /// The volume of each node (strategy Isolated).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<VolumeSpec>,
+
+    /// The bucket that the nodes share (strategies Namespaced and Shared).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<BucketSpec>,
+
+    /// Layers over the store, outermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub layers: Vec<LayerSpec>,
+}
+
+/// How nodes share storage.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum Strategy {
+    /// Each node keeps its shards on its own volume.
+    #[default]
+    Isolated,
+    /// One bucket, one namespace per node.
+    Namespaced,
+    /// One bucket, every shard at one place; a shard's lease says who may write it.
+    Shared,
+}
+
+/// The volume of each node.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VolumeSpec {
+    /// Size of the PersistentVolumeClaim.
+    #[serde(default = "default_volume_size")]
+    pub size: Quantity,
+    /// StorageClass; the cluster's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_class_name: Option<String>,
+}
+
+fn default_volume_size() -> Quantity {
+    Quantity("10Gi".into())
+}
+
+impl Default for VolumeSpec {
+    fn default() -> Self {
+        Self {
+            size: default_volume_size(),
+            storage_class_name: None,
+        }
+    }
+}
+
+/// An S3 or R2 bucket, and the part of it that belongs to this cluster.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "self.provider != 'R2' || has(self.endpoint)", "message": "storage.bucket.endpoint is required with provider R2: https://<account>.r2.cloudflarestorage.com"}
+]))]
+pub struct BucketSpec {
+    /// Whose protocol differences apply.
+    #[serde(default)]
+    pub provider: Provider,
+    /// The bucket's name. It must exist.
+    #[schemars(
+        length(min = 3, max = 63),
+        regex(pattern = r"^[a-z0-9][a-z0-9.-]*[a-z0-9]$")
+    )]
+    pub name: String,
+    /// Everything of this cluster lies under `<prefix>/`. Two clusters never share a bucket and prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 200),
+        regex(pattern = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")
+    )]
+    pub prefix: Option<String>,
+    /// The region to sign for.
+    #[serde(default = "default_region")]
+    #[schemars(length(min = 1, max = 64))]
+    pub region: String,
+    /// The server, for everything but AWS: `http://host:port` or `https://host:port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512), regex(pattern = r"^https?://[^/ ]+/?$"))]
+    pub endpoint: Option<String>,
+    /// Secret of the same namespace with the keys `accessKeyId` and `secretAccessKey`. None: the pod's own identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub credentials_secret: Option<String>,
+}
+
+fn default_region() -> String {
+    "us-east-1".into()
+}
+
+/// Whose object store.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum Provider {
+    /// AWS S3, or a server that speaks its protocol with conditional writes.
+    #[default]
+    S3,
+    /// Cloudflare R2.
+    R2,
+}
+
+/// One layer over the store.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LayerSpec {
+    /// Which layer.
+    #[serde(rename = "type")]
+    pub kind: LayerKind,
+}
+
+/// The layers that the storage architecture knows.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum LayerKind {
+    /// Keeps what was read in memory.
+    Caching,
+    /// Writes several items with one request.
+    Batching,
+    /// Stores large values compressed.
+    Compression,
+}
+
+/// Who decides ownership, and how liveness is judged.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CoordinationSpec {
+    /// The coordination pattern.
+    #[serde(default)]
+    pub pattern: Pattern,
+    /// Timing of sessions and leases.
+    #[serde(default)]
+    pub lease: LeaseSpec,
+}
+
+/// Who decides which node owns which shard.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum Pattern {
+    /// The operator's elected controller assigns.
+    #[default]
+    Leader,
+    /// The sidecars agree by Raft.
+    Consensus,
+    /// The sidecars take leases in the store by themselves.
+    StorageNative,
+}
+
+/// Timing of sessions and leases, in seconds.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "self.renewSeconds * 2 <= self.durationSeconds", "message": "coordination.lease.renewSeconds must be at most half of durationSeconds: one lost renewal must not end a node's session"}
+]))]
+pub struct LeaseSpec {
+    /// How long a node's session lasts without a renewal.
+    #[serde(default = "default_duration")]
+    #[schemars(range(min = 2, max = 3600))]
+    pub duration_seconds: i32,
+    /// How often it is renewed.
+    #[serde(default = "default_renew")]
+    #[schemars(range(min = 1, max = 1800))]
+    pub renew_seconds: i32,
+}
+
+fn default_duration() -> i32 {
+    30
+}
+
+fn default_renew() -> i32 {
+    10
+}
+
+impl Default for LeaseSpec {
+    fn default() -> Self {
+        Self {
+            duration_seconds: default_duration(),
+            renew_seconds: default_renew(),
+        }
+    }
+}
+
+/// The application container. It gets `BRAINY_STORAGE_URL`, `BRAINY_STORAGE_SOCKET` and `BRAINY_NODE_ID`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApplicationSpec {
+    /// Its image.
+    #[schemars(length(min = 1, max = 512))]
+    pub image: String,
+    /// Replaces the image's entry point.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// Replaces the image's arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// Its environment. Names that start with `BRAINY_` belong to the operator.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<EnvVar>,
+    /// Its resources.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+}
+
+/// Settings of every node's pod.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PodSpec {
+    /// Resources of the sidecar.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+    /// Affinity. Absent: nodes of one cluster prefer different hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
+    /// Tolerations.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tolerations: Vec<Toleration>,
+    /// Node selector.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub node_selector: std::collections::BTreeMap<String, String>,
+    /// Priority class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority_class_name: Option<String>,
+    /// Added to the pod's annotations.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub annotations: std::collections::BTreeMap<String, String>,
+    /// Added to the pod's labels.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub labels: std::collections::BTreeMap<String, String>,
+}
+
+/// What happens to volumes and bucket data on deletion.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum DeletionPolicy {
+    /// Volumes and bucket data stay.
+    #[default]
+    Retain,
+    /// Volumes and everything under the bucket's prefix are deleted with the BrainyCluster.
+    Delete,
+}

@@ -1,0 +1,4 @@
+FROM scratch
+COPY brainy-versitygw /versitygw
+USER 65532:65532
+ENTRYPOINT ["/versitygw"]

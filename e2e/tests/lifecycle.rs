@@ -1,0 +1,347 @@
+//! Growing, shrinking, rolling, deleting: with data in it, and nothing lost.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::ensure;
+use brainy_e2e::brainy::{Cluster, pod_is_ready};
+use brainy_e2e::load::{self, Progress};
+use brainy_e2e::records::{Checksum, Records};
+use brainy_e2e::sidecar::SidecarClient;
+use brainy_e2e::specs::{self, prepare_bucket, sample};
+use brainy_e2e::{Environment, Seen, leftovers, until, views, with_temp_namespace};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+async fn verify(node: &SidecarClient, records: &Records) -> anyhow::Result<()> {
+    let back = load::read_back(node, records).await?;
+    ensure!(
+        back.absent.is_empty(),
+        "{} of {} records are lost, among them {}",
+        back.absent.len(),
+        records.len(),
+        back.absent[0]
+    );
+    ensure!(
+        back.checksum == Checksum::of(records),
+        "the records differ from what was written"
+    );
+    Ok(())
+}
+
+async fn write(node: &SidecarClient, records: &Records) -> anyhow::Result<()> {
+    load::write(node, records, &Progress::default(), None)
+        .await
+        .map(drop)
+}
+
+/// Writes batch after batch through a node until told to stop; returns everything that was acknowledged.
+async fn write_until(
+    node: &SidecarClient,
+    mut stop: watch::Receiver<bool>,
+) -> anyhow::Result<Records> {
+    let mut all = Records::new();
+    for round in 0.. {
+        let batch = sample(&format!("round-{round}"), 100);
+        write(node, &batch).await?;
+        all.extend(batch);
+        if *stop.borrow_and_update() {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+async fn grows_and_shrinks(environment: &Environment, cluster: &Cluster) -> anyhow::Result<()> {
+    cluster.ready().await?;
+    let before = sample("before", 1500);
+    write(&cluster.node(0), &before).await?;
+    let (stop, stopped) = watch::channel(false);
+    let (node, first) = (cluster.node(0), cluster.node(0));
+    let scaling = async {
+        for (replicas, reader) in [(4, 3), (2, 1)] {
+            cluster.change(json!({"replicas": replicas})).await?;
+            cluster.ready().await?;
+            views::columns(environment, cluster).await?;
+            views::map_is_balanced(cluster).await?;
+            verify(&cluster.node(reader), &before).await?;
+        }
+        stop.send(true)?;
+        anyhow::Ok(())
+    };
+    let (during, ()) = futures::try_join!(write_until(&node, stopped), scaling)?;
+    ensure!(
+        during.len() > 100,
+        "the load did not run while the cluster was scaled"
+    );
+    until(
+        "the pods beyond two to be gone",
+        Duration::from_secs(60),
+        || async {
+            let pods = cluster.pods().await?.len();
+            Ok(if pods == 2 {
+                Seen::Done(())
+            } else {
+                Seen::NotYet(format!("{pods} pods"))
+            })
+        },
+    )
+    .await?;
+    verify(&first, &during).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_isolated_cluster_grows_and_shrinks_under_load_and_keeps_its_data() -> anyhow::Result<()>
+{
+    let environment = &Environment::from_variables().await?;
+    with_temp_namespace(environment, "scale-i", |namespace| async move {
+        let cluster = Cluster::apply(environment, &namespace, "c", specs::isolated(3)).await?;
+        grows_and_shrinks(environment, &cluster).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_cluster_grows_and_shrinks_under_load_and_keeps_its_data() -> anyhow::Result<()> {
+    let environment = &Environment::from_variables().await?;
+    with_temp_namespace(environment, "scale-s", |namespace| async move {
+        prepare_bucket(environment, &namespace).await?;
+        let cluster =
+            Cluster::apply(environment, &namespace, "c", specs::shared(3, &namespace)).await?;
+        grows_and_shrinks(environment, &cluster).await
+    })
+    .await
+}
+
+/// Changes the pod template and watches: every pod is replaced, and never is more than one of them not ready.
+async fn rolls_one_by_one(cluster: &Cluster) -> anyhow::Result<()> {
+    let uids = |pods: &[k8s_openapi::api::core::v1::Pod]| {
+        pods.iter()
+            .filter_map(ResourceExt::uid)
+            .collect::<BTreeSet<_>>()
+    };
+    cluster.ready().await?;
+    let before = cluster.pods().await?;
+    let old = uids(&before);
+    cluster
+        .change(json!({"pod": {"annotations": {"example.org/change": "1"}}}))
+        .await?;
+    let fewest = AtomicUsize::new(before.len());
+    until(
+        "every pod to be replaced",
+        Duration::from_secs(240),
+        || async {
+            let pods = cluster.pods().await?;
+            let ready = pods.iter().filter(|pod| pod_is_ready(pod)).count();
+            fewest.fetch_min(ready, Ordering::SeqCst);
+            let left = uids(&pods).intersection(&old).count();
+            Ok(if left == 0 && ready == before.len() {
+                Seen::Done(())
+            } else {
+                Seen::NotYet(format!("{left} old pods, {ready} ready"))
+            })
+        },
+    )
+    .await?;
+    let fewest = fewest.into_inner();
+    ensure!(
+        fewest + 1 >= before.len(),
+        "{fewest} of {} nodes were ready: more than one was taken away at a time",
+        before.len()
+    );
+    cluster.ready().await.map(drop)
+}
+
+async fn rolls_under_load(cluster: &Cluster) -> anyhow::Result<()> {
+    cluster.ready().await?;
+    let before = sample("before", 1000);
+    write(&cluster.node(0), &before).await?;
+    let (stop, stopped) = watch::channel(false);
+    let (node, reader) = (cluster.node(1), cluster.node(2));
+    let rolling = async {
+        rolls_one_by_one(cluster).await?;
+        stop.send(true)?;
+        anyhow::Ok(())
+    };
+    let (during, ()) = futures::try_join!(write_until(&node, stopped), rolling)?;
+    ensure!(
+        during.len() > 100,
+        "the load did not run while the pods were rolled"
+    );
+    verify(&reader, &during).await?;
+    verify(&reader, &before).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_rolls_an_isolated_cluster_one_pod_at_a_time_and_loses_nothing()
+-> anyhow::Result<()> {
+    let environment = &Environment::from_variables().await?;
+    with_temp_namespace(environment, "roll-i", |namespace| async move {
+        rolls_under_load(&Cluster::apply(environment, &namespace, "c", specs::isolated(3)).await?)
+            .await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_rolls_a_shared_cluster_one_pod_at_a_time_and_loses_nothing() -> anyhow::Result<()>
+{
+    let environment = &Environment::from_variables().await?;
+    with_temp_namespace(environment, "roll-s", |namespace| async move {
+        prepare_bucket(environment, &namespace).await?;
+        rolls_under_load(
+            &Cluster::apply(environment, &namespace, "c", specs::shared(3, &namespace)).await?,
+        )
+        .await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_deleted_while_it_is_created_leaves_nothing_behind() -> anyhow::Result<()> {
+    let environment = &Environment::from_variables().await?;
+    with_temp_namespace(environment, "short", |namespace| async move {
+        for (index, millis) in [0, 200, 700, 2000].into_iter().enumerate() {
+            let cluster = Cluster::apply(
+                environment,
+                &namespace,
+                &format!("short-{index}"),
+                specs::isolated(2),
+            )
+            .await?;
+            sleep(Duration::from_millis(millis)).await;
+            cluster.delete().await?;
+        }
+        until("nothing to be left", Duration::from_secs(120), || async {
+            let left = leftovers::of(&environment.client, &namespace).await?;
+            Ok(if left.is_empty() {
+                Seen::Done(())
+            } else {
+                Seen::NotYet(left.join(", "))
+            })
+        })
+        .await?;
+        // And nobody makes it anew.
+        sleep(Duration::from_secs(3)).await;
+        let left = leftovers::of(&environment.client, &namespace).await?;
+        ensure!(left.is_empty(), "made anew: {left:?}");
+        Ok(())
+    })
+    .await
+}
+
+async fn claims(environment: &Environment, namespace: &str) -> anyhow::Result<usize> {
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(environment.client.clone(), namespace);
+    Ok(claims.list(&ListParams::default()).await?.items.len())
+}
+
+/// Deletes a cluster with data and makes it anew: the data is there.
+async fn comes_back(
+    environment: &Environment,
+    namespace: &str,
+    spec: Value,
+) -> anyhow::Result<Cluster> {
+    let cluster = Cluster::apply(environment, namespace, "c", spec.clone()).await?;
+    cluster.ready().await?;
+    let records = sample("kept", 500);
+    write(&cluster.node(0), &records).await?;
+    cluster.delete_and_wait().await?;
+    let again = Cluster::apply(environment, namespace, "c", spec).await?;
+    again.ready().await?;
+    verify(&again.node(1), &records).await?;
+    Ok(again)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_an_isolated_cluster_keeps_its_volumes_unless_the_policy_says_delete()
+-> anyhow::Result<()> {
+    let environment = &Environment::from_variables().await?;
+    with_temp_namespace(environment, "delete-i", |namespace| async move {
+        let cluster = comes_back(environment, &namespace, specs::isolated(2)).await?;
+        ensure!(
+            claims(environment, &namespace).await? == 2,
+            "the volumes were not kept"
+        );
+        cluster.change(json!({"deletionPolicy": "Delete"})).await?;
+        cluster.ready().await?;
+        cluster.delete_and_wait().await?;
+        until(
+            "the volumes to be deleted",
+            Duration::from_secs(90),
+            || async {
+                let left = claims(environment, &namespace).await?;
+                Ok(if left == 0 {
+                    Seen::Done(())
+                } else {
+                    Seen::NotYet(format!("{left} claims"))
+                })
+            },
+        )
+        .await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_a_shared_cluster_keeps_its_bucket_data_unless_the_policy_says_delete()
+-> anyhow::Result<()> {
+    let environment = &Environment::from_variables().await?;
+    with_temp_namespace(environment, "delete-s", |namespace| async move {
+        let store = prepare_bucket(environment, &namespace).await?;
+        let bucket = brainy_e2e::environment::BUCKET;
+        let neighbour = format!("{namespace}-neighbour/object");
+        store.put(bucket, &neighbour, "not ours").await?;
+        let cluster = comes_back(environment, &namespace, specs::shared(2, &namespace)).await?;
+        cluster.change(json!({"deletionPolicy": "Delete"})).await?;
+        cluster.ready().await?;
+        cluster.delete_and_wait().await?;
+        let left = store.count(bucket, &format!("{namespace}/")).await?;
+        ensure!(left == 0, "{left} objects are left under the prefix");
+        ensure!(
+            store.count(bucket, &neighbour).await? == 1,
+            "what lies beside the prefix was deleted"
+        );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_uses_the_storage_through_its_native_sidecar() -> anyhow::Result<()> {
+    let environment = &Environment::from_variables().await?;
+    with_temp_namespace(environment, "app", |namespace| async move {
+        let mut spec = specs::isolated(2);
+        spec["application"] = json!({
+            "image": environment.tools_image, "args": ["count"], "env": [{"name": "COUNTER_KEY", "value": "visits"}],
+        });
+        let cluster = Cluster::apply(environment, &namespace, "c", spec).await?;
+        cluster.ready().await?;
+        for pod in cluster.pods().await? {
+            let sidecar = pod.spec.and_then(|spec| spec.init_containers).unwrap_or_default();
+            ensure!(sidecar.iter().any(|c| c.restart_policy.as_deref() == Some("Always")), "the sidecar is no native one");
+        }
+        let node = cluster.node(0);
+        let visits = || async { anyhow::Ok(node.get("/v1/kv/visits").await?.as_i64().unwrap_or(0)) };
+        let wanted = until("the applications to count", Duration::from_secs(60), || async {
+            let count = visits().await?;
+            Ok(if count >= 4 { Seen::Done(count + 4) } else { Seen::NotYet(format!("{count}")) })
+        })
+        .await?;
+        until("the applications to go on counting", Duration::from_secs(60), || async {
+            let count = visits().await?;
+            Ok(if count >= wanted { Seen::Done(()) } else { Seen::NotYet(format!("{count}")) })
+        })
+        .await?;
+        for ordinal in 0..2 {
+            let seen = node.get(&format!("/v1/kv/seen%2Fc-{ordinal}")).await?;
+            ensure!(seen["url"] == "http://127.0.0.1:7700" && seen["storage"].is_object(), "the application saw {seen}");
+        }
+        Ok(())
+    })
+    .await
+}

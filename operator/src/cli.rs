@@ -1,0 +1,143 @@
+//! The command line. Every setting is also an environment variable.
+
+use std::net::SocketAddr;
+
+use clap::{Parser, ValueEnum};
+
+/// Runs BrainyClusters: makes their nodes, places their shards, says how they are.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "brainy-operator", version)]
+pub struct Options {
+    /// What to do.
+    #[arg(value_enum, default_value = "run")]
+    pub command: Command,
+
+    /// Image of the sidecar in every node's pod.
+    #[arg(long, env = "BRAINY_SIDECAR_IMAGE")]
+    pub sidecar_image: String,
+
+    /// When to pull it: Always, IfNotPresent or Never.
+    #[arg(
+        long,
+        env = "BRAINY_SIDECAR_PULL_POLICY",
+        default_value = "IfNotPresent"
+    )]
+    pub sidecar_pull_policy: String,
+
+    /// Where to look for BrainyClusters, separated by commas. Nothing: in every namespace.
+    #[arg(
+        long = "namespace",
+        env = "BRAINY_WATCH_NAMESPACES",
+        value_delimiter = ','
+    )]
+    pub namespaces: Vec<String>,
+
+    /// The Lease by which replicas elect their leader.
+    #[arg(long, env = "BRAINY_LEASE_NAME", default_value = "brainy-operator")]
+    pub lease_name: String,
+
+    /// Its namespace.
+    #[arg(long, env = "BRAINY_LEASE_NAMESPACE", default_value = "default")]
+    pub lease_namespace: String,
+
+    /// This replica: its pod's name.
+    #[arg(long, env = "BRAINY_POD_NAME", default_value = "brainy-operator")]
+    pub identity: String,
+
+    /// How long a leader leads after a renewal, in seconds.
+    #[arg(long, env = "BRAINY_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(3..=600))]
+    pub lease_seconds: u64,
+
+    /// Longest that one call on the Lease may take, in seconds.
+    #[arg(long, env = "BRAINY_LEASE_CALL_SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=300))]
+    pub lease_call_seconds: u64,
+
+    /// Time between renewals, in seconds.
+    #[arg(long, env = "BRAINY_LEASE_RENEW_SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=200))]
+    pub lease_renew_seconds: u64,
+
+    /// Where /metrics, /healthz and /readyz are served.
+    #[arg(long, env = "BRAINY_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+
+    /// Form of the log on standard error. What is logged: RUST_LOG.
+    #[arg(long, env = "BRAINY_LOG_FORMAT", value_enum, default_value = "json")]
+    pub log_format: LogFormat,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Command {
+    /// Run until told to stop.
+    Run,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+impl Options {
+    /// Refuses timings with which a leader would lose its lease by one slow call.
+    pub fn check(&self) -> Result<(), String> {
+        if self.lease_renew_seconds * 3 > self.lease_seconds {
+            return Err(format!(
+                "--lease-renew-seconds {} must be at most a third of --lease-seconds {}",
+                self.lease_renew_seconds, self.lease_seconds
+            ));
+        }
+        if self.lease_call_seconds + self.lease_renew_seconds >= self.lease_seconds {
+            return Err(format!(
+                "--lease-call-seconds {} and --lease-renew-seconds {} must together be less than --lease-seconds {}",
+                self.lease_call_seconds, self.lease_renew_seconds, self.lease_seconds
+            ));
+        }
+        Ok(())
+    }
+
+    /// The namespaces to watch; an empty variable names none.
+    pub fn watched(&self) -> Vec<String> {
+        self.namespaces
+            .iter()
+            .map(|name| name.trim())
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(more: &[&str]) -> Options {
+        Options::parse_from(
+            ["brainy-operator", "--sidecar-image", "sidecar:1"]
+                .iter()
+                .chain(more),
+        )
+    }
+
+    #[test]
+    fn the_defaults_hold_together() {
+        let options = options(&[]);
+        options.check().unwrap();
+        assert!(options.watched().is_empty());
+    }
+
+    #[test]
+    fn timings_that_lose_the_lease_by_one_slow_call_are_refused() {
+        assert!(options(&["--lease-renew-seconds", "6"]).check().is_err());
+        assert!(options(&["--lease-call-seconds", "13"]).check().is_err());
+    }
+
+    #[test]
+    fn namespaces_are_separated_by_commas_and_an_empty_list_means_all() {
+        assert_eq!(options(&["--namespace", "a,b"]).watched(), ["a", "b"]);
+        assert!(options(&["--namespace", ""]).watched().is_empty());
+    }
+}

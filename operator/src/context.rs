@@ -1,0 +1,160 @@
+//! What every reconcile of one term of leadership shares, and what is remembered of each cluster meanwhile. A new term
+//! starts with nothing: what an earlier leader observed counts for nobody else (R1).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use brainy_coordination::clock::Clock;
+use brainy_coordination::elector::Term;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::OnceCell;
+
+use crate::events::Events;
+use crate::metrics::Metrics;
+use crate::reconcile::Error;
+use crate::reconcile::apply::Ledger;
+use crate::reconcile::build::SidecarImage;
+use crate::seen::Seen;
+use crate::{shards, storage};
+
+/// Time between looks at a certificate that was found good.
+const CERTIFICATE_CHECK: Duration = Duration::from_secs(600);
+
+/// Shared by all reconciles of one term.
+pub struct Context {
+    /// Calls that end.
+    pub client: Client,
+    /// The clock that observers count on.
+    pub clock: Arc<dyn Clock>,
+    /// This operator process, unique to its life.
+    pub identity: String,
+    /// What runs in every node's pod.
+    pub sidecar: SidecarImage,
+    /// The term.
+    pub term: Term,
+    /// What the watches saw.
+    pub seen: Seen,
+    /// Where to say what happened.
+    pub events: Events,
+    /// Numbers.
+    pub metrics: Metrics,
+    kubernetes: OnceCell<String>,
+    memories: Mutex<HashMap<String, Arc<tokio::sync::Mutex<ClusterMemory>>>>,
+}
+
+/// What is remembered of one cluster between reconciles.
+#[derive(Debug, Default)]
+pub struct ClusterMemory {
+    /// What was applied.
+    pub ledger: Ledger,
+    /// The storage check.
+    pub storage: storage::Memory,
+    /// The shard controller.
+    pub shards: shards::Memory,
+    /// Failed reconciles in a row.
+    pub failures: u32,
+    certificate_checked: Option<Duration>,
+    unsettled_since: Option<Duration>,
+}
+
+impl ClusterMemory {
+    /// Notes whether the cluster is as it should be, and says for how long it has not been.
+    pub fn unsettled_for(&mut self, settled: bool, now: Duration) -> Option<Duration> {
+        if settled {
+            self.unsettled_since = None;
+            return None;
+        }
+        Some(now.saturating_sub(*self.unsettled_since.get_or_insert(now)))
+    }
+
+    /// Whether the nodes' certificate should be looked at.
+    pub fn certificate_check_due(&self, now: Duration) -> bool {
+        self.certificate_checked
+            .is_none_or(|at| now.saturating_sub(at) >= CERTIFICATE_CHECK)
+    }
+
+    /// The certificate was found good, or made so.
+    pub fn certificate_checked(&mut self, now: Duration) {
+        self.certificate_checked = Some(now);
+    }
+}
+
+/// What a context is made of.
+pub struct Parts {
+    /// See [`Context::client`].
+    pub client: Client,
+    /// See [`Context::clock`].
+    pub clock: Arc<dyn Clock>,
+    /// See [`Context::identity`].
+    pub identity: String,
+    /// See [`Context::sidecar`].
+    pub sidecar: SidecarImage,
+    /// See [`Context::term`].
+    pub term: Term,
+    /// See [`Context::events`].
+    pub events: Events,
+    /// See [`Context::metrics`].
+    pub metrics: Metrics,
+}
+
+impl Context {
+    /// The context of a term.
+    pub fn new(parts: Parts) -> Self {
+        let Parts {
+            client,
+            clock,
+            identity,
+            sidecar,
+            term,
+            events,
+            metrics,
+        } = parts;
+        Self {
+            client,
+            clock,
+            identity,
+            sidecar,
+            term,
+            seen: Seen::default(),
+            events,
+            metrics,
+            kubernetes: OnceCell::new(),
+            memories: Mutex::default(),
+        }
+    }
+
+    /// Asked before each act that only a leader may do.
+    pub fn must_lead(&self) -> Result<(), Error> {
+        if self.term.is_valid() {
+            Ok(())
+        } else {
+            Err(Error::NotLeading)
+        }
+    }
+
+    /// What is remembered of a cluster, by its UID.
+    pub fn memory(&self, uid: &str) -> Arc<tokio::sync::Mutex<ClusterMemory>> {
+        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(memories.entry(uid.to_owned()).or_default())
+    }
+
+    /// Forgets a cluster that is gone.
+    pub fn forget(&self, uid: &str) {
+        self.memories
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(uid);
+    }
+
+    /// UID of the namespace `kube-system`, which stands for the Kubernetes cluster.
+    pub async fn kubernetes_uid(&self) -> Result<&str, Error> {
+        let uid = self.kubernetes.get_or_try_init(|| async {
+            let namespaces: Api<Namespace> = Api::all(self.client.clone());
+            let found = namespaces.get("kube-system").await?;
+            Ok::<_, Error>(found.uid().unwrap_or_default())
+        });
+        uid.await.map(String::as_str)
+    }
+}

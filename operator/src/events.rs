@@ -1,0 +1,232 @@
+//! Events: what `kubectl describe` shows. One per transition, not one per look.
+
+use brainy_crds::condition::{PROGRESSING, READY, STORAGE_READY};
+use brainy_crds::{BrainyCluster, BrainyClusterStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Client, Resource};
+
+use crate::reconcile::status::{ASSIGNING, DRAINING, ROLLING_OUT, SCALING, condition};
+
+/// Longest note that the API server takes, in bytes.
+const MAX_NOTE: usize = 1024;
+
+/// Reasons of what was asked for.
+const PLANNED: [&str; 3] = [DRAINING, ROLLING_OUT, SCALING];
+
+/// Publishes Events. A failure to do so is logged and no more.
+#[derive(Clone)]
+pub struct Events(Recorder);
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Events")
+    }
+}
+
+impl Events {
+    /// Publishes in the name of an operator process.
+    pub fn new(client: Client, identity: &str) -> Self {
+        Self(Recorder::new(
+            client,
+            Reporter {
+                controller: "brainy-operator".into(),
+                instance: Some(identity.to_owned()),
+            },
+        ))
+    }
+
+    /// Says what changed between the status as read and the one just written.
+    pub async fn transitions(&self, cluster: &BrainyCluster, written: &BrainyClusterStatus) {
+        let before = cluster.status.clone().unwrap_or_default();
+        for event in transitions(&before, written) {
+            self.publish(cluster, event).await;
+        }
+    }
+
+    /// Says that a pod was deleted, to be made anew.
+    pub async fn replaced_pod(&self, cluster: &BrainyCluster, pod: &str) {
+        let note = format!("deleted pod {pod}, to be made anew from the newest template");
+        self.publish(
+            cluster,
+            event(EventType::Normal, "ReplacedPod", "Roll", note),
+        )
+        .await;
+    }
+
+    /// Says that a resource can't be read.
+    pub async fn publish_invalid(
+        &self,
+        reference: &k8s_openapi::api::core::v1::ObjectReference,
+        note: String,
+    ) {
+        self.send(
+            &event(EventType::Warning, "InvalidSpec", "Reconcile", note),
+            reference,
+        )
+        .await;
+    }
+
+    async fn publish(&self, cluster: &BrainyCluster, event: Event) {
+        self.send(&event, &cluster.object_ref(&())).await;
+    }
+
+    async fn send(&self, event: &Event, reference: &k8s_openapi::api::core::v1::ObjectReference) {
+        if let Err(error) = self.0.publish(event, reference).await {
+            tracing::warn!(%error, reason = event.reason, "an Event was not published");
+        }
+    }
+}
+
+/// The Events of a transition: storage that fails or recovers, and a cluster that becomes ready or stops to be.
+fn transitions(before: &BrainyClusterStatus, after: &BrainyClusterStatus) -> Vec<Event> {
+    let mut events = Vec::new();
+    for type_ in [STORAGE_READY, READY] {
+        let (Some(now), earlier) = (condition(after, type_), condition(before, type_)) else {
+            continue;
+        };
+        if earlier
+            .is_some_and(|earlier| (&earlier.status, &earlier.reason) == (&now.status, &now.reason))
+        {
+            continue;
+        }
+        match now.status.as_str() {
+            // A cluster that has just begun is not yet ready, and that is no warning; nor is good storage news.
+            "True" if earlier.is_none() && type_ == STORAGE_READY => {}
+            "True" => events.push(event(
+                EventType::Normal,
+                &now.reason,
+                type_,
+                now.message.clone(),
+            )),
+            _ if is_worth_a_warning(now, earlier, condition(after, PROGRESSING)) => events.push(
+                event(EventType::Warning, &now.reason, type_, now.message.clone()),
+            ),
+            _ => {}
+        }
+    }
+    events
+}
+
+fn is_worth_a_warning(
+    now: &Condition,
+    earlier: Option<&Condition>,
+    progressing: Option<&Condition>,
+) -> bool {
+    // The condition of the storage says it with the cause.
+    if now.reason == "StorageNotReady" || PLANNED.contains(&now.reason.as_str()) {
+        return false;
+    }
+    // These pass by themselves while a cluster starts or changes as asked; they are news for one that was ready.
+    let passing = matches!(
+        now.reason.as_str(),
+        "NodesNotReady" | "ShardsNotHeld" | ASSIGNING
+    );
+    let was_ready = earlier.is_some_and(|earlier| earlier.status == "True");
+    let planned =
+        progressing.is_some_and(|progressing| PLANNED.contains(&progressing.reason.as_str()));
+    !passing || (was_ready && !planned)
+}
+
+fn event(type_: EventType, reason: &str, action: &str, note: String) -> Event {
+    Event {
+        type_,
+        reason: reason.to_owned(),
+        note: Some(shortened(note)),
+        action: action.to_owned(),
+        secondary: None,
+    }
+}
+
+fn shortened(mut note: String) -> String {
+    if note.len() > MAX_NOTE {
+        let end = (0..=MAX_NOTE - 3)
+            .rev()
+            .find(|at| note.is_char_boundary(*at))
+            .unwrap_or_default();
+        note.truncate(end);
+        note.push_str("...");
+    }
+    note
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::fixtures::shared;
+    use crate::reconcile::status::{Observation, ShardsView, StorageView, after};
+
+    fn observation(storage: StorageView, ready: i32) -> Observation {
+        Observation {
+            wanted: 3,
+            present: 3,
+            ready,
+            storage,
+            shards: Some(ShardsView {
+                total: 8,
+                assigned: 8,
+                held: 8,
+                revision: 1,
+            }),
+            changing: None,
+            problems: Vec::new(),
+            failure: None,
+        }
+    }
+
+    fn reasons(steps: &[Observation]) -> Vec<String> {
+        let mut cluster = shared();
+        let mut all = Vec::new();
+        for step in steps {
+            let status = after(&cluster, step, Timestamp::UNIX_EPOCH);
+            let before = cluster.status.take().unwrap_or_default();
+            all.extend(
+                transitions(&before, &status)
+                    .into_iter()
+                    .map(|event| format!("{:?} {}", event.type_, event.reason)),
+            );
+            cluster.status = Some(status);
+        }
+        all
+    }
+
+    #[test]
+    fn a_storage_failure_is_told_once_with_its_cause_and_so_is_the_recovery() {
+        let failed =
+            |reason: &str| observation(StorageView::Failed(reason.into(), "words".into()), 3);
+        let told = reasons(&[
+            failed("SecretNotFound"),
+            failed("SecretNotFound"),
+            failed("NoSuchBucket"),
+            observation(StorageView::Bucket, 3),
+            observation(StorageView::Bucket, 3),
+        ]);
+        assert_eq!(
+            told,
+            [
+                "Warning SecretNotFound",
+                "Warning NoSuchBucket",
+                "Normal Verified",
+                "Normal Serving"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_cluster_that_starts_warns_of_nothing_and_one_that_fails_later_does() {
+        let told = reasons(&[
+            observation(StorageView::Bucket, 0),
+            observation(StorageView::Bucket, 3),
+            observation(StorageView::Bucket, 2),
+        ]);
+        assert_eq!(told, ["Normal Serving", "Warning NodesNotReady"]);
+    }
+
+    #[test]
+    fn a_long_note_is_cut_between_characters() {
+        let cut = shortened("é".repeat(2000));
+        assert!(cut.len() <= MAX_NOTE && cut.ends_with("..."));
+    }
+}

@@ -1,0 +1,269 @@
+//! A small API server in memory for the unit tests: objects by path, resourceVersions, preconditions, and a record of
+//! every call. It knows no schemas and runs no controllers.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use http_body_util::BodyExt;
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+
+/// The API server. Clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct FakeApi(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<String, Value>,
+    calls: Vec<String>,
+    version: u64,
+}
+
+type Answer = (u16, Value);
+
+impl FakeApi {
+    /// A client of it.
+    pub(crate) fn client(&self) -> Client {
+        let api = self.clone();
+        let service = tower::service_fn(move |request: axum::http::Request<Body>| {
+            let api = api.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let bytes = body
+                    .collect()
+                    .await
+                    .map(|body| body.to_bytes())
+                    .unwrap_or_default();
+                let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+                let kind = parts
+                    .headers
+                    .get("content-type")
+                    .and_then(|kind| kind.to_str().ok())
+                    .unwrap_or_default();
+                let query = parts.uri.query().unwrap_or_default();
+                let (code, answer) =
+                    api.handle(parts.method.as_str(), parts.uri.path(), query, kind, body);
+                let text = serde_json::to_vec(&answer).unwrap();
+                Ok::<_, Infallible>(
+                    axum::http::Response::builder()
+                        .status(code)
+                        .body(Body::from(text))
+                        .unwrap(),
+                )
+            }
+        });
+        Client::new(service, "default")
+    }
+
+    /// Puts an object there, as if somebody else had.
+    pub(crate) fn insert(&self, path: &str, object: &impl serde::Serialize) {
+        let mut state = self.0.lock().unwrap();
+        let object = serde_json::to_value(object).unwrap();
+        state.store(path, object);
+    }
+
+    /// The object at a path.
+    pub(crate) fn object(&self, path: &str) -> Option<Value> {
+        self.0.lock().unwrap().objects.get(path).cloned()
+    }
+
+    /// Changes the object at a path, as if somebody else had.
+    pub(crate) fn edit(&self, path: &str, change: impl FnOnce(&mut Value)) {
+        let mut state = self.0.lock().unwrap();
+        let mut object = state.objects.get(path).cloned().unwrap();
+        change(&mut object);
+        state.store(path, object);
+    }
+
+    /// Removes an object, as if somebody else had.
+    pub(crate) fn remove(&self, path: &str) {
+        self.0.lock().unwrap().objects.remove(path);
+    }
+
+    /// Every path that holds an object.
+    pub(crate) fn paths(&self) -> Vec<String> {
+        self.0.lock().unwrap().objects.keys().cloned().collect()
+    }
+
+    /// The calls that changed something, or tried to, since the last time that this was asked: `PATCH <path>`.
+    pub(crate) fn writes(&self) -> Vec<String> {
+        let calls = std::mem::take(&mut self.0.lock().unwrap().calls);
+        calls
+            .into_iter()
+            .filter(|call| !call.starts_with("GET "))
+            .collect()
+    }
+
+    fn handle(&self, method: &str, path: &str, query: &str, content: &str, body: Value) -> Answer {
+        let mut state = self.0.lock().unwrap();
+        state.calls.push(format!("{method} {path}"));
+        let is_status = path.ends_with("/status");
+        let path = path.trim_end_matches("/status");
+        match method {
+            "GET" if is_collection(path) => state.list(path, query),
+            "GET" => state
+                .objects
+                .get(path)
+                .map_or_else(|| failure(404, "NotFound"), |object| (200, object.clone())),
+            "POST" => {
+                let name = body["metadata"]["name"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned();
+                state.create(&format!("{path}/{name}"), body)
+            }
+            "PUT" => state.replace(path, body),
+            "PATCH" => state.patch(path, body, content.contains("apply"), is_status),
+            "DELETE" => state.delete(path, &body),
+            _ => failure(405, "MethodNotAllowed"),
+        }
+    }
+}
+
+impl State {
+    fn store(&mut self, path: &str, mut object: Value) -> Value {
+        self.version += 1;
+        let before = self.objects.get(path);
+        let spec_changed = before.is_some_and(|before| before["spec"] != object["spec"]);
+        let generation = before.and_then(|before| before["metadata"]["generation"].as_u64());
+        let meta = object["metadata"].as_object_mut().unwrap();
+        meta.insert("resourceVersion".into(), json!(self.version.to_string()));
+        meta.entry("uid")
+            .or_insert_with(|| json!(format!("uid-{}", self.version)));
+        if [
+            "/statefulsets/",
+            "/poddisruptionbudgets/",
+            "/brainyclusters/",
+        ]
+        .iter()
+        .any(|kind| path.contains(kind))
+        {
+            let generation = generation.map_or_else(
+                || meta.get("generation").and_then(Value::as_u64).unwrap_or(1),
+                |g| g + u64::from(spec_changed),
+            );
+            meta.insert("generation".into(), json!(generation));
+        }
+        self.objects.insert(path.to_owned(), object.clone());
+        object
+    }
+
+    fn list(&self, path: &str, query: &str) -> Answer {
+        // The selector of one label, as everybody here uses it: `labelSelector=a%2Fb%3Dc`.
+        let selector = query
+            .split('&')
+            .find_map(|part| part.strip_prefix("labelSelector="));
+        let selector = selector.map(|text| text.replace("%2F", "/").replace("%3D", "="));
+        let wanted = selector.as_deref().and_then(|text| text.split_once('='));
+        let matches = |object: &Value| {
+            wanted.is_none_or(|(label, value)| object["metadata"]["labels"][label] == value)
+        };
+        let inside = |key: &str| {
+            key.strip_prefix(path)
+                .and_then(|rest| rest.strip_prefix('/'))
+                .is_some_and(|name| !name.contains('/'))
+        };
+        let items: Vec<&Value> = self
+            .objects
+            .iter()
+            .filter(|(key, object)| inside(key) && matches(object))
+            .map(|(_, object)| object)
+            .collect();
+        (
+            200,
+            json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": self.version.to_string()}, "items": items}),
+        )
+    }
+
+    fn create(&mut self, path: &str, object: Value) -> Answer {
+        if self.objects.contains_key(path) {
+            return failure(409, "AlreadyExists");
+        }
+        (201, self.store(path, object))
+    }
+
+    fn replace(&mut self, path: &str, mut object: Value) -> Answer {
+        let Some(before) = self.objects.get(path) else {
+            return failure(404, "NotFound");
+        };
+        let asked = &object["metadata"]["resourceVersion"];
+        if !asked.is_null() && *asked != before["metadata"]["resourceVersion"] {
+            return failure(409, "Conflict");
+        }
+        object["metadata"]["uid"] = before["metadata"]["uid"].clone();
+        (200, self.store(path, object))
+    }
+
+    fn patch(&mut self, path: &str, patch: Value, apply: bool, is_status: bool) -> Answer {
+        let before = match (self.objects.get(path), apply && !is_status) {
+            (Some(before), _) => before.clone(),
+            (None, true) => json!({}),
+            (None, false) => return failure(404, "NotFound"),
+        };
+        for field in ["resourceVersion", "uid"] {
+            let asked = &patch["metadata"][field];
+            if !asked.is_null() && *asked != before["metadata"][field] {
+                return failure(409, "Conflict");
+            }
+        }
+        let mut after = before.clone();
+        if is_status {
+            after["status"] = patch["status"].clone();
+        } else {
+            merge(&mut after, patch);
+        }
+        if after == before {
+            (200, before)
+        } else {
+            (200, self.store(path, after))
+        }
+    }
+
+    fn delete(&mut self, path: &str, body: &Value) -> Answer {
+        let Some(before) = self.objects.get(path) else {
+            return failure(404, "NotFound");
+        };
+        let asked = &body["preconditions"]["uid"];
+        if !asked.is_null() && *asked != before["metadata"]["uid"] {
+            return failure(409, "Conflict");
+        }
+        self.objects.remove(path);
+        (
+            200,
+            json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}),
+        )
+    }
+}
+
+fn is_collection(path: &str) -> bool {
+    // .../namespaces/<ns>/<plural> has an odd part less than .../namespaces/<ns>/<plural>/<name>.
+    let rest = path.split_once("/namespaces/").map_or("", |(_, rest)| rest);
+    rest.split('/').count() == 2
+}
+
+fn failure(code: u16, reason: &str) -> Answer {
+    (
+        code,
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": reason, "reason": reason, "code": code}),
+    )
+}
+
+fn merge(into: &mut Value, patch: Value) {
+    match patch {
+        Value::Object(fields) => {
+            if !into.is_object() {
+                *into = json!({});
+            }
+            for (name, value) in fields {
+                if value.is_null() {
+                    into.as_object_mut().unwrap().remove(&name);
+                } else {
+                    merge(&mut into[name], value);
+                }
+            }
+        }
+        other => *into = other,
+    }
+}

@@ -1,0 +1,32 @@
+//! BrainyClusters for the unit tests, as an API server would return them.
+
+use brainy_crds::BrainyCluster;
+use serde_json::{Value, json};
+
+/// A BrainyCluster with this spec.
+pub(crate) fn cluster(name: &str, spec: Value) -> BrainyCluster {
+    serde_json::from_value(json!({
+        "apiVersion": "brainy.io/v1alpha1",
+        "kind": "BrainyCluster",
+        "metadata": {"name": name, "namespace": "team", "uid": "1111-2222", "generation": 7},
+        "spec": spec,
+    }))
+    .expect("the fixture is a BrainyCluster")
+}
+
+/// Three nodes with a volume each.
+pub(crate) fn isolated() -> BrainyCluster {
+    cluster(
+        "demo",
+        json!({"replicas": 3, "storage": {"volume": {"size": "1Gi"}}}),
+    )
+}
+
+/// Three nodes and a bucket.
+pub(crate) fn shared() -> BrainyCluster {
+    let bucket = json!({"name": "data", "prefix": "demo", "endpoint": "http://s3.store.svc:7070", "credentialsSecret": "s3-keys"});
+    cluster(
+        "demo",
+        json!({"replicas": 3, "storage": {"strategy": "Shared", "bucket": bucket}}),
+    )
+}

@@ -1,0 +1,28 @@
+//! The operator: makes the nodes of every BrainyCluster, places its shards, and says how it is.
+//!
+//! - [`reconcile`]: one look at one cluster, in five steps.
+//! - [`shards`]: the shard controller.
+//! - [`storage`]: the check of the bucket before anything is created.
+//! - [`watch`]: what makes a reconcile run.
+//! - [`run`]: leader election around it all.
+
+pub mod certificates;
+pub mod cli;
+pub mod context;
+pub mod events;
+pub mod http;
+pub mod identity;
+pub mod metrics;
+pub mod reconcile;
+pub mod roller;
+pub mod run;
+pub mod seen;
+pub mod shards;
+pub mod storage;
+pub mod volumes;
+pub mod watch;
+
+#[cfg(test)]
+mod fake_api;
+#[cfg(test)]
+mod fixtures;

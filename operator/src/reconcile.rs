@@ -1,0 +1,333 @@
+//! One reconcile, in five steps of one file each:
+//!
+//! 1. [`dereference`]: read what the decisions need, fresh.
+//! 2. [`validate`]: pure; what can't run is refused with a condition.
+//! 3. [`build`]: pure; the objects of the cluster.
+//! 4. [`apply`]: make the API server agree.
+//! 5. [`status`]: say what was found.
+//!
+//! Between validating and building come the storage check and the shard controller: how many nodes the StatefulSet may
+//! have depends on who still holds shards.
+
+pub mod apply;
+pub mod build;
+mod deletion;
+pub mod dereference;
+mod errors;
+mod rolling;
+mod scaling;
+pub mod status;
+pub mod validate;
+
+use std::time::Duration;
+
+use brainy_coordination::NodeId;
+use brainy_crds::BrainyCluster;
+use brainy_kubernetes::names;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+
+pub use deletion::FINALIZER;
+pub use errors::Error;
+
+use crate::context::{ClusterMemory, Context};
+use crate::identity;
+use crate::shards::{Controller, PodFacts, Summary};
+use crate::storage::{self, Storage};
+use crate::volumes;
+use apply::Applier;
+use build::Carried;
+use dereference::Dereferenced;
+use rolling::Rollout;
+use status::{Observation, StorageView};
+use validate::{ValidatedCluster, validate};
+
+/// Owner of the fields that the operator applies.
+pub const FIELD_MANAGER: &str = "brainy-operator";
+
+/// Time between looks while something is on its way.
+const SOON: Duration = Duration::from_secs(1);
+/// After this time without an end of it, looks become rarer.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Time between these.
+const SLOWLY: Duration = Duration::from_secs(5);
+/// Time between looks where nothing is to be done.
+const LATER: Duration = Duration::from_secs(300);
+
+/// Reconciles one cluster. Says when to look again.
+pub async fn reconcile(
+    context: &Context,
+    seen: &BrainyCluster,
+    memory: &mut ClusterMemory,
+) -> Result<Duration, Error> {
+    let Some(cluster) = dereference::fresh(&context.client, seen).await? else {
+        // Deleted, or another one of the same name by now: that one has an event of its own.
+        return Ok(LATER);
+    };
+    if cluster.metadata.deletion_timestamp.is_some() {
+        return deletion::clean_up(context, &cluster, memory).await;
+    }
+    match validate(&cluster) {
+        Ok(validated) => run(context, cluster, &validated, memory).await,
+        Err(refusal) => {
+            deletion::release_finalizer_unless_needed(context, &cluster).await?;
+            let status = status::refused(
+                &cluster,
+                refusal.reason(),
+                &refusal.to_string(),
+                Timestamp::now(),
+            );
+            report(context, &cluster, &status).await?;
+            Ok(LATER)
+        }
+    }
+}
+
+async fn run(
+    context: &Context,
+    cluster: BrainyCluster,
+    validated: &ValidatedCluster,
+    memory: &mut ClusterMemory,
+) -> Result<Duration, Error> {
+    let found = dereference::dereference(&context.client, cluster).await?;
+    let mut seen = first_observation(validated, &found);
+    let outcome = steps(context, validated, &found, memory, &mut seen).await;
+    if let Err(error) = &outcome {
+        seen.failure = Some((error.reason().to_owned(), error.to_string()));
+    }
+    // Said also when a step failed: the cause must be where people look. A race that was lost is no news.
+    if outcome
+        .as_ref()
+        .err()
+        .is_none_or(|error| !error.is_transient())
+    {
+        report(
+            context,
+            &found.cluster,
+            &status::after(&found.cluster, &seen, Timestamp::now()),
+        )
+        .await?;
+    }
+    outcome
+}
+
+/// What is known before anything was tried.
+fn first_observation(validated: &ValidatedCluster, found: &Dereferenced) -> Observation {
+    let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+    let is_wanted = |pod: &&Pod| {
+        dereference::ordinal_of(&validated.name, &pod.name_any())
+            .is_some_and(|ordinal| ordinal < validated.replicas)
+    };
+    let storage = match validated.storage {
+        validate::ValidatedStorage::Isolated(_) => StorageView::Volumes,
+        validate::ValidatedStorage::Shared(_) => StorageView::Bucket,
+    };
+    Observation {
+        wanted: validated.replicas,
+        present: count(found.pods.len()),
+        ready: count(
+            found
+                .pods
+                .iter()
+                .filter(is_wanted)
+                .filter(|pod| is_ready(pod))
+                .count(),
+        ),
+        storage,
+        shards: None,
+        changing: None,
+        problems: Vec::new(),
+        failure: None,
+    }
+}
+
+async fn steps(
+    context: &Context,
+    validated: &ValidatedCluster,
+    found: &Dereferenced,
+    memory: &mut ClusterMemory,
+    seen: &mut Observation,
+) -> Result<Duration, Error> {
+    let now = context.clock.now();
+    let checked = storage::check(
+        context,
+        validated,
+        found.credentials.as_ref(),
+        &mut memory.storage,
+        now,
+    )
+    .await?;
+    context.must_lead()?;
+    let checked = match checked {
+        Storage::Unclaimed(unclaimed) => {
+            // First the finalizer, then the claim: no data is ever there without it.
+            deletion::keep_finalizer(context, &found.cluster, validated).await?;
+            storage::claim(unclaimed, validated, &mut memory.storage, now).await?
+        }
+        other => other,
+    };
+    let bucket = match checked {
+        Storage::Volumes => None,
+        Storage::Bucket(bucket) => Some(bucket),
+        Storage::Unclaimed(_) => return Ok(SOON),
+        // Nothing is created, changed or deleted while the storage does not answer.
+        failed @ Storage::Failed { .. } => return Ok(storage_failed(failed, seen)),
+    };
+    deletion::keep_finalizer(context, &found.cluster, validated).await?;
+    let claim_template = found.claim_template();
+    volumes::grow(&context.client, validated, claim_template.as_ref()).await?;
+    if memory.certificate_check_due(now) {
+        identity::ensure(&context.client, validated, Timestamp::now()).await?;
+        memory.certificate_checked(now);
+    }
+
+    let pods = pod_facts(&found.pods);
+    let mut controller = Controller {
+        client: &context.client,
+        cluster: validated,
+        bucket: bucket.as_ref(),
+        identity: &context.identity,
+        clock: &*context.clock,
+        pods: &pods,
+        memory: &mut memory.shards,
+    };
+    let shards = match controller.run().await {
+        Err(Error::Storage(error)) => {
+            return Ok(storage_failed(
+                memory.storage.failed_between(validated, &error, now),
+                seen,
+            ));
+        }
+        other => other?,
+    };
+    context
+        .metrics
+        .map_revision(validated, shards.view.revision);
+    seen.shards = Some(shards.view);
+    seen.problems.clone_from(&shards.problems);
+
+    let replicas = scaling::replicas(validated.replicas, found.replicas(), |ordinal| {
+        shards.is_empty_handed(&NodeId(names::node(&validated.name, ordinal)))
+    });
+    context.must_lead()?;
+    let prepared = build::build(
+        validated,
+        &context.sidecar,
+        &Carried {
+            replicas,
+            sessions: replicas.max(found.slots()),
+            claim_template,
+        },
+    );
+    let mut applier = Applier {
+        client: &context.client,
+        cluster: validated,
+        seen: &context.seen,
+        existing_sessions: &shards.sessions,
+        ledger: &mut memory.ledger,
+        now,
+    };
+    let applied = applier.apply(prepared).await?;
+
+    context.must_lead()?;
+    let rollout = rolling::roll(context, validated, &applied, found, &shards).await?;
+    seen.changing = changing(validated, replicas, found, &shards, &rollout);
+    let settled = seen.changing.is_none() && seen.problems.is_empty() && seen.ready >= seen.wanted;
+    Ok(match memory.unsettled_for(settled, now) {
+        None => Duration::from_secs(validated.renew_seconds),
+        Some(long) if long >= PATIENCE => SLOWLY,
+        Some(_) => SOON,
+    })
+}
+
+/// Notes that the storage failed, and says when to look again.
+fn storage_failed(failed: Storage, seen: &mut Observation) -> Duration {
+    match failed {
+        Storage::Failed { problem, retry_in } => {
+            seen.storage = StorageView::Failed(problem.reason, problem.message);
+            retry_in
+        }
+        Storage::Volumes | Storage::Bucket(_) | Storage::Unclaimed(_) => SOON,
+    }
+}
+
+/// Why the cluster is not yet as the spec wants it.
+fn changing(
+    validated: &ValidatedCluster,
+    replicas: i32,
+    found: &Dereferenced,
+    shards: &Summary,
+    rollout: &Rollout,
+) -> Option<(&'static str, String)> {
+    let present = i32::try_from(found.pods.len()).unwrap_or(i32::MAX);
+    if replicas > validated.replicas {
+        return Some((
+            status::DRAINING,
+            format!(
+                "{} nodes leave once they hold no shard",
+                replicas - validated.replicas
+            ),
+        ));
+    }
+    if present != validated.replicas {
+        return Some((
+            status::SCALING,
+            format!("{present} of {} nodes exist", validated.replicas),
+        ));
+    }
+    if let Rollout::Underway(what) = rollout {
+        return Some((status::ROLLING_OUT, what.clone()));
+    }
+    if shards.is_settled() {
+        return None;
+    }
+    let message = shards.waiting.clone().unwrap_or_else(|| {
+        format!(
+            "{} of {} shards are held",
+            shards.view.held, shards.view.total
+        )
+    });
+    Some((status::ASSIGNING, message))
+}
+
+async fn report(
+    context: &Context,
+    cluster: &BrainyCluster,
+    status: &brainy_crds::BrainyClusterStatus,
+) -> Result<(), Error> {
+    context.metrics.conditions(cluster, status);
+    if status::write(&context.client, cluster, status).await? {
+        context.events.transitions(cluster, status).await;
+    }
+    Ok(())
+}
+
+/// Whether a pod is ready and not on its way out.
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    let ready = conditions.is_some_and(|all| {
+        all.iter()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    });
+    ready && pod.metadata.deletion_timestamp.is_none()
+}
+
+fn pod_facts(pods: &[Pod]) -> Vec<PodFacts> {
+    let facts = |pod: &Pod| PodFacts {
+        node: NodeId(pod.name_any()),
+        host: pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.node_name.clone())
+            .unwrap_or_default(),
+        ready: is_ready(pod),
+    };
+    pods.iter().map(facts).collect()
+}
+
+#[cfg(test)]
+mod tests;

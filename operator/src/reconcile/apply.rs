@@ -1,0 +1,297 @@
+//! Step 4: makes the API server agree, by server-side apply. An object that nobody changed since the last apply is left
+//! alone; every ten minutes all are applied anyway.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::Debug;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::build::{Applied, KubernetesResources, Prepared};
+use super::validate::ValidatedCluster;
+use super::{Error, FIELD_MANAGER};
+use crate::seen::{Mark, ObjectKey, Seen};
+
+/// After this time an object is applied whether or not it seems to have changed.
+const RESYNC: Duration = Duration::from_secs(600);
+
+/// What was applied for one cluster, and the mark that it left.
+#[derive(Debug, Default)]
+pub struct Ledger(HashMap<ObjectKey, Record>);
+
+#[derive(Clone, Debug)]
+struct Record {
+    wish: u64,
+    mark: Mark,
+    at: Duration,
+}
+
+impl Ledger {
+    /// Whether an object with this wish, seen with this mark, may be left alone.
+    fn is_settled(&self, key: &ObjectKey, wish: u64, seen: Option<&Mark>, now: Duration) -> bool {
+        self.0.get(key).is_some_and(|record| {
+            record.wish == wish
+                && seen == Some(&record.mark)
+                && now.saturating_sub(record.at) < RESYNC
+        })
+    }
+
+    fn note(&mut self, key: ObjectKey, wish: u64, mark: Mark, now: Duration) {
+        self.0.insert(
+            key,
+            Record {
+                wish,
+                mark,
+                at: now,
+            },
+        );
+    }
+}
+
+/// Applies the objects of one cluster.
+pub struct Applier<'a> {
+    /// Bounded calls.
+    pub client: &'a Client,
+    /// Whose objects.
+    pub cluster: &'a ValidatedCluster,
+    /// What the watches saw.
+    pub seen: &'a Seen,
+    /// Names of the sessions that a fresh list has just shown.
+    pub existing_sessions: &'a BTreeSet<String>,
+    /// What was applied before.
+    pub ledger: &'a mut Ledger,
+    /// This machine's monotonic clock.
+    pub now: Duration,
+}
+
+impl Applier<'_> {
+    /// Applies all objects. The StatefulSet comes last: its pods need the others.
+    pub async fn apply(
+        &mut self,
+        prepared: KubernetesResources<Prepared>,
+    ) -> Result<KubernetesResources<Applied>, Error> {
+        for lease in &prepared.sessions {
+            self.create_if_absent(lease).await?;
+        }
+        Ok(KubernetesResources {
+            service_account: self.put(prepared.service_account).await?,
+            role: self.put(prepared.role).await?,
+            role_binding: self.put(prepared.role_binding).await?,
+            service: self.put(prepared.service).await?,
+            config_map: self.put(prepared.config_map).await?,
+            disruption_budget: self
+                .put_or_remove_budget(prepared.disruption_budget)
+                .await?,
+            statefulset: self.put(prepared.statefulset).await?,
+            sessions: prepared.sessions,
+            state: PhantomData,
+        })
+    }
+
+    /// Applies one object, unless nothing changed.
+    async fn put<K>(&mut self, object: K) -> Result<K, Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + Serialize
+            + DeserializeOwned,
+    {
+        let key = ObjectKey::of(&object);
+        let wish = hash_of(&object);
+        if self
+            .ledger
+            .is_settled(&key, wish, self.seen.mark(&key).as_ref(), self.now)
+        {
+            return Ok(object);
+        }
+        let api = self.api::<K>();
+        if let Some(there) = api.get_metadata_opt(&key.name).await? {
+            must_be_ours(self.cluster, &key.kind, there.meta())?;
+        }
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let applied = api
+            .patch(&key.name, &params, &Patch::Apply(&object))
+            .await?;
+        self.ledger
+            .note(key, wish, Mark::of(applied.meta()), self.now);
+        Ok(applied)
+    }
+
+    /// A session belongs to its node from its first write on: it is created where there is none, and never written again.
+    async fn create_if_absent(&self, session: &Lease) -> Result<(), Error> {
+        let name = session.name_any();
+        if self.existing_sessions.contains(&name) {
+            return Ok(());
+        }
+        let api = self.api::<Lease>();
+        let params = PostParams {
+            field_manager: Some(FIELD_MANAGER.into()),
+            dry_run: false,
+        };
+        match api.create(&params, session).await {
+            Ok(_) => Ok(()),
+            // Another operator came first, or somebody else has this name.
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {
+                match api.get_metadata_opt(&name).await? {
+                    Some(there) => must_be_ours(self.cluster, "Lease", there.meta()),
+                    None => Ok(()),
+                }
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn put_or_remove_budget(
+        &mut self,
+        budget: Option<PodDisruptionBudget>,
+    ) -> Result<Option<PodDisruptionBudget>, Error> {
+        if let Some(budget) = budget {
+            return self.put(budget).await.map(Some);
+        }
+        let key = ObjectKey {
+            kind: PodDisruptionBudget::kind(&()).into_owned(),
+            namespace: self.cluster.namespace.clone(),
+            name: self.cluster.name.clone(),
+        };
+        if self.seen.mark(&key).is_none() {
+            return Ok(None);
+        }
+        let api = self.api::<PodDisruptionBudget>();
+        if let Some(there) = api.get_metadata_opt(&key.name).await?
+            && is_owned_by(there.meta(), &self.cluster.uid)
+        {
+            delete_exactly(&api, &key.name, there.uid()).await?;
+        }
+        Ok(None)
+    }
+
+    fn api<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&self) -> Api<K> {
+        Api::namespaced(self.client.clone(), &self.cluster.namespace)
+    }
+}
+
+/// Whether an object that was found under one of the cluster's names is the cluster's own.
+pub fn must_be_ours(
+    cluster: &ValidatedCluster,
+    kind: &str,
+    there: &ObjectMeta,
+) -> Result<(), Error> {
+    if is_owned_by(there, &cluster.uid) {
+        return Ok(());
+    }
+    let (kind, name) = (kind.to_owned(), there.name.clone().unwrap_or_default());
+    let of_an_earlier_one = there.owner_references.iter().flatten().any(|owner| {
+        (&owner.kind, &owner.name, owner.controller)
+            == (&cluster.owner.kind, &cluster.owner.name, Some(true))
+    });
+    Err(if of_an_earlier_one {
+        Error::EarlierRemains { kind, name }
+    } else {
+        Error::NameTaken { kind, name }
+    })
+}
+
+/// Whether an object belongs to the BrainyCluster with this UID. A name proves nothing (R10).
+pub fn is_owned_by(meta: &ObjectMeta, uid: &str) -> bool {
+    meta.owner_references
+        .iter()
+        .flatten()
+        .any(|owner| owner.uid == uid && owner.controller == Some(true))
+}
+
+/// Deletes the very object that was read, and no successor of its name (R10). Gone already is fine.
+pub async fn delete_exactly<K>(api: &Api<K>, name: &str, uid: Option<String>) -> Result<(), Error>
+where
+    K: Clone + Debug + DeserializeOwned,
+{
+    let params = DeleteParams::default().preconditions(Preconditions {
+        uid,
+        resource_version: None,
+    });
+    match api.delete(name, &params).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn hash_of(object: &impl Serialize) -> u64 {
+    // Kubernetes types always have a JSON form; were it otherwise, the apply itself would say so.
+    xxh3_64(&serde_json::to_vec(object).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+
+    use super::*;
+
+    fn key() -> ObjectKey {
+        ObjectKey {
+            kind: "Service".into(),
+            namespace: "team".into(),
+            name: "demo".into(),
+        }
+    }
+
+    fn mark(version: &str) -> Mark {
+        Mark::of(&ObjectMeta {
+            resource_version: Some(version.into()),
+            ..ObjectMeta::default()
+        })
+    }
+
+    #[test]
+    fn only_an_untouched_object_with_the_same_wish_is_left_alone() {
+        let mut ledger = Ledger::default();
+        let now = Duration::from_secs(100);
+        assert!(
+            !ledger.is_settled(&key(), 1, Some(&mark("5")), now),
+            "never applied by this process"
+        );
+        ledger.note(key(), 1, mark("5"), now);
+        assert!(ledger.is_settled(&key(), 1, Some(&mark("5")), now));
+        assert!(
+            !ledger.is_settled(&key(), 2, Some(&mark("5")), now),
+            "another wish"
+        );
+        assert!(
+            !ledger.is_settled(&key(), 1, Some(&mark("6")), now),
+            "changed by somebody"
+        );
+        assert!(
+            !ledger.is_settled(&key(), 1, None, now),
+            "deleted by somebody"
+        );
+        assert!(
+            !ledger.is_settled(&key(), 1, Some(&mark("5")), now + RESYNC),
+            "resync"
+        );
+    }
+
+    #[test]
+    fn an_object_of_an_earlier_cluster_of_the_same_name_is_not_ours() {
+        let owner = |uid: &str, controller| ObjectMeta {
+            owner_references: Some(vec![OwnerReference {
+                uid: uid.into(),
+                controller,
+                ..OwnerReference::default()
+            }]),
+            ..ObjectMeta::default()
+        };
+        assert!(is_owned_by(&owner("now", Some(true)), "now"));
+        assert!(!is_owned_by(&owner("before", Some(true)), "now"));
+        assert!(!is_owned_by(&owner("now", None), "now"));
+        assert!(!is_owned_by(&ObjectMeta::default(), "now"));
+    }
+}

@@ -1,0 +1,53 @@
+//! The nodes' configuration.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use brainy_kubernetes::config::{NodeConfig, StorageConfig};
+use brainy_kubernetes::names;
+use k8s_openapi::api::core::v1::ConfigMap;
+
+use super::metadata;
+use crate::reconcile::validate::{ValidatedCluster, ValidatedStorage};
+
+/// Where the credentials of the bucket are mounted.
+const CREDENTIALS: &str = "/etc/brainy/credentials";
+/// Where the volume is mounted.
+pub(super) const DATA: &str = "/data";
+
+/// The configuration of every node of a cluster.
+pub fn node_config(cluster: &ValidatedCluster) -> NodeConfig {
+    NodeConfig {
+        cluster: cluster.name.clone(),
+        namespace: cluster.namespace.clone(),
+        uid: cluster.uid.clone(),
+        shards: cluster.shards,
+        storage: match &cluster.storage {
+            ValidatedStorage::Isolated(_) => StorageConfig::Isolated {
+                data: PathBuf::from(DATA),
+            },
+            ValidatedStorage::Shared(bucket) => StorageConfig::Shared {
+                bucket: bucket.name.clone(),
+                prefix: bucket.prefix.clone().unwrap_or_default(),
+                region: bucket.region.clone(),
+                endpoint: bucket.endpoint.clone(),
+                credentials: bucket
+                    .credentials_secret
+                    .as_ref()
+                    .map(|_| PathBuf::from(CREDENTIALS)),
+            },
+        },
+        lease_seconds: cluster.lease_seconds,
+        renew_seconds: cluster.renew_seconds,
+    }
+}
+
+pub(super) fn config_map(cluster: &ValidatedCluster) -> ConfigMap {
+    // JSON is YAML; a struct of strings and numbers always has both forms.
+    let yaml = serde_yaml::to_string(&node_config(cluster)).unwrap_or_default();
+    ConfigMap {
+        metadata: metadata(cluster, names::config(&cluster.name)),
+        data: Some(BTreeMap::from([(names::NODE_CONFIG_KEY.to_owned(), yaml)])),
+        ..ConfigMap::default()
+    }
+}

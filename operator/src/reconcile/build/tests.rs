@@ -1,0 +1,253 @@
+use serde_json::json;
+
+use super::*;
+use crate::fixtures::{cluster, isolated, shared};
+use crate::reconcile::validate::validate;
+
+fn built(cluster: &brainy_crds::BrainyCluster) -> KubernetesResources<Prepared> {
+    let validated = validate(cluster).unwrap();
+    let sidecar = SidecarImage {
+        image: "brainy-sidecar:1".into(),
+        pull_policy: "IfNotPresent".into(),
+    };
+    let carried = Carried {
+        replicas: validated.replicas,
+        sessions: validated.replicas,
+        claim_template: None,
+    };
+    build(&validated, &sidecar, &carried)
+}
+
+fn pod_of(resources: &KubernetesResources<Prepared>) -> k8s_openapi::api::core::v1::PodSpec {
+    resources
+        .statefulset
+        .spec
+        .clone()
+        .unwrap()
+        .template
+        .spec
+        .unwrap()
+}
+
+#[test]
+fn objects_of_an_isolated_cluster() {
+    let resources = built(&isolated());
+    insta::assert_yaml_snapshot!("isolated_statefulset", resources.statefulset);
+    insta::assert_yaml_snapshot!("isolated_role", resources.role);
+    insta::assert_yaml_snapshot!("isolated_role_binding", resources.role_binding);
+    insta::assert_yaml_snapshot!("isolated_service", resources.service);
+    insta::assert_yaml_snapshot!("isolated_config_map", resources.config_map);
+    insta::assert_yaml_snapshot!("isolated_session", resources.sessions[2]);
+    insta::assert_yaml_snapshot!("isolated_disruption_budget", resources.disruption_budget);
+}
+
+#[test]
+fn objects_of_a_shared_cluster_with_an_application() {
+    let mut wish = shared();
+    wish.spec.application = serde_json::from_value(json!({
+        "image": "shop:1",
+        "args": ["--node", "$(BRAINY_NODE_ID)"],
+        "env": [{"name": "MODE", "value": "fast"}, {"name": "BRAINY_NODE_ID", "value": "forged"}],
+    }))
+    .unwrap();
+    let resources = built(&wish);
+    insta::assert_yaml_snapshot!("shared_statefulset", resources.statefulset);
+    insta::assert_yaml_snapshot!("shared_role", resources.role);
+    insta::assert_yaml_snapshot!("shared_config_map", resources.config_map);
+    assert!(resources.sessions.is_empty(), "sessions lie in the bucket");
+}
+
+#[test]
+fn the_node_configuration_reads_back_as_what_the_sidecar_expects() {
+    for wish in [isolated(), shared()] {
+        let config = node_config(&validate(&wish).unwrap());
+        let text = &built(&wish).config_map.data.unwrap()[names::NODE_CONFIG_KEY];
+        assert_eq!(
+            serde_yaml::from_str::<brainy_kubernetes::NodeConfig>(text).unwrap(),
+            config
+        );
+    }
+}
+
+#[test]
+fn every_object_belongs_to_the_cluster_by_uid_and_is_selected_by_label() {
+    let resources = built(&isolated());
+    let all = [
+        &resources.service_account.metadata,
+        &resources.role.metadata,
+        &resources.role_binding.metadata,
+        &resources.service.metadata,
+        &resources.config_map.metadata,
+        &resources.statefulset.metadata,
+        &resources.disruption_budget.as_ref().unwrap().metadata,
+        &resources.sessions[0].metadata,
+    ];
+    for meta in all {
+        let owner = &meta.owner_references.as_ref().unwrap()[0];
+        assert_eq!(
+            (owner.uid.as_str(), owner.controller),
+            ("1111-2222", Some(true))
+        );
+        assert_eq!(meta.labels.as_ref().unwrap()[names::CLUSTER_LABEL], "demo");
+        assert_eq!(
+            meta.labels.as_ref().unwrap()[names::MANAGED_BY_LABEL],
+            names::MANAGED_BY
+        );
+    }
+}
+
+#[test]
+fn no_disruption_budget_below_two_nodes_where_it_would_block_every_drain() {
+    let mut one = isolated();
+    one.spec.replicas = 1;
+    assert!(built(&one).disruption_budget.is_none());
+    one.spec.replicas = 2;
+    assert!(built(&one).disruption_budget.is_some());
+}
+
+#[test]
+fn every_container_meets_the_restricted_pod_security_standard() {
+    let mut wish = shared();
+    wish.spec.application = serde_json::from_value(json!({"image": "shop:1"})).unwrap();
+    let pod = pod_of(&built(&wish));
+    let context = pod.security_context.clone().unwrap();
+    assert_eq!(context.run_as_non_root, Some(true));
+    assert_eq!(context.seccomp_profile.unwrap().type_, "RuntimeDefault");
+    let containers: Vec<_> = pod
+        .containers
+        .iter()
+        .chain(pod.init_containers.iter().flatten())
+        .collect();
+    assert_eq!(containers.len(), 2);
+    for container in containers {
+        let context = container.security_context.clone().unwrap();
+        assert_eq!(context.allow_privilege_escalation, Some(false));
+        assert_eq!(context.capabilities.unwrap().drop.unwrap(), ["ALL"]);
+    }
+}
+
+#[test]
+fn with_an_application_the_sidecar_is_a_native_sidecar_and_without_it_the_container() {
+    let alone = pod_of(&built(&isolated()));
+    assert!(alone.init_containers.is_none());
+    assert_eq!(alone.containers[0].name, names::SIDECAR_CONTAINER);
+    let mut wish = isolated();
+    wish.spec.application = serde_json::from_value(json!({"image": "shop:1"})).unwrap();
+    let beside = pod_of(&built(&wish));
+    assert_eq!(
+        beside.init_containers.unwrap()[0].restart_policy.as_deref(),
+        Some("Always")
+    );
+    assert_eq!(beside.containers[0].name, names::APPLICATION_CONTAINER);
+}
+
+#[test]
+fn a_changed_configuration_changes_the_template_and_an_equal_one_does_not() {
+    let template =
+        |wish: &brainy_crds::BrainyCluster| built(wish).statefulset.spec.unwrap().template;
+    assert_eq!(template(&isolated()), template(&isolated()));
+    let mut changed = isolated();
+    changed.spec.coordination.lease.duration_seconds = 60;
+    assert_ne!(template(&isolated()), template(&changed));
+}
+
+#[test]
+fn a_user_s_labels_never_replace_the_ones_that_select_the_pods() {
+    let spec =
+        json!({"storage": {}, "pod": {"labels": {"brainy.io/cluster": "other", "team": "blue"}}});
+    let labels = built(&cluster("demo", spec))
+        .statefulset
+        .spec
+        .unwrap()
+        .template
+        .metadata
+        .unwrap()
+        .labels
+        .unwrap();
+    assert_eq!(
+        (
+            labels[names::CLUSTER_LABEL].as_str(),
+            labels["team"].as_str()
+        ),
+        ("demo", "blue")
+    );
+}
+
+#[test]
+fn only_the_deletion_policy_delete_lets_volumes_go_and_scaling_never_does() {
+    let retention = |policy| {
+        let mut wish = isolated();
+        wish.spec.deletion_policy = policy;
+        let policy = built(&wish)
+            .statefulset
+            .spec
+            .unwrap()
+            .persistent_volume_claim_retention_policy
+            .unwrap();
+        (policy.when_deleted.unwrap(), policy.when_scaled.unwrap())
+    };
+    let words = |deleted: &str| (deleted.to_owned(), "Retain".to_owned());
+    assert_eq!(
+        retention(brainy_crds::DeletionPolicy::Retain),
+        words("Retain")
+    );
+    assert_eq!(
+        retention(brainy_crds::DeletionPolicy::Delete),
+        words("Delete")
+    );
+}
+
+#[test]
+fn the_live_claim_template_is_kept_because_it_can_t_be_changed() {
+    let mut wish = isolated();
+    wish.spec.storage.volume = serde_json::from_value(json!({"size": "5Gi"})).unwrap();
+    let live = built(&isolated())
+        .statefulset
+        .spec
+        .unwrap()
+        .volume_claim_templates
+        .unwrap()
+        .remove(0);
+    let carried = Carried {
+        replicas: 3,
+        sessions: 3,
+        claim_template: Some(live.clone()),
+    };
+    let sidecar = SidecarImage {
+        image: "i".into(),
+        pull_policy: "Never".into(),
+    };
+    let again = build(&validate(&wish).unwrap(), &sidecar, &carried);
+    assert_eq!(
+        again
+            .statefulset
+            .spec
+            .unwrap()
+            .volume_claim_templates
+            .unwrap(),
+        [live]
+    );
+}
+
+#[test]
+fn a_leaving_node_may_end_its_session_until_its_pod_is_gone() {
+    let validated = validate(&isolated()).unwrap();
+    let sidecar = SidecarImage {
+        image: "i".into(),
+        pull_policy: "Never".into(),
+    };
+    let carried = Carried {
+        replicas: 3,
+        sessions: 5,
+        claim_template: None,
+    };
+    let leases = build(&validated, &sidecar, &carried)
+        .role
+        .rules
+        .unwrap()
+        .pop()
+        .unwrap()
+        .resource_names
+        .unwrap();
+    assert_eq!(leases, ["demo-0", "demo-1", "demo-2", "demo-3", "demo-4"]);
+}

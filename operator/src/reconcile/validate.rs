@@ -1,0 +1,364 @@
+//! Step 2, pure: turns a BrainyCluster and what it refers to into a [`ValidatedCluster`], or says what is wrong with it.
+//!
+//! The API server checks the same bounds at apply. They are checked again here, because a resource may be older than
+//! the rules, and because everything behind this step relies on them.
+
+use brainy_crds::{
+    ApplicationSpec, BrainyCluster, BucketSpec, DeletionPolicy, Pattern, PodSpec, Provider,
+    Strategy, VolumeSpec,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Resource;
+
+/// Longest name of a cluster: it is the prefix of pod, Lease and Service names, and part of their labels.
+const MAX_NAME: usize = 40;
+/// Most nodes of a cluster.
+const MAX_REPLICAS: i32 = 1000;
+/// Most shards of a cluster.
+const MAX_SHARDS: i32 = 16384;
+
+/// A BrainyCluster that can run: everything behind this type relies on its fields.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedCluster {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its UID: what belongs to it carries this, not its name (R10).
+    pub uid: String,
+    /// The generation of the spec that was validated.
+    pub generation: i64,
+    /// Wanted nodes, at least 1.
+    pub replicas: i32,
+    /// Number of shards, at least 1.
+    pub shards: u32,
+    /// Where data lives.
+    pub storage: ValidatedStorage,
+    /// Session length in seconds.
+    pub lease_seconds: u64,
+    /// Time between renewals in seconds, at most half of `lease_seconds`.
+    pub renew_seconds: u64,
+    /// The container beside the sidecar.
+    pub application: Option<ApplicationSpec>,
+    /// Pod settings.
+    pub pod: PodSpec,
+    /// What happens to data on deletion.
+    pub deletion_policy: DeletionPolicy,
+    /// Makes an object belong to this very BrainyCluster.
+    pub owner: OwnerReference,
+}
+
+/// Where data lives, of what runs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ValidatedStorage {
+    /// On a volume of each node.
+    Isolated(VolumeSpec),
+    /// In a bucket.
+    Shared(BucketSpec),
+}
+
+/// Why a BrainyCluster does not run. The variant's name is the reason of the condition and of the Event.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The schema knows it, but this version does not run it.
+    #[error("{field}: {value} is not supported by this version: {choose}")]
+    NotSupported {
+        /// Path of the field.
+        field: &'static str,
+        /// What it says.
+        value: String,
+        /// What to choose instead.
+        choose: &'static str,
+    },
+    /// The spec contradicts itself or a bound.
+    #[error("{field}: {problem}")]
+    InvalidSpec {
+        /// Path of the field.
+        field: &'static str,
+        /// What is wrong, and the way out.
+        problem: String,
+    },
+}
+
+impl Refusal {
+    /// The stable word for conditions and Events.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotSupported { .. } => "NotSupported",
+            Self::InvalidSpec { .. } => "InvalidSpec",
+        }
+    }
+
+    fn invalid(field: &'static str, problem: impl Into<String>) -> Self {
+        Self::InvalidSpec {
+            field,
+            problem: problem.into(),
+        }
+    }
+}
+
+/// Checks a BrainyCluster as read from the API server.
+pub fn validate(cluster: &BrainyCluster) -> Result<ValidatedCluster, Refusal> {
+    let spec = &cluster.spec;
+    let name = name_of(cluster)?;
+    check_supported(cluster)?;
+    let meta = &cluster.metadata;
+    let absent = |field| {
+        Refusal::invalid(
+            field,
+            "is missing: the resource was not read from an API server",
+        )
+    };
+    Ok(ValidatedCluster {
+        name,
+        namespace: meta
+            .namespace
+            .clone()
+            .ok_or_else(|| absent("metadata.namespace"))?,
+        uid: meta.uid.clone().ok_or_else(|| absent("metadata.uid"))?,
+        generation: meta.generation.unwrap_or_default(),
+        replicas: within("spec.replicas", spec.replicas, 1, MAX_REPLICAS)?,
+        shards: within("spec.shards", spec.shards, 1, MAX_SHARDS)?.unsigned_abs(),
+        storage: storage_of(cluster)?,
+        lease_seconds: u64::from(
+            within(
+                "spec.coordination.lease.durationSeconds",
+                spec.coordination.lease.duration_seconds,
+                2,
+                3600,
+            )?
+            .unsigned_abs(),
+        ),
+        renew_seconds: u64::from(renewal_of(cluster)?.unsigned_abs()),
+        application: spec.application.clone(),
+        pod: spec.pod.clone(),
+        deletion_policy: spec.deletion_policy,
+        owner: cluster
+            .controller_owner_ref(&())
+            .ok_or_else(|| absent("metadata.uid"))?,
+    })
+}
+
+fn name_of(cluster: &BrainyCluster) -> Result<String, Refusal> {
+    let name = cluster.metadata.name.clone().unwrap_or_default();
+    let lower = |b: u8| b.is_ascii_lowercase();
+    let inner = |b: u8| lower(b) || b.is_ascii_digit() || b == b'-';
+    let well_formed = name.len() <= MAX_NAME
+        && name.bytes().next().is_some_and(lower)
+        && name.bytes().all(inner)
+        && !name.ends_with('-');
+    if well_formed {
+        Ok(name)
+    } else {
+        Err(Refusal::invalid(
+            "metadata.name",
+            format!(
+                "{name:?} must be a DNS label of at most {MAX_NAME} characters that starts with a letter"
+            ),
+        ))
+    }
+}
+
+/// Refuses what the schema offers and this version does not run.
+fn check_supported(cluster: &BrainyCluster) -> Result<(), Refusal> {
+    let refuse = |field, value: String, choose| {
+        Err(Refusal::NotSupported {
+            field,
+            value,
+            choose,
+        })
+    };
+    let storage = &cluster.spec.storage;
+    if storage.strategy == Strategy::Namespaced {
+        return refuse(
+            "spec.storage.strategy",
+            "Namespaced".into(),
+            "choose Isolated or Shared",
+        );
+    }
+    match cluster.spec.coordination.pattern {
+        Pattern::Leader => {}
+        pattern @ (Pattern::Consensus | Pattern::StorageNative) => {
+            return refuse(
+                "spec.coordination.pattern",
+                format!("{pattern:?}"),
+                "choose Leader",
+            );
+        }
+    }
+    if storage
+        .bucket
+        .as_ref()
+        .is_some_and(|bucket| bucket.provider == Provider::R2)
+    {
+        return refuse(
+            "spec.storage.bucket.provider",
+            "R2".into(),
+            "choose S3, with a server that honours conditional writes",
+        );
+    }
+    if let Some(layer) = storage.layers.first() {
+        return refuse(
+            "spec.storage.layers",
+            format!("{:?}", layer.kind),
+            "remove spec.storage.layers",
+        );
+    }
+    Ok(())
+}
+
+fn storage_of(cluster: &BrainyCluster) -> Result<ValidatedStorage, Refusal> {
+    let storage = &cluster.spec.storage;
+    match (storage.strategy, &storage.bucket, &storage.volume) {
+        (Strategy::Isolated, None, volume) => Ok(ValidatedStorage::Isolated(
+            volume.clone().unwrap_or_default(),
+        )),
+        (Strategy::Isolated, Some(_), _) => Err(Refusal::invalid(
+            "spec.storage.bucket",
+            "has no use with strategy Isolated: remove it, or choose strategy Shared",
+        )),
+        (_, None, _) => Err(Refusal::invalid(
+            "spec.storage.bucket",
+            "is required with strategy Shared",
+        )),
+        (_, Some(_), Some(_)) => Err(Refusal::invalid(
+            "spec.storage.volume",
+            "has no use with strategy Shared: remove it",
+        )),
+        (_, Some(bucket), None) => Ok(ValidatedStorage::Shared(bucket.clone())),
+    }
+}
+
+fn renewal_of(cluster: &BrainyCluster) -> Result<i32, Refusal> {
+    const FIELD: &str = "spec.coordination.lease.renewSeconds";
+    let lease = &cluster.spec.coordination.lease;
+    let renew = within(FIELD, lease.renew_seconds, 1, 1800)?;
+    if renew.saturating_mul(2) > lease.duration_seconds {
+        return Err(Refusal::invalid(
+            FIELD,
+            "must be at most half of durationSeconds: one lost renewal must not end a node's session",
+        ));
+    }
+    Ok(renew)
+}
+
+fn within(field: &'static str, value: i32, least: i32, most: i32) -> Result<i32, Refusal> {
+    if (least..=most).contains(&value) {
+        Ok(value)
+    } else {
+        Err(Refusal::invalid(
+            field,
+            format!("{value} must be from {least} to {most}"),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fixtures::{cluster, isolated, shared};
+
+    fn refusal(spec: serde_json::Value) -> Refusal {
+        validate(&cluster("demo", spec)).unwrap_err()
+    }
+
+    #[test]
+    fn isolated_and_shared_with_leader_run() {
+        assert!(matches!(
+            validate(&isolated()).unwrap().storage,
+            ValidatedStorage::Isolated(_)
+        ));
+        assert!(matches!(
+            validate(&shared()).unwrap().storage,
+            ValidatedStorage::Shared(_)
+        ));
+    }
+
+    #[test]
+    fn what_does_not_run_yet_is_refused_by_field_value_and_way_out() {
+        let bucket = json!({"name": "data", "provider": "R2", "endpoint": "https://a.example"});
+        let cases = [
+            (
+                json!({"storage": {"strategy": "Namespaced", "bucket": {"name": "data"}}}),
+                "spec.storage.strategy: Namespaced",
+                "choose Isolated or Shared",
+            ),
+            (
+                json!({"storage": {}, "coordination": {"pattern": "Consensus"}}),
+                "spec.coordination.pattern: Consensus",
+                "choose Leader",
+            ),
+            (
+                json!({"storage": {}, "coordination": {"pattern": "StorageNative"}}),
+                "spec.coordination.pattern: StorageNative",
+                "choose Leader",
+            ),
+            (
+                json!({"storage": {"strategy": "Shared", "bucket": bucket}}),
+                "spec.storage.bucket.provider: R2",
+                "choose S3",
+            ),
+            (
+                json!({"storage": {"layers": [{"type": "Caching"}]}}),
+                "spec.storage.layers: Caching",
+                "remove spec.storage.layers",
+            ),
+        ];
+        for (spec, what, way_out) in cases {
+            let refusal = refusal(spec);
+            assert_eq!(refusal.reason(), "NotSupported");
+            let message = refusal.to_string();
+            assert!(
+                message.starts_with(what) && message.contains(way_out),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_invalid_spec_that_slipped_by_admission_is_refused() {
+        let cases = [
+            (json!({"replicas": 0, "storage": {}}), "spec.replicas"),
+            (json!({"replicas": -1, "storage": {}}), "spec.replicas"),
+            (json!({"shards": 0, "storage": {}}), "spec.shards"),
+            (
+                json!({"storage": {"bucket": {"name": "data"}}}),
+                "spec.storage.bucket",
+            ),
+            (
+                json!({"storage": {"strategy": "Shared"}}),
+                "spec.storage.bucket",
+            ),
+            (
+                json!({"storage": {"strategy": "Shared", "volume": {}, "bucket": {"name": "data"}}}),
+                "spec.storage.volume",
+            ),
+            (
+                json!({"storage": {}, "coordination": {"lease": {"durationSeconds": 10, "renewSeconds": 6}}}),
+                "spec.coordination.lease.renewSeconds",
+            ),
+            (
+                json!({"storage": {}, "coordination": {"lease": {"durationSeconds": 1}}}),
+                "spec.coordination.lease",
+            ),
+        ];
+        for (spec, field) in cases {
+            let refusal = refusal(spec);
+            assert_eq!(refusal.reason(), "InvalidSpec");
+            assert!(refusal.to_string().starts_with(field), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_can_be_no_prefix_of_a_pod_name_is_refused() {
+        for name in ["", "1abc", "a-", "with.dot", "Upper", &"a".repeat(41)] {
+            let refusal = validate(&cluster(name, json!({"storage": {}}))).unwrap_err();
+            assert!(
+                refusal.to_string().starts_with("metadata.name"),
+                "{refusal}"
+            );
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Rolls a change out, pod by pod. The StatefulSet's update strategy is `OnDelete`, because its own rolling update waits
+//! for ever behind a pod that never becomes ready; here broken pods go first. The decision is pure; the one effect is the
+//! deletion of a pod, with its UID as precondition and after a fresh read (R10).
+
+/// What the roller knows of a node's pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodePod {
+    /// Its name.
+    pub name: String,
+    /// Its UID: what is deleted is this very pod.
+    pub uid: String,
+    /// Its place in the StatefulSet.
+    pub ordinal: i32,
+    /// The revision of the template it was made from.
+    pub revision: String,
+    /// It passes its readiness probe.
+    pub ready: bool,
+    /// It is on its way out.
+    pub deleting: bool,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Roll {
+    /// Every pod has the newest template.
+    Done,
+    /// Something must become true first.
+    Wait(String),
+    /// Delete this pod; the StatefulSet makes it anew from the newest template.
+    Replace(NodePod),
+}
+
+/// Decides. `newest` is the StatefulSet's update revision, `wanted` its replicas, and `shards_settled` says whether every
+/// shard is held by a live node: no healthy node is taken away before.
+pub fn decide(pods: &[NodePod], newest: &str, wanted: i32, shards_settled: bool) -> Roll {
+    let outdated: Vec<&NodePod> = pods
+        .iter()
+        .filter(|pod| pod.revision != newest && !pod.deleting)
+        .collect();
+    if let Some(leaving) = pods.iter().find(|pod| pod.deleting) {
+        return if outdated.is_empty() && leaving.revision == newest {
+            Roll::Done
+        } else {
+            Roll::Wait(format!("pod {} is stopping", leaving.name))
+        };
+    }
+    if outdated.is_empty() {
+        return Roll::Done;
+    }
+    // A pod that isn't ready serves nobody: replacing it costs nothing, and it may be what the change mends.
+    if let Some(broken) = outdated
+        .iter()
+        .filter(|pod| !pod.ready)
+        .max_by_key(|pod| pod.ordinal)
+    {
+        return Roll::Replace((*broken).clone());
+    }
+    if let Some(other) = pods.iter().find(|pod| !pod.ready) {
+        return Roll::Wait(format!("pod {} is not ready", other.name));
+    }
+    let present = i32::try_from(pods.len()).unwrap_or(i32::MAX);
+    if present < wanted {
+        return Roll::Wait(format!("{present} of {wanted} pods exist"));
+    }
+    if !shards_settled {
+        return Roll::Wait("not every shard is held by a live node".into());
+    }
+    match outdated.iter().max_by_key(|pod| pod.ordinal) {
+        Some(next) => Roll::Replace((*next).clone()),
+        None => Roll::Done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(ordinal: i32, revision: &str, ready: bool) -> NodePod {
+        NodePod {
+            name: format!("demo-{ordinal}"),
+            uid: format!("uid-{ordinal}"),
+            ordinal,
+            revision: revision.into(),
+            ready,
+            deleting: false,
+        }
+    }
+
+    fn replaced(roll: &Roll) -> Option<i32> {
+        match roll {
+            Roll::Replace(pod) => Some(pod.ordinal),
+            Roll::Done | Roll::Wait(_) => None,
+        }
+    }
+
+    #[test]
+    fn nothing_is_deleted_when_every_pod_is_of_the_newest_template() {
+        let pods = [
+            pod(0, "new", true),
+            pod(1, "new", false),
+            pod(2, "new", true),
+        ];
+        assert_eq!(decide(&pods, "new", 3, true), Roll::Done);
+    }
+
+    #[test]
+    fn one_pod_at_a_time_the_highest_first() {
+        let pods = [
+            pod(0, "old", true),
+            pod(1, "old", true),
+            pod(2, "old", true),
+        ];
+        assert_eq!(replaced(&decide(&pods, "new", 3, true)), Some(2));
+    }
+
+    #[test]
+    fn the_next_waits_until_all_others_are_ready() {
+        let pods = [
+            pod(0, "old", true),
+            pod(1, "old", true),
+            pod(2, "new", false),
+        ];
+        assert!(matches!(decide(&pods, "new", 3, true), Roll::Wait(why) if why.contains("demo-2")));
+    }
+
+    #[test]
+    fn the_next_waits_while_one_is_stopping_or_missing() {
+        let mut pods = [
+            pod(0, "old", true),
+            pod(1, "old", true),
+            pod(2, "old", true),
+        ];
+        pods[2].deleting = true;
+        assert!(
+            matches!(decide(&pods, "new", 3, true), Roll::Wait(why) if why.contains("stopping"))
+        );
+        assert!(
+            matches!(decide(&pods[..2], "new", 3, true), Roll::Wait(why) if why.contains("2 of 3"))
+        );
+    }
+
+    #[test]
+    fn broken_outdated_pods_go_first_so_that_a_bad_rollout_heals() {
+        let pods = [
+            pod(0, "bad", false),
+            pod(1, "old", true),
+            pod(2, "fixed", true),
+        ];
+        assert_eq!(replaced(&decide(&pods, "fixed", 3, true)), Some(0));
+        let with_another_broken = [
+            pod(0, "bad", false),
+            pod(1, "old", true),
+            pod(2, "fixed", false),
+        ];
+        assert_eq!(
+            replaced(&decide(&with_another_broken, "fixed", 3, false)),
+            Some(0)
+        );
+    }
+
+    #[test]
+    fn a_healthy_pod_is_not_taken_while_shards_have_no_holder() {
+        let pods = [
+            pod(0, "old", true),
+            pod(1, "old", true),
+            pod(2, "new", true),
+        ];
+        assert!(matches!(decide(&pods, "new", 3, false), Roll::Wait(_)));
+        assert_eq!(replaced(&decide(&pods, "new", 3, true)), Some(1));
+    }
+
+    #[test]
+    fn a_whole_rollout_replaces_every_pod_exactly_once() {
+        let mut pods = vec![
+            pod(0, "old", true),
+            pod(1, "old", true),
+            pod(2, "old", true),
+        ];
+        let mut order = Vec::new();
+        while let Some(ordinal) = replaced(&decide(&pods, "new", 3, true)) {
+            order.push(ordinal);
+            pods[usize::try_from(ordinal).unwrap()].revision = "new".into();
+        }
+        assert_eq!(order, [2, 1, 0]);
+    }
+}

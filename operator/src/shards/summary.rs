@@ -1,0 +1,124 @@
+//! What one look at the shards has shown.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use brainy_coordination::controller::{NodeSight, Rules, may_remove};
+use brainy_coordination::{NodeId, ShardId, ShardMap};
+
+use crate::reconcile::status::ShardsView;
+use crate::reconcile::validate::ValidatedCluster;
+
+/// The shards after one look.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The published map; none yet.
+    pub map: Option<ShardMap>,
+    /// In numbers.
+    pub view: ShardsView,
+    /// What is waited for.
+    pub waiting: Option<String>,
+    /// What keeps nodes from serving, in their own words.
+    pub problems: Vec<String>,
+    /// Names of the sessions that exist as Leases.
+    pub sessions: BTreeSet<String>,
+    /// Live nodes that serve something, or have not yet acted on the published map.
+    busy: BTreeSet<NodeId>,
+}
+
+impl Summary {
+    pub(super) fn new(
+        map: Option<ShardMap>,
+        nodes: &BTreeMap<NodeId, NodeSight>,
+        cluster: &ValidatedCluster,
+        rules: Rules,
+        waiting: Option<String>,
+        sessions: BTreeSet<String>,
+    ) -> Self {
+        let live = || {
+            nodes
+                .values()
+                .filter(|sight| sight.live)
+                .map(|sight| &sight.record)
+        };
+        let problems = live().filter_map(|record| {
+            record
+                .problem
+                .as_ref()
+                .map(|problem| format!("{}: {problem}", record.node))
+        });
+        Self {
+            view: view(map.as_ref(), nodes, cluster.shards, rules),
+            waiting,
+            problems: problems.collect(),
+            sessions,
+            busy: live()
+                .filter(|record| {
+                    !record.holds.is_empty()
+                        || map
+                            .as_ref()
+                            .is_none_or(|map| record.map_revision < map.revision)
+                })
+                .map(|record| record.node.clone())
+                .collect(),
+            map,
+        }
+    }
+
+    /// Every shard is held as the map says, and nothing is waited for.
+    pub fn is_settled(&self) -> bool {
+        self.view.held == self.view.total && self.waiting.is_none()
+    }
+
+    /// Whether a node can go with no shard lost: the published map gives it nothing, and it serves nothing any more.
+    pub fn is_empty_handed(&self, node: &NodeId) -> bool {
+        self.map.as_ref().is_some_and(|map| may_remove(map, node)) && !self.busy.contains(node)
+    }
+}
+
+fn view(
+    map: Option<&ShardMap>,
+    nodes: &BTreeMap<NodeId, NodeSight>,
+    total: u32,
+    rules: Rules,
+) -> ShardsView {
+    let Some(map) = map else {
+        return ShardsView {
+            total,
+            assigned: 0,
+            held: 0,
+            revision: 0,
+        };
+    };
+    let mut held: BTreeSet<ShardId> = BTreeSet::new();
+    for sight in nodes.values().filter(|sight| sight.live) {
+        held.extend(
+            sight
+                .record
+                .holds
+                .iter()
+                .filter(|held| agrees(map, &sight.record.node, **held, rules))
+                .map(|held| held.shard),
+        );
+    }
+    let assigned = (0..total)
+        .filter(|shard| map.owner(ShardId(*shard)).is_some())
+        .count();
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    ShardsView {
+        total,
+        assigned: count(assigned),
+        held: count(held.len()),
+        revision: map.revision,
+    }
+}
+
+/// Whether what a node says it holds is what the map says of it. Isolated: the token is the map's.
+fn agrees(
+    map: &ShardMap,
+    node: &NodeId,
+    held: brainy_coordination::session::HeldShard,
+    rules: Rules,
+) -> bool {
+    let owned = map.owner(held.shard) == Some(node) && map.moving_to(held.shard).is_none();
+    owned && (rules == Rules::Shared || map.token(held.shard) == held.token)
+}

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Names every missing prerequisite with the command that installs it.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+RUST=1.95
+GO=1.26
+problems=()
+
+missing() { problems+=("$1 is missing. Install it:  $2"); }
+at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
+
+check_rust() {
+  local found
+  command -v cargo >/dev/null || { missing "Rust" "curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"; return; }
+  found=$(rustc --version | sed -nE 's/^rustc ([0-9.]+).*/\1/p')
+  at_least "$RUST" "$found" || problems+=("Rust $found is too old, $RUST is needed. Update it:  rustup update stable")
+  cargo fmt --version >/dev/null 2>&1 || missing "rustfmt" "rustup component add rustfmt"
+  cargo clippy --version >/dev/null 2>&1 || missing "clippy" "rustup component add clippy"
+}
+
+check_go() {
+  local found
+  command -v go >/dev/null || { missing "Go" "see https://go.dev/doc/install (version $GO or later)"; return; }
+  found=$(go env GOVERSION | sed 's/^go//')
+  # An older go fetches the toolchain that a module asks for, unless it is told not to.
+  at_least "$GO" "$found" || [ "$(go env GOTOOLCHAIN)" != local ] || problems+=("Go $found is too old, $GO is needed: see https://go.dev/doc/install")
+}
+
+check_programs() {
+  command -v cc >/dev/null || missing "a C compiler" "sudo apt-get install gcc libc6-dev"
+  command -v git >/dev/null || missing "git" "sudo apt-get install git"
+}
+
+# The engine itself is started by e2e/cluster/up.sh where there is none.
+check_docker() {
+  [ -z "${E2E_KUBECONFIG:-}" ] || return 0
+  docker info >/dev/null 2>&1 && return 0
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then return 0; fi
+  problems+=("Docker does not answer ('docker info' fails). Start it, or install it:  https://docs.docker.com/engine/install/  (or run as root on Debian: an engine is then started for you)")
+}
+
+check_rust
+check_go
+check_programs
+check_docker
+if [ ${#problems[@]} -gt 0 ]; then
+  printf 'ERROR: %s\n' "${problems[@]}" >&2
+  exit 1
+fi

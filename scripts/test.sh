@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# test.sh [STEP...]: runs the named steps, or all of them in this order. It ends at the first that fails.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+CARGO_DENY=0.20.2
+
+fmt() { cargo fmt --all --check; }
+
+clippy() { cargo clippy --workspace --all-targets --locked -- -D warnings; }
+
+# Unit and property tests; what needs an S3 server is in the next step.
+unit() { cargo test --workspace --exclude brainy-e2e --locked --lib --bins && cargo test -p brainy-e2e --locked --lib; }
+
+# Each crate's tests/ folder, with a real S3 server for those that need one.
+integration() {
+  e2e/cluster/tools.sh versitygw
+  BRAINY_VERSITYGW=$BRAINY_CACHE/bin/versitygw cargo test --workspace --exclude brainy-e2e --locked --test '*'
+}
+
+# The manifest is what the types say; the examples hold under its rules.
+crds() {
+  cargo run --quiet --locked -p brainy-crds --bin crdgen -- --check
+  cargo run --quiet --locked -p brainy-crds --bin brainy-validate -- crds/examples/*.yaml
+}
+
+chart() {
+  e2e/cluster/tools.sh helm
+  helm lint --strict charts/brainy-operator
+  helm template brainy-operator charts/brainy-operator --namespace brainy-system >/dev/null
+  # Every setting is described: an unknown one is refused.
+  if helm template brainy-operator charts/brainy-operator --set noSuchSetting=1 >/dev/null 2>&1; then
+    echo "the chart takes a setting that it does not know"
+    return 1
+  fi
+}
+
+deny() {
+  local folder=$BRAINY_CACHE/cargo-deny-$CARGO_DENY
+  if [ ! -x "$folder/bin/cargo-deny" ]; then
+    echo "building cargo-deny $CARGO_DENY, once (about two minutes)"
+    # Unoptimised: it runs for a second, and compiles in a third of the time.
+    CARGO_PROFILE_DEV_DEBUG=0 CARGO_TARGET_DIR=$BRAINY_CACHE/tmp/cargo-deny cargo install --quiet --locked --debug --root "$folder" "cargo-deny@$CARGO_DENY"
+    rm -rf "$BRAINY_CACHE/tmp/cargo-deny"
+  fi
+  "$folder/bin/cargo-deny" --offline --locked check licenses bans sources
+}
+
+e2e() {
+  cluster_up
+  refresh
+  scripts/images.sh
+  refresh
+  scripts/install.sh
+  # Tests wait far more than they compute: several at once. The binaries run one after the other: what one test binary does
+  # to the operator never meets another's tests.
+  cargo test -p brainy-e2e --locked --test '*' -- --test-threads 4
+}
+
+declare -A WHAT=(
+  [fmt]="format" [clippy]="lints" [unit]="unit tests" [integration]="integration tests" [crds]="manifests"
+  [chart]="Helm chart" [deny]="licences, sources, bans" [e2e]="end-to-end tests on Kubernetes"
+)
+ALL=(fmt clippy unit integration crds chart deny e2e)
+
+main() {
+  local began=$SECONDS name steps=("$@")
+  [ ${#steps[@]} -gt 0 ] || steps=("${ALL[@]}")
+  scripts/prerequisites.sh
+  for name in "${steps[@]}"; do
+    [ -n "${WHAT[$name]:-}" ] || die "no such step: $name (there are: ${ALL[*]})"
+    step "${WHAT[$name]}" run_strictly "$name" || die "${steps[*]}: $name failed"
+  done
+  printf '\nAll passed in %d s: %s\n' $((SECONDS - began)) "${steps[*]}"
+}
+
+# In a shell of its own: a function called in a condition would go on after a command that fails.
+run_strictly() { "$BASH" "$ROOT/scripts/test.sh" --inner "$1"; }
+
+if [ "${1:-}" = --inner ]; then "$2"; else main "$@"; fi

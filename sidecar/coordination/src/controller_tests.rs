@@ -1,0 +1,295 @@
+use super::*;
+use crate::Incarnation;
+use crate::session::SessionState;
+
+#[path = "controller_tests/simulation.rs"]
+mod simulation;
+
+fn node(name: &str) -> NodeId {
+    NodeId(name.into())
+}
+
+fn sight(name: &str, live: bool) -> NodeSight {
+    let record = SessionRecord {
+        node: node(name),
+        incarnation: Incarnation { pod_uid: name.into(), start: 1, nonce: String::new() },
+        state: SessionState::Live,
+        revision: 1,
+        ttl_seconds: 30,
+        expires: String::new(),
+        address: String::new(),
+        map_revision: 0,
+        holds: Vec::new(),
+        received: Vec::new(),
+        stored: Vec::new(),
+        problem: None,
+    };
+    NodeSight { record, live }
+}
+
+/// A cluster as the controller sees it.
+#[derive(Clone, Debug)]
+struct World {
+    rules: Rules,
+    shards: u32,
+    wanted: Vec<NodeId>,
+    nodes: BTreeMap<NodeId, NodeSight>,
+    map: Option<ShardMap>,
+}
+
+impl World {
+    fn new(rules: Rules, shards: u32, names: &[&str]) -> Self {
+        let nodes = names.iter().map(|name| (node(name), sight(name, true))).collect();
+        Self { rules, shards, wanted: names.iter().map(|name| node(name)).collect(), nodes, map: None }
+    }
+
+    fn next(&self) -> Next {
+        let facts = Facts {
+            cluster: "uid",
+            shards: self.shards,
+            rules: self.rules,
+            wanted: &self.wanted,
+            nodes: &self.nodes,
+            epoch: Epoch(1),
+            writer: "w",
+        };
+        next_map(self.map.as_ref(), &facts)
+    }
+
+    /// Publishes the next map if there is one, and has every live node act on it.
+    fn turn(&mut self) -> bool {
+        let Next::Publish(map) = self.next() else { return false };
+        for sight in self.nodes.values_mut().filter(|sight| sight.live) {
+            sight.record.map_revision = map.revision;
+        }
+        self.map = Some(map);
+        true
+    }
+
+    fn map(&self) -> &ShardMap {
+        self.map.as_ref().unwrap()
+    }
+
+    fn record(&mut self, name: &str) -> &mut SessionRecord {
+        &mut self.nodes.get_mut(&node(name)).unwrap().record
+    }
+
+    fn count(&self, name: &str) -> usize {
+        self.map().shards_of(&node(name)).count()
+    }
+
+    fn settle(&mut self) {
+        while self.turn() {}
+    }
+}
+
+const ISOLATED: Rules = Rules::Isolated { moves_at_once: 4 };
+
+fn held(shard: u32, token: u64) -> HeldShard {
+    HeldShard { shard: ShardId(shard), token: FencingToken(token) }
+}
+
+/// A settled Isolated cluster whose nodes store what the map gives them.
+fn running(shards: u32, names: &[&str]) -> World {
+    let mut world = World::new(ISOLATED, shards, names);
+    world.settle();
+    store_all(&mut world);
+    world.settle();
+    store_all(&mut world);
+    world
+}
+
+/// Every node stamps what the map gives it.
+fn store_all(world: &mut World) {
+    let map = world.map().clone();
+    for (name, sight) in &mut world.nodes {
+        sight.record.stored = map.shards_of(name).map(|shard| HeldShard { shard, token: map.token(shard) }).collect();
+    }
+}
+
+#[test]
+fn shared_live_nodes_share_the_shards_and_a_dead_node_loses_them_at_once() {
+    let mut world = World::new(Rules::Shared, 12, &["a", "b", "c"]);
+    world.settle();
+    assert_eq!((world.count("a"), world.count("b"), world.count("c")), (4, 4, 4));
+    assert_eq!(world.next(), Next::Keep { waiting: None });
+
+    let before = world.map().clone();
+    world.nodes.get_mut(&node("b")).unwrap().live = false;
+    world.settle();
+    assert_eq!((world.count("a"), world.count("b"), world.count("c")), (6, 0, 6));
+    assert_eq!(world.map().revision, before.revision + 1);
+    assert!(before.shards_of(&node("a")).all(|shard| world.map().owner(shard) == Some(&node("a"))), "sticky");
+}
+
+#[test]
+fn shared_a_node_gets_nothing_until_it_is_live_and_nothing_when_no_longer_wanted() {
+    let mut world = World::new(Rules::Shared, 12, &["a", "b"]);
+    world.nodes.get_mut(&node("b")).unwrap().live = false;
+    world.settle();
+    assert_eq!(world.count("a"), 12);
+    world.nodes.get_mut(&node("b")).unwrap().live = true;
+    world.settle();
+    assert_eq!((world.count("a"), world.count("b")), (6, 6));
+    world.wanted = vec![node("b")];
+    world.settle();
+    assert!(may_remove(world.map(), &node("a")) && !may_remove(world.map(), &node("b")));
+}
+
+#[test]
+fn shared_the_map_stays_when_no_node_is_live() {
+    let mut world = World::new(Rules::Shared, 4, &["a"]);
+    world.settle();
+    world.nodes.get_mut(&node("a")).unwrap().live = false;
+    assert!(matches!(world.next(), Next::Keep { waiting: Some(_) }));
+}
+
+#[test]
+fn isolated_the_first_map_waits_until_every_node_has_reported() {
+    let mut world = World::new(ISOLATED, 6, &["a", "b"]);
+    world.nodes.get_mut(&node("b")).unwrap().live = false;
+    world.settle();
+    assert!(matches!(world.next(), Next::Keep { waiting: Some(why) } if why.contains('b')));
+    assert!(world.map().owners.iter().all(Option::is_none));
+    world.nodes.get_mut(&node("b")).unwrap().live = true;
+    assert!(matches!(world.next(), Next::Keep { waiting: Some(_) }), "it has not seen the map");
+    let revision = world.map().revision;
+    world.record("b").map_revision = revision;
+    world.settle();
+    assert_eq!((world.count("a"), world.count("b")), (3, 3));
+    assert!(world.map().tokens.iter().all(|token| *token == FencingToken(1)));
+}
+
+#[test]
+fn isolated_a_shard_stays_with_its_data_and_the_highest_token_wins() {
+    let mut world = World::new(ISOLATED, 4, &["a", "b"]);
+    world.record("a").stored = vec![held(0, 7), held(1, 2)];
+    world.record("b").stored = vec![held(1, 5)];
+    assert!(world.turn() && world.turn());
+    let map = world.map();
+    assert_eq!((map.owner(ShardId(0)), map.token(ShardId(0))), (Some(&node("a")), FencingToken(8)));
+    assert_eq!((map.owner(ShardId(1)), map.token(ShardId(1))), (Some(&node("b")), FencingToken(6)));
+    assert_eq!(map.token(ShardId(2)), FencingToken(1));
+}
+
+#[test]
+fn isolated_data_on_a_dead_node_is_waited_for_even_if_the_node_is_not_wanted() {
+    let mut world = World::new(ISOLATED, 4, &["a"]);
+    let mut gone = sight("gone", false);
+    gone.record.stored = vec![held(2, 3)];
+    world.nodes.insert(node("gone"), gone);
+    world.settle();
+    assert!(matches!(world.next(), Next::Keep { waiting: Some(why) } if why.contains("gone")));
+    world.record("gone").stored.clear();
+    assert!(world.turn(), "a node that never had data is not waited for");
+}
+
+#[test]
+fn isolated_a_new_shard_is_established_once_its_owner_stores_it() {
+    let mut world = running(6, &["a", "b"]);
+    assert!(world.map().tokens.iter().all(|token| *token == FencingToken(2)));
+    assert!(!world.turn(), "and that is all");
+}
+
+#[test]
+fn isolated_a_dead_node_keeps_its_shards() {
+    let mut world = running(6, &["a", "b"]);
+    world.nodes.get_mut(&node("b")).unwrap().live = false;
+    assert!(!world.turn());
+    assert_eq!(world.count("b"), 3);
+}
+
+#[test]
+fn isolated_a_join_moves_a_few_at_a_time_and_an_owner_changes_only_when_the_copy_is_whole() {
+    let mut world = running(12, &["a", "b"]);
+    world.nodes.insert(node("c"), sight("c", true));
+    world.wanted.push(node("c"));
+    world.record("c").map_revision = world.map().revision;
+    assert!(world.turn());
+    assert_eq!(world.map().moves.len(), 4);
+    assert_eq!(world.count("c"), 0);
+    assert!(matches!(world.next(), Next::Keep { waiting: Some(_) }));
+
+    let at = *world.map().moves.keys().next().unwrap();
+    world.record("c").received = vec![held(at, 1)];
+    assert!(!world.turn(), "a copy of an earlier tenure does not count");
+    world.record("c").received = vec![held(at, 2)];
+    assert!(world.turn());
+    assert_eq!(world.map().owner(ShardId(at)), Some(&node("c")));
+    assert_eq!(world.map().token(ShardId(at)), FencingToken(3));
+    assert_eq!(world.map().moves.len(), 3, "four are right for a third of twelve");
+}
+
+#[test]
+fn isolated_a_move_to_a_node_that_died_is_withdrawn_under_a_new_token() {
+    let mut world = running(12, &["a", "b"]);
+    world.nodes.insert(node("c"), sight("c", true));
+    world.wanted.push(node("c"));
+    world.record("c").map_revision = world.map().revision;
+    world.turn();
+    let moving: Vec<u32> = world.map().moves.keys().copied().collect();
+    let owners = world.map().owners.clone();
+    world.nodes.get_mut(&node("c")).unwrap().live = false;
+    assert!(world.turn());
+    assert!(world.map().moves.is_empty());
+    assert!(moving.iter().all(|at| world.map().token(ShardId(*at)) == FencingToken(3)), "copies are void");
+    assert_eq!(world.map().owners, owners);
+}
+
+#[test]
+fn isolated_a_shard_whose_data_is_not_yet_stamped_with_the_map_s_token_does_not_move() {
+    let mut world = running(12, &["a", "b"]);
+    world.nodes.insert(node("c"), sight("c", true));
+    world.wanted.push(node("c"));
+    world.record("c").map_revision = world.map().revision;
+    for name in ["a", "b"] {
+        world.record(name).stored.iter_mut().for_each(|held| held.token = FencingToken(1));
+    }
+    assert!(!world.turn());
+    store_all(&mut world);
+    assert!(world.turn());
+}
+
+#[test]
+fn isolated_a_node_that_is_removed_is_emptied_by_moves_first() {
+    let mut world = running(4, &["a", "b"]);
+    world.wanted = vec![node("a")];
+    assert!(world.turn());
+    assert_eq!((world.count("b"), world.map().moves.len()), (2, 2));
+    assert!(!may_remove(world.map(), &node("b")));
+    world.record("a").received = (0..4).map(|at| held(at, 2)).collect();
+    world.settle();
+    assert!(may_remove(world.map(), &node("b")));
+}
+
+#[test]
+fn a_map_after_a_lost_one_comes_after_everything_that_was_ever_published() {
+    for rules in [ISOLATED, Rules::Shared] {
+        let mut world = World::new(rules, 4, &["a", "b"]);
+        world.map = None;
+        world.record("a").map_revision = 41;
+        assert!(world.turn());
+        assert!(world.map().revision > 41 + 1000, "a node may have acted on later ones and not have said so yet");
+    }
+}
+
+#[test]
+fn isolated_a_lost_map_gives_no_shard_to_anyone_before_all_have_let_go() {
+    let mut world = running(6, &["a", "b"]);
+    world.map = None;
+    world.turn();
+    assert!(world.map().owners.iter().all(Option::is_none));
+    world.turn();
+    assert_eq!((world.count("a"), world.count("b")), (3, 3));
+}
+
+#[test]
+fn the_epoch_never_falls() {
+    let mut world = World::new(Rules::Shared, 4, &["a"]);
+    world.settle();
+    world.map.as_mut().unwrap().epoch = Epoch(9);
+    world.nodes.insert(node("b"), sight("b", true));
+    world.wanted.push(node("b"));
+    world.turn();
+    assert_eq!(world.map().epoch, Epoch(9));
+}

@@ -1,0 +1,18 @@
+//! Who owns which shard: the shard map and the controller's next one, placement, sessions, shard leases, the elector.
+//! Decisions are pure; clock and store come in as arguments. Nothing here knows of Kubernetes.
+
+pub mod clock;
+pub mod controller;
+pub mod duty;
+pub mod elector;
+pub mod ids;
+pub mod lease;
+pub mod marker;
+pub mod names;
+pub mod placement;
+pub mod session;
+pub mod shard_map;
+pub mod topology;
+
+pub use ids::{Epoch, FencingToken, Incarnation, NodeId, ShardId};
+pub use shard_map::ShardMap;

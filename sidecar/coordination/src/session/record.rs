@@ -1,0 +1,78 @@
+//! What a session record says.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{FencingToken, Incarnation, NodeId, ShardId};
+
+/// One node's liveness record, `_cluster/sessions/<node>.json`, renewed by compare-and-swap. One renewal covers all of
+/// the node's shards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionRecord {
+    /// Whose.
+    pub node: NodeId,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// Live, or ended for good: an ended incarnation never comes back.
+    pub state: SessionState,
+    /// Grows with each write: equal content must never make an equal version (R5).
+    pub revision: u64,
+    /// How long the session lasts after a renewal, in seconds.
+    pub ttl_seconds: u64,
+    /// For people to read (RFC 3339). No program compares it with a clock (R1).
+    pub expires: String,
+    /// `host:port` of the node-to-node listener (mutual TLS).
+    pub address: String,
+    /// Revision of the newest shard map this node has acted on.
+    #[serde(default)]
+    pub map_revision: u64,
+    /// The shards it serves, or would serve while waiting for its turn, with their tokens.
+    #[serde(default, with = "super::held")]
+    pub holds: Vec<HeldShard>,
+    /// Shards that it has copied whole and durably from their owner, with the token of the tenure that ended with the
+    /// copy (strategy Isolated). The token tells a copy of this move from one of an earlier, withdrawn move.
+    #[serde(default, with = "super::held")]
+    pub received: Vec<HeldShard>,
+    /// Shards whose data lies on the node's volume, with the token under which it was written last (Isolated).
+    #[serde(default, with = "super::held")]
+    pub stored: Vec<HeldShard>,
+    /// Why the node can't serve, in words for a condition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+impl SessionRecord {
+    /// The same session, over: what a takeover writes before it takes the shards (R8), and a node when it leaves.
+    #[must_use]
+    pub fn ended(&self) -> Self {
+        Self { state: SessionState::Ended, revision: self.revision + 1, holds: Vec::new(), ..self.clone() }
+    }
+
+    /// How long the session lasts after a renewal.
+    pub fn ttl(&self) -> Duration {
+        Duration::from_secs(self.ttl_seconds)
+    }
+}
+
+/// State of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SessionState {
+    /// Renewed, or not yet known to have lapsed.
+    Live,
+    /// Over: released by the node, replaced by its next incarnation, or ended by a takeover (R8).
+    Ended,
+}
+
+/// A shard with its token. Lists of them are written as ranges of equal token, `["0-84@2", "90@3"]`: a node may hold
+/// thousands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldShard {
+    /// Which.
+    pub shard: ShardId,
+    /// Under which token.
+    pub token: FencingToken,
+}

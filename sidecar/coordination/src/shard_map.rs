@@ -1,0 +1,65 @@
+//! The shard map: which node should own each shard.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Epoch, FencingToken, NodeId, ShardId};
+
+/// Which node should own each shard. Every change raises `revision`; two maps of one cluster with the same
+/// (revision, writer) are the same map.
+///
+/// With strategy Shared the map is a wish, and a shard's lease is the truth. With strategy Isolated and pattern Leader
+/// the map itself is the truth: a node serves a shard only while the newest map names it the owner with no move away,
+/// and `tokens` holds the fencing tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShardMap {
+    /// Grows with each change.
+    pub revision: u64,
+    /// The controller's epoch that wrote this revision.
+    pub epoch: Epoch,
+    /// Who wrote it: the operator replica's identity.
+    pub writer: String,
+    /// UID of the BrainyCluster.
+    pub cluster: String,
+    /// The node names that `owners` points into.
+    pub nodes: Vec<NodeId>,
+    /// For each shard an index into `nodes`, or null.
+    pub owners: Vec<Option<u32>>,
+    /// For each shard its fencing token (strategy Isolated; empty otherwise).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<FencingToken>,
+    /// Shards on their way to another node (strategy Isolated): shard to target, an index into `nodes`. The owner
+    /// stops and lets the target copy; the shard has no server until the owner changes or the move is withdrawn.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub moves: BTreeMap<u32, u32>,
+}
+
+impl ShardMap {
+    /// How many shards.
+    pub fn shards(&self) -> u32 {
+        u32::try_from(self.owners.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The owner of a shard.
+    pub fn owner(&self, shard: ShardId) -> Option<&NodeId> {
+        let index = (*self.owners.get(shard.0 as usize)?)?;
+        self.nodes.get(index as usize)
+    }
+
+    /// Where a shard is moving to.
+    pub fn moving_to(&self, shard: ShardId) -> Option<&NodeId> {
+        self.nodes.get(*self.moves.get(&shard.0)? as usize)
+    }
+
+    /// The fencing token of a shard (0 where the strategy keeps them elsewhere).
+    pub fn token(&self, shard: ShardId) -> FencingToken {
+        self.tokens.get(shard.0 as usize).copied().unwrap_or_default()
+    }
+
+    /// All shards of a node, in order.
+    pub fn shards_of<'a>(&'a self, node: &'a NodeId) -> impl Iterator<Item = ShardId> + 'a {
+        (0..self.shards()).map(ShardId).filter(move |shard| self.owner(*shard) == Some(node))
+    }
+}

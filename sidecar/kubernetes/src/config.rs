@@ -1,0 +1,50 @@
+//! The node's configuration: rendered by the operator into the ConfigMap `<cluster>-config` (`node.yaml`), read by the
+//! sidecar. What differs from pod to pod (name, UID, address) comes through environment variables.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Configuration of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeConfig {
+    /// Name of the BrainyCluster.
+    pub cluster: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its UID.
+    pub uid: String,
+    /// How many shards.
+    pub shards: u32,
+    /// Where data lives.
+    pub storage: StorageConfig,
+    /// Session length in seconds.
+    pub lease_seconds: u64,
+    /// Time between renewals in seconds.
+    pub renew_seconds: u64,
+}
+
+/// Where data lives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "strategy", deny_unknown_fields)]
+pub enum StorageConfig {
+    /// On this node's volume.
+    Isolated {
+        /// Mount point of the volume: `/data`.
+        data: PathBuf,
+    },
+    /// In one bucket.
+    Shared {
+        /// The bucket's name.
+        bucket: String,
+        /// Prefix without slashes at its ends; may be empty.
+        prefix: String,
+        /// Region to sign for.
+        region: String,
+        /// Server, for everything but AWS.
+        endpoint: Option<String>,
+        /// Folder with the files `accessKeyId` and `secretAccessKey`; none: the pod's own identity.
+        credentials: Option<PathBuf>,
+    },
+}

@@ -1,0 +1,62 @@
+//! Names of the objects that belong to a BrainyCluster, and the labels that select them.
+
+/// Label on every object of a cluster: the BrainyCluster's name.
+pub const CLUSTER_LABEL: &str = "brainy.io/cluster";
+/// Label on every object the operator writes.
+pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+/// Its value.
+pub const MANAGED_BY: &str = "brainy-operator";
+/// Annotation of a node's Lease: its session record, as JSON.
+pub const SESSION_ANNOTATION: &str = "brainy.io/session";
+/// Key of the shard map in its ConfigMap.
+pub const SHARD_MAP_KEY: &str = "shard-map.json";
+/// Key of the node configuration in its ConfigMap.
+pub const NODE_CONFIG_KEY: &str = "node.yaml";
+/// Port of the storage API on the pod's loopback.
+pub const API_PORT: u16 = 7700;
+/// Port of the node-to-node listener (mutual TLS only).
+pub const PEER_PORT: u16 = 7701;
+/// The sidecar's container.
+pub const SIDECAR_CONTAINER: &str = "sidecar";
+/// The application's container.
+pub const APPLICATION_CONTAINER: &str = "application";
+
+/// ConfigMap with the shard map.
+pub fn shard_map(cluster: &str) -> String {
+    format!("{cluster}-shard-map")
+}
+
+/// ConfigMap with the node configuration.
+pub fn config(cluster: &str) -> String {
+    format!("{cluster}-config")
+}
+
+/// Headless Service of the nodes.
+pub fn nodes_service(cluster: &str) -> String {
+    format!("{cluster}-nodes")
+}
+
+/// ServiceAccount, Role and RoleBinding of the nodes.
+pub fn node_account(cluster: &str) -> String {
+    format!("{cluster}-node")
+}
+
+/// Secret with the cluster's certificate authority (read by the operator alone).
+pub fn ca_secret(cluster: &str) -> String {
+    format!("{cluster}-ca")
+}
+
+/// Secret with the nodes' certificate: `ca.crt`, `tls.crt`, `tls.key`.
+pub fn tls_secret(cluster: &str) -> String {
+    format!("{cluster}-node-tls")
+}
+
+/// A node's pod, and the Lease that is its session.
+pub fn node(cluster: &str, ordinal: i32) -> String {
+    format!("{cluster}-{ordinal}")
+}
+
+/// The name that a node's certificate is checked against.
+pub fn node_dns(node: &str, cluster: &str, namespace: &str) -> String {
+    format!("{node}.{}.{namespace}.svc", nodes_service(cluster))
+}

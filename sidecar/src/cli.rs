@@ -1,0 +1,130 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Storage for small values, with shards spread over the nodes of a cluster.
+#[derive(Debug, Parser)]
+#[command(name = "brainy-sidecar", version, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Threads that serve requests.
+    #[arg(long, env = "BRAINY_WORKER_THREADS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256), global = true)]
+    pub worker_threads: u16,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong use or configuration; 3 an address is in use; \
+    4 another process uses the data folder; 5 the data folder can't be used. \
+    BRAINY_LOG sets what is logged (error, warn, info, debug).";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve a folder, with no cluster.
+    Serve(Serve),
+    /// Serve as a node of a cluster.
+    Node(Node),
+    /// Ask a running sidecar how it is, for a Kubernetes probe.
+    Probe(Probe),
+}
+
+/// `serve`.
+#[derive(Clone, Debug, Args)]
+pub struct Serve {
+    /// Folder to keep data in; it is made if it is not there.
+    #[arg(long, env = "BRAINY_DATA", default_value = "./data")]
+    pub data: PathBuf,
+    /// Address of the storage API. There is no access control: keep it on loopback.
+    #[arg(long, env = "BRAINY_LISTEN", default_value = "127.0.0.1:7700")]
+    pub listen: SocketAddr,
+    /// Unix socket of the storage API, besides.
+    #[arg(long, env = "BRAINY_SOCKET")]
+    pub socket: Option<PathBuf>,
+    /// Shards of a new data folder. It never changes afterwards.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=16_384))]
+    pub shards: u32,
+}
+
+/// `node`.
+#[derive(Clone, Debug, Args)]
+pub struct Node {
+    /// The node's configuration.
+    #[arg(long, env = "BRAINY_CONFIG", default_value = "/etc/brainy/node.yaml")]
+    pub config: PathBuf,
+    /// Folder with ca.crt, tls.crt and tls.key.
+    #[arg(long, env = "BRAINY_TLS", default_value = "/etc/brainy/tls")]
+    pub tls: PathBuf,
+    /// Address of the storage API.
+    #[arg(long, env = "BRAINY_LISTEN", default_value = "127.0.0.1:7700")]
+    pub listen: SocketAddr,
+    /// Unix socket of the storage API.
+    #[arg(long, env = "BRAINY_SOCKET", default_value = DEFAULT_SOCKET)]
+    pub socket: PathBuf,
+    /// Address for other nodes (mutual TLS).
+    #[arg(long, env = "BRAINY_PEERS", default_value = "0.0.0.0:7701")]
+    pub peers: SocketAddr,
+    /// Name of this node: its pod's name.
+    #[arg(long, env = "BRAINY_NODE_ID")]
+    pub node_id: String,
+    /// Kubernetes namespace of this node.
+    #[arg(long, env = "BRAINY_NAMESPACE")]
+    pub namespace: String,
+    /// UID of this node's pod.
+    #[arg(long, env = "BRAINY_POD_UID")]
+    pub pod_uid: String,
+    /// IP address of this node's pod.
+    #[arg(long, env = "BRAINY_POD_IP")]
+    pub pod_ip: std::net::IpAddr,
+}
+
+/// Where a node's storage API listens.
+pub const DEFAULT_SOCKET: &str = "/run/brainy/storage.sock";
+
+/// `probe`.
+#[derive(Clone, Debug, Args)]
+pub struct Probe {
+    /// What to ask.
+    #[arg(value_enum)]
+    pub question: Question,
+    /// The sidecar's Unix socket.
+    #[arg(long, env = "BRAINY_SOCKET", default_value = DEFAULT_SOCKET)]
+    pub socket: PathBuf,
+}
+
+/// What to ask a running sidecar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Question {
+    /// Does it serve all that it should?
+    Ready,
+    /// Does the process make progress?
+    Live,
+    /// Has it begun to answer?
+    Started,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_needs_no_argument() {
+        let Command::Serve(serve) = Cli::parse_from(["brainy-sidecar", "serve"]).command else { panic!() };
+        assert_eq!((serve.listen.port(), serve.listen.ip().is_loopback(), serve.shards), (7700, true, 256));
+    }
+
+    #[test]
+    fn a_data_folder_of_no_shards_is_refused() {
+        assert!(Cli::try_parse_from(["brainy-sidecar", "serve", "--shards", "0"]).is_err());
+    }
+}

@@ -1,0 +1,119 @@
+//! The program's commands, and how each may end.
+
+pub mod node;
+pub mod probe;
+pub mod serve;
+mod shutdown;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::config::ConfigError;
+use crate::data_folder::FolderError;
+use crate::http::server::{self, API_LIMITS, Connections, Socket};
+use crate::http::{Api, StorageInfo, routes};
+use crate::ownership::Ownership;
+use crate::peers::certificates::CertificateError;
+use crate::routing::Router;
+
+/// For requests in progress to end before the process does.
+const LAST_REQUESTS: Duration = Duration::from_secs(4);
+
+/// Why a command failed, in words a person can act on.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// An address can't be listened on.
+    #[error("can't listen on {address}: {source}{}", hint(source))]
+    Listen {
+        /// Address or socket.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The data folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The certificates.
+    #[error(transparent)]
+    Certificates(#[from] CertificateError),
+    /// The node could not be started.
+    #[error("{0}")]
+    Start(String),
+}
+
+fn hint(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        std::io::ErrorKind::AddrInUse => "; stop the other process, or choose another address with --listen",
+        std::io::ErrorKind::PermissionDenied => "; choose a port above 1023 or a folder that you may write to",
+        _ => "",
+    }
+}
+
+impl CommandError {
+    /// The program's exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => 2,
+            Self::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => 3,
+            Self::Folder(FolderError::InUse { .. }) => 4,
+            Self::Folder(_) => 5,
+            Self::Listen { .. } | Self::Certificates(_) | Self::Start(_) => 1,
+        }
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, CommandError> {
+    TcpListener::bind(address).await.map_err(|source| CommandError::Listen { address: address.to_string(), source })
+}
+
+fn listen_unix(path: &Path, mode: u32) -> Result<Socket, CommandError> {
+    Socket::bind(path, mode).map_err(|source| CommandError::Listen { address: path.display().to_string(), source })
+}
+
+/// The storage API, listening.
+struct Serving {
+    stop: server::StopSender,
+    connections: Connections,
+    listeners: Vec<JoinHandle<()>>,
+}
+
+impl Serving {
+    fn start(
+        router: Arc<Router>,
+        ownership: Ownership,
+        metrics: Arc<crate::metrics::Metrics>,
+        storage: StorageInfo,
+        tcp: TcpListener,
+        unix: Option<Socket>,
+    ) -> Self {
+        let (stop, stopped) = server::stop();
+        let heartbeat = crate::health::Heartbeat::default();
+        tokio::spawn(heartbeat.clone().beat());
+        let connections = Connections::new(API_LIMITS, stopped.clone());
+        let api = Api { router, ownership, metrics, storage: Arc::new(storage), heartbeat, stop: stopped };
+        let app = routes::app(api);
+        let mut listeners = vec![tokio::spawn(server::serve_tcp(tcp, connections.clone(), app.clone()))];
+        if let Some(unix) = unix {
+            listeners.push(tokio::spawn(server::serve_unix(unix, connections.clone(), app)));
+        }
+        Self { stop, connections, listeners }
+    }
+
+    /// Accepts nothing more and lets requests in progress end, within a bound.
+    async fn end(self) {
+        self.stop.raise();
+        // They end at once; with one of them goes the socket's file.
+        futures::future::join_all(self.listeners).await;
+        if !self.connections.ended(LAST_REQUESTS).await {
+            tracing::warn!("requests were still in progress at the end; their clients must take them for unknown");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! `node`: takes part in a cluster.
+
+use std::sync::Arc;
+
+use super::shutdown::Signals;
+use super::{CommandError, LAST_REQUESTS, Serving, listen, listen_unix};
+use crate::cli;
+use crate::config::{NodeSettings, peer_listener};
+use crate::http::server::{self, Connections, PEER_LIMITS};
+use crate::metrics::Metrics;
+use crate::ownership::Ownership;
+use crate::peers::{Certificates, PeerPool, listener};
+use crate::routing::{Patience, Router};
+
+/// Every container of the pod may use the socket, whoever it runs as: they all reach the loopback address too.
+const SOCKET_MODE: u32 = 0o666;
+
+/// Serves as a node until a signal comes.
+pub async fn run(arguments: cli::Node) -> Result<(), CommandError> {
+    let start = |error: &dyn std::fmt::Display| CommandError::Start(error.to_string());
+    let signals = Signals::listen().map_err(|error| start(&error))?;
+    let settings = NodeSettings::load(&arguments)?;
+    let (certificates, follower) = Certificates::load(&arguments.tls)?;
+    tokio::spawn(follower.follow());
+    let others = listen(peer_listener(arguments.peers, arguments.pod_ip)).await?;
+    let tcp = listen(arguments.listen).await?;
+    let unix = listen_unix(&arguments.socket, SOCKET_MODE)?;
+
+    let peers = PeerPool::new(certificates.clone(), &settings.cluster.cluster, &settings.cluster.namespace);
+    let ownership =
+        Ownership::start(&settings, Arc::new(peers.clone())).await.map_err(|error| start(&error))?;
+    let metrics = Arc::new(Metrics::default());
+    let owners = Arc::new(ownership.clone());
+    let router = Arc::new(Router::new(owners, Some(peers), Patience::default(), Arc::clone(&metrics)));
+
+    let (stop, stopped) = server::stop();
+    let connections = Connections::new(PEER_LIMITS, stopped);
+    let internal = listener::app(Arc::clone(&router), Some(ownership.clone()));
+    tokio::spawn(listener::serve(others, certificates, connections.clone(), internal));
+    let serving = Serving::start(router, ownership.clone(), metrics, settings.storage_info(), tcp, Some(unix));
+    tracing::info!(node = %settings.node, address = %settings.address, api = %arguments.listen, "serving");
+
+    signals.first().await;
+    tracing::info!("draining: shards are given away, requests go on to their new owners");
+    // Both listeners stay until the shards are elsewhere: a planned stop fails no request (G5).
+    ownership.drain().await;
+    stop.raise();
+    tokio::join!(serving.end(), connections.ended(LAST_REQUESTS));
+    tracing::info!("drained");
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! `serve`: one process, one folder, no cluster.
+
+use std::sync::Arc;
+
+use super::shutdown::Signals;
+use super::{CommandError, Serving, listen, listen_unix};
+use crate::cli;
+use crate::data_folder::DataFolder;
+use crate::http::StorageInfo;
+use crate::metrics::Metrics;
+use crate::ownership::Ownership;
+use crate::routing::{Patience, Router};
+
+/// Only the user who started the process reaches the socket.
+const SOCKET_MODE: u32 = 0o600;
+
+/// Serves a folder until a signal comes.
+pub async fn run(arguments: cli::Serve) -> Result<(), CommandError> {
+    let signals = Signals::listen().map_err(|error| CommandError::Start(error.to_string()))?;
+    let folder = DataFolder::take(&arguments.data, arguments.shards)?;
+    let tcp = listen(arguments.listen).await?;
+    let unix = arguments.socket.as_deref().map(|path| listen_unix(path, SOCKET_MODE)).transpose()?;
+    let address = tcp.local_addr().unwrap_or(arguments.listen);
+
+    let ownership = Ownership::standalone(arguments.shards, Arc::new(folder));
+    let metrics = Arc::new(Metrics::default());
+    let router = Router::new(Arc::new(ownership.clone()), None, Patience::default(), Arc::clone(&metrics));
+    let location = arguments.data.display().to_string();
+    let storage = StorageInfo { backend: "filesystem", strategy: "Standalone", location };
+    let serving = Serving::start(Arc::new(router), ownership.clone(), metrics, storage, tcp, unix);
+    if !address.ip().is_loopback() {
+        tracing::warn!(%address, "the storage API has no access control, and this address can be reached by others");
+    }
+    tracing::info!(data = %arguments.data.display(), "serving http://{address}");
+
+    signals.first().await;
+    tracing::info!("stopping: requests in progress may end");
+    serving.end().await;
+    ownership.drain().await;
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! The storage API, over loopback TCP and a Unix socket. One file per resource.
+//!
+//! - [`kv`], [`batch`], [`list`]: values and keys; [`shards`], [`storage_info`], [`health`]: what lies around them.
+//! - [`routes`]: the table of all routes; [`openapi`]: the document that describes them.
+//! - [`request`], [`answer`], [`problem`]: how requests are read and answers written.
+//! - [`server`]: connections, their limits and their end.
+
+mod answer;
+mod batch;
+mod health;
+mod kv;
+pub mod list;
+pub mod openapi;
+pub mod problem;
+pub mod request;
+pub mod routes;
+pub mod server;
+mod shards;
+mod storage_info;
+
+use std::sync::Arc;
+
+pub use storage_info::StorageInfo;
+
+use crate::health::Heartbeat;
+use crate::metrics::Metrics;
+use crate::ownership::Ownership;
+use crate::routing::Router;
+
+/// What the handlers work with. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// Takes operations to the owners of their shards.
+    pub router: Arc<Router>,
+    /// What this node serves.
+    pub ownership: Ownership,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What lies below.
+    pub storage: Arc<StorageInfo>,
+    /// Whether the process makes progress.
+    pub heartbeat: Heartbeat,
+    /// Ends streams that would never end by themselves.
+    pub stop: server::Stop,
+}

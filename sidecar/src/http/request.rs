@@ -1,0 +1,156 @@
+//! Reads requests: the path, the body, the values in it. Whatever is wrong becomes a problem that names the field.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, RawPathParams, Request};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use brainy_storage::{Key, Namespace, Value};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+
+use super::problem::{Kind, Problem};
+
+/// Most bytes of a request's body.
+pub const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+/// Most keys or items of one batch.
+pub const MAX_BATCH: usize = 10_000;
+/// Deepest nesting of a JSON value. The parser's own limit is 128, and a value travels inside other documents.
+pub const MAX_DEPTH: usize = 96;
+/// For a body to come in.
+const BODY: Duration = Duration::from_secs(30);
+
+/// The namespace in the path, if it has one.
+pub(super) struct Scope(pub(super) Option<Namespace>);
+
+/// The key in the path, with its namespace if it has one. Percent-encoding is decoded exactly once; `.` and `..` are
+/// keys like any other.
+pub(super) struct Target {
+    pub(super) namespace: Option<Namespace>,
+    pub(super) key: Key,
+}
+
+async fn path_parameter(parts: &mut Parts, name: &str) -> Result<Option<String>, Problem> {
+    let parameters = RawPathParams::from_request_parts(parts, &())
+        .await
+        .map_err(|error| Problem::invalid("path", format!("can't be decoded: {error}")))?;
+    Ok(parameters.iter().find(|(found, _)| *found == name).map(|(_, value)| value.to_owned()))
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Scope {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Self(path_parameter(parts, "namespace").await?.map(Namespace::new).transpose()?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Target {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Scope(namespace) = Scope::from_request_parts(parts, state).await?;
+        let key = path_parameter(parts, "key").await?.unwrap_or_default();
+        Ok(Self { namespace, key: Key::new(key)? })
+    }
+}
+
+/// The body as bytes, within its limits of size and time.
+pub(super) async fn body(request: Request) -> Result<Bytes, Problem> {
+    let too_large = || Problem::new(Kind::TooLarge, format!("the body may have {MAX_BODY_BYTES} bytes"));
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: u64| length > MAX_BODY_BYTES as u64) {
+        return Err(too_large());
+    }
+    let limited: Limited<Body> = Limited::new(request.into_body(), MAX_BODY_BYTES);
+    match tokio::time::timeout(BODY, limited.collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) => Err(Problem::invalid("body", format!("broke off: {error}"))),
+        Err(_) => Err(Problem::new(Kind::RequestTimeout, format!("the body did not come in within {} s", BODY.as_secs()))),
+    }
+}
+
+/// The body as a JSON document of a known shape.
+///
+/// It must be declared as JSON: a web page can make a browser send anything else to a loopback address without asking.
+pub(super) async fn document<T: DeserializeOwned>(request: Request) -> Result<T, Problem> {
+    if !is_json(request.headers()) {
+        return Err(Problem::new(Kind::UnsupportedMediaType, "send JSON, with the header content-type: application/json"));
+    }
+    json(&body(request).await?)
+}
+
+/// The body as a value: JSON if it is declared so, else bytes.
+pub(super) async fn value(request: Request) -> Result<Value, Problem> {
+    let is_json = is_json(request.headers());
+    let body = body(request).await?;
+    if is_json { Ok(Value::Json(checked("body", json(&body)?)?)) } else { Ok(Value::Bytes(body)) }
+}
+
+fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| Problem::invalid("body", format!("malformed JSON: {error}")))
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let declared = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    declared.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+}
+
+/// A field that tells `null` from not being there.
+#[derive(Debug, Default)]
+pub(super) struct Given(pub(super) Option<serde_json::Value>);
+
+impl<'de> Deserialize<'de> for Given {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        serde_json::Value::deserialize(deserializer).map(|value| Self(Some(value)))
+    }
+}
+
+/// A value that comes as JSON in `name` or as base64 in `nameBase64`: exactly one of them.
+pub(super) fn either(name: &str, json: Given, base64: Option<String>) -> Result<Value, Problem> {
+    match (json.0, base64) {
+        (Some(json), None) => Ok(Value::Json(checked(name, json)?)),
+        (None, Some(text)) => match BASE64.decode(text) {
+            Ok(bytes) => Ok(Value::Bytes(bytes.into())),
+            Err(error) => Err(Problem::invalid(format!("{name}Base64"), format!("is no base64: {error}"))),
+        },
+        (None, None) => Err(Problem::invalid(name, format!("is missing: give {name} or {name}Base64"))),
+        (Some(_), Some(_)) => Err(Problem::invalid(name, format!("give {name} or {name}Base64, not both"))),
+    }
+}
+
+/// [`either`], where JSON `null` stands for "no value".
+pub(super) fn either_or_none(name: &str, json: Given, base64: Option<String>) -> Result<Option<Value>, Problem> {
+    either(name, json, base64).map(|value| Some(value).filter(|value| *value != Value::Json(serde_json::Value::Null)))
+}
+
+fn checked(name: &str, json: serde_json::Value) -> Result<serde_json::Value, Problem> {
+    if depth(&json) > MAX_DEPTH {
+        return Err(Problem::invalid(name, format!("is nested deeper than {MAX_DEPTH} levels")));
+    }
+    Ok(json)
+}
+
+/// How deep arrays and objects are nested; bounded, since the parser stops at 128.
+fn depth(json: &serde_json::Value) -> usize {
+    match json {
+        serde_json::Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        serde_json::Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// The size of a batch, checked.
+pub(super) fn batch_size(field: &str, count: usize) -> Result<(), Problem> {
+    if count > MAX_BATCH {
+        return Err(Problem::invalid(field, format!("has {count} entries; a batch may have {MAX_BATCH}")));
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! The table of all routes: the app is built from it, and the OpenAPI document is compared with it.
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::handler::Handler;
+use axum::http::{Method, Uri};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, MethodRouter, on};
+
+use super::problem::{Kind, Problem};
+use super::{Api, batch, health, kv, list, openapi, shards, storage_info};
+use crate::metrics::Metrics;
+
+/// One route.
+pub(super) struct Route {
+    pub(super) method: Method,
+    pub(super) path: String,
+    operation: &'static str,
+    handler: Box<dyn FnOnce(MethodFilter) -> MethodRouter<Api>>,
+}
+
+fn route<H, T>(method: Method, path: impl Into<String>, operation: &'static str, handler: H) -> Route
+where
+    H: Handler<T, Api>,
+    T: 'static,
+{
+    Route { method, path: path.into(), operation, handler: Box::new(move |filter| on(filter, handler)) }
+}
+
+fn filter(method: &Method) -> MethodFilter {
+    match *method {
+        Method::PUT => MethodFilter::PUT,
+        Method::POST => MethodFilter::POST,
+        Method::DELETE => MethodFilter::DELETE,
+        _ => MethodFilter::GET,
+    }
+}
+
+/// All routes. Those of keys and values come twice: without a namespace and in one.
+pub(super) fn table() -> Vec<Route> {
+    let mut routes = Vec::new();
+    for prefix in ["/v1", "/v1/namespaces/{namespace}"] {
+        routes.extend([
+            route(Method::GET, format!("{prefix}/kv/{{*key}}"), "get", kv::get),
+            route(Method::PUT, format!("{prefix}/kv/{{*key}}"), "set", kv::put),
+            route(Method::DELETE, format!("{prefix}/kv/{{*key}}"), "delete", kv::delete),
+            route(Method::GET, format!("{prefix}/kv"), "list", list::list),
+            route(Method::POST, format!("{prefix}/kv:getBatch"), "getBatch", batch::get_batch),
+            route(Method::POST, format!("{prefix}/kv:setBatch"), "setBatch", batch::set_batch),
+            route(Method::POST, format!("{prefix}/kv:compareAndSwap"), "compareAndSwap", kv::compare_and_swap),
+            route(Method::POST, format!("{prefix}/kv:increment"), "increment", kv::increment),
+        ]);
+    }
+    routes.extend([
+        route(Method::GET, "/v1/shards", "shards", shards::all),
+        route(Method::GET, "/v1/shards:watch", "watchShards", shards::watch),
+        route(Method::GET, "/v1/shards/{shard}", "shard", shards::one),
+        route(Method::GET, "/v1/storage", "storage", storage_info::describe),
+        route(Method::GET, "/healthz", "healthz", health::healthz),
+        route(Method::GET, "/readyz", "readyz", health::readyz),
+        route(Method::GET, "/metrics", "metrics", health::metrics),
+        route(Method::GET, "/openapi.json", "openapi", openapi::serve),
+    ]);
+    routes
+}
+
+/// The app: every route, each counted under its operation.
+pub fn app(api: Api) -> axum::Router {
+    let mut app = axum::Router::new();
+    for Route { method, path, operation, handler } in table() {
+        let metrics = Arc::clone(&api.metrics);
+        let counted = middleware::from_fn(move |request: Request, next: Next| {
+            count(Arc::clone(&metrics), operation, request, next)
+        });
+        app = app.route(&path, handler(filter(&method)).layer(counted));
+    }
+    app.fallback(no_such_resource).method_not_allowed_fallback(no_such_method).with_state(api)
+}
+
+async fn count(metrics: Arc<Metrics>, operation: &'static str, request: Request, next: Next) -> Response {
+    let running = metrics.start(operation);
+    let response = next.run(request).await;
+    let outcome = response.extensions().get().copied().unwrap_or_default();
+    running.end(outcome);
+    response
+}
+
+async fn no_such_resource(uri: Uri) -> Response {
+    if uri.path().ends_with("/kv/") {
+        return kv::empty_key();
+    }
+    Problem::new(Kind::NotFound, format!("nothing is at {}; GET /openapi.json says what there is", uri.path()))
+        .into_response()
+}
+
+async fn no_such_method(method: Method, uri: Uri) -> Response {
+    Problem::new(Kind::MethodNotAllowed, format!("{} does not take {method}", uri.path())).into_response()
+}

@@ -1,0 +1,64 @@
+//! What lies below: `GET /v1/storage`.
+
+use axum::extract::State;
+use axum::response::Response;
+use brainy_storage::key::{MAX_KEY_BYTES, MAX_NAMESPACE_BYTES};
+use serde::Serialize;
+
+use super::list::MAX_LIMIT;
+use super::request::{MAX_BATCH, MAX_BODY_BYTES};
+use super::{Api, answer};
+
+/// Where data lives and what it can do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StorageInfo {
+    /// `filesystem` or `s3`.
+    pub backend: &'static str,
+    /// `Standalone`, `Isolated` or `Shared`.
+    pub strategy: &'static str,
+    /// A folder, or bucket and prefix. Never a credential.
+    pub location: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Described<'a> {
+    #[serde(flatten)]
+    info: &'a StorageInfo,
+    node: String,
+    shards: u32,
+    capabilities: [&'static str; 9],
+    limits: Limits,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Limits {
+    key_bytes: usize,
+    namespace_bytes: usize,
+    body_bytes: usize,
+    batch_items: usize,
+    list_keys: usize,
+}
+
+/// Every backend offers all of these: there is none with less.
+const CAPABILITIES: [&str; 9] =
+    ["get", "set", "delete", "getBatch", "setBatch", "compareAndSwap", "increment", "namespaces", "conditionalWrites"];
+
+/// `GET storage`.
+pub(super) async fn describe(State(api): State<Api>) -> Response {
+    answer::json(&Described {
+        info: &api.storage,
+        node: api.ownership.node().to_string(),
+        shards: api.ownership.shards(),
+        capabilities: CAPABILITIES,
+        limits: Limits {
+            key_bytes: MAX_KEY_BYTES,
+            namespace_bytes: MAX_NAMESPACE_BYTES,
+            body_bytes: MAX_BODY_BYTES,
+            batch_items: MAX_BATCH,
+            list_keys: MAX_LIMIT,
+        },
+    })
+}

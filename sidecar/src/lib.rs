@@ -1,0 +1,20 @@
+//! The sidecar: beside every Brainy node, it serves the storage API, owns shards, and forwards to those who own the
+//! others.
+//!
+//! - [`http`]: the storage API on loopback and a Unix socket.
+//! - [`routing`]: takes each operation to the owner of its shard.
+//! - [`ownership`]: decides which shards this node serves.
+//! - [`peers`]: node-to-node traffic, mutual TLS only.
+//! - [`commands`], [`cli`], [`config`], [`data_folder`]: how the process starts and ends.
+//! - [`metrics`], [`health`]: how it is doing.
+
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod data_folder;
+pub mod health;
+pub mod http;
+pub mod metrics;
+pub mod ownership;
+pub mod peers;
+pub mod routing;

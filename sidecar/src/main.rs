@@ -1,0 +1,74 @@
+//! The sidecar's process: reads the command line, starts the runtime, says how it ended.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use brainy_sidecar::cli::{Cli, Command};
+use brainy_sidecar::commands::{self, CommandError};
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+/// Threads for file operations. Each costs memory while it is used, and disks gain nothing from more.
+const BLOCKING_THREADS: usize = 32;
+/// For file operations to end when everything else has.
+const LAST_FILES: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ended = match cli.command {
+        Command::Probe(probe) => {
+            return match commands::probe::run(&probe) {
+                Ok(line) => {
+                    println!("{line}");
+                    ExitCode::SUCCESS
+                }
+                Err(line) => {
+                    eprintln!("{line}");
+                    ExitCode::FAILURE
+                }
+            };
+        }
+        Command::Serve(serve) => {
+            log_for_people();
+            run(cli.worker_threads, commands::serve::run(serve))
+        }
+        Command::Node(node) => {
+            log_as_json();
+            run(cli.worker_threads, commands::node::run(node))
+        }
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(threads: u16, command: impl Future<Output = Result<(), CommandError>>) -> Result<(), CommandError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(usize::from(threads))
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build()
+        .map_err(|error| CommandError::Start(format!("can't start threads: {error}")))?;
+    let ended = runtime.block_on(command);
+    // A file operation that hangs must not keep the process.
+    runtime.shutdown_timeout(LAST_FILES);
+    ended
+}
+
+fn filter() -> EnvFilter {
+    EnvFilter::try_from_env("BRAINY_LOG").unwrap_or_else(|_| EnvFilter::new("info"))
+}
+
+fn log_for_people() {
+    let format = tracing_subscriber::fmt().with_env_filter(filter()).with_target(false);
+    format.with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).init();
+}
+
+fn log_as_json() {
+    tracing_subscriber::fmt().with_env_filter(filter()).json().flatten_event(true).with_writer(std::io::stderr).init();
+}

@@ -1,0 +1,150 @@
+//! What is counted, as OpenMetrics. Names begin with `brainy_`; the number of label values is bounded by the routes.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::ownership::NodeStatus;
+
+/// What became of a request, best first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OutcomeLabel {
+    /// It was answered.
+    #[default]
+    Success,
+    /// It certainly had no effect.
+    Failed,
+    /// It may have had one.
+    Unknown,
+}
+
+impl EncodeLabelValue for OutcomeLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        let name = match self {
+            Self::Success => "success",
+            Self::Failed => "failed",
+            Self::Unknown => "unknown",
+        };
+        EncodeLabelValue::encode(&name, encoder)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    operation: &'static str,
+    outcome: OutcomeLabel,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabel {
+    operation: &'static str,
+}
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    seconds: Family<OperationLabel, Histogram>,
+    in_flight: Gauge,
+    forwarded: Counter,
+    ready: Gauge,
+    shards_held: Gauge,
+    shards_assigned: Gauge,
+    map_revision: Gauge<i64>,
+}
+
+/// From a tenth of a millisecond to ten seconds.
+const SECONDS: [f64; 12] = [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0];
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("brainy");
+        let requests = Family::default();
+        registry.register("requests", "Requests to the storage API", requests.clone());
+        let seconds = Family::new_with_constructor((|| Histogram::new(SECONDS)) as fn() -> Histogram);
+        registry.register_with_unit("request_duration", "Time to answer", Unit::Seconds, seconds.clone());
+        let in_flight = Gauge::default();
+        registry.register("requests_in_flight", "Requests being answered", in_flight.clone());
+        let forwarded = Counter::default();
+        registry.register("forwarded_operations", "Operations sent to the node that owns their shard", forwarded.clone());
+        let ready = Gauge::default();
+        registry.register("ready", "1 while every shard of this node is served", ready.clone());
+        let shards_held = Gauge::default();
+        registry.register("shards_held", "Shards that this node serves", shards_held.clone());
+        let shards_assigned = Gauge::default();
+        registry.register("shards_assigned", "Shards that the map gives this node", shards_assigned.clone());
+        let map_revision = Gauge::default();
+        registry.register("shard_map_revision", "Newest shard map acted on", map_revision.clone());
+        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The program", build);
+        Self {
+            registry,
+            requests,
+            seconds,
+            in_flight,
+            forwarded,
+            ready,
+            shards_held,
+            shards_assigned,
+            map_revision,
+        }
+    }
+}
+
+impl Metrics {
+    /// A request begins.
+    pub fn start(self: &Arc<Self>, operation: &'static str) -> Running {
+        self.in_flight.inc();
+        Running { metrics: Arc::clone(self), operation, began: Instant::now() }
+    }
+
+    /// Operations are sent to another node.
+    pub fn forwarded(&self, operations: usize) {
+        self.forwarded.inc_by(operations as u64);
+    }
+
+    /// As text, with the node's state of this moment.
+    pub fn encode(&self, status: &NodeStatus) -> Result<String, fmt::Error> {
+        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        self.ready.set(i64::from(status.ready));
+        self.shards_held.set(count(status.held));
+        self.shards_assigned.set(count(status.assigned));
+        self.map_revision.set(i64::try_from(status.map_revision).unwrap_or(i64::MAX));
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// A request being answered. In flight until dropped, so one whose client hung up is not counted for ever.
+#[derive(Debug)]
+pub struct Running {
+    metrics: Arc<Metrics>,
+    operation: &'static str,
+    began: Instant,
+}
+
+impl Running {
+    /// It was answered.
+    pub fn end(self, outcome: OutcomeLabel) {
+        let operation = self.operation;
+        self.metrics.requests.get_or_create(&RequestLabels { operation, outcome }).inc();
+        self.metrics.seconds.get_or_create(&OperationLabel { operation }).observe(self.began.elapsed().as_secs_f64());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.metrics.in_flight.dec();
+    }
+}

@@ -1,0 +1,313 @@
+//! Strategy Isolated: does for each shard what [`duty`] says, from the newest map and what lies on this node's volume.
+//! The map is the truth; the session decides only whether this node may act at all.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use brainy_coordination::duty::{Duty, duty, may_hand_off};
+use brainy_coordination::session::holder::Life;
+use brainy_coordination::session::{HeldShard, Report, SessionState};
+use brainy_coordination::{FencingToken, NodeId, ShardId, ShardMap};
+use brainy_storage::Error;
+use tokio::sync::{Mutex, Semaphore, watch};
+
+use super::actions::{Actions, Done};
+use super::handoff;
+use super::maps::Maps;
+use super::nodes::Nodes;
+use super::session::Reporting;
+use super::table::Table;
+use super::volume::{Volume, blocking};
+use super::{HandoffRefused, HandoffRequest, HandoffStream, PeerClient};
+
+/// Shards received at once.
+const RECEIVE_AT_ONCE: usize = 4;
+/// Longest wait for operations in flight when a shard is given away.
+const IN_FLIGHT_LIMIT: Duration = Duration::from_secs(5);
+/// Pause before a volume that can't be used is tried again.
+const VOLUME_RETRY: Duration = Duration::from_secs(1);
+
+/// The shards of one node.
+pub(super) struct Isolated {
+    table: Arc<Table>,
+    maps: Arc<Maps>,
+    nodes: Arc<Nodes>,
+    peers: Arc<dyn PeerClient>,
+    data: PathBuf,
+    volume: OnceLock<Arc<Volume>>,
+    lives: watch::Receiver<Option<Life>>,
+    /// One per shard: an action and a hand-off never meet.
+    order: Vec<Mutex<()>>,
+    receiving: Semaphore,
+    acted_on: AtomicU64,
+    news: watch::Sender<u64>,
+}
+
+impl Reporting for Isolated {
+    fn report(&self) -> Report {
+        let (stored, received) = self.volume.get().map(|volume| volume.report()).unwrap_or_default();
+        Report {
+            map_revision: self.acted_on.load(Ordering::SeqCst),
+            holds: self.table.held(),
+            received,
+            stored,
+            problem: self.table.problems(),
+        }
+    }
+}
+
+impl Isolated {
+    pub(super) fn new(
+        table: Arc<Table>,
+        maps: Arc<Maps>,
+        nodes: Arc<Nodes>,
+        peers: Arc<dyn PeerClient>,
+        data: PathBuf,
+        lives: watch::Receiver<Option<Life>>,
+        news: watch::Sender<u64>,
+    ) -> Arc<Self> {
+        let order = (0..table.shards()).map(|_| Mutex::default()).collect();
+        Arc::new(Self {
+            table,
+            maps,
+            nodes,
+            peers,
+            data,
+            volume: OnceLock::new(),
+            lives,
+            order,
+            receiving: Semaphore::new(RECEIVE_AT_ONCE),
+            acted_on: AtomicU64::new(0),
+            news,
+        })
+    }
+
+    /// Opens the volume, as often as it takes: what is wrong with it may be mended.
+    pub(super) async fn open_volume(&self) {
+        loop {
+            let (data, node, shards) = (self.data.clone(), self.table.node().clone(), self.table.shards());
+            match blocking(move || Volume::open(&data, &node, shards)).await {
+                Ok(volume) => {
+                    self.table.problem("volume", None);
+                    let _first = self.volume.set(Arc::new(volume));
+                    return;
+                }
+                Err(error) => self.table.problem("volume", Some(error.to_string())),
+            }
+            tokio::time::sleep(VOLUME_RETRY).await;
+        }
+    }
+
+    fn tell(&self) {
+        self.news.send_modify(|count| *count += 1);
+    }
+
+    /// Runs until `stop`; then lets what is in flight end. The volume must be open.
+    pub(super) async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let Some(volume) = self.volume.get() else { return };
+        let mut actions = Actions::default();
+        let (mut maps, mut lives) = (self.maps.subscribe(), self.lives.clone());
+        loop {
+            let life = lives.borrow_and_update().clone();
+            let map = maps.borrow_and_update().clone();
+            if let Some(map) = &map {
+                self.let_go(map, life.as_ref());
+                // From here on nothing is served that this map does not allow: that is what the controller waits for.
+                if self.acted_on.fetch_max(map.revision, Ordering::SeqCst) < map.revision {
+                    self.tell();
+                }
+                for shard in (0..self.table.shards()).map(ShardId) {
+                    self.plan(&mut actions, volume, map, shard, life.is_some());
+                }
+                self.note_missing(volume, map);
+            }
+            loop {
+                tokio::select! {
+                    shard = actions.next() => {
+                        if let Some(map) = &map {
+                            self.plan(&mut actions, volume, map, shard, life.is_some());
+                        }
+                    }
+                    _ = maps.changed() => break,
+                    _ = lives.changed() => break,
+                    _ = stop.wait_for(|stop| *stop) => {
+                        drop(actions);
+                        return self.drain().await;
+                    }
+                }
+            }
+            actions.hurry();
+        }
+    }
+
+    async fn drain(&self) {
+        let stopped = self.table.stop_all("the node is stopping");
+        futures::future::join_all(stopped.iter().map(|tenure| tenure.end(IN_FLIGHT_LIMIT))).await;
+    }
+
+    /// Stops at once what is not this node's any more by the map or by its life.
+    fn let_go(&self, map: &ShardMap, life: Option<&Life>) {
+        for shard in (0..self.table.shards()).map(ShardId) {
+            let why = match life {
+                None => "the session has lapsed",
+                Some(_) if map.owner(shard) != Some(self.table.node()) => "the map does not give it to this node",
+                Some(_) => continue,
+            };
+            if let Some(tenure) = self.table.stop(shard, why) {
+                tenure.end_now();
+                self.table.rest(shard, None);
+            }
+        }
+    }
+
+    /// Shards whose data should be here and is not are a problem for people to hear of.
+    fn note_missing(&self, volume: &Volume, map: &ShardMap) {
+        let missing: Vec<String> = map
+            .shards_of(self.table.node())
+            .filter_map(|shard| match duty(map, shard, self.table.node(), volume.local(shard)) {
+                Duty::Missing(why) => Some(why),
+                _ => None,
+            })
+            .collect();
+        let problem = missing.first().map(|first| match missing.len() {
+            1 => first.clone(),
+            count => format!("{first} (and {} more shards)", count - 1),
+        });
+        self.table.problem("data", problem);
+    }
+
+    /// Starts what there is to do for a shard.
+    fn plan(self: &Arc<Self>, actions: &mut Actions, volume: &Volume, map: &ShardMap, shard: ShardId, live: bool) {
+        let token = map.token(shard);
+        let serving = self.table.tenure(shard).is_some_and(|tenure| tenure.token() == token);
+        match duty(map, shard, self.table.node(), volume.local(shard)) {
+            Duty::Serve if serving || !live => return,
+            Duty::Wait(why) | Duty::Missing(why) => return self.table.rest(shard, Some(why)),
+            Duty::Leave { surplus: false } => return self.table.rest(shard, None),
+            _ => {}
+        }
+        if !actions.is_busy(shard) {
+            let this = Arc::clone(self);
+            actions.start(shard, async move { this.act(shard).await });
+        }
+    }
+
+    async fn act(&self, shard: ShardId) -> Done {
+        match self.try_act(shard).await {
+            Ok(true) => Done::Changed,
+            Ok(false) => Done::Later,
+            Err(error) => {
+                tracing::warn!(%shard, %error, "a shard is not where it should be yet");
+                self.table.rest(shard, Some(error.to_string()));
+                Done::Later
+            }
+        }
+    }
+
+    /// Does the duty of this moment. True: there may be more to do at once.
+    async fn try_act(&self, shard: ShardId) -> Result<bool, Error> {
+        let (Some(volume), Some(order)) = (self.volume.get(), self.order.get(shard.0 as usize)) else { return Ok(false) };
+        let _alone = order.lock().await;
+        let Some(map) = self.maps.newest() else { return Ok(false) };
+        let token = map.token(shard);
+        match duty(&map, shard, self.table.node(), volume.local(shard)) {
+            Duty::Serve => return self.serve(volume, shard, token).await,
+            Duty::LayOut | Duty::Restamp => stamp(volume, shard, token, false).await?,
+            Duty::Promote => {
+                volume.promote(shard).await?;
+                stamp(volume, shard, token, false).await?;
+            }
+            Duty::Pull { from } => self.pull(volume, &map, shard, token, &from).await?,
+            Duty::Leave { surplus: true } => return self.clear(volume, &map, shard, token).await,
+            Duty::Leave { surplus: false } | Duty::Wait(_) | Duty::Missing(_) => {}
+        }
+        self.tell();
+        Ok(true)
+    }
+
+    async fn serve(&self, volume: &Volume, shard: ShardId, token: FencingToken) -> Result<bool, Error> {
+        let storage = Arc::new(volume.adapter(shard)?);
+        let Some(life) = self.lives.borrow().clone() else { return Ok(false) };
+        self.table.serve(shard, token, storage, life.validity);
+        Ok(true)
+    }
+
+    async fn pull(
+        &self,
+        volume: &Volume,
+        map: &ShardMap,
+        shard: ShardId,
+        token: FencingToken,
+        from: &NodeId,
+    ) -> Result<(), Error> {
+        let Ok(_permit) = self.receiving.acquire().await else { return Ok(()) };
+        let failed = |why: String| Error::unavailable("HandOff", format!("shard {shard} from {from}: {why}"));
+        let address = self.table.address(from).ok_or_else(|| failed("its address is not known yet".into()))?;
+        let request = HandoffRequest { map_revision: map.revision, token, to: self.table.node().clone() };
+        let stream = match self.peers.handoff(from, &address, shard, &request).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                self.table.doubt();
+                return Err(failed(error.to_string()));
+            }
+        };
+        let files = handoff::receive(volume, shard, token, stream).await?;
+        tracing::info!(%shard, %from, files, "received a shard");
+        Ok(())
+    }
+
+    /// Removes what is left of a shard that is another node's: the data only when that node itself says, in its session
+    /// and just now, that it serves the shard under the map's token (R10).
+    async fn clear(&self, volume: &Volume, map: &ShardMap, shard: ShardId, token: FencingToken) -> Result<bool, Error> {
+        let local = volume.local(shard);
+        if local.incoming.is_some() {
+            volume.discard_received(shard).await?;
+        }
+        let (Some(stored), Some(owner)) = (local.stored, map.owner(shard)) else {
+            self.tell();
+            return Ok(true);
+        };
+        let session = self.nodes.read(owner).await?;
+        let serves = session.is_some_and(|(record, _)| {
+            let held = HeldShard { shard, token };
+            record.state == SessionState::Live && record.holds.contains(&held)
+        });
+        if !serves || stored.token >= token {
+            return Ok(false);
+        }
+        volume.discard_stored(shard).await?;
+        tracing::info!(%shard, %owner, "removed the old copy of a shard that its new owner serves");
+        self.tell();
+        Ok(true)
+    }
+
+    /// The owner's side of a hand-off.
+    pub(super) async fn hand_off(&self, shard: ShardId, request: &HandoffRequest) -> Result<HandoffStream, HandoffRefused> {
+        let (Some(volume), Some(order)) = (self.volume.get(), self.order.get(shard.0 as usize)) else {
+            return Err(HandoffRefused(format!("shard {shard} is not here")));
+        };
+        if self.maps.newest().is_none_or(|map| map.revision < request.map_revision) {
+            self.maps.read().await;
+        }
+        let _alone = order.lock().await;
+        let map = self.maps.newest().ok_or_else(|| HandoffRefused("no shard map has been seen yet".into()))?;
+        let local = volume.local(shard);
+        may_hand_off(&map, shard, self.table.node(), &request.to, request.token, local).map_err(HandoffRefused)?;
+        if let Some(tenure) = self.table.stop(shard, "moving to another node") {
+            tenure.end(IN_FLIGHT_LIMIT).await;
+        }
+        let refused = |error: Error| HandoffRefused(error.to_string());
+        // Durably, before the first byte leaves: from here on nothing is written under this token, whatever happens.
+        stamp(volume, shard, request.token, true).await.map_err(refused)?;
+        self.table.rest(shard, Some(format!("moving to {}", request.to)));
+        let store = volume.adapter(shard).map_err(refused)?;
+        Ok(handoff::send(&store))
+    }
+}
+
+async fn stamp(volume: &Arc<Volume>, shard: ShardId, token: FencingToken, stopped: bool) -> Result<(), Error> {
+    let volume = Arc::clone(volume);
+    blocking(move || volume.stamp(shard, token, stopped)).await
+}

@@ -1,0 +1,79 @@
+//! Learns of new shard maps, from wherever they are published. The newest by (epoch, revision) counts; this node never
+//! goes back to an older one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use brainy_coordination::{ShardMap, names};
+use brainy_storage::documents::Documents;
+use tokio::sync::watch;
+
+use super::session::read_document;
+use super::table::Table;
+
+/// Longest wait for one read.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// Shortest time between two reads that a doubt causes.
+const DOUBT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The newest map this node has seen.
+pub(super) struct Maps {
+    table: Arc<Table>,
+    documents: Arc<dyn Documents>,
+    cluster: String,
+    newest: watch::Sender<Option<Arc<ShardMap>>>,
+}
+
+impl Maps {
+    pub(super) fn new(table: Arc<Table>, documents: Arc<dyn Documents>, cluster: String) -> Self {
+        Self { table, documents, cluster, newest: watch::Sender::new(None) }
+    }
+
+    pub(super) fn newest(&self) -> Option<Arc<ShardMap>> {
+        self.newest.borrow().clone()
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<Option<Arc<ShardMap>>> {
+        self.newest.subscribe()
+    }
+
+    /// Takes a map that was seen somewhere, if it is newer and this cluster's.
+    pub(super) fn offer(&self, map: ShardMap) {
+        if map.cluster != self.cluster || map.shards() != self.table.shards() {
+            tracing::debug!(cluster = map.cluster, shards = map.shards(), "a map that is not this cluster's is left alone");
+            return;
+        }
+        let at = |map: &ShardMap| (map.epoch, map.revision);
+        self.newest.send_if_modified(|newest| {
+            let newer = newest.as_ref().is_none_or(|newest| at(newest) < at(&map));
+            if newer {
+                tracing::info!(revision = map.revision, epoch = map.epoch.0, "a new shard map");
+                let map = Arc::new(map);
+                self.table.learn_map(Arc::clone(&map));
+                *newest = Some(map);
+            }
+            newer
+        });
+    }
+
+    /// Reads the published map now.
+    pub(super) async fn read(&self) {
+        match read_document(&*self.documents, names::SHARD_MAP, CALL_LIMIT).await {
+            Ok(Some((map, _))) => self.offer(map),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the shard map can't be read"),
+        }
+    }
+
+    /// Reads it every so often, and when something this node believes has proved wrong.
+    pub(super) async fn run(self: Arc<Self>, every: Duration) {
+        let mut doubts = self.table.doubts();
+        loop {
+            self.read().await;
+            tokio::select! {
+                () = tokio::time::sleep(every) => {}
+                _ = doubts.changed() => tokio::time::sleep(DOUBT_PAUSE).await,
+            }
+        }
+    }
+}

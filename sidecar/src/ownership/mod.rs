@@ -1,0 +1,259 @@
+//! Which shards this node serves.
+//!
+//! - `table`: the state of each shard on this node; `tenure`: one time of serving one, with the two checks of R3.
+//! - `session`: keeps this node's session, and starts a new life when one is lost (R2, R8).
+//! - `maps`: learns of new shard maps.
+//! - `nodes`: where the other nodes are, and whether the holder of a lease is still alive (R1).
+//! - `shared`: takes and releases shard leases (strategy Shared).
+//! - `isolated`: follows the map, pulls shards and clears away copies (strategy Isolated).
+//! - `volume`: the shards on this node's volume; `handoff`: a shard on its way between two volumes.
+//! - `actions`: one action per shard at a time.
+//! - `node`: puts a node of a cluster together from its settings.
+
+mod actions;
+mod handoff;
+mod isolated;
+mod maps;
+mod node;
+mod nodes;
+mod session;
+mod shared;
+mod table;
+mod tenure;
+#[cfg(test)]
+mod tests;
+mod volume;
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use brainy_coordination::clock::Validity;
+use brainy_coordination::{FencingToken, NodeId, ShardId};
+use brainy_storage::{Error, StorageAdapter};
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
+
+pub use node::StartError;
+pub use tenure::Operation;
+
+use crate::config::NodeSettings;
+
+/// Longest wait for operations in flight when a process that runs alone stops.
+const IN_FLIGHT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Decides which shards this node serves. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Ownership {
+    table: Arc<table::Table>,
+    /// None: this process runs alone.
+    runtime: Option<Arc<node::Runtime>>,
+}
+
+/// Where an operation on a shard goes.
+#[derive(Debug)]
+pub enum Place {
+    /// To this node's storage.
+    Here(Operation),
+    /// To another node.
+    Elsewhere {
+        /// Which.
+        node: NodeId,
+        /// `host:port` of its node-to-node listener.
+        address: String,
+    },
+    /// Nowhere at the moment: the shard has no server, or its server's address is not known.
+    Nowhere {
+        /// Why, in words for a client.
+        why: String,
+    },
+}
+
+/// What this node knows of a shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShardView {
+    /// Which.
+    pub shard: ShardId,
+    /// The node that serves it, or should.
+    pub owner: Option<NodeId>,
+    /// The fencing token that this node knows.
+    pub token: FencingToken,
+    /// Its state on this node.
+    pub state: ShardState,
+    /// Since when (RFC 3339).
+    pub since: String,
+    /// More on the state, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// State of a shard on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ShardState {
+    /// Served here.
+    Serving,
+    /// Ours by the map, not yet served: `why` says what it waits for.
+    Waiting,
+    /// Served here until a moment ago: operations in flight are ending.
+    Stopping,
+    /// Another node's.
+    Elsewhere,
+    /// No node's.
+    Unassigned,
+}
+
+/// How this node is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// It has a session and serves every shard that is its own to serve, or none is.
+    pub ready: bool,
+    /// Why it can't, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// Shards that it serves.
+    pub held: usize,
+    /// Shards that the map gives it.
+    pub assigned: usize,
+    /// Revision of the newest shard map it has acted on; 0: none yet.
+    pub map_revision: u64,
+}
+
+/// Gives the storage of a shard.
+pub trait ShardStores: Debug + Send + Sync + 'static {
+    /// Opens a shard's storage under a fencing token. May block on files.
+    fn open(&self, shard: ShardId, token: FencingToken) -> Result<Arc<dyn StorageAdapter>, Error>;
+}
+
+/// Asks for a shard on its way to this node. Body of `POST /internal/shards/{shard}:handoff` on the node-to-node listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HandoffRequest {
+    /// Revision of the map that orders the move: the owner reads the map again if its own is older.
+    pub map_revision: u64,
+    /// The token that the shard moves under: it names the tenure that is to end.
+    pub token: FencingToken,
+    /// The node that asks.
+    pub to: NodeId,
+}
+
+/// The bytes of a shard in hand-off. An error item, or an end without the closing record, voids the whole.
+pub type HandoffStream = BoxStream<'static, Result<Bytes, std::io::Error>>;
+
+/// Why a hand-off is refused (409 on the wire): ask again later, or not at all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct HandoffRefused(pub String);
+
+/// How to ask another node.
+#[async_trait]
+pub trait PeerClient: Debug + Send + Sync + 'static {
+    /// Asks `node` at `address` (`host:port`) for a shard. Connecting and the wait for the reply's head are bounded;
+    /// so is the wait for each chunk.
+    async fn handoff(
+        &self,
+        node: &NodeId,
+        address: &str,
+        shard: ShardId,
+        request: &HandoffRequest,
+    ) -> Result<HandoffStream, std::io::Error>;
+}
+
+impl Ownership {
+    /// Serves all shards from one process, with no coordination: the embedded default. Shards are opened when first
+    /// asked for.
+    pub fn standalone(shards: u32, stores: Arc<dyn ShardStores>) -> Self {
+        let table = table::Table::new(NodeId("standalone".into()), shards);
+        table.serve_all(stores, Validity::unbounded());
+        Self { table, runtime: None }
+    }
+
+    /// Takes part in a cluster. Returns at once: what is in the way of serving shows in [`status`](Self::status) and is
+    /// tried again. When the last clone is dropped, everything stops as if the process had died; [`drain`](Self::drain)
+    /// is the graceful way.
+    pub async fn start(settings: &NodeSettings, peers: Arc<dyn PeerClient>) -> Result<Self, StartError> {
+        Ok(Self::assemble(node::parts(settings, peers).await?))
+    }
+
+    fn assemble(parts: node::Parts) -> Self {
+        let table = table::Table::new(parts.node.clone(), parts.shards);
+        let runtime = node::Runtime::start(Arc::clone(&table), parts);
+        Self { table, runtime: Some(Arc::new(runtime)) }
+    }
+
+    /// This node.
+    pub fn node(&self) -> &NodeId {
+        self.table.node()
+    }
+
+    /// How many shards the cluster has.
+    pub fn shards(&self) -> u32 {
+        self.table.shards()
+    }
+
+    /// Where an operation on a shard goes now: the first check of R3. [`Place::Here`] counts as in flight until dropped.
+    pub fn place(&self, shard: ShardId) -> Place {
+        self.table.place(shard)
+    }
+
+    /// Resolves at the next change of any shard's place after this call (not after the first poll): take it before
+    /// [`place`](Self::place), and no change is missed. Bound it by a timeout.
+    pub fn changed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut changes = self.table.changes();
+        async move {
+            // An error means that the table is gone: nothing will change any more.
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// What this node knows of a shard.
+    pub fn describe(&self, shard: ShardId) -> ShardView {
+        self.table.describe(shard)
+    }
+
+    /// Changes of shards as they happen. A receiver that lags loses the oldest.
+    pub fn watch(&self) -> broadcast::Receiver<ShardView> {
+        self.table.watch()
+    }
+
+    /// How this node is doing.
+    pub fn status(&self) -> NodeStatus {
+        self.table.status()
+    }
+
+    /// `node` did not answer at its address, or says that it is not the owner of what it was asked for: reads the map and
+    /// the addresses again, soon.
+    pub fn doubt(&self, node: &NodeId) {
+        tracing::debug!(%node, "in doubt");
+        self.table.doubt();
+    }
+
+    /// The owner's side of a hand-off: stops the shard for good under this token, waits for what is in flight (bounded),
+    /// and streams its files.
+    pub async fn serve_handoff(&self, shard: ShardId, request: HandoffRequest) -> Result<HandoffStream, HandoffRefused> {
+        match self.runtime.as_ref().and_then(|runtime| runtime.isolated()) {
+            Some(isolated) => isolated.hand_off(shard, &request).await,
+            None => Err(HandoffRefused(format!("shard {shard} does not move between volumes here"))),
+        }
+    }
+
+    /// Graceful stop: takes no new shard, lets in-flight operations end (bounded), releases what it holds and ends its
+    /// session. Returns when that is done or its time is up.
+    pub async fn drain(&self) {
+        match &self.runtime {
+            Some(runtime) => runtime.drain().await,
+            None => {
+                let stopped = self.table.stop_all("the process is stopping");
+                futures::future::join_all(stopped.iter().map(|tenure| tenure.end(IN_FLIGHT_LIMIT))).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! Strategy Shared: takes the leases of the shards that the map gives to this node, and releases those that it gives to
+//! others. The map is a wish; the lease is the truth, valid while the session is that took it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use brainy_coordination::lease::{HolderSession, ShardLease, Take, Taker, may_take, release};
+use brainy_coordination::session::Report;
+use brainy_coordination::session::holder::Life;
+use brainy_coordination::{ShardId, ShardMap, names};
+use brainy_storage::Error;
+use brainy_storage::documents::{DocumentVersion, Documents, Swap};
+use tokio::sync::{Semaphore, watch};
+
+use super::ShardStores;
+use super::actions::{Actions, Done};
+use super::maps::Maps;
+use super::nodes::{Holder, Nodes};
+use super::session::{Reporting, read_document, write_document};
+use super::table::{Table, now};
+use super::tenure::Tenure;
+
+/// Leases taken or released at once.
+const AT_ONCE: usize = 16;
+/// Longest wait for one call on a lease.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// Longest wait for operations in flight when a shard is given away.
+const IN_FLIGHT_LIMIT: Duration = Duration::from_secs(5);
+
+/// The leases of one node.
+pub(super) struct Shared {
+    table: Arc<Table>,
+    maps: Arc<Maps>,
+    nodes: Arc<Nodes>,
+    documents: Arc<dyn Documents>,
+    stores: Arc<dyn ShardStores>,
+    lives: watch::Receiver<Option<Life>>,
+    /// The leases that are this life's own, as written last.
+    held: Mutex<HashMap<ShardId, (ShardLease, DocumentVersion)>>,
+    /// Leases that this node tried to take and does not know whether it did, with the version before: until another
+    /// version is seen there, the write may yet land.
+    unresolved: Mutex<HashMap<ShardId, Option<DocumentVersion>>>,
+    acted_on: AtomicU64,
+    news: watch::Sender<u64>,
+    calls: Semaphore,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Reporting for Shared {
+    fn report(&self) -> Report {
+        Report {
+            map_revision: self.acted_on.load(Ordering::SeqCst),
+            holds: self.table.held(),
+            problem: self.table.problems(),
+            ..Report::default()
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn new(
+        table: Arc<Table>,
+        maps: Arc<Maps>,
+        nodes: Arc<Nodes>,
+        stores: Arc<dyn ShardStores>,
+        lives: watch::Receiver<Option<Life>>,
+        news: watch::Sender<u64>,
+    ) -> Arc<Self> {
+        let documents = Arc::clone(&nodes.documents);
+        Arc::new(Self {
+            table,
+            maps,
+            nodes,
+            documents,
+            stores,
+            lives,
+            held: Mutex::default(),
+            unresolved: Mutex::default(),
+            acted_on: AtomicU64::new(0),
+            news,
+            calls: Semaphore::new(AT_ONCE),
+        })
+    }
+
+    /// Runs until `stop`; then releases everything.
+    pub(super) async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let mut actions = Actions::default();
+        let (mut maps, mut lives) = (self.maps.subscribe(), self.lives.clone());
+        let mut stopping = false;
+        loop {
+            let life = lives.borrow_and_update().clone();
+            let map = maps.borrow_and_update().clone();
+            if life.is_none() {
+                self.drop_all();
+            }
+            if stopping && actions.is_idle() && lock(&self.held).is_empty() {
+                return;
+            }
+            for shard in (0..self.table.shards()).map(ShardId) {
+                self.plan(&mut actions, shard, map.as_deref(), life.as_ref(), stopping);
+            }
+            if let Some(map) = &map
+                && self.acted_on.fetch_max(map.revision, Ordering::SeqCst) < map.revision
+            {
+                self.news.send_modify(|count| *count += 1);
+            }
+            // Until the map or the life changes, only shards whose action has ended need another look.
+            loop {
+                tokio::select! {
+                    shard = actions.next() => {
+                        self.plan(&mut actions, shard, map.as_deref(), life.as_ref(), stopping);
+                        if stopping && actions.is_idle() {
+                            break;
+                        }
+                    }
+                    _ = maps.changed() => break,
+                    _ = lives.changed() => break,
+                    _ = stop.wait_for(|stop| *stop), if !stopping => {
+                        stopping = true;
+                        break;
+                    }
+                }
+            }
+            actions.hurry();
+        }
+    }
+
+    /// Starts what there is to do for a shard.
+    fn plan(
+        self: &Arc<Self>,
+        actions: &mut Actions,
+        shard: ShardId,
+        map: Option<&ShardMap>,
+        life: Option<&Life>,
+        stopping: bool,
+    ) {
+        let Some(life) = life else { return };
+        let mine = !stopping && map.is_some_and(|map| map.owner(shard) == Some(self.table.node()));
+        let holds = lock(&self.held).contains_key(&shard);
+        let unresolved = lock(&self.unresolved).contains_key(&shard);
+        let (this, life) = (Arc::clone(self), life.clone());
+        // What was stopped is released to the end, also if the map has changed its mind.
+        let stopped = holds && self.table.tenure(shard).is_none();
+        if holds && (!mine || stopped) {
+            // At once, also while another action on the shard is under way.
+            let why = if stopping { "the node is stopping" } else { "the map gives it to another node" };
+            let tenure = self.table.stop(shard, why);
+            actions.start(shard, async move { this.release(&life, shard, tenure, why).await });
+        } else if (mine && !holds) || unresolved {
+            actions.start(shard, async move { this.take(&life, shard).await });
+        } else if !mine && !actions.is_busy(shard) {
+            self.table.rest(shard, None);
+        }
+    }
+
+    /// The life that took them is over: nothing is ours any more (R8).
+    fn drop_all(&self) {
+        lock(&self.held).clear();
+        lock(&self.unresolved).clear();
+        for shard in (0..self.table.shards()).map(ShardId) {
+            if let Some(tenure) = self.table.stop(shard, "the session has lapsed") {
+                tenure.end_now();
+                self.table.rest(shard, None);
+            }
+        }
+    }
+
+    fn is_current(&self, life: &Life) -> bool {
+        let current = self.lives.borrow().as_ref().is_some_and(|current| current.incarnation == life.incarnation);
+        current && life.validity.holds()
+    }
+
+    async fn take(&self, life: &Life, shard: ShardId) -> Done {
+        let Ok(_permit) = self.calls.acquire().await else { return Done::Later };
+        match self.try_take(life, shard).await {
+            Ok(None) => {
+                self.table.problem("leases", None);
+                Done::Changed
+            }
+            Ok(Some(why)) => {
+                self.table.rest(shard, Some(why));
+                Done::Later
+            }
+            Err(error) => {
+                self.table.problem("leases", Some(format!("shard leases can't be taken: {error}")));
+                self.table.rest(shard, Some(error.to_string()));
+                Done::Later
+            }
+        }
+    }
+
+    /// `None`: taken, or no longer to be resolved. Otherwise what it waits for.
+    async fn try_take(&self, life: &Life, shard: ShardId) -> Result<Option<String>, Error> {
+        let name = names::shard_lock(shard);
+        let found = read_document::<ShardLease>(&*self.documents, &name, CALL_LIMIT).await?;
+        let (lease, version) = found.map_or((None, None), |(lease, version)| (Some(lease), Some(version)));
+        let landed = lock(&self.unresolved).get(&shard).is_some_and(|before| *before != version);
+        if landed {
+            lock(&self.unresolved).remove(&shard);
+        }
+        if !self.is_current(life) {
+            return Ok(Some("the session has lapsed".into()));
+        }
+        let holder = self.holder_of(lease.as_ref()).await?;
+        let session = match &holder {
+            Some(Holder::Found(record)) => HolderSession::Found(record),
+            Some(Holder::Missing) => HolderSession::Missing,
+            Some(Holder::Gone) | None => HolderSession::Gone,
+        };
+        let time = now();
+        let taker = Taker { node: self.table.node(), incarnation: &life.incarnation, now: &time };
+        match may_take(shard, lease.as_ref(), session, &taker) {
+            Take::Wait(why) => Ok(Some(why)),
+            Take::Ours(_) => match lease.zip(version) {
+                Some((lease, version)) => self.serve(life, lease, version).map(|()| None),
+                None => Ok(Some("the lease is gone".into())),
+            },
+            Take::Write(next) => {
+                match write_document(&*self.documents, &name, version.as_ref(), &next, CALL_LIMIT).await? {
+                    Swap::Applied(written) => {
+                        lock(&self.unresolved).remove(&shard);
+                        self.serve(life, next, written).map(|()| None)
+                    }
+                    Swap::Rejected => Ok(Some("another node was faster".into())),
+                    Swap::Unknown(why) => {
+                        lock(&self.unresolved).insert(shard, version);
+                        Ok(Some(format!("the outcome of taking it is unknown: {why}")))
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is known of the node that a lease names, if that is another one.
+    async fn holder_of(&self, lease: Option<&ShardLease>) -> Result<Option<Holder>, Error> {
+        match lease.map(|lease| (&lease.owner, &lease.incarnation)) {
+            Some((Some(owner), Some(incarnation))) if owner != self.table.node() => {
+                self.nodes.holder(owner, incarnation).await.map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn serve(&self, life: &Life, lease: ShardLease, version: DocumentVersion) -> Result<(), Error> {
+        let (shard, token) = (lease.shard, lease.token);
+        let storage = self.stores.open(shard, token)?;
+        lock(&self.held).insert(shard, (lease, version));
+        self.table.serve(shard, token, storage, life.validity.clone());
+        Ok(())
+    }
+
+    /// Gives a shard away: nothing more is let in, what is in flight ends, and then the lease is marked free.
+    async fn release(&self, life: &Life, shard: ShardId, tenure: Option<Arc<Tenure>>, why: &str) -> Done {
+        if let Some(tenure) = tenure {
+            tenure.end(IN_FLIGHT_LIMIT).await;
+        }
+        let Ok(_permit) = self.calls.acquire().await else { return Done::Later };
+        if !self.is_current(life) {
+            return Done::Changed; // The next life takes or leaves it.
+        }
+        match self.try_release(shard, why).await {
+            Ok(true) => {
+                self.table.rest(shard, None);
+                Done::Changed
+            }
+            Ok(false) => Done::Later,
+            Err(error) => {
+                tracing::warn!(%shard, %error, "a lease can't be released");
+                Done::Later
+            }
+        }
+    }
+
+    /// True: it is not ours any more. Tries go on until that is certain: a release whose outcome is unknown may yet
+    /// land, and must not meet a new tenure.
+    async fn try_release(&self, shard: ShardId, why: &str) -> Result<bool, Error> {
+        let held = lock(&self.held).get(&shard).cloned();
+        let Some((lease, version)) = held else { return Ok(true) };
+        let name = names::shard_lock(shard);
+        let free = release(&lease, &now(), why);
+        if let Swap::Applied(_) = write_document(&*self.documents, &name, Some(&version), &free, CALL_LIMIT).await? {
+            lock(&self.held).remove(&shard);
+            return Ok(true);
+        }
+        let found = read_document::<ShardLease>(&*self.documents, &name, CALL_LIMIT).await?;
+        match found {
+            Some((found, now_at)) if found.owner == lease.owner && found.incarnation == lease.incarnation => {
+                lock(&self.held).insert(shard, (found, now_at));
+                Ok(false)
+            }
+            _ => {
+                lock(&self.held).remove(&shard);
+                Ok(true)
+            }
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! The state of each shard on this node, and what the node knows of the others.
+//!
+//! A shard that is served here has a [`Tenure`]. Everything else about a shard follows from the newest map and from
+//! what the strategy says it waits for.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use brainy_coordination::clock::Validity;
+use brainy_coordination::session::HeldShard;
+use brainy_coordination::{FencingToken, NodeId, ShardId, ShardMap};
+use brainy_storage::StorageAdapter;
+use tokio::sync::{broadcast, watch};
+
+use super::tenure::{Operation, Tenure};
+use super::{NodeStatus, Place, ShardState, ShardStores, ShardView};
+
+/// Views kept for a slow watcher.
+const WATCH_BUFFER: usize = 4096;
+/// The token of a process that runs alone.
+const ALONE: FencingToken = FencingToken(1);
+
+/// One shard's line in the table.
+#[derive(Debug)]
+struct Slot {
+    phase: Phase,
+    since: String,
+    why: Option<String>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Not served here.
+    Idle,
+    /// Served.
+    Serving(Arc<Tenure>),
+    /// Takes no operation any more; those in flight are ending.
+    Stopping(Arc<Tenure>),
+}
+
+/// What the whole node knows.
+#[derive(Debug, Default)]
+struct Known {
+    map: Option<Arc<ShardMap>>,
+    addresses: HashMap<NodeId, String>,
+    session: Option<Validity>,
+    /// By who found it.
+    problems: BTreeMap<&'static str, String>,
+    /// A process that runs alone opens shards when they are first asked for.
+    alone: Option<Arc<dyn ShardStores>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Table {
+    node: NodeId,
+    slots: Vec<Mutex<Slot>>,
+    /// Locked after a slot, never before.
+    known: Mutex<Known>,
+    changes: watch::Sender<u64>,
+    views: broadcast::Sender<ShardView>,
+    doubts: watch::Sender<u64>,
+}
+
+/// A panic while a lock was held leaves whole values behind: each update is one assignment.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Now, for people.
+pub(super) fn now() -> String {
+    jiff::Timestamp::now().to_string()
+}
+
+impl Table {
+    pub(super) fn new(node: NodeId, shards: u32) -> Arc<Self> {
+        let slot = || Mutex::new(Slot { phase: Phase::Idle, since: now(), why: None });
+        Arc::new(Self {
+            node,
+            slots: (0..shards).map(|_| slot()).collect(),
+            known: Mutex::default(),
+            changes: watch::Sender::new(0),
+            views: broadcast::Sender::new(WATCH_BUFFER),
+            doubts: watch::Sender::new(0),
+        })
+    }
+
+    pub(super) fn node(&self) -> &NodeId {
+        &self.node
+    }
+
+    pub(super) fn shards(&self) -> u32 {
+        u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Counts changes of any shard's place, from now on.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    pub(super) fn watch(&self) -> broadcast::Receiver<ShardView> {
+        self.views.subscribe()
+    }
+
+    /// Something that this node believes of another has proved wrong.
+    pub(super) fn doubt(&self) {
+        self.doubts.send_modify(|count| *count += 1);
+    }
+
+    pub(super) fn doubts(&self) -> watch::Receiver<u64> {
+        self.doubts.subscribe()
+    }
+
+    fn slot(&self, shard: ShardId) -> Option<&Mutex<Slot>> {
+        self.slots.get(shard.0 as usize)
+    }
+
+    fn no_such(&self, shard: ShardId) -> String {
+        format!("there is no shard {shard}: this cluster has {}", self.shards())
+    }
+
+    /// The first check of R3.
+    pub(super) fn place(&self, shard: ShardId) -> Place {
+        let Some(slot) = self.slot(shard) else { return Place::Nowhere { why: self.no_such(shard) } };
+        let mut slot = lock(slot);
+        if let Phase::Serving(tenure) = &slot.phase
+            && tenure.stands()
+        {
+            return Place::Here(Operation::begin(tenure));
+        }
+        let known = lock(&self.known);
+        if let (Some(stores), Some(session)) = (&known.alone, &known.session) {
+            return match stores.open(shard, ALONE) {
+                Ok(storage) => {
+                    let tenure = Tenure::new(ALONE, storage, session.clone());
+                    let operation = Operation::begin(&tenure);
+                    slot.phase = Phase::Serving(tenure);
+                    Place::Here(operation)
+                }
+                Err(error) => Place::Nowhere { why: error.to_string() },
+            };
+        }
+        self.elsewhere(shard, &slot, &known)
+    }
+
+    fn elsewhere(&self, shard: ShardId, slot: &Slot, known: &Known) -> Place {
+        let Some(map) = &known.map else {
+            return Place::Nowhere { why: self.session_trouble(known).unwrap_or_else(|| "no shard map has been seen yet".into()) };
+        };
+        match map.owner(shard) {
+            None => Place::Nowhere { why: format!("shard {shard} has no owner yet") },
+            Some(owner) if *owner == self.node => {
+                let why = self.session_trouble(known).or_else(|| slot.why.clone());
+                Place::Nowhere { why: why.unwrap_or_else(|| format!("shard {shard} is being taken")) }
+            }
+            Some(owner) => match known.addresses.get(owner) {
+                Some(address) => Place::Elsewhere { node: owner.clone(), address: address.clone() },
+                None => Place::Nowhere { why: format!("{owner} owns shard {shard}, but its address is not known yet") },
+            },
+        }
+    }
+
+    fn session_trouble(&self, known: &Known) -> Option<String> {
+        let lapsed = !known.session.as_ref().is_some_and(Validity::holds);
+        lapsed.then(|| format!("{} has no valid session", self.node))
+    }
+
+    /// Serves every shard, opened when first asked for.
+    pub(super) fn serve_all(&self, stores: Arc<dyn ShardStores>, session: Validity) {
+        let mut known = lock(&self.known);
+        known.alone = Some(stores);
+        known.session = Some(session);
+    }
+
+    /// Begins a tenure. One before it goes on for the operations in flight under it.
+    pub(super) fn serve(&self, shard: ShardId, token: FencingToken, storage: Arc<dyn StorageAdapter>, session: Validity) {
+        self.change(shard, |slot| {
+            slot.phase = Phase::Serving(Tenure::new(token, storage, session));
+            slot.why = None;
+        });
+    }
+
+    /// Lets no more operations in. The tenure that was, to be [ended](Tenure::end).
+    pub(super) fn stop(&self, shard: ShardId, why: &str) -> Option<Arc<Tenure>> {
+        let tenure = match &lock(self.slot(shard)?).phase {
+            Phase::Idle => return None,
+            Phase::Stopping(tenure) => return Some(Arc::clone(tenure)),
+            Phase::Serving(tenure) => Arc::clone(tenure),
+        };
+        self.change(shard, |slot| {
+            slot.phase = Phase::Stopping(Arc::clone(&tenure));
+            slot.why = Some(why.to_owned());
+        });
+        Some(tenure)
+    }
+
+    /// Not served here (any more); `why` says what for the time being keeps a shard of this node's from being served.
+    pub(super) fn rest(&self, shard: ShardId, why: Option<String>) {
+        let Some(slot) = self.slot(shard) else { return };
+        let same = {
+            let slot = lock(slot);
+            matches!(slot.phase, Phase::Idle) && slot.why == why
+        };
+        if !same {
+            self.change(shard, |slot| {
+                slot.phase = Phase::Idle;
+                slot.why = why;
+            });
+        }
+    }
+
+    fn change(&self, shard: ShardId, change: impl FnOnce(&mut Slot)) {
+        let Some(slot) = self.slot(shard) else { return };
+        let view = {
+            let mut slot = lock(slot);
+            change(&mut slot);
+            slot.since = now();
+            self.view(shard, &slot, &lock(&self.known))
+        };
+        // Nobody listening is no error.
+        let _listeners = self.views.send(view);
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// The tenure of a shard that is served, if it still stands.
+    pub(super) fn tenure(&self, shard: ShardId) -> Option<Arc<Tenure>> {
+        match &lock(self.slot(shard)?).phase {
+            Phase::Serving(tenure) if tenure.stands() => Some(Arc::clone(tenure)),
+            _ => None,
+        }
+    }
+
+    /// What is served here.
+    pub(super) fn held(&self) -> Vec<HeldShard> {
+        let shards = (0..self.shards()).map(ShardId);
+        shards.filter_map(|shard| Some(HeldShard { shard, token: self.tenure(shard)?.token() })).collect()
+    }
+
+    /// Takes note of a newer map. Does not stop anything: that is for the strategy to do in its order.
+    pub(super) fn learn_map(&self, map: Arc<ShardMap>) {
+        let before = lock(&self.known).map.replace(Arc::clone(&map));
+        for (index, slot) in (0..).zip(&self.slots) {
+            let shard = ShardId(index);
+            if before.as_ref().and_then(|before| before.owner(shard)) == map.owner(shard) {
+                continue;
+            }
+            let mut slot = lock(slot);
+            slot.since = now();
+            if matches!(slot.phase, Phase::Idle) {
+                slot.why = None;
+            }
+            let _listeners = self.views.send(self.view(shard, &slot, &lock(&self.known)));
+        }
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Takes note of where other nodes are. Addresses not among them stay as they were.
+    pub(super) fn learn_addresses(&self, addresses: impl IntoIterator<Item = (NodeId, String)>) {
+        let mut known = lock(&self.known);
+        let mut changed = false;
+        for (node, address) in addresses {
+            changed |= known.addresses.insert(node, address.clone()).as_ref() != Some(&address);
+        }
+        drop(known);
+        if changed {
+            self.changes.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Whether the address of a node is known.
+    pub(super) fn address(&self, node: &NodeId) -> Option<String> {
+        lock(&self.known).addresses.get(node).cloned()
+    }
+
+    /// The session that carries this node now.
+    pub(super) fn learn_session(&self, session: Option<Validity>) {
+        lock(&self.known).session = session;
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Notes or clears what keeps this node from its work, as `source` sees it.
+    pub(super) fn problem(&self, source: &'static str, problem: Option<String>) {
+        let mut known = lock(&self.known);
+        let before = match problem {
+            Some(problem) => {
+                if known.problems.get(source) != Some(&problem) {
+                    tracing::warn!(source, problem, "this node has a problem");
+                }
+                known.problems.insert(source, problem)
+            }
+            None => known.problems.remove(source),
+        };
+        if before.is_some() && !known.problems.contains_key(source) {
+            tracing::info!(source, "the problem is gone");
+        }
+    }
+
+    /// What keeps this node from its work.
+    pub(super) fn problems(&self) -> Option<String> {
+        let known = lock(&self.known);
+        let all: Vec<&str> = known.problems.values().map(String::as_str).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+
+    pub(super) fn describe(&self, shard: ShardId) -> ShardView {
+        match self.slot(shard) {
+            Some(slot) => self.view(shard, &lock(slot), &lock(&self.known)),
+            None => ShardView {
+                shard,
+                owner: None,
+                token: FencingToken::default(),
+                state: ShardState::Unassigned,
+                since: now(),
+                why: Some(self.no_such(shard)),
+            },
+        }
+    }
+
+    fn view(&self, shard: ShardId, slot: &Slot, known: &Known) -> ShardView {
+        let (owner, in_map) = match (&known.alone, &known.map) {
+            (Some(_), _) => (Some(self.node.clone()), ALONE),
+            (None, Some(map)) => (map.owner(shard).cloned(), map.token(shard)),
+            (None, None) => (None, FencingToken::default()),
+        };
+        let (state, token) = match &slot.phase {
+            Phase::Serving(tenure) if tenure.stands() => (ShardState::Serving, tenure.token()),
+            Phase::Serving(_) => (ShardState::Waiting, in_map),
+            Phase::Stopping(tenure) => (ShardState::Stopping, tenure.token()),
+            Phase::Idle if known.alone.is_some() => (ShardState::Serving, ALONE),
+            Phase::Idle => (
+                match &owner {
+                    Some(owner) if *owner == self.node => ShardState::Waiting,
+                    Some(_) => ShardState::Elsewhere,
+                    None => ShardState::Unassigned,
+                },
+                in_map,
+            ),
+        };
+        ShardView { shard, owner, token, state, since: slot.since.clone(), why: slot.why.clone() }
+    }
+
+    pub(super) fn status(&self) -> NodeStatus {
+        let held = (0..self.shards()).filter(|shard| self.tenure(ShardId(*shard)).is_some()).count();
+        let problem = self.problems();
+        let known = lock(&self.known);
+        let live = known.session.as_ref().is_some_and(Validity::holds);
+        if known.alone.is_some() {
+            let all = self.slots.len();
+            return NodeStatus { ready: live && problem.is_none(), problem, held: all, assigned: all, map_revision: 0 };
+        }
+        let assigned = known.map.as_ref().map_or(0, |map| map.shards_of(&self.node).count());
+        NodeStatus {
+            ready: live && known.map.is_some() && problem.is_none() && held >= assigned,
+            problem,
+            held,
+            assigned,
+            map_revision: known.map.as_ref().map_or(0, |map| map.revision),
+        }
+    }
+
+    /// Lets no more operations in, anywhere. The tenures that were, to be ended.
+    pub(super) fn stop_all(&self, why: &str) -> Vec<Arc<Tenure>> {
+        lock(&self.known).alone = None;
+        (0..self.shards()).filter_map(|shard| self.stop(ShardId(shard), why)).collect()
+    }
+}

@@ -1,0 +1,357 @@
+//! The cluster under test.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use brainy_coordination::clock::{Clock, SystemClock};
+use brainy_coordination::controller::{Facts, Next, NodeSight, Rules, next_map};
+use brainy_coordination::session::{Observer, SessionRecord, SessionState};
+use brainy_coordination::{Epoch, FencingToken, NodeId, ShardId, ShardMap, names};
+use brainy_storage::backends::memory::{MemoryAdapter, MemoryDocuments};
+use brainy_storage::documents::{Document, DocumentVersion, Documents, Swap};
+use brainy_storage::{Error, Key, Outcome, StorageAdapter};
+use bytes::Bytes;
+
+use super::super::node::{Parts, SharedBucket, Strategy};
+use super::super::{HandoffRequest, HandoffStream, Ownership, PeerClient, Place, ShardStores};
+
+pub(super) const SHARDS: u32 = 12;
+/// No test may take longer, and none checks how long it took.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A connection to the documents that can be cut, and that loses answers.
+#[derive(Debug)]
+pub(super) struct Link {
+    documents: MemoryDocuments,
+    pub(super) cut: AtomicBool,
+    /// One of so many writes is answered with "unknown", half of them after they took effect; 0: none.
+    pub(super) lose_one_in: AtomicU64,
+    count: AtomicU64,
+}
+
+#[async_trait]
+impl Documents for Link {
+    async fn read(&self, name: &str) -> Result<Option<Document>, Error> {
+        if self.cut.load(Ordering::SeqCst) {
+            return Err(Error::unavailable("Cut", "the link is cut"));
+        }
+        self.documents.read(name).await
+    }
+
+    async fn swap(&self, name: &str, expected: Option<&DocumentVersion>, body: Bytes) -> Result<Swap, Error> {
+        if self.cut.load(Ordering::SeqCst) {
+            return Ok(Swap::Unknown("the link is cut".into()));
+        }
+        let (count, lose) = (self.count.fetch_add(1, Ordering::SeqCst), self.lose_one_in.load(Ordering::SeqCst));
+        if lose == 0 || count % lose != lose - 1 {
+            return self.documents.swap(name, expected, body).await;
+        }
+        if count / lose % 2 == 0 {
+            let _lost = self.documents.swap(name, expected, body).await?;
+        } else {
+            // It lands later, if it still can.
+            let (documents, name, expected) = (self.documents.clone(), name.to_owned(), expected.cloned());
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                let _late = documents.swap(&name, expected.as_ref(), body).await;
+            });
+        }
+        Ok(Swap::Unknown("the answer was lost".into()))
+    }
+
+    async fn names(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        self.documents.names(prefix).await
+    }
+}
+
+/// Shards in memory, shared by all nodes.
+#[derive(Debug, Default)]
+struct MemoryShards(Mutex<HashMap<ShardId, MemoryAdapter>>);
+
+impl ShardStores for MemoryShards {
+    fn open(&self, shard: ShardId, _token: FencingToken) -> Result<Arc<dyn StorageAdapter>, Error> {
+        Ok(Arc::new(self.0.lock().unwrap().entry(shard).or_default().clone()))
+    }
+}
+
+struct Bucket(Arc<Link>, Arc<MemoryShards>);
+
+#[async_trait]
+impl SharedBucket for Bucket {
+    async fn open(&self) -> Result<(Arc<dyn Documents>, Arc<dyn ShardStores>), Error> {
+        Ok((Arc::clone(&self.0) as _, Arc::clone(&self.1) as _))
+    }
+}
+
+/// Hands shards from process to process without a network.
+#[derive(Clone, Debug, Default)]
+struct Peers(Arc<Mutex<HashMap<NodeId, Ownership>>>);
+
+#[async_trait]
+impl PeerClient for Peers {
+    async fn handoff(
+        &self,
+        node: &NodeId,
+        address: &str,
+        shard: ShardId,
+        request: &HandoffRequest,
+    ) -> Result<HandoffStream, std::io::Error> {
+        assert_eq!(address, format!("{node}:7701"));
+        let peer = self.0.lock().unwrap().get(node).cloned();
+        let peer = peer.ok_or_else(|| std::io::Error::other("nobody there"))?;
+        peer.serve_handoff(shard, request.clone()).await.map_err(std::io::Error::other)
+    }
+}
+
+/// What clients were told of one shard.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    value: i64,
+    token: FencingToken,
+    acknowledged: u64,
+}
+
+pub(super) struct Cluster {
+    rules: Rules,
+    documents: MemoryDocuments,
+    shards: Arc<MemoryShards>,
+    peers: Peers,
+    data: Option<tempfile::TempDir>,
+    ttl: Duration,
+    pub(super) nodes: Arc<Mutex<BTreeMap<NodeId, Ownership>>>,
+    pub(super) wanted: Arc<Mutex<Vec<NodeId>>>,
+    told: Arc<Mutex<Vec<Told>>>,
+    tasks: tokio::task::JoinSet<()>,
+}
+
+pub(super) fn id(name: &str) -> NodeId {
+    NodeId(name.into())
+}
+
+impl Cluster {
+    pub(super) fn shared(ttl: Duration) -> Self {
+        Self::new(Rules::Shared, None, ttl)
+    }
+
+    pub(super) fn isolated(ttl: Duration) -> Self {
+        Self::new(Rules::Isolated { moves_at_once: 4 }, Some(tempfile::tempdir().unwrap()), ttl)
+    }
+
+    fn new(rules: Rules, data: Option<tempfile::TempDir>, ttl: Duration) -> Self {
+        let mut cluster = Self {
+            rules,
+            documents: MemoryDocuments::new(),
+            shards: Arc::default(),
+            peers: Peers::default(),
+            data,
+            ttl,
+            nodes: Arc::default(),
+            wanted: Arc::default(),
+            told: Arc::new(Mutex::new(vec![Told::default(); SHARDS as usize])),
+            tasks: tokio::task::JoinSet::new(),
+        };
+        cluster.start_controller();
+        for shard in 0..SHARDS {
+            cluster.start_client(ShardId(shard));
+        }
+        cluster
+    }
+
+    /// Starts a node, wanted from now on, in a pod with this UID.
+    pub(super) fn start(&self, name: &str, pod_uid: &str) -> Arc<Link> {
+        let link = Arc::new(Link {
+            documents: self.documents.clone(),
+            cut: AtomicBool::new(false),
+            lose_one_in: AtomicU64::new(0),
+            count: AtomicU64::new(0),
+        });
+        let strategy = match &self.data {
+            Some(_) => Strategy::Isolated {
+                documents: Arc::clone(&link) as _,
+                data: self.volume(name),
+                peers: Arc::new(self.peers.clone()),
+            },
+            None => Strategy::Shared { bucket: Arc::new(Bucket(Arc::clone(&link), Arc::clone(&self.shards))) },
+        };
+        let ownership = Ownership::assemble(Parts {
+            node: id(name),
+            pod_uid: pod_uid.into(),
+            address: format!("{name}:7701"),
+            cluster: "uid".into(),
+            shards: SHARDS,
+            ttl: self.ttl,
+            renew: Duration::from_millis(200),
+            clock: Arc::new(SystemClock),
+            watch: None,
+            strategy,
+        });
+        self.peers.0.lock().unwrap().insert(id(name), ownership.clone());
+        self.nodes.lock().unwrap().insert(id(name), ownership);
+        self.want(name);
+        link
+    }
+
+    pub(super) fn want(&self, name: &str) {
+        let mut wanted = self.wanted.lock().unwrap();
+        if !wanted.contains(&id(name)) {
+            wanted.push(id(name));
+        }
+    }
+
+    pub(super) fn unwant(&self, name: &str) {
+        self.wanted.lock().unwrap().retain(|node| *node != id(name));
+    }
+
+    pub(super) fn volume(&self, name: &str) -> PathBuf {
+        self.data.as_ref().unwrap().path().join(name)
+    }
+
+    /// Ends a node as kill -9 would: nothing is released, nobody is told.
+    pub(super) async fn crash(&self, name: &str) {
+        self.peers.0.lock().unwrap().remove(&id(name));
+        drop(self.nodes.lock().unwrap().remove(&id(name)));
+        // Operations of clients and hand-offs under way end with the process; here they are waited for.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    pub(super) async fn drain(&self, name: &str) {
+        let node = self.node(name);
+        node.drain().await;
+        self.crash(name).await;
+    }
+
+    pub(super) fn node(&self, name: &str) -> Ownership {
+        self.nodes.lock().unwrap()[&id(name)].clone()
+    }
+
+    pub(super) async fn delete_map(&self) {
+        let lost = Bytes::from_static(b"null");
+        let found = self.documents.read(names::SHARD_MAP).await.unwrap().unwrap();
+        let _raced = self.documents.swap(names::SHARD_MAP, Some(&found.version), lost).await.unwrap();
+    }
+
+    /// Waits until every shard is served by exactly one node, and the wanted nodes that are there share them evenly.
+    pub(super) async fn settled(&self) {
+        self.eventually("every shard is served, evenly", || {
+            let nodes = self.nodes.lock().unwrap().clone();
+            let mut counts: BTreeMap<&NodeId, u32> = BTreeMap::new();
+            for shard in (0..SHARDS).map(ShardId) {
+                let servers: Vec<&NodeId> =
+                    nodes.iter().filter(|(_, node)| matches!(node.place(shard), Place::Here(_))).map(|(id, _)| id).collect();
+                let [server] = servers[..] else { return false };
+                *counts.entry(server).or_default() += 1;
+            }
+            let wanted = self.wanted.lock().unwrap();
+            let there = u32::try_from(wanted.iter().filter(|node| nodes.contains_key(node)).count()).unwrap();
+            let even = SHARDS / there..=SHARDS.div_ceil(there);
+            counts.len() == there as usize
+                && counts.iter().all(|(node, count)| wanted.contains(node) && even.contains(count))
+                && wanted.iter().filter_map(|node| nodes.get(node)).all(|node| node.status().ready)
+        })
+        .await;
+    }
+
+    pub(super) async fn eventually(&self, what: &str, holds: impl Fn() -> bool) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !holds() {
+            if tokio::time::Instant::now() > deadline {
+                let nodes = self.nodes.lock().unwrap();
+                let status: Vec<_> = nodes.iter().map(|(id, node)| (id, node.status())).collect();
+                let views: Vec<_> =
+                    nodes.values().map(|node| (0..SHARDS).map(|at| node.describe(ShardId(at))).collect::<Vec<_>>()).collect();
+                panic!("never came true: {what}: {status:#?} {views:#?}");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until clients have had a few more writes acknowledged on every shard.
+    pub(super) async fn served(&self) {
+        let before: Vec<u64> = self.told.lock().unwrap().iter().map(|told| told.acknowledged).collect();
+        self.eventually("every shard acknowledges writes", || {
+            self.told.lock().unwrap().iter().zip(&before).all(|(told, before)| told.acknowledged > before + 3)
+        })
+        .await;
+    }
+
+    /// Ends clients and controller; a check of theirs that failed fails the test.
+    pub(super) async fn finish(mut self) {
+        self.served().await;
+        self.tasks.abort_all();
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
+    }
+
+    /// A client of one shard: increments a counter through whichever node serves it, and checks that each answer comes
+    /// after every answer before: a second owner, a stale copy or a lost write would repeat a number.
+    fn start_client(&mut self, shard: ShardId) {
+        let (nodes, told) = (Arc::clone(&self.nodes), Arc::clone(&self.told));
+        self.tasks.spawn(async move {
+            let key = Key::new("counter").unwrap();
+            loop {
+                tokio::time::sleep(Duration::from_millis(3)).await;
+                let all: Vec<Ownership> = nodes.lock().unwrap().values().cloned().collect();
+                for node in all {
+                    let Place::Here(operation) = node.place(shard) else { continue };
+                    let before = told.lock().unwrap()[shard.0 as usize];
+                    let Ok(Outcome::Applied((sum, _))) = operation.storage().increment(&key, 1.into()).await else { continue };
+                    if !operation.still_valid() {
+                        continue;
+                    }
+                    let sum = sum.as_i64().unwrap();
+                    assert!(sum > before.value, "shard {shard}: {sum} after {before:?} was acknowledged");
+                    assert!(operation.token() >= before.token, "shard {shard}: {:?} after {before:?}", operation.token());
+                    let mut told = told.lock().unwrap();
+                    let line = &mut told[shard.0 as usize];
+                    *line = Told { value: line.value.max(sum), token: line.token.max(operation.token()), acknowledged: line.acknowledged + 1 };
+                }
+            }
+        });
+    }
+
+    /// The operator's part: reads, decides, publishes.
+    fn start_controller(&mut self) {
+        let (documents, wanted, rules) = (self.documents.clone(), Arc::clone(&self.wanted), self.rules);
+        self.tasks.spawn(async move {
+            let mut observers: HashMap<NodeId, Observer<DocumentVersion>> = HashMap::new();
+            loop {
+                tokio::time::sleep(Duration::from_millis(15)).await;
+                let found = documents.read(names::SHARD_MAP).await.unwrap();
+                let map: Option<ShardMap> = found.as_ref().and_then(|found| serde_json::from_slice(&found.body).ok());
+                let mut nodes = BTreeMap::new();
+                for name in documents.names(names::SESSIONS).await.unwrap() {
+                    let session = documents.read(&name).await.unwrap().unwrap();
+                    let record: SessionRecord = serde_json::from_slice(&session.body).unwrap();
+                    let observer = observers.entry(record.node.clone()).or_default();
+                    let expired = observer.expired(session.version, record.ttl(), SystemClock.now());
+                    let live = record.state == SessionState::Live && !expired;
+                    nodes.insert(record.node.clone(), NodeSight { record, live });
+                }
+                let wanted = wanted.lock().unwrap().clone();
+                let facts = Facts {
+                    cluster: "uid",
+                    shards: SHARDS,
+                    rules,
+                    wanted: &wanted,
+                    nodes: &nodes,
+                    epoch: Epoch(1),
+                    writer: "test",
+                };
+                if let Next::Publish(map) = next_map(map.as_ref(), &facts) {
+                    let expected = found.map(|found| found.version);
+                    let body = serde_json::to_vec(&map).unwrap().into();
+                    let _raced = documents.swap(names::SHARD_MAP, expected.as_ref(), body).await.unwrap();
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,135 @@
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::cluster::{Cluster, SHARDS};
+
+const FOR_EVER: Duration = Duration::from_secs(3600);
+const SHORT: Duration = Duration::from_secs(2);
+
+fn started(ttl: Duration, names: &[&str]) -> Cluster {
+    let cluster = Cluster::isolated(ttl);
+    for name in names {
+        cluster.start(name, name);
+    }
+    cluster
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shards_move_with_their_data_when_nodes_join_and_leave() {
+    let cluster = started(FOR_EVER, &["a", "b", "c"]);
+    cluster.settled().await;
+    cluster.served().await;
+    cluster.start("d", "d");
+    cluster.settled().await;
+    cluster.served().await;
+    cluster.unwant("a");
+    cluster.settled().await;
+    let left = cluster.volume("a").join("a/shards");
+    cluster.eventually("the old copies are gone", || std::fs::read_dir(&left).unwrap().next().is_none()).await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_container_is_back_at_once_with_its_shards() {
+    let cluster = started(FOR_EVER, &["a", "b"]);
+    cluster.settled().await;
+    cluster.served().await;
+    cluster.crash("a").await;
+    cluster.start("a", "a");
+    cluster.settled().await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drained_node_comes_back_in_a_new_pod_at_once() {
+    let cluster = started(FOR_EVER, &["a", "b"]);
+    cluster.settled().await;
+    cluster.served().await;
+    cluster.drain("a").await;
+    cluster.start("a", "another pod");
+    cluster.settled().await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_die_in_the_middle_of_moves_lose_nothing() {
+    let cluster = started(SHORT, &["a", "b"]);
+    cluster.settled().await;
+    cluster.served().await;
+    for (round, victim) in ["c", "a", "c", "b"].into_iter().enumerate() {
+        cluster.start("c", "c");
+        tokio::time::sleep(Duration::from_millis(40 + 30 * round as u64)).await;
+        cluster.crash(victim).await;
+        cluster.start(victim, victim);
+        cluster.settled().await;
+        cluster.unwant("c");
+        cluster.settled().await;
+        cluster.drain("c").await;
+    }
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_cut_off_stops_and_nobody_takes_what_only_it_has() {
+    let cluster = Cluster::isolated(SHORT);
+    let link = cluster.start("a", "a");
+    cluster.start("b", "b");
+    cluster.settled().await;
+    cluster.served().await;
+    link.cut.store(true, Ordering::SeqCst);
+    let (a, b) = (cluster.node("a"), cluster.node("b"));
+    cluster.eventually("a has let go", || a.status().held == 0).await;
+    assert_eq!(b.status().held, SHARDS as usize / 2);
+    link.cut.store(false, Ordering::SeqCst);
+    cluster.settled().await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_map_is_found_anew_from_what_the_nodes_store() {
+    let cluster = started(FOR_EVER, &["a", "b", "c"]);
+    cluster.settled().await;
+    cluster.served().await;
+    let before = cluster.node("a").status().map_revision;
+    cluster.delete_map().await;
+    let a = cluster.node("a");
+    cluster.eventually("a new map", || a.status().map_revision > before).await;
+    cluster.settled().await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_volume_that_came_back_empty_is_reported_and_not_served() {
+    let cluster = started(FOR_EVER, &["a", "b"]);
+    cluster.settled().await;
+    cluster.crash("a").await;
+    std::fs::remove_dir_all(cluster.volume("a")).unwrap();
+    cluster.start("a", "a");
+    let a = cluster.node("a");
+    cluster.eventually("it says what is missing", || a.status().problem.is_some_and(|why| why.contains("volume"))).await;
+    assert_eq!((a.status().held, a.status().ready), (0, false));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_volume_that_can_not_be_used_is_reported_and_used_once_mended() {
+    let cluster = Cluster::isolated(FOR_EVER);
+    std::fs::write(cluster.volume("a"), "in the way").unwrap();
+    cluster.start("a", "a");
+    let a = cluster.node("a");
+    cluster.eventually("it says so", || a.status().problem.is_some()).await;
+    std::fs::remove_file(cluster.volume("a")).unwrap();
+    cluster.settled().await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_answers_and_late_writes_confuse_nobody() {
+    let cluster = Cluster::isolated(SHORT);
+    for name in ["a", "b", "c"] {
+        cluster.start(name, name).lose_one_in.store(4, Ordering::SeqCst);
+    }
+    cluster.settled().await;
+    cluster.unwant("a");
+    cluster.settled().await;
+    cluster.finish().await;
+}

@@ -1,0 +1,7 @@
+//! Whole clusters in one process: the real runtimes over documents in memory, a controller that decides as the operator's
+//! does, and clients that write all the time and check what they are told.
+
+mod cluster;
+mod isolated;
+mod shared;
+mod table;

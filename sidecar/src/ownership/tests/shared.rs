@@ -1,0 +1,96 @@
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::cluster::Cluster;
+
+/// Far longer than a test: what waits for a session to lapse never comes.
+const FOR_EVER: Duration = Duration::from_secs(3600);
+const SHORT: Duration = Duration::from_secs(2);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_join_and_leave_and_no_write_is_lost() {
+    let cluster = Cluster::shared(FOR_EVER);
+    for name in ["a", "b", "c"] {
+        cluster.start(name, name);
+    }
+    cluster.settled().await;
+    cluster.served().await;
+    cluster.start("d", "d");
+    cluster.settled().await;
+    cluster.served().await;
+    cluster.unwant("a");
+    cluster.settled().await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drained_node_s_shards_are_served_elsewhere_without_waiting_for_its_session_to_lapse() {
+    let cluster = Cluster::shared(FOR_EVER);
+    for name in ["a", "b"] {
+        cluster.start(name, name);
+    }
+    cluster.settled().await;
+    cluster.drain("a").await;
+    cluster.settled().await;
+    cluster.start("a", "another pod");
+    cluster.settled().await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_container_is_back_at_once_with_its_shards() {
+    let cluster = Cluster::shared(FOR_EVER);
+    for name in ["a", "b"] {
+        cluster.start(name, name);
+    }
+    cluster.settled().await;
+    cluster.crash("a").await;
+    cluster.start("a", "a");
+    cluster.settled().await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_node_s_shards_are_taken_once_its_session_has_lapsed() {
+    let cluster = Cluster::shared(SHORT);
+    for name in ["a", "b", "c"] {
+        cluster.start(name, name);
+    }
+    cluster.settled().await;
+    cluster.crash("a").await;
+    cluster.settled().await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_cut_off_serves_nothing_past_its_deadline_and_comes_back_in_a_new_life() {
+    let cluster = Cluster::shared(SHORT);
+    let link = cluster.start("a", "a");
+    cluster.start("b", "b");
+    cluster.settled().await;
+    link.cut.store(true, Ordering::SeqCst);
+    let a = cluster.node("a");
+    cluster.eventually("a has let go", || a.status().held == 0 && !a.status().ready).await;
+    let b = cluster.node("b");
+    cluster.eventually("b serves all", || b.status().held == super::cluster::SHARDS as usize).await;
+    cluster.served().await;
+    link.cut.store(false, Ordering::SeqCst);
+    cluster.settled().await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_answers_and_late_writes_confuse_nobody() {
+    let cluster = Cluster::shared(SHORT);
+    for name in ["a", "b", "c"] {
+        cluster.start(name, name).lose_one_in.store(4, Ordering::SeqCst);
+    }
+    cluster.settled().await;
+    for _ in 0..3 {
+        cluster.unwant("a");
+        cluster.settled().await;
+        cluster.want("a");
+        cluster.settled().await;
+    }
+    cluster.finish().await;
+}

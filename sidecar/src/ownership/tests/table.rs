@@ -1,0 +1,77 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use brainy_coordination::clock::Validity;
+use brainy_coordination::{FencingToken, NodeId, ShardId};
+use brainy_storage::backends::memory::MemoryAdapter;
+
+use super::super::table::Table;
+use super::super::{Operation, Place, ShardState};
+
+const SHARD: ShardId = ShardId(1);
+
+fn serving(session: &Validity) -> Arc<Table> {
+    let table = Table::new(NodeId("a".into()), 4);
+    table.learn_session(Some(session.clone()));
+    table.serve(SHARD, FencingToken(7), Arc::new(MemoryAdapter::new()), session.clone());
+    table
+}
+
+fn here(table: &Table) -> Option<Operation> {
+    match table.place(SHARD) {
+        Place::Here(operation) => Some(operation),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn an_operation_in_flight_may_end_after_the_shard_has_stopped_and_the_tenure_waits_for_it() {
+    let table = serving(&Validity::unbounded());
+    let operation = here(&table).unwrap();
+    let tenure = table.stop(SHARD, "moving").unwrap();
+    assert!(here(&table).is_none(), "nothing more is let in");
+    assert!(operation.still_valid(), "what was let in may be acknowledged");
+    let ending = tokio::spawn(async move { tenure.end(Duration::from_secs(3600)).await });
+    tokio::task::yield_now().await;
+    assert!(!ending.is_finished());
+    drop(operation);
+    ending.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_operation_that_outstays_its_tenure_is_not_acknowledged() {
+    let table = serving(&Validity::unbounded());
+    let operation = here(&table).unwrap();
+    table.stop(SHARD, "moving").unwrap().end(Duration::from_millis(1)).await;
+    assert!(!operation.still_valid());
+}
+
+#[test]
+fn nothing_is_let_in_or_acknowledged_once_the_session_is_over() {
+    let session = Validity::unbounded();
+    let table = serving(&session);
+    let operation = here(&table).unwrap();
+    session.end();
+    assert!(!operation.still_valid());
+    assert!(here(&table).is_none());
+    assert_eq!(table.describe(SHARD).state, ShardState::Unassigned, "no map gives it to anyone");
+    assert_eq!(table.status().held, 0);
+}
+
+#[test]
+fn a_change_between_asking_for_it_and_waiting_for_it_is_not_missed() {
+    let table = serving(&Validity::unbounded());
+    let changes = table.changes();
+    table.stop(SHARD, "moving");
+    assert!(changes.has_changed().unwrap());
+}
+
+#[test]
+fn watchers_see_each_change_with_its_reason() {
+    let table = serving(&Validity::unbounded());
+    let mut views = table.watch();
+    table.stop(SHARD, "moving");
+    let view = views.try_recv().unwrap();
+    assert_eq!((view.shard, view.state, view.why.as_deref()), (SHARD, ShardState::Stopping, Some("moving")));
+    assert_eq!(view.token, FencingToken(7));
+}

@@ -1,0 +1,293 @@
+//! How this node asks others: one connection pool per node, over mutual TLS.
+//!
+//! The pool dials the address from the node's session and checks the certificate against the node's name, so that a
+//! pod that inherits an address is never taken for the node that had it before.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::http::{Method, Request, Response, StatusCode, Uri, header};
+use brainy_coordination::{NodeId, ShardId};
+use brainy_storage::{Error, Namespace};
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use http_body_util::{BodyExt, BodyStream, Full, Limited};
+use hyper::body::Incoming;
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tower::Service;
+
+use super::certificates::Certificates;
+use super::wire::{self, CALLS_PATH, CallsAnswer, CallsRequest, LIST_PATH, ListAnswer, ListRequest};
+use crate::ownership::{HandoffRequest, HandoffStream, PeerClient};
+use crate::routing::{Attempt, Call, Listing, Portion};
+
+/// To connect, TLS handshake included.
+const CONNECT: Duration = Duration::from_secs(3);
+/// For an answer: longer than the other node's storage may take, so that it is the one to say what happened.
+const ANSWER: Duration = Duration::from_secs(35);
+/// For the head of a hand-off: its owner first lets operations in flight end.
+const HANDOFF_HEAD: Duration = Duration::from_secs(60);
+/// Between two pieces of a hand-off.
+const HANDOFF_PIECE: Duration = Duration::from_secs(30);
+/// An unused connection is kept this long: less than the listener keeps it, so that no request meets its end.
+const IDLE: Duration = Duration::from_secs(30);
+/// Unused connections kept per node.
+const IDLE_CONNECTIONS: usize = 8;
+/// A connection whose data stays unconfirmed this long is dead: its node is gone without a word.
+const SILENCE: Duration = Duration::from_secs(10);
+/// Between signs of life on a quiet connection.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// Why another node gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// It is certain that the node did nothing: the request was not sent, or refused unread.
+    #[error("{0}")]
+    NotSent(String),
+    /// The request was sent, and no answer came that could be read.
+    #[error("{0}")]
+    Lost(String),
+}
+
+type HttpClient = Client<Bounded<HttpsConnector<HttpConnector>>, Full<Bytes>>;
+
+/// The client of one node.
+#[derive(Debug)]
+struct Known {
+    address: String,
+    tls: Arc<ClientConfig>,
+    client: HttpClient,
+}
+
+/// Asks other nodes. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct PeerPool {
+    certificates: Certificates,
+    cluster: String,
+    namespace: String,
+    known: Arc<Mutex<HashMap<NodeId, Known>>>,
+}
+
+impl PeerPool {
+    /// For the nodes of a cluster in a Kubernetes namespace: their names are checked as
+    /// [`names::node_dns`](brainy_kubernetes::names::node_dns).
+    pub fn new(certificates: Certificates, cluster: impl Into<String>, namespace: impl Into<String>) -> Self {
+        Self { certificates, cluster: cluster.into(), namespace: namespace.into(), known: Arc::default() }
+    }
+
+    /// Runs calls on a node, which runs them on its own shards only.
+    pub async fn calls(
+        &self,
+        node: &NodeId,
+        address: &str,
+        namespace: Option<&Namespace>,
+        calls: Vec<Call>,
+    ) -> Result<Vec<Attempt>, PeerError> {
+        let asked = calls.len();
+        let answer: CallsAnswer = self.ask(node, address, CALLS_PATH, &CallsRequest::new(namespace, calls)).await?;
+        let attempts = answer.open().map_err(|error| senseless(node, error))?;
+        if attempts.len() == asked {
+            Ok(attempts)
+        } else {
+            Err(senseless(node, format!("{} answers to {asked} calls", attempts.len())))
+        }
+    }
+
+    /// Lists the keys of shards of a node. The inner error is the node's clean failure.
+    pub async fn list(
+        &self,
+        node: &NodeId,
+        address: &str,
+        shards: &[ShardId],
+        listing: &Listing,
+    ) -> Result<Result<Portion, Error>, PeerError> {
+        let answer: ListAnswer = self.ask(node, address, LIST_PATH, &ListRequest::new(shards, listing)).await?;
+        answer.open().map_err(|error| senseless(node, error))
+    }
+
+    async fn ask<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        node: &NodeId,
+        address: &str,
+        path: &str,
+        question: &Q,
+    ) -> Result<A, PeerError> {
+        let body = serde_json::to_vec(question).map_err(|error| PeerError::NotSent(error.to_string()))?;
+        let lost = |why: String| PeerError::Lost(format!("node {node} did not answer: {why}"));
+        let exchange = async {
+            let response = self.send(node, address, path, body.into()).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), wire::MAX_BYTES).collect().await;
+            let body = body.map_err(|error| lost(error.to_string()))?.to_bytes();
+            match status {
+                StatusCode::OK => serde_json::from_slice(&body).map_err(|error| senseless(node, error)),
+                // The listener refuses a request as a whole before it does any of it.
+                status if status.is_client_error() => {
+                    Err(PeerError::NotSent(format!("node {node} refused the request: {status} {}", excerpt(&body))))
+                }
+                status => Err(lost(format!("{status} {}", excerpt(&body)))),
+            }
+        };
+        tokio::time::timeout(ANSWER, exchange).await.unwrap_or_else(|_| Err(lost("time is up".into())))
+    }
+
+    /// Sends a request and waits for the head of the answer; callers bound it.
+    async fn send(&self, node: &NodeId, address: &str, path: &str, body: Bytes) -> Result<Response<Incoming>, PeerError> {
+        let unsent = |why: String| PeerError::NotSent(format!("node {node} can't be asked at {address}: {why}"));
+        let uri: Uri = format!("https://{address}{path}").parse().map_err(|error| unsent(format!("{error}")))?;
+        let client = self.client(node, address).map_err(&unsent)?;
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(uri)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|error| unsent(error.to_string()))?;
+        client.request(request).await.map_err(|error| {
+            if error.is_connect() {
+                unsent(causes(&error))
+            } else {
+                PeerError::Lost(format!("the connection to node {node} broke: {}", causes(&error)))
+            }
+        })
+    }
+
+    /// The client of a node at an address, made anew when the address or the certificates have changed.
+    fn client(&self, node: &NodeId, address: &str) -> Result<HttpClient, String> {
+        let tls = self.certificates.current().client;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(current) = known.get(node) {
+            if current.address == address && Arc::ptr_eq(&current.tls, &tls) {
+                return Ok(current.client.clone());
+            }
+        }
+        let name = brainy_kubernetes::names::node_dns(&node.0, &self.cluster, &self.namespace);
+        let name = ServerName::try_from(name.clone()).map_err(|_| format!("{name:?} is no DNS name"))?;
+        let client = connect(Arc::clone(&tls), name);
+        known.insert(node.clone(), Known { address: address.to_owned(), tls, client: client.clone() });
+        Ok(client)
+    }
+}
+
+fn connect(tls: Arc<ClientConfig>, name: ServerName<'static>) -> HttpClient {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT));
+    tcp.set_keepalive(Some(KEEPALIVE));
+    tcp.set_keepalive_interval(Some(KEEPALIVE));
+    tcp.set_tcp_user_timeout(Some(SILENCE));
+    let https = HttpsConnectorBuilder::new()
+        .with_tls_config(ClientConfig::clone(&tls))
+        .https_only()
+        .with_server_name_resolver(FixedServerNameResolver::new(name))
+        .enable_http1()
+        .wrap_connector(tcp);
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .build(Bounded(https))
+}
+
+/// A connector whose connection stands in time or not at all: past it, it is certain that nothing was sent.
+#[derive(Clone, Debug)]
+struct Bounded<C>(C);
+
+impl<C> Service<Uri> for Bounded<C>
+where
+    C: Service<Uri, Error = Box<dyn std::error::Error + Send + Sync>>,
+    C::Future: Send + 'static,
+{
+    type Response = C::Response;
+    type Error = C::Error;
+    type Future = BoxFuture<'static, Result<C::Response, C::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), C::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connecting = self.0.call(uri);
+        Box::pin(async move {
+            tokio::time::timeout(CONNECT, connecting)
+                .await
+                .unwrap_or_else(|_| Err(format!("no connection within {} s", CONNECT.as_secs()).into()))
+        })
+    }
+}
+
+#[async_trait]
+impl PeerClient for PeerPool {
+    async fn handoff(
+        &self,
+        node: &NodeId,
+        address: &str,
+        shard: ShardId,
+        request: &HandoffRequest,
+    ) -> io::Result<HandoffStream> {
+        let body = serde_json::to_vec(request).map_err(io::Error::other)?;
+        let path = format!("/internal/shards/{}:handoff", shard.0);
+        let response = tokio::time::timeout(HANDOFF_HEAD, self.send(node, address, &path, body.into()))
+            .await
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("node {node} did not answer in time")))?
+            .map_err(io::Error::other)?;
+        let status = response.status();
+        if status != StatusCode::OK {
+            let reading = Limited::new(response.into_body(), 64 * 1024).collect();
+            let body = match tokio::time::timeout(HANDOFF_PIECE, reading).await {
+                Ok(Ok(body)) => excerpt(&body.to_bytes()),
+                _ => String::new(),
+            };
+            return Err(io::Error::other(format!("node {node} refused the hand-off of shard {shard}: {status} {body}")));
+        }
+        let frames = BodyStream::new(response.into_body());
+        let pieces = futures::stream::unfold(frames, |mut frames| async move {
+            loop {
+                let piece = match tokio::time::timeout(HANDOFF_PIECE, frames.next()).await {
+                    Ok(None) => return None,
+                    Ok(Some(Ok(frame))) => match frame.into_data() {
+                        Ok(bytes) => Ok(bytes),
+                        Err(_trailers) => continue,
+                    },
+                    Ok(Some(Err(error))) => Err(io::Error::other(error)),
+                    Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the hand-off stands still")),
+                };
+                return Some((piece, frames));
+            }
+        });
+        Ok(pieces.boxed())
+    }
+}
+
+fn senseless(node: &NodeId, problem: impl std::fmt::Display) -> PeerError {
+    PeerError::Lost(format!("the answer of node {node} makes no sense: {problem}"))
+}
+
+/// The beginning of an answer, for a message.
+fn excerpt(body: &[u8]) -> String {
+    String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned()
+}
+
+/// An error with its causes: the outermost alone says only "client error (Connect)".
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}

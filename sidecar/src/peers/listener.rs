@@ -1,0 +1,126 @@
+//! What other nodes may ask of this one. Nothing is served here without mutual TLS, and nothing is forwarded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use brainy_coordination::ShardId;
+use serde::de::DeserializeOwned;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use super::certificates::Certificates;
+use super::wire::{self, CALLS_PATH, CallsAnswer, CallsRequest, LIST_PATH, ListAnswer, ListRequest};
+use crate::http::server::{Connections, accept_tcp};
+use crate::ownership::{HandoffRequest, Ownership};
+use crate::routing::{Reply, Router};
+
+/// For the TLS handshake of a new connection.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// For the body of a request to come in.
+const BODY: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Debug)]
+struct Peers {
+    router: Arc<Router>,
+    ownership: Option<Ownership>,
+}
+
+/// The internal routes. Without `ownership` no shard can be handed off.
+pub fn app(router: Arc<Router>, ownership: Option<Ownership>) -> axum::Router {
+    axum::Router::new()
+        .route(CALLS_PATH, post(calls))
+        .route(LIST_PATH, post(list))
+        .route("/internal/shards/{action}", post(handoff))
+        .layer(DefaultBodyLimit::max(wire::MAX_BYTES))
+        .with_state(Peers { router, ownership })
+}
+
+/// Serves the internal routes until the connections are told to stop.
+pub async fn serve(listener: TcpListener, certificates: Certificates, connections: Connections, app: axum::Router) {
+    let mut stop = connections.stopped();
+    loop {
+        let permit = tokio::select! {
+            permit = connections.permit() => permit,
+            () = stop.wait() => return,
+        };
+        let stream = tokio::select! {
+            stream = accept_tcp(&listener) => stream,
+            () = stop.wait() => return,
+        };
+        let acceptor = TlsAcceptor::from(certificates.current().server);
+        let opening = async move {
+            match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => Some(stream),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "refused a node-to-node connection");
+                    None
+                }
+                Err(_) => None,
+            }
+        };
+        connections.serve(permit, opening, app.clone());
+    }
+}
+
+async fn calls(State(peers): State<Peers>, request: axum::extract::Request) -> Response {
+    let opened = async { read::<CallsRequest>(request).await?.open().map_err(refuse) };
+    match opened.await {
+        Ok((namespace, calls)) => answer(&CallsAnswer::new(peers.router.run_here(namespace.as_ref(), calls).await)),
+        Err(refusal) => refusal,
+    }
+}
+
+async fn list(State(peers): State<Peers>, request: axum::extract::Request) -> Response {
+    let opened = async { read::<ListRequest>(request).await?.open().map_err(refuse) };
+    let (shards, listing) = match opened.await {
+        Ok(opened) => opened,
+        Err(refusal) => return refusal,
+    };
+    match peers.router.list_here(&shards, &listing).await {
+        Ok(portion) => answer(&ListAnswer::new(portion)),
+        Err(Reply::Failed(error)) => answer(&ListAnswer::Failed(error.into())),
+        Err(other) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{other:?}")).into_response(),
+    }
+}
+
+async fn handoff(State(peers): State<Peers>, Path(action): Path<String>, request: axum::extract::Request) -> Response {
+    let shard = action.strip_suffix(":handoff").and_then(|number| number.parse().ok()).map(ShardId);
+    let (Some(shard), Some(ownership)) = (shard, peers.ownership) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let wanted = match read::<HandoffRequest>(request).await {
+        Ok(wanted) => wanted,
+        Err(refusal) => return refusal,
+    };
+    match ownership.serve_handoff(shard, wanted).await {
+        Ok(stream) => {
+            ([(header::CONTENT_TYPE, "application/octet-stream")], Body::from_stream(stream)).into_response()
+        }
+        Err(refused) => (StatusCode::CONFLICT, refused.to_string()).into_response(),
+    }
+}
+
+async fn read<T: DeserializeOwned>(request: axum::extract::Request) -> Result<T, Response> {
+    let body = tokio::time::timeout(BODY, axum::RequestExt::extract::<Bytes, _>(request))
+        .await
+        .map_err(|_| StatusCode::REQUEST_TIMEOUT.into_response())?
+        .map_err(IntoResponse::into_response)?;
+    serde_json::from_slice(&body).map_err(refuse)
+}
+
+fn answer<T: serde::Serialize>(body: &T) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// Refused as a whole, before any of it was done: the sender relies on that for every 4xx.
+fn refuse(problem: impl std::fmt::Display) -> Response {
+    (StatusCode::BAD_REQUEST, problem.to_string()).into_response()
+}

@@ -1,0 +1,74 @@
+//! What the router asks of ownership, as a trait: tests put shards on nodes as they like.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use brainy_coordination::{NodeId, ShardId};
+use brainy_storage::StorageAdapter;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use crate::ownership::{Operation, Ownership, Place};
+
+/// Leave to act on a shard that is served here. Counts as in flight until dropped.
+pub trait Leave: Debug + Send + Sync + 'static {
+    /// The shard's storage.
+    fn storage(&self) -> &Arc<dyn StorageAdapter>;
+    /// The second check of R3, before a result is acknowledged.
+    fn still_valid(&self) -> bool;
+}
+
+/// Where an operation on a shard goes now.
+#[derive(Debug)]
+pub enum Spot {
+    /// To this node's storage.
+    Here(Box<dyn Leave>),
+    /// To another node: its id and the `host:port` of its node-to-node listener.
+    Elsewhere(NodeId, String),
+    /// Nowhere for now: why, in words for a client.
+    Nowhere(String),
+}
+
+/// Who serves which shard.
+pub trait Owners: Debug + Send + Sync + 'static {
+    /// How many shards there are.
+    fn shards(&self) -> u32;
+    /// Where an operation on a shard goes now: the first check of R3.
+    fn spot(&self, shard: ShardId) -> Spot;
+    /// Resolves at the next change of any shard's place after this call.
+    fn next_change(&self) -> BoxFuture<'static, ()>;
+    /// A node did not answer at its address, or says that a shard is not its own.
+    fn in_doubt(&self, node: &NodeId);
+}
+
+impl Leave for Operation {
+    fn storage(&self) -> &Arc<dyn StorageAdapter> {
+        Operation::storage(self)
+    }
+
+    fn still_valid(&self) -> bool {
+        Operation::still_valid(self)
+    }
+}
+
+impl Owners for Ownership {
+    fn shards(&self) -> u32 {
+        Ownership::shards(self)
+    }
+
+    fn spot(&self, shard: ShardId) -> Spot {
+        match self.place(shard) {
+            Place::Here(operation) => Spot::Here(Box::new(operation)),
+            Place::Elsewhere { node, address } => Spot::Elsewhere(node, address),
+            Place::Nowhere { why } => Spot::Nowhere(why),
+        }
+    }
+
+    fn next_change(&self) -> BoxFuture<'static, ()> {
+        self.changed().boxed()
+    }
+
+    fn in_doubt(&self, node: &NodeId) {
+        self.doubt(node);
+    }
+}

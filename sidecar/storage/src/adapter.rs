@@ -1,0 +1,153 @@
+//! The interface: what every backend and every layer offers.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::{Error, Key, Namespace, Outcome, Value, Version, WriteResult};
+
+/// A value with its version.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// The value.
+    pub value: Value,
+    /// Its version.
+    pub version: Version,
+}
+
+/// What must hold for a write to take effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Anything.
+    Any,
+    /// The key must not exist (`If-None-Match: *`).
+    Absent,
+    /// The key must stand at this version (`If-Match`).
+    Version(Version),
+}
+
+impl Condition {
+    /// Whether it holds for a key that stands at `current` (`None`: there is no value).
+    pub fn holds(&self, current: Option<&Version>) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Absent => current.is_none(),
+            Self::Version(expected) => current == Some(expected),
+        }
+    }
+
+    /// Refuses [`Condition::Absent`] for a removal: what must not be there can't be removed.
+    pub(crate) fn check_for_removal(&self) -> Result<(), Error> {
+        match self {
+            Self::Absent => Err(Error::invalid("condition", "a removal can't require that the key does not exist")),
+            Self::Any | Self::Version(_) => Ok(()),
+        }
+    }
+}
+
+/// One page of a listing, in byte order of the keys.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Page {
+    /// The keys.
+    pub keys: Vec<Key>,
+    /// There may be more keys after the last one.
+    pub more: bool,
+}
+
+/// Most attempts of a compare-and-swap or increment before it gives up as contended.
+const MAX_ATTEMPTS: u32 = 64;
+
+/// Storage for small values with atomic operations (the seed interface, with versions, conditions and listing).
+///
+/// Every write reports one of three outcomes, [`Outcome`]; `Err` is a clean failure. A value is durable before
+/// `Applied` is returned. All operations on one key are linearizable.
+#[async_trait]
+pub trait StorageAdapter: Debug + Send + Sync + 'static {
+    /// The value of a key; `None` where there is none.
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, Error>;
+
+    /// Writes a value if the condition holds. `Rejected` carries what stands there.
+    async fn put(&self, key: &Key, value: Value, condition: &Condition) -> WriteResult<Version>;
+
+    /// Removes a key if the condition holds. `Applied(true)`: it was there. [`Condition::Absent`] is invalid here.
+    async fn remove(&self, key: &Key, condition: &Condition) -> WriteResult<bool>;
+
+    /// The keys that begin with `prefix` and are greater than `after`, in byte order, at most `limit`.
+    async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error>;
+
+    /// The same store, seen through a namespace: keys of one namespace are invisible in every other.
+    fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter>;
+
+    /// Writes a value, whatever stands there.
+    async fn set(&self, key: &Key, value: Value) -> WriteResult<Version> {
+        self.put(key, value, &Condition::Any).await
+    }
+
+    /// Removes a key. `Applied(false)`: there was none.
+    async fn delete(&self, key: &Key) -> WriteResult<bool> {
+        self.remove(key, &Condition::Any).await
+    }
+
+    /// The values of many keys, each with its own result, in the order asked.
+    async fn get_batch(&self, keys: &[Key]) -> Vec<Result<Option<Entry>, Error>> {
+        let mut found = Vec::with_capacity(keys.len());
+        for key in keys {
+            found.push(self.get(key).await);
+        }
+        found
+    }
+
+    /// Writes many values, each with its own outcome, in the order given. Not atomic as a whole. Where a key comes
+    /// twice, the later item wins.
+    async fn set_batch(&self, items: Vec<(Key, Value)>) -> Vec<WriteResult<Version>> {
+        let mut outcomes = Vec::with_capacity(items.len());
+        for (key, value) in items {
+            outcomes.push(self.set(&key, value).await);
+        }
+        outcomes
+    }
+
+    /// Writes `new` if the current value equals `old`; `None` stands for "no value" on either side (seed: `null`).
+    /// JSON is compared by value, bytes byte by byte; JSON never equals bytes.
+    async fn compare_and_swap(
+        &self,
+        key: &Key,
+        old: Option<Value>,
+        new: Option<Value>,
+    ) -> WriteResult<Option<Version>> {
+        for _ in 0..MAX_ATTEMPTS {
+            let current = self.get(key).await?;
+            if current.as_ref().map(|entry| &entry.value) != old.as_ref() {
+                return Ok(Outcome::Rejected(current));
+            }
+            let condition = current.map_or(Condition::Absent, |entry| Condition::Version(entry.version));
+            let outcome = match (&new, &condition) {
+                (Some(value), _) => self.put(key, value.clone(), &condition).await?.map(Some),
+                (None, Condition::Absent) => return Ok(Outcome::Applied(None)),
+                (None, _) => self.remove(key, &condition).await?.map(|_| None),
+            };
+            match outcome {
+                Outcome::Rejected(_) => {} // Another writer came between; compare again with what it left.
+                decided => return Ok(decided),
+            }
+        }
+        Err(Error::Contended { key: key.to_string(), attempts: MAX_ATTEMPTS })
+    }
+
+    /// Adds to a number and returns the sum. A missing key counts as 0. Whole numbers stay whole (64 bits); an
+    /// overflow or a value that is no number is a clean failure.
+    async fn increment(&self, key: &Key, delta: serde_json::Number) -> WriteResult<(serde_json::Number, Version)> {
+        for _ in 0..MAX_ATTEMPTS {
+            let current = self.get(key).await?;
+            let sum = crate::value::add(key, current.as_ref().map(|entry| &entry.value), &delta)?;
+            let condition = current.map_or(Condition::Absent, |entry| Condition::Version(entry.version));
+            match self.put(key, Value::Json(sum.clone().into()), &condition).await? {
+                Outcome::Applied(version) => return Ok(Outcome::Applied((sum, version))),
+                Outcome::Rejected(_) => {}
+                Outcome::Unknown(why) => return Ok(Outcome::Unknown(why)),
+            }
+        }
+        Err(Error::Contended { key: key.to_string(), attempts: MAX_ATTEMPTS })
+    }
+}

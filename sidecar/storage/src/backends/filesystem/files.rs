@@ -1,0 +1,221 @@
+//! Durable steps on files and folders. All of them block.
+//!
+//! A file is written beside its place, flushed, and renamed into it: a reader sees the old content or the new, never a
+//! part. The rename itself is durable once the folder is flushed.
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::io::Errno;
+
+use crate::Error;
+
+/// Folders remembered as durable; beyond that the memory starts anew.
+const REMEMBERED_FOLDERS: usize = 4096;
+
+/// What went wrong with a file, in the words of [`Error::Unavailable`].
+pub(super) fn failure(doing: &str, path: &Path, error: &io::Error) -> Error {
+    let cause = match Errno::from_io_error(error) {
+        Some(Errno::NOSPC | Errno::DQUOT) => "DiskFull",
+        Some(Errno::ROFS) => "ReadOnly",
+        Some(Errno::ACCESS | Errno::PERM) => "AccessDenied",
+        Some(Errno::MFILE | Errno::NFILE) => "TooManyOpenFiles",
+        _ => "Filesystem",
+    };
+    Error::unavailable(cause, format!("{doing} {}: {error}", path.display()))
+}
+
+/// The content of a file; `None` if there is none.
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(failure("reading", path, &error)),
+    }
+}
+
+/// Whether an error says that there is nothing at a path.
+pub(super) fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+/// Flushes a folder: what was created, renamed or removed in it is durable.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Removes a folder and all in it; it may be missing.
+pub(super) fn remove_tree(folder: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(folder) {
+        Ok(()) => Ok(()),
+        Err(error) if is_missing(&error) => Ok(()),
+        Err(error) => Err(failure("removing", folder, &error)),
+    }
+}
+
+/// A file that is written and flushed, but not yet in its place. Dropping it removes it.
+#[derive(Debug)]
+pub(super) struct Temp {
+    path: Option<PathBuf>,
+}
+
+impl Temp {
+    /// Writes and flushes a new file. A failure leaves nothing behind.
+    pub(super) fn write(path: PathBuf, bytes: &[u8]) -> Result<Self, Error> {
+        let result = Self::create(&path).and_then(|mut file| {
+            let temp = Self { path: Some(path.clone()) };
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            Ok(temp)
+        });
+        result.map_err(|error| failure("writing", &path, &error))
+    }
+
+    fn create(path: &Path) -> io::Result<File> {
+        let create = || OpenOptions::new().write(true).create_new(true).open(path);
+        match create() {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                if let Some(folder) = path.parent() {
+                    // Holds nothing that must outlive a crash, so it need not be durable.
+                    fs::create_dir_all(folder)?;
+                }
+                create()
+            }
+            created => created,
+        }
+    }
+
+    /// Puts the file in its place. The folder must exist, and is left to the caller to flush.
+    pub(super) fn publish(mut self, place: &Path) -> Result<(), PublishError> {
+        let Some(temp) = self.path.as_deref() else { return Ok(()) };
+        match fs::rename(temp, place) {
+            Ok(()) => {
+                self.path = None;
+                Ok(())
+            }
+            // The kernel refused before it did anything.
+            Err(error) if Errno::from_io_error(&error).is_some_and(|errno| errno != Errno::IO) => {
+                Err(PublishError::Refused(failure("renaming to", place, &error)))
+            }
+            Err(error) => Err(PublishError::Unknown(failure("renaming to", place, &error))),
+        }
+    }
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // If it fails, the next opening of the root removes it.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Why a file did not get to its place.
+#[derive(Debug)]
+pub(super) enum PublishError {
+    /// It certainly is not there.
+    Refused(Error),
+    /// It may be there.
+    Unknown(Error),
+}
+
+/// Makes folders durable, each once.
+#[derive(Debug, Default)]
+pub(super) struct Folders(Mutex<HashSet<PathBuf>>);
+
+impl Folders {
+    /// Creates a folder with all its parents, durably: each parent of a created folder is flushed. Below `root`, folders
+    /// that were there already are made durable as well, because an earlier life may have ended before it did so.
+    pub(super) fn ensure(&self, root: &Path, folder: &Path) -> Result<(), Error> {
+        // Held throughout: a second writer must not go on before the folder it shares is durable.
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.contains(folder) {
+            return Ok(());
+        }
+        if known.len() >= REMEMBERED_FOLDERS {
+            known.clear();
+        }
+        let mut missing = Vec::new();
+        for ancestor in folder.ancestors() {
+            let is_ours = ancestor.starts_with(root);
+            if known.contains(ancestor) || (!is_ours && ancestor.is_dir()) {
+                break;
+            }
+            missing.push(ancestor);
+        }
+        for ancestor in missing.into_iter().rev().filter(|ancestor| !ancestor.as_os_str().is_empty()) {
+            match fs::create_dir(ancestor) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                    return Err(failure("creating", ancestor, &error));
+                }
+                _ => {}
+            }
+            let parent = ancestor.parent().unwrap_or(ancestor);
+            sync_folder(parent).map_err(|error| failure("flushing", parent, &error))?;
+            known.insert(ancestor.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Forgets all: the tree below has been replaced.
+    pub(super) fn forget(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unpublished_file_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tmp/a");
+        let temp = Temp::write(path.clone(), b"x").unwrap();
+        assert!(path.exists());
+        drop(temp);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_that_cant_be_published_is_refused_and_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tmp/a");
+        let temp = Temp::write(path.clone(), b"x").unwrap();
+        let refused = temp.publish(&folder.path().join("no-such-folder/a")).unwrap_err();
+        assert!(matches!(refused, PublishError::Refused(_)), "{refused:?}");
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_full_disk_is_named_as_such() {
+        let full = io::Error::from(Errno::NOSPC);
+        let error = failure("writing", Path::new("/a"), &full);
+        assert!(matches!(error, Error::Unavailable { ref cause, .. } if cause == "DiskFull"), "{error:?}");
+    }
+
+    #[test]
+    fn a_full_device_fails_cleanly() {
+        // /dev/full accepts an open and refuses each write with ENOSPC.
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/full", folder.path().join("full")).unwrap();
+        let mut file = OpenOptions::new().write(true).open(folder.path().join("full")).unwrap();
+        let error = file.write_all(b"x").unwrap_err();
+        let error = failure("writing", folder.path(), &error);
+        assert!(matches!(error, Error::Unavailable { ref cause, .. } if cause == "DiskFull"), "{error:?}");
+    }
+
+    #[test]
+    fn folders_are_created_with_all_their_parents() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, deep) = (folder.path().join("a/b"), folder.path().join("a/b/kv/c+"));
+        let folders = Folders::default();
+        folders.ensure(&root, &deep).unwrap();
+        folders.ensure(&root, &deep).unwrap();
+        assert!(deep.is_dir());
+    }
+}

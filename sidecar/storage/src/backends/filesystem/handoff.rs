@@ -1,0 +1,209 @@
+//! Whole stores: copied file by file to another machine, replaced by such a copy, removed.
+//!
+//! Files travel as they are stored, so that every value keeps its version and its namespace.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustix::fs::{CWD, RenameFlags, renameat_with, syncfs};
+use rustix::io::Errno;
+use tokio::sync::mpsc;
+
+use super::blocking;
+use super::files::{failure, is_missing, read, remove_tree, sync_folder};
+use super::root::{Root, lock_folder};
+use crate::{Error, Key, encoding, envelope};
+
+/// Files read ahead of whoever takes an export.
+const READ_AHEAD: usize = 8;
+
+/// One key as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredFile {
+    /// Below the root of the store, with slashes.
+    pub path: String,
+    /// The value in its envelope.
+    pub content: Bytes,
+}
+
+impl StoredFile {
+    /// Refuses what is no key's file, or damaged: a copy must not spread it.
+    fn check(&self) -> Result<(), Error> {
+        let foreign = || Error::invalid("path", format!("{:?} is not the path of a key", self.path));
+        let key = Key::new(encoding::key_of_path(&self.path).ok_or_else(foreign)?)?;
+        envelope::open(&key, &self.content).map(drop)
+    }
+}
+
+/// Reads a store into a channel, see [`super::FilesystemAdapter::export`].
+pub(super) fn export(root: Arc<Root>) -> mpsc::Receiver<Result<StoredFile, Error>> {
+    let (sender, receiver) = mpsc::channel(READ_AHEAD);
+    tokio::task::spawn_blocking(move || {
+        let walked = ["kv", "ns"].into_iter().try_for_each(|top| send_tree(&root, top.to_owned(), &sender));
+        match walked.and_then(|()| root.check_not_removed().map_err(Stop::Failed)) {
+            // Fails only if the other side is gone as well.
+            Err(Stop::Failed(error)) => drop(sender.blocking_send(Err(error))),
+            Ok(()) | Err(Stop::NobodyListens) => {}
+        }
+    });
+    receiver
+}
+
+enum Stop {
+    NobodyListens,
+    Failed(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+fn send_tree(root: &Root, folder: String, sender: &mpsc::Sender<Result<StoredFile, Error>>) -> Result<(), Stop> {
+    let absolute = root.path().join(&folder);
+    let entries = match fs::read_dir(&absolute) {
+        Err(error) if is_missing(&error) => return Ok(()),
+        entries => entries.map_err(|error| failure("reading", &absolute, &error))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(|error| failure("reading", &absolute, &error))?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let path = format!("{folder}/{name}");
+        if entry.file_type().map_err(|error| failure("reading", &entry.path(), &error))?.is_dir() {
+            send_tree(root, path, sender)?;
+        } else if encoding::key_of_path(&path).is_some()
+            && let Some(content) = read(&entry.path())?
+        {
+            let file = StoredFile { path, content: content.into() };
+            file.check()?;
+            sender.blocking_send(Ok(file)).map_err(|_| Stop::NobodyListens)?;
+        }
+    }
+    Ok(())
+}
+
+/// A store being received, in `<root>.incoming` beside its future place.
+#[derive(Debug)]
+pub struct Import {
+    root: PathBuf,
+    incoming: PathBuf,
+    /// Keeps a second import out, and becomes the store's own lock.
+    lock: File,
+}
+
+impl Import {
+    /// Begins an import of the store at `root`, with an empty folder: what an earlier, unfinished one left is removed.
+    pub async fn begin(root: &Path) -> Result<Self, Error> {
+        let root = std::path::absolute(root).map_err(|error| failure("resolving", root, &error))?;
+        blocking(move || {
+            let incoming = sibling(&root, "incoming");
+            remove_tree(&incoming)?;
+            fs::create_dir_all(&incoming).map_err(|error| failure("creating", &incoming, &error))?;
+            let lock = lock_folder(&incoming)?;
+            Ok(Self { root, incoming, lock })
+        })
+        .await
+    }
+
+    /// Where files are received. Files of the caller's own put here arrive in the store's folder with the others.
+    pub fn folder(&self) -> &Path {
+        &self.incoming
+    }
+
+    /// Receives some files. Not durable until [`Import::finish`].
+    pub async fn write(&self, files: Vec<StoredFile>) -> Result<(), Error> {
+        let incoming = self.incoming.clone();
+        blocking(move || files.iter().try_for_each(|file| write_file(&incoming, file))).await
+    }
+
+    /// Makes all files durable and puts the store in its place, at once: a store that stands there is replaced and
+    /// removed. After an error the old store may stand there or the new one; begin again.
+    pub async fn finish(self) -> Result<(), Error> {
+        let (path, opened) = (self.root.clone(), self.root.clone());
+        let root = blocking(move || Root::open(&opened)).await?;
+        let alone = root.exclusive().await;
+        blocking(move || {
+            let _alone = alone;
+            root.check_not_removed()?;
+            syncfs(&self.lock).map_err(|errno| failure("flushing", &self.incoming, &errno.into()))?;
+            swap_in(&self.incoming, &path)?;
+            root.replaced(self.lock);
+            let parent = path.parent().unwrap_or(&path);
+            sync_folder(parent).map_err(|error| failure("flushing", parent, &error))?;
+            remove_tree(&self.incoming)
+        })
+        .await
+    }
+
+    /// Gives up: removes what was received.
+    pub async fn discard(self) -> Result<(), Error> {
+        blocking(move || remove_tree(&self.incoming)).await
+    }
+}
+
+fn write_file(incoming: &Path, file: &StoredFile) -> Result<(), Error> {
+    file.check()?;
+    let path = incoming.join(&file.path);
+    let written = match fs::write(&path, &file.content) {
+        Err(error) if is_missing(&error) => {
+            path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&path, &file.content))
+        }
+        written => written,
+    };
+    written.map_err(|error| failure("writing", &path, &error))
+}
+
+/// Puts `incoming` at `place`; what was there is then at `incoming`, or nowhere.
+fn swap_in(incoming: &Path, place: &Path) -> Result<(), Error> {
+    let failed = |error: std::io::Error| failure("renaming to", place, &error);
+    match renameat_with(CWD, incoming, CWD, place, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(()),
+        Err(Errno::NOENT) => fs::rename(incoming, place).map_err(failed),
+        // A file system that can't exchange. A crash between the two steps loses only a copy: nobody was told yet that
+        // it arrived, so whoever sent it still has it.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            let removed = sibling(place, "removed");
+            remove_tree(&removed)?;
+            fs::rename(place, &removed).and_then(|()| fs::rename(incoming, place)).map_err(failed)?;
+            remove_tree(&removed)
+        }
+        Err(errno) => Err(failed(errno.into())),
+    }
+}
+
+/// Removes a store, see [`super::FilesystemAdapter::destroy`].
+pub(super) async fn destroy(root: &Path) -> Result<(), Error> {
+    let path = root.to_owned();
+    let root = blocking(move || Root::open(&path)).await?;
+    let alone = root.exclusive().await;
+    blocking(move || {
+        let _alone = alone;
+        let (path, removed) = (root.path().to_owned(), sibling(root.path(), "removed"));
+        remove_tree(&removed)?;
+        // Out of its place in one step: a crash in the middle leaves no half store that looks like a whole one.
+        match fs::rename(&path, &removed) {
+            Ok(()) => {}
+            Err(error) if is_missing(&error) => {
+                root.mark_removed();
+                return Ok(());
+            }
+            Err(error) => return Err(failure("renaming", &path, &error)),
+        }
+        root.mark_removed();
+        let parent = path.parent().unwrap_or(&path);
+        sync_folder(parent).map_err(|error| failure("flushing", parent, &error))?;
+        remove_tree(&removed)
+    })
+    .await
+}
+
+/// `<root>.<what>`, in the same folder.
+fn sibling(root: &Path, what: &str) -> PathBuf {
+    let mut name = root.as_os_str().to_owned();
+    name.push(".");
+    name.push(what);
+    name.into()
+}

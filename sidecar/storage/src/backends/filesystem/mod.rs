@@ -1,0 +1,236 @@
+//! On a file system: one file per key.
+//!
+//! ```text
+//! <root>/kv/<encoded key>        values, each in its envelope
+//! <root>/ns/<namespace>/kv/...   the same for each namespace, nested
+//! <root>/tmp/                    files being written
+//! <root>/.lock                   held by the process that has the root open
+//! ```
+//!
+//! A write is durable before it is acknowledged: temporary file, flush, rename, flush of the folder. A read takes no
+//! lock: the rename is atomic. In the moment between a rename and the flush of its folder a reader may see a value that
+//! a failure of the *machine* could still take back, from all readers alike; a failure of the process can't.
+
+mod batch;
+mod files;
+mod handoff;
+mod listing;
+mod root;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use self::files::{PublishError, Temp};
+pub use self::handoff::{Import, StoredFile};
+use self::root::Root;
+use crate::encoding::{encode, keys_folder};
+use crate::envelope::{Envelope, new_nonce, open, seal};
+use crate::{
+    Condition, Entry, Error, Key, Namespace, Outcome, Page, StorageAdapter, Unknown, Value, Version, WriteResult,
+};
+
+/// A store in a folder. Clones, and all adapters on one path in one process, share it.
+#[derive(Clone, Debug)]
+pub struct FilesystemAdapter {
+    root: Arc<Root>,
+    namespaces: Vec<Namespace>,
+    /// Of the namespace, relative to the root, with a slash at its end.
+    folder: String,
+}
+
+impl FilesystemAdapter {
+    /// Opens the store in a folder, which need not exist: the first write creates it. Blocks for one reading of a small
+    /// folder. Fails with cause `InUse` while another process has it open.
+    pub fn open(root: &Path) -> Result<Self, Error> {
+        Ok(Self { root: Root::open(root)?, namespaces: Vec::new(), folder: keys_folder(&[]) })
+    }
+
+    /// The store's folder.
+    pub fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// Removes a store with all its namespaces. From then on, every adapter that still has it open fails with cause
+    /// `Removed`; opening it anew gives an empty store. A store that does not exist is no error.
+    pub async fn destroy(root: &Path) -> Result<(), Error> {
+        handoff::destroy(root).await
+    }
+
+    /// All keys of all namespaces as stored, for [`Import`] elsewhere. Files come one by one as they are taken from the
+    /// channel, so that memory stays bounded. An error is the last item. Nobody may write meanwhile.
+    pub fn export(&self) -> tokio::sync::mpsc::Receiver<Result<StoredFile, Error>> {
+        handoff::export(Arc::clone(&self.root))
+    }
+
+    fn place(&self, key: &Key) -> Place {
+        let relative = format!("{}{}", self.folder, encode(key.as_str()));
+        Place { key: key.clone(), path: self.root.path().join(&relative), relative }
+    }
+
+    /// Runs one write of one key: alone on that key, on a thread that may block.
+    async fn write<T: Send + 'static>(
+        &self,
+        place: Place,
+        act: impl FnOnce(&Root, &Place) -> WriteResult<T> + Send + 'static,
+    ) -> WriteResult<T> {
+        let gate = self.root.enter().await?;
+        let held = self.root.lock_keys([place.relative.clone()]).await;
+        let root = Arc::clone(&self.root);
+        let done = tokio::task::spawn_blocking(move || {
+            // Held to the end even if the caller gives up.
+            let _locked = (gate, held);
+            root.own()?;
+            act(&root, &place)
+        });
+        done.await.unwrap_or_else(|why| Ok(Outcome::Unknown(Unknown(format!("the write was interrupted: {why}")))))
+    }
+}
+
+/// Where a key's file is.
+#[derive(Clone, Debug)]
+struct Place {
+    key: Key,
+    path: PathBuf,
+    /// Below the root; names the key among all namespaces.
+    relative: String,
+}
+
+impl Place {
+    fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
+
+    fn read(&self) -> Result<Option<Entry>, Error> {
+        let Some(bytes) = files::read(&self.path)? else { return Ok(None) };
+        match open(&self.key, &bytes.into())? {
+            Envelope { revision, nonce: tag, value: Some(value) } => {
+                Ok(Some(Entry { value, version: Version { revision, tag } }))
+            }
+            // This backend removes files; it never writes a tombstone.
+            Envelope { value: None, .. } => {
+                Err(Error::Corrupt { key: self.key.to_string(), problem: "it holds no value".to_owned() })
+            }
+        }
+    }
+
+    /// Writes and flushes the next value beside its place.
+    fn prepare(&self, root: &Root, current: Option<&Entry>, value: &Value) -> Result<(Temp, Version), Error> {
+        let revision = current.map_or(0, |entry| entry.version.revision).saturating_add(1);
+        let version = Version { revision, tag: new_nonce() };
+        let sealed = seal(&self.key, revision, &version.tag, value)?;
+        root.ensure_folder(self.folder())?;
+        Ok((Temp::write(root.temp_path(), &sealed)?, version))
+    }
+
+    /// Renames a prepared file into its place. `Err` is a clean failure, `Ok(Err)` an unknown outcome.
+    fn publish(&self, temp: Temp) -> Result<Result<(), Unknown>, Error> {
+        match temp.publish(&self.path) {
+            Ok(()) => Ok(Ok(())),
+            Err(PublishError::Refused(error)) => Err(error),
+            Err(PublishError::Unknown(error)) => Ok(Err(Unknown(error.to_string()))),
+        }
+    }
+}
+
+/// Makes what happened in a folder durable. If that fails, nobody knows what a crash would leave: unknown.
+fn flush(folder: &Path) -> Result<(), Unknown> {
+    files::sync_folder(folder).map_err(|error| Unknown(files::failure("flushing", folder, &error).to_string()))
+}
+
+fn put(root: &Root, place: &Place, value: &Value, condition: &Condition) -> WriteResult<Version> {
+    let current = place.read()?;
+    if !condition.holds(current.as_ref().map(|entry| &entry.version)) {
+        return Ok(Outcome::Rejected(current));
+    }
+    let (temp, version) = place.prepare(root, current.as_ref(), value)?;
+    Ok(match place.publish(temp)?.and_then(|()| flush(place.folder())) {
+        Ok(()) => Outcome::Applied(version),
+        Err(unknown) => Outcome::Unknown(unknown),
+    })
+}
+
+fn remove(place: &Place, condition: &Condition) -> WriteResult<bool> {
+    // Without a condition a damaged value can be removed as well: that is how to get rid of it.
+    if *condition != Condition::Any {
+        let current = place.read()?;
+        if !condition.holds(current.as_ref().map(|entry| &entry.version)) {
+            return Ok(Outcome::Rejected(current));
+        }
+    }
+    match std::fs::remove_file(&place.path) {
+        Ok(()) => {}
+        Err(error) if files::is_missing(&error) => return Ok(Outcome::Applied(false)),
+        Err(error) => return Err(files::failure("removing", &place.path, &error)),
+    }
+    Ok(match flush(place.folder()) {
+        Ok(()) => Outcome::Applied(true),
+        Err(unknown) => Outcome::Unknown(unknown),
+    })
+}
+
+#[async_trait]
+impl StorageAdapter for FilesystemAdapter {
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        let (root, place) = (Arc::clone(&self.root), self.place(key));
+        blocking(move || {
+            let entry = place.read()?;
+            root.check_not_removed()?;
+            Ok(entry)
+        })
+        .await
+    }
+
+    async fn put(&self, key: &Key, value: Value, condition: &Condition) -> WriteResult<Version> {
+        let condition = condition.clone();
+        self.write(self.place(key), move |root, place| put(root, place, &value, &condition)).await
+    }
+
+    async fn remove(&self, key: &Key, condition: &Condition) -> WriteResult<bool> {
+        condition.check_for_removal()?;
+        let condition = condition.clone();
+        self.write(self.place(key), move |_, place| remove(place, &condition)).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
+        let folder = self.root.path().join(&self.folder);
+        let (prefix, after) = (encode(prefix), after.map(|key| encode(key.as_str())));
+        let root = Arc::clone(&self.root);
+        blocking(move || {
+            let page = listing::page(&folder, &prefix, after.as_deref(), limit)?;
+            root.check_not_removed()?;
+            Ok(page)
+        })
+        .await
+    }
+
+    fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter> {
+        let mut namespaces = self.namespaces.clone();
+        namespaces.push(namespace.clone());
+        let folder = keys_folder(&namespaces);
+        Arc::new(Self { root: Arc::clone(&self.root), namespaces, folder })
+    }
+
+    async fn get_batch(&self, keys: &[Key]) -> Vec<Result<Option<Entry>, Error>> {
+        let (root, places) = (Arc::clone(&self.root), keys.iter().map(|key| self.place(key)).collect::<Vec<_>>());
+        let count = places.len();
+        let all = blocking(move || {
+            let found = places.iter().map(Place::read).collect::<Vec<_>>();
+            root.check_not_removed()?;
+            Ok(found)
+        });
+        all.await.unwrap_or_else(|error| vec![Err(error); count])
+    }
+
+    async fn set_batch(&self, items: Vec<(Key, Value)>) -> Vec<WriteResult<Version>> {
+        let items = items.into_iter().map(|(key, value)| (self.place(&key), value)).collect();
+        batch::set(Arc::clone(&self.root), items).await
+    }
+}
+
+/// Runs a read on a thread that may block.
+async fn blocking<T: Send + 'static>(act: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(act).await;
+    done.unwrap_or_else(|why| Err(Error::unavailable("Interrupted", why.to_string())))
+}

@@ -1,0 +1,253 @@
+//! The adapter: values in envelopes, one object per key.
+//!
+//! A write first tries what it believes to stand there (nothing, or the version named by its condition). When the store
+//! refuses, it looks, judges its condition by what it saw, and tries again on exactly that. So a write that arrives late
+//! finds another version and changes nothing (R4).
+//!
+//! A value is removed by a conditional DELETE where the store was proved to honour one, else by writing a tombstone in
+//! its place, under the same condition. A tombstone counts as "no value"; it stays, because no blind deletion is safe.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream;
+
+use super::S3Store;
+use super::bucket::{Object, When, Written};
+use super::etag::ETag;
+use crate::encoding::{decode, encode, keys_folder};
+use crate::envelope::{self, MAX_TOMBSTONE_BYTES, new_nonce};
+use crate::{
+    Condition, Entry, Error, Key, Namespace, Outcome, Page, StorageAdapter, Unknown, Value, Version, WriteResult,
+};
+
+/// Requests of one batch under way at a time.
+const CONCURRENCY: usize = 32;
+/// Most attempts of one write while others come between.
+const MAX_ATTEMPTS: u32 = 64;
+
+/// The values below one folder of a bucket.
+#[derive(Clone, Debug)]
+pub struct S3Adapter {
+    store: S3Store,
+    root: String,
+    namespaces: Vec<Namespace>,
+    /// Of the namespace, below the bucket's prefix, with a slash at its end.
+    folder: String,
+}
+
+/// What stands under a key.
+struct Found {
+    etag: ETag,
+    revision: u64,
+    /// `None`: a tombstone.
+    value: Option<Value>,
+}
+
+impl Found {
+    fn entry(self) -> Option<Entry> {
+        let version = version(self.revision, &self.etag);
+        self.value.map(|value| Entry { value, version })
+    }
+}
+
+fn version(revision: u64, etag: &ETag) -> Version {
+    Version { revision, tag: etag.tag() }
+}
+
+/// The place a write expects: what revision it follows, and its condition for the store.
+struct Expected {
+    revision: u64,
+    when: When,
+}
+
+impl Expected {
+    fn nothing() -> Self {
+        Self { revision: 0, when: When::Absent }
+    }
+
+    fn version(version: &Version) -> Self {
+        Self { revision: version.revision, when: When::Matches(ETag::of_tag(&version.tag)) }
+    }
+
+    fn found(found: Option<&Found>) -> Self {
+        found.map_or_else(Self::nothing, |found| Self {
+            revision: found.revision,
+            when: When::Matches(found.etag.clone()),
+        })
+    }
+
+    fn next_revision(&self) -> u64 {
+        self.revision.saturating_add(1)
+    }
+}
+
+impl S3Adapter {
+    pub(super) fn new(store: S3Store, root: &str) -> Self {
+        Self::in_namespaces(store, root.to_owned(), Vec::new())
+    }
+
+    fn in_namespaces(store: S3Store, root: String, namespaces: Vec<Namespace>) -> Self {
+        let folder = if root.is_empty() { String::new() } else { format!("{root}/") } + &keys_folder(&namespaces);
+        Self { store, root, namespaces, folder }
+    }
+
+    fn object(&self, key: &Key) -> String {
+        format!("{}{}", self.folder, encode(key.as_str()))
+    }
+
+    async fn find(&self, key: &Key) -> Result<Option<Found>, Error> {
+        let Some(Object { body, etag }) = self.store.bucket.get(&self.object(key)).await? else { return Ok(None) };
+        let envelope = envelope::open(key, &body)?;
+        Ok(Some(Found { etag, revision: envelope.revision, value: envelope.value }))
+    }
+
+    /// Removes the value that stands at `expected`, or puts a tombstone in its place.
+    async fn remove_at(&self, key: &Key, expected: &Expected) -> Result<Written<()>, Error> {
+        let object = self.object(key);
+        if let When::Matches(etag) = &expected.when
+            && self.store.deletes_conditionally()
+        {
+            return self.store.bucket.delete(&object, etag).await;
+        }
+        let tombstone = envelope::seal_tombstone(expected.next_revision(), &new_nonce());
+        Ok(match self.store.bucket.put(&object, tombstone, &expected.when).await? {
+            Written::Applied(_) => Written::Applied(()),
+            Written::Refused => Written::Refused,
+            Written::Unknown(why) => Written::Unknown(why),
+        })
+    }
+
+    /// What to remove: `None` if there is nothing. A damaged value can be removed, as long as no version is asked for.
+    async fn target(&self, key: &Key) -> Result<Option<Expected>, Error> {
+        match self.find(key).await {
+            Ok(found) => Ok(found.filter(|found| found.value.is_some()).map(|found| Expected::found(Some(&found)))),
+            Err(Error::Corrupt { .. }) => {
+                let object = self.store.bucket.get(&self.object(key)).await?;
+                Ok(object.map(|object| Expected { revision: 0, when: When::Matches(object.etag) }))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn contended(key: &Key) -> Error {
+        Error::Contended { key: key.to_string(), attempts: MAX_ATTEMPTS }
+    }
+}
+
+#[async_trait]
+impl StorageAdapter for S3Adapter {
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        Ok(self.find(key).await?.and_then(Found::entry))
+    }
+
+    async fn put(&self, key: &Key, value: Value, condition: &Condition) -> WriteResult<Version> {
+        let object = self.object(key);
+        let mut expected = match condition {
+            Condition::Any | Condition::Absent => Expected::nothing(),
+            Condition::Version(version) => Expected::version(version),
+        };
+        for _ in 0..MAX_ATTEMPTS {
+            let revision = expected.next_revision();
+            let body: Bytes = envelope::seal(key, revision, &new_nonce(), &value)?;
+            match self.store.bucket.put(&object, body, &expected.when).await? {
+                Written::Applied(etag) => return Ok(Outcome::Applied(version(revision, &etag))),
+                Written::Unknown(why) => return Ok(Outcome::Unknown(Unknown(why))),
+                Written::Refused => {}
+            }
+            let found = self.find(key).await?;
+            expected = Expected::found(found.as_ref());
+            let current = found.and_then(Found::entry);
+            if !condition.holds(current.as_ref().map(|entry| &entry.version)) {
+                return Ok(Outcome::Rejected(current));
+            }
+        }
+        Err(Self::contended(key))
+    }
+
+    async fn remove(&self, key: &Key, condition: &Condition) -> WriteResult<bool> {
+        condition.check_for_removal()?;
+        let mut expected = match condition {
+            Condition::Version(version) => Some(Expected::version(version)),
+            Condition::Any | Condition::Absent => self.target(key).await?,
+        };
+        for _ in 0..MAX_ATTEMPTS {
+            let Some(place) = expected else { return Ok(Outcome::Applied(false)) };
+            match self.remove_at(key, &place).await? {
+                Written::Applied(()) => return Ok(Outcome::Applied(true)),
+                Written::Unknown(why) => return Ok(Outcome::Unknown(Unknown(why))),
+                Written::Refused => {}
+            }
+            if *condition == Condition::Any {
+                expected = self.target(key).await?;
+                continue;
+            }
+            let found = self.find(key).await?;
+            expected = Some(Expected::found(found.as_ref()));
+            let current = found.and_then(Found::entry);
+            if !condition.holds(current.as_ref().map(|entry| &entry.version)) {
+                return Ok(Outcome::Rejected(current));
+            }
+        }
+        Err(Self::contended(key))
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
+        let prefix = format!("{}{}", self.folder, encode(prefix));
+        let mut after = after.map(|key| self.object(key)).unwrap_or_default();
+        let mut keys = Vec::new();
+        loop {
+            let lacking = limit.saturating_add(1) - keys.len();
+            let (listed, more) = self.store.bucket.list(&prefix, &after, lacking).await?;
+            let stop = !more || listed.is_empty();
+            if let Some(last) = listed.last() {
+                after.clone_from(&last.name);
+            }
+            // Tombstones and foreign objects are no keys.
+            let values = listed.into_iter().filter(|object| object.bytes > MAX_TOMBSTONE_BYTES as u64);
+            keys.extend(values.filter_map(|object| Key::new(decode(object.name.strip_prefix(&self.folder)?)?).ok()));
+            if keys.len() > limit || stop {
+                let more = keys.len() > limit;
+                keys.truncate(limit);
+                return Ok(Page { keys, more });
+            }
+        }
+    }
+
+    fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter> {
+        let mut namespaces = self.namespaces.clone();
+        namespaces.push(namespace.clone());
+        Arc::new(Self::in_namespaces(self.store.clone(), self.root.clone(), namespaces))
+    }
+
+    async fn get_batch(&self, keys: &[Key]) -> Vec<Result<Option<Entry>, Error>> {
+        // Owned by each request, so that the stream does not borrow across threads.
+        let keys = keys.to_vec();
+        let reads = keys.into_iter().map(|key| async move { self.get(&key).await });
+        stream::iter(reads).buffered(CONCURRENCY).collect().await
+    }
+
+    async fn set_batch(&self, items: Vec<(Key, Value)>) -> Vec<WriteResult<Version>> {
+        let count = items.len();
+        // The items of one key one after the other, so that the last one stands; different keys at the same time.
+        let mut by_key: std::collections::HashMap<Key, Vec<(usize, Value)>> = std::collections::HashMap::new();
+        for (index, (key, value)) in items.into_iter().enumerate() {
+            by_key.entry(key).or_default().push((index, value));
+        }
+        let writes = by_key.into_iter().map(|(key, values)| async move {
+            let mut outcomes = Vec::with_capacity(values.len());
+            for (index, value) in values {
+                outcomes.push((index, self.set(&key, value).await));
+            }
+            outcomes
+        });
+        let done: Vec<Vec<(usize, WriteResult<Version>)>> =
+            stream::iter(writes).buffer_unordered(CONCURRENCY).collect().await;
+        let mut outcomes: Vec<(usize, WriteResult<Version>)> = done.into_iter().flatten().collect();
+        outcomes.sort_unstable_by_key(|(index, _)| *index);
+        debug_assert_eq!(outcomes.len(), count, "each item has its outcome");
+        outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+    }
+}

@@ -1,0 +1,64 @@
+//! Documents in a bucket: plain JSON objects.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::bucket::{Bucket, When, Written};
+use super::etag::ETag;
+use crate::Error;
+use crate::documents::{Document, DocumentVersion, Documents, Swap};
+
+/// The documents below one folder of a bucket. The version of a document is its ETag.
+#[derive(Clone, Debug)]
+pub struct S3Documents {
+    bucket: Bucket,
+    /// Empty, or ends with a slash.
+    folder: String,
+}
+
+impl S3Documents {
+    pub(super) fn new(bucket: Bucket, folder: &str) -> Self {
+        let folder = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+        Self { bucket, folder }
+    }
+}
+
+#[async_trait]
+impl Documents for S3Documents {
+    async fn read(&self, name: &str) -> Result<Option<Document>, Error> {
+        let object = self.bucket.get(&format!("{}{name}", self.folder)).await?;
+        Ok(object
+            .map(|object| Document { body: object.body, version: DocumentVersion(object.etag.header().to_owned()) }))
+    }
+
+    async fn swap(&self, name: &str, expected: Option<&DocumentVersion>, body: Bytes) -> Result<Swap, Error> {
+        let when = match expected.map(|version| ETag::new(version.0.as_str())) {
+            None => When::Absent,
+            Some(Some(etag)) => When::Matches(etag),
+            // No version this store ever gave.
+            Some(None) => return Ok(Swap::Rejected),
+        };
+        Ok(match self.bucket.put(&format!("{}{name}", self.folder), body, &when).await? {
+            Written::Applied(etag) => Swap::Applied(DocumentVersion(etag.header().to_owned())),
+            Written::Refused => Swap::Rejected,
+            Written::Unknown(why) => Swap::Unknown(why),
+        })
+    }
+
+    async fn names(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        let prefix = format!("{}{prefix}", self.folder);
+        let mut names: Vec<String> = Vec::new();
+        let mut after = String::new();
+        loop {
+            let (listed, more) = self.bucket.list(&prefix, &after, usize::MAX).await?;
+            if let Some(last) = listed.last() {
+                after.clone_from(&last.name);
+            }
+            let stop = !more || listed.is_empty();
+            names.extend(listed.into_iter().filter_map(|o| o.name.strip_prefix(&self.folder).map(str::to_owned)));
+            if stop {
+                return Ok(names);
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! ETags as the tags of versions.
+
+/// An ETag as the store gave it, fit to be sent back: it names one version and nothing else. Never empty, never `*`,
+/// never a list, any of which would make a write less conditional than it looks (R4).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ETag(String);
+
+/// Marks a tag that holds the ETag's bytes in hexadecimal.
+const HEX_MARK: &str = "x-";
+
+impl ETag {
+    pub(super) fn new(header: impl Into<String>) -> Option<Self> {
+        let header = header.into();
+        let strong = header.strip_prefix("W/").unwrap_or(&header);
+        let inner = strong.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        let fits = match inner {
+            Some(inner) => inner.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'"'),
+            None => {
+                let harmless = |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b',' | b'*');
+                !header.is_empty() && header.bytes().all(harmless)
+            }
+        };
+        fits.then_some(Self(header))
+    }
+
+    /// As sent in `If-Match`.
+    pub(super) fn header(&self) -> &str {
+        &self.0
+    }
+
+    /// As the tag of a version: letters, digits and `-` only. The common form, a quoted hash, stands for itself; any
+    /// other is written in hexadecimal, because the exact ETag is needed for the next `If-Match`.
+    pub(super) fn tag(&self) -> String {
+        let inner = self.0.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        let plain = |text: &&str| {
+            !text.is_empty()
+                && !text.starts_with(HEX_MARK)
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        };
+        match inner.filter(plain) {
+            Some(hash) => hash.to_owned(),
+            None => {
+                let digits = self.0.bytes().map(|b| format!("{b:02x}"));
+                HEX_MARK.chars().chain(digits.flat_map(|d| d.chars().collect::<Vec<_>>())).collect()
+            }
+        }
+    }
+
+    /// The ETag of a tag. A tag that no ETag gave leads to one that no object has.
+    pub(super) fn of_tag(tag: &str) -> Self {
+        let from_hex = |digits: &str| {
+            let bytes: Option<Vec<u8>> = (0..digits.len())
+                .step_by(2)
+                .map(|i| digits.get(i..i + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()))
+                .collect();
+            bytes.and_then(|bytes| String::from_utf8(bytes).ok())
+        };
+        let decoded = tag.strip_prefix(HEX_MARK).and_then(from_hex).and_then(Self::new);
+        decoded.unwrap_or_else(|| Self(format!("\"{tag}\"")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_common_etag_is_its_own_tag() {
+        assert_eq!(ETag::new("\"9f86d0-2\"").unwrap().tag(), "9f86d0-2");
+    }
+
+    #[test]
+    fn what_matches_more_than_one_version_is_no_etag() {
+        for header in ["", "*", "\"a\", \"b\"", "a,b", "a\nb", "\"a\nb\"", "W/*"] {
+            assert_eq!(ETag::new(header), None, "{header:?}");
+        }
+        // "x-2a" is "*" in hexadecimal: a version that a client made up must not turn into a condition that always holds.
+        assert_eq!(ETag::of_tag("x-2a").header(), "\"x-2a\"");
+        assert_eq!(ETag::of_tag("x-").header(), "\"x-\"");
+    }
+
+    proptest! {
+        #[test]
+        fn every_etag_survives_the_way_through_a_version(header in prop_oneof!["\"[a-f0-9]{32}\"", "(W/)?\"[ -!#-~]{0,12}\"", "[!-~]{1,12}", "\"x-[0-9a-f]{0,6}\""]) {
+            let Some(etag) = ETag::new(header) else { return Ok(()) };
+            let tag = etag.tag();
+            prop_assert!(!tag.is_empty() && tag.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
+            prop_assert_eq!(ETag::of_tag(&tag), etag);
+        }
+
+        #[test]
+        fn no_tag_breaks_a_header(tag in "[A-Za-z0-9-]{1,16}") {
+            prop_assert!(ETag::of_tag(&tag).header().bytes().all(|b| (b' '..=b'~').contains(&b)));
+        }
+    }
+}

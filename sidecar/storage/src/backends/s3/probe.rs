@@ -1,0 +1,226 @@
+//! What a store must be proved to do before any data is trusted to it (R7). Some S3-compatible stores ignore the
+//! conditional headers, and some check and write in two steps, which only a race brings to light.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::bucket::{Bucket, When, Written};
+use super::etag::ETag;
+use crate::Error;
+
+/// Writers in a race.
+const RACERS: usize = 16;
+/// Races of each kind.
+const ROUNDS: usize = 4;
+
+/// Answers of a store that does not delete conditionally, or does not let us delete at all.
+const WITHOUT_DELETE: [&str; 3] = ["NotImplemented", "MethodNotAllowed", "AccessDenied"];
+
+/// What a store was proved to do. All but `conditional_delete` are required.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Capabilities {
+    /// `If-None-Match: *` writes only what does not exist.
+    pub create_only: bool,
+    /// `If-Match` writes only over that very version.
+    pub if_match: bool,
+    /// Of many writers under one condition, exactly one wins.
+    pub atomic_under_race: bool,
+    /// What was written is read, and listed, at once.
+    pub read_after_write: bool,
+    /// `If-Match` deletes only that very version. Without it, removed values leave tombstones.
+    pub conditional_delete: bool,
+}
+
+/// Runs all checks; an error names the one that failed.
+pub(super) async fn prove(bucket: &Bucket) -> Result<Capabilities, Error> {
+    let probe = Probe { bucket, folder: format!("_probe/{}/", Uuid::new_v4().simple()) };
+    let result = probe.run().await;
+    // Even after a failure; its own failure matters less than the result.
+    if let Err(error) = bucket.delete_prefix(&probe.folder).await {
+        tracing::warn!(%error, folder = %probe.folder, "could not remove the probe's objects");
+    }
+    result
+}
+
+struct Probe<'a> {
+    bucket: &'a Bucket,
+    folder: String,
+}
+
+/// A check that did not hold.
+fn violated(check: &str, what: impl std::fmt::Display) -> Error {
+    Error::unavailable("UnsafeStore", format!("check {check:?} failed: {what}"))
+}
+
+impl Probe<'_> {
+    async fn run(&self) -> Result<Capabilities, Error> {
+        self.create_only().await?;
+        self.if_match().await?;
+        self.race_to_create().await?;
+        self.race_to_replace().await?;
+        self.listing().await?;
+        Ok(Capabilities {
+            create_only: true,
+            if_match: true,
+            atomic_under_race: true,
+            read_after_write: true,
+            conditional_delete: self.conditional_delete().await?,
+        })
+    }
+
+    fn name(&self, name: &str) -> String {
+        format!("{}{name}", self.folder)
+    }
+
+    /// Content that no other write has, so that no ETag repeats (R5).
+    fn content() -> Bytes {
+        Bytes::from(format!("{{\"probe\":\"{}\"}}\n", Uuid::new_v4().simple()))
+    }
+
+    async fn put(&self, name: &str, when: When) -> Result<Option<ETag>, Error> {
+        match self.bucket.put(&self.name(name), Self::content(), &when).await? {
+            Written::Applied(etag) => Ok(Some(etag)),
+            Written::Refused => Ok(None),
+            Written::Unknown(why) => Err(Error::unavailable("Unreachable", why)),
+        }
+    }
+
+    async fn must_apply(&self, check: &str, name: &str, when: When) -> Result<ETag, Error> {
+        self.put(name, when).await?.ok_or_else(|| violated(check, "a write whose condition holds was refused"))
+    }
+
+    async fn must_refuse(&self, check: &str, name: &str, when: When, why: &str) -> Result<(), Error> {
+        match self.put(name, when).await? {
+            None => Ok(()),
+            Some(_) => Err(violated(check, format!("the store accepted {why}"))),
+        }
+    }
+
+    async fn create_only(&self) -> Result<(), Error> {
+        let check = "create-only";
+        let etag = self.must_apply(check, "create", When::Absent).await?;
+        self.must_refuse(check, "create", When::Absent, "If-None-Match: * on an object that exists").await?;
+        self.must_stand(check, "create", &etag).await
+    }
+
+    async fn if_match(&self) -> Result<(), Error> {
+        let check = "if-match";
+        let first = self.must_apply(check, "match", When::Absent).await?;
+        let second = self.must_apply(check, "match", When::Matches(first.clone())).await?;
+        if first == second {
+            return Err(violated(check, "two different contents have one ETag"));
+        }
+        self.must_refuse(check, "match", When::Matches(first), "If-Match with an ETag that no longer stands").await?;
+        self.must_stand(check, "match", &second).await?;
+        self.must_refuse(check, "no-such", When::Matches(second), "If-Match on an object that does not exist").await
+    }
+
+    /// Read-after-write: what was written last is what is read.
+    async fn must_stand(&self, check: &str, name: &str, etag: &ETag) -> Result<(), Error> {
+        match self.bucket.get(&self.name(name)).await? {
+            Some(object) if object.etag == *etag => Ok(()),
+            Some(_) => Err(violated(check, "another version is read than was written last")),
+            None => Err(violated(check, "what was written is not found")),
+        }
+    }
+
+    async fn race_to_create(&self) -> Result<(), Error> {
+        for round in 0..ROUNDS {
+            let name = format!("race-create-{round}");
+            let winner = one_winner("race-create", self.racers(&name, &When::Absent)).await?;
+            self.must_stand("race-create", &name, &winner).await?;
+        }
+        Ok(())
+    }
+
+    async fn race_to_replace(&self) -> Result<(), Error> {
+        for round in 0..ROUNDS {
+            let name = format!("race-match-{round}");
+            let start = self.must_apply("race-match", &name, When::Absent).await?;
+            let winner = one_winner("race-match", self.racers(&name, &When::Matches(start))).await?;
+            self.must_stand("race-match", &name, &winner).await?;
+        }
+        Ok(())
+    }
+
+    fn racers(&self, name: &str, when: &When) -> Vec<impl Future<Output = Result<Option<ETag>, Error>>> {
+        (0..RACERS).map(|_| self.put(name, when.clone())).collect::<Vec<_>>()
+    }
+
+    async fn listing(&self) -> Result<(), Error> {
+        let check = "list-after-write";
+        // Names whose order a store could get wrong: a name, the same name longer, and one with a folder.
+        let names = ["list/a", "list/a-2F", "list/a+/b", "list/b"].map(|name| self.name(name));
+        let mut written = names.clone();
+        written.sort_unstable();
+        for name in names {
+            let name = name.trim_start_matches(&self.folder).to_owned();
+            self.must_apply(check, &name, When::Absent).await?;
+        }
+        let (listed, _) = self.bucket.list(&self.name("list/"), "", RACERS).await?;
+        let listed: Vec<&str> = listed.iter().map(|object| object.name.as_str()).collect();
+        if listed != written {
+            return Err(violated(check, format!("wrote {written:?}, but the store lists {listed:?}")));
+        }
+        let (rest, _) = self.bucket.list(&self.name("list/"), &written[1], RACERS).await?;
+        let rest: Vec<&str> = rest.iter().map(|object| object.name.as_str()).collect();
+        if rest != written[2..] {
+            return Err(violated(check, format!("after {:?}, the store lists {rest:?}", written[1])));
+        }
+        Ok(())
+    }
+
+    /// Whether a DELETE under `If-Match` can be relied on: a stale one is refused, one of a missing object is refused,
+    /// and of a deletion and a write under one condition exactly one wins.
+    async fn conditional_delete(&self) -> Result<bool, Error> {
+        let check = "conditional-delete";
+        let first = self.must_apply(check, "delete", When::Absent).await?;
+        let second = self.must_apply(check, "delete", When::Matches(first.clone())).await?;
+        if self.delete("delete", &first).await? || !self.delete("delete", &second).await? {
+            return Ok(false);
+        }
+        if self.delete("delete", &second).await? {
+            return Ok(false);
+        }
+        for round in 0..ROUNDS {
+            let name = format!("race-delete-{round}");
+            let etag = self.must_apply(check, &name, When::Absent).await?;
+            let (written, deleted) =
+                futures::future::join(self.put(&name, When::Matches(etag.clone())), self.delete(&name, &etag)).await;
+            let (written, deleted) = (written?, deleted?);
+            let stands = self.bucket.get(&self.name(&name)).await?.map(|object| object.etag);
+            if deleted == written.is_some() || stands != written {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// `false`: refused, or the store knows no such request.
+    async fn delete(&self, name: &str, etag: &ETag) -> Result<bool, Error> {
+        match self.bucket.delete(&self.name(name), etag).await {
+            Ok(Written::Applied(())) => Ok(true),
+            Ok(Written::Refused) => Ok(false),
+            Ok(Written::Unknown(why)) => Err(Error::unavailable("Unreachable", why)),
+            Err(Error::Unavailable { cause, .. }) if WITHOUT_DELETE.contains(&cause.as_str()) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+async fn one_winner(
+    check: &str,
+    racers: Vec<impl Future<Output = Result<Option<ETag>, Error>>>,
+) -> Result<ETag, Error> {
+    let outcomes: Result<Vec<Option<ETag>>, Error> = join_all(racers).await.into_iter().collect();
+    let winners: Vec<ETag> = outcomes?.into_iter().flatten().collect();
+    match <[ETag; 1]>::try_from(winners) {
+        Ok([winner]) => Ok(winner),
+        Err(winners) => Err(violated(check, format!("{} of {RACERS} writers won, exactly one may", winners.len()))),
+    }
+}

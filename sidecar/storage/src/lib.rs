@@ -1,0 +1,19 @@
+//! One small storage interface over any storage: [`StorageAdapter`], its backends, and the conformance suite that any
+//! adapter must pass. Nothing here knows of shards, nodes or Kubernetes.
+
+pub mod adapter;
+pub mod backends;
+pub mod conformance;
+pub mod documents;
+pub mod encoding;
+pub mod envelope;
+pub mod error;
+pub mod key;
+pub mod outcome;
+pub mod value;
+
+pub use adapter::{Condition, Entry, Page, StorageAdapter};
+pub use error::Error;
+pub use key::{Key, Namespace};
+pub use outcome::{Outcome, Unknown, WriteResult};
+pub use value::{Value, Version};

@@ -1,0 +1,314 @@
+//! Operations on shards of other nodes, over real mutual TLS.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use brainy_sidecar::peers::certificates::Certificates;
+use brainy_sidecar::peers::PeerError;
+use brainy_sidecar::routing::{Attempt, Call, Reply};
+use brainy_storage::{Condition, Key, Namespace, StorageAdapter, Value};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+use crate::support::cluster::{Cluster, node_id, pool};
+use crate::support::faulty::Fault;
+use crate::support::tls::Authority;
+
+fn put(key: &Key, value: Value) -> Call {
+    Call::Put { key: key.clone(), value, condition: Condition::Any }
+}
+
+fn get(key: &Key) -> Call {
+    Call::Get { key: key.clone() }
+}
+
+fn found(reply: Reply) -> Option<Value> {
+    match reply {
+        Reply::Found(entry) => entry.map(|entry| entry.value),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn every_operation_reaches_the_owner_through_any_node() {
+    let cluster = Cluster::of(2).await;
+    let (key, shard) = cluster.key_of(1);
+    let router = &cluster.nodes[0].router;
+    let Reply::Written(version) = router.run_one(None, put(&key, Value::Json(json!(null)))).await else { panic!() };
+    assert_eq!(found(router.run_one(None, get(&key)).await), Some(Value::Json(json!(null))));
+    let there = cluster.nodes[1].shard(shard).get(&key).await.unwrap().unwrap();
+    assert_eq!(there.version, version);
+
+    let stale = Call::Put { key: key.clone(), value: Value::Json(1.into()), condition: Condition::Absent };
+    assert_eq!(router.run_one(None, stale).await, Reply::Rejected(Some(there.clone())));
+    let bytes = Value::Bytes(vec![0, 255].into());
+    let swap = Call::CompareAndSwap { key: key.clone(), old: Some(Value::Json(json!(null))), new: Some(bytes.clone()) };
+    assert!(matches!(router.run_one(None, swap).await, Reply::Swapped(Some(_))));
+    assert_eq!(found(cluster.nodes[1].router.run_one(None, get(&key)).await), Some(bytes));
+    let add = Call::Increment { key: key.clone(), delta: 1.into() };
+    assert!(matches!(router.run_one(None, add).await, Reply::Failed(brainy_storage::Error::NotANumber { .. })));
+    let remove = Call::Remove { key: key.clone(), condition: Condition::Any };
+    assert_eq!(router.run_one(None, remove).await, Reply::Removed(true));
+    assert_eq!(found(router.run_one(None, get(&key)).await), None);
+}
+
+#[tokio::test]
+async fn a_namespace_goes_along() {
+    let cluster = Cluster::of(2).await;
+    let space = Namespace::new("a/b").unwrap();
+    for number in 0..20 {
+        let key = Key::new(format!("k{number}")).unwrap();
+        let written = cluster.nodes[0].router.run_one(Some(&space), put(&key, Value::Json(number.into()))).await;
+        assert!(matches!(written, Reply::Written(_)));
+        assert_eq!(found(cluster.nodes[1].router.run_one(Some(&space), get(&key)).await), Some(Value::Json(number.into())));
+        assert_eq!(found(cluster.nodes[1].router.run_one(None, get(&key)).await), None);
+    }
+}
+
+#[tokio::test]
+async fn a_batch_over_three_nodes_comes_back_in_order() {
+    let cluster = Cluster::of(3).await;
+    let keys: Vec<Key> = (0..300).map(|number| Key::new(format!("k{number}")).unwrap()).collect();
+    let writes = keys.iter().enumerate().map(|(number, key)| put(key, Value::Json(number.into()))).collect();
+    let replies = cluster.nodes[0].router.run(None, writes).await;
+    assert!(replies.iter().all(|reply| matches!(reply, Reply::Written(_))));
+    let reads = keys.iter().rev().map(get).collect();
+    let values: Vec<_> = cluster.nodes[2].router.run(None, reads).await.into_iter().map(found).collect();
+    assert_eq!(values, (0..300).rev().map(|number: i32| Some(Value::Json(number.into()))).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn the_largest_body_can_be_forwarded() {
+    let cluster = Cluster::of(2).await;
+    let (key, _) = cluster.key_of(1);
+    let value = Value::Bytes(vec![255; 16 * 1024 * 1024].into());
+    let written = cluster.nodes[0].router.run_one(None, put(&key, value.clone())).await;
+    assert!(matches!(written, Reply::Written(_)), "{written:?}");
+    assert!(found(cluster.nodes[0].router.run_one(None, get(&key)).await) == Some(value));
+}
+
+/// A node that takes a request and breaks off without an answer.
+async fn mute(authority: &Authority) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = authority.certificates().current().server;
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let acceptor = TlsAcceptor::from(Arc::clone(&server));
+            tokio::spawn(async move {
+                let mut stream = acceptor.accept(stream).await.unwrap();
+                let mut some = [0; 64];
+                let _ = stream.read(&mut some).await;
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_is_lost_is_unknown_and_a_read_fails_cleanly() {
+    let cluster = Cluster::of(2).await;
+    let (key, _) = cluster.key_of(1);
+    cluster.layout.set_address(1, &mute(&cluster.authority).await);
+    let router = &cluster.nodes[0].router;
+    let written = router.run_one(None, put(&key, Value::Json(1.into()))).await;
+    assert!(matches!(written, Reply::Unknown(_)), "{written:?}");
+    let read = router.run_one(None, get(&key)).await;
+    assert!(matches!(read, Reply::NoServer(_)), "{read:?}");
+}
+
+#[tokio::test]
+async fn a_batch_is_unknown_only_where_its_answer_is_lost() {
+    let cluster = Cluster::of(2).await;
+    let ((mine, _), (theirs, _)) = (cluster.key_of(0), cluster.key_of(1));
+    cluster.layout.set_address(1, &mute(&cluster.authority).await);
+    let calls = vec![put(&theirs, Value::Json(1.into())), put(&mine, Value::Json(1.into()))];
+    let replies = cluster.nodes[0].router.run(None, calls).await;
+    assert!(matches!(replies.as_slice(), [Reply::Unknown(_), Reply::Written(_)]), "{replies:?}");
+}
+
+#[tokio::test]
+async fn a_write_to_a_node_that_is_down_waits_and_lands_once_on_its_successor() {
+    let cluster = Cluster::of(2).await;
+    let (key, shard) = cluster.key_of(1);
+    cluster.layout.set_address(1, "127.0.0.1:1");
+    let router = Arc::clone(&cluster.nodes[0].router);
+    let add = Call::Increment { key: key.clone(), delta: 1.into() };
+    let waiting = tokio::spawn(async move { router.run_one(None, add).await });
+    tokio::task::yield_now().await;
+    cluster.layout.give(shard, Some(0));
+    let reply = waiting.await.unwrap();
+    assert!(matches!(&reply, Reply::Sum(sum, _) if *sum == 1.into()), "{reply:?}");
+    assert!(cluster.nodes[0].shard(shard).get(&key).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_yet_the_owner_says_so_and_is_asked_again() {
+    let cluster = Cluster::of(2).await;
+    let (key, _) = cluster.key_of(1);
+    cluster.nodes[1].view.blind.store(true, Ordering::SeqCst);
+    let answers = pool(cluster.authority.certificates())
+        .calls(&node_id(1), &cluster.nodes[1].address, None, vec![get(&key)])
+        .await
+        .unwrap();
+    assert_eq!(answers, [Attempt::NotServed("not yet".into())]);
+
+    let router = Arc::clone(&cluster.nodes[0].router);
+    let add = Call::Increment { key: key.clone(), delta: 1.into() };
+    let waiting = tokio::spawn(async move { router.run_one(None, add).await });
+    tokio::task::yield_now().await;
+    cluster.nodes[1].view.blind.store(false, Ordering::SeqCst);
+    let reply = waiting.await.unwrap();
+    assert!(matches!(&reply, Reply::Sum(sum, _) if *sum == 1.into()), "{reply:?}");
+}
+
+#[tokio::test]
+async fn what_was_forwarded_is_never_forwarded_again() {
+    let cluster = Cluster::of(2).await;
+    let (key, shard) = cluster.key_of(0);
+    let answers = pool(cluster.authority.certificates())
+        .calls(&node_id(1), &cluster.nodes[1].address, None, vec![put(&key, Value::Json(1.into()))])
+        .await
+        .unwrap();
+    assert!(matches!(answers.as_slice(), [Attempt::NotServed(_)]), "{answers:?}");
+    assert_eq!(cluster.nodes[0].shard(shard).get(&key).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_lease_lost_meanwhile_makes_a_write_unknown_and_a_read_wait() {
+    let cluster = Cluster::of(2).await;
+    for router in [&cluster.nodes[0].router, &cluster.nodes[1].router] {
+        let (key, _) = cluster.key_of(1);
+        cluster.nodes[1].view.loses_leases.store(true, Ordering::SeqCst);
+        let written = router.run_one(None, put(&key, Value::Json(1.into()))).await;
+        assert!(matches!(written, Reply::Unknown(_)), "{written:?}");
+        let read = router.run_one(None, get(&key)).await;
+        assert!(matches!(read, Reply::NoServer(_)), "{read:?}");
+        cluster.nodes[1].view.loses_leases.store(false, Ordering::SeqCst);
+        assert!(found(router.run_one(None, get(&key)).await).is_some());
+    }
+}
+
+#[tokio::test]
+async fn an_operation_keeps_its_shard_in_use_until_it_has_ended() {
+    let cluster = Cluster::of(1).await;
+    let (key, shard) = cluster.key_of(0);
+    let node = &cluster.nodes[0];
+    let gate = Arc::new(Semaphore::new(0));
+    node.stores.set_fault(Fault::Held(Arc::clone(&gate)));
+    let idle = node.view.in_use();
+    let router = Arc::clone(&node.router);
+    let call = put(&key, Value::Json(1.into()));
+    let asking = tokio::spawn(async move { router.run_one(None, call).await });
+    while node.view.in_use() == idle {
+        tokio::task::yield_now().await;
+    }
+    // The client hangs up; the write goes on, and the shard is not idle.
+    asking.abort();
+    assert!(asking.await.unwrap_err().is_cancelled());
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+        assert!(node.view.in_use() > idle);
+    }
+    gate.add_permits(1);
+    while node.view.in_use() > idle {
+        tokio::task::yield_now().await;
+    }
+    node.stores.set_fault(Fault::None);
+    assert!(node.shard(shard).get(&key).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_node_of_another_authority_is_refused_on_both_sides() {
+    let cluster = Cluster::of(2).await;
+    let (key, shard) = cluster.key_of(1);
+    let stranger = Authority::new();
+    let write = || vec![put(&key, Value::Json(1.into()))];
+    let address = &cluster.nodes[1].address;
+
+    // It does not trust us.
+    let answer = pool(stranger.certificates()).calls(&node_id(1), address, None, write()).await;
+    assert!(matches!(answer, Err(PeerError::NotSent(_))), "{answer:?}");
+
+    // It trusts us, but we don't trust it.
+    let folder = stranger.issue();
+    std::fs::copy(cluster.authority.issue().join("ca.crt"), folder.join("ca.crt")).unwrap();
+    let (certificates, _) = Certificates::load(&folder).unwrap();
+    let answer = pool(certificates).calls(&node_id(1), address, None, write()).await;
+    assert!(answer.is_err(), "{answer:?}");
+    assert_eq!(cluster.nodes[1].shard(shard).get(&key).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_node_at_anothers_address_is_not_taken_for_it() {
+    let cluster = Cluster::of(1).await;
+    let (key, _) = cluster.key_of(0);
+    let folder = cluster.authority.issue_for("demo-9.demo-nodes.default.svc");
+    let (certificates, _) = Certificates::load(&folder).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let acceptor = TlsAcceptor::from(certificates.current().server);
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        drop(acceptor.accept(stream).await);
+    });
+    let answer = pool(cluster.authority.certificates()).calls(&node_id(1), &address, None, vec![get(&key)]).await;
+    assert!(matches!(answer, Err(PeerError::NotSent(_))), "{answer:?}");
+}
+
+#[tokio::test]
+async fn plain_http_gets_no_answer_from_the_peer_port() {
+    let cluster = Cluster::of(1).await;
+    let mut stream = TcpStream::connect(&cluster.nodes[0].address).await.unwrap();
+    stream.write_all(b"POST /internal/calls HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP/"), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
+async fn a_client_without_a_certificate_is_refused() {
+    let cluster = Cluster::of(1).await;
+    let authority = std::fs::read(cluster.authority.issue().join("ca.crt")).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in <rustls::pki_types::CertificateDer<'_> as rustls::pki_types::pem::PemObject>::pem_slice_iter(&authority) {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = TcpStream::connect(&cluster.nodes[0].address).await.unwrap();
+    let name = "demo-0.demo-nodes.default.svc".try_into().unwrap();
+    // With TLS 1.3 the client learns of the refusal only when it reads.
+    let mut answer = Vec::new();
+    if let Ok(mut stream) = connector.connect(name, stream).await {
+        let _ = stream.write_all(b"POST /internal/calls HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await;
+        assert!(stream.read_to_end(&mut answer).await.is_err());
+    }
+    assert!(answer.is_empty());
+}
+
+#[tokio::test]
+async fn a_listener_that_stops_is_a_node_that_is_down() {
+    let cluster = Cluster::of(2).await;
+    let (key, _) = cluster.key_of(1);
+    let peers = pool(cluster.authority.certificates());
+    let ask = || peers.calls(&node_id(1), &cluster.nodes[1].address, None, vec![get(&key)]);
+    assert!(ask().await.is_ok());
+    cluster.nodes[1].stop.raise();
+    loop {
+        match ask().await {
+            // The connection that is kept may still be closing.
+            Ok(_) | Err(PeerError::Lost(_)) => tokio::task::yield_now().await,
+            Err(PeerError::NotSent(_)) => break,
+        }
+    }
+}

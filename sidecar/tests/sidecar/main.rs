@@ -1,0 +1,11 @@
+//! Tests of the sidecar as a whole. One binary: each further one would link all dependencies again.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on should say where")]
+
+mod api;
+mod api_batches;
+mod api_errors;
+mod certificates;
+mod forwarding;
+mod listing;
+mod process;
+mod support;

@@ -1,0 +1,164 @@
+//! The real program: what survives its death, how it stops, and what it says when it can't start.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use crate::support::wire::{over_tcp, over_unix};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_brainy-sidecar");
+
+/// A running program. Killed when the test ends.
+struct Running {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn command(data: &Path, listen: &str) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.arg("serve").arg("--data").arg(data).args(["--listen", listen]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+/// Starts the program and waits until it says where it listens.
+fn start(data: &Path, socket: &Path) -> Running {
+    let mut child = command(data, "127.0.0.1:0").arg("--socket").arg(socket).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    let address = loop {
+        let begin = said.len();
+        assert_ne!(log.read_line(&mut said).unwrap(), 0, "it ended: {said}");
+        if let Some((_, rest)) = said[begin..].split_once("http://") {
+            break rest.split_whitespace().next().unwrap().parse().unwrap();
+        }
+    };
+    // Read on, or it would stand still when the pipe is full.
+    std::thread::spawn(move || drop(log.read_to_end(&mut Vec::new())));
+    Running { child, address }
+}
+
+fn signal(running: &Running, name: &str) {
+    let sent = Command::new("kill").arg(format!("-{name}")).arg(running.child.id().to_string()).status().unwrap();
+    assert!(sent.success());
+}
+
+fn refused(data: &Path, listen: &str, more: &[&str]) -> (i32, String) {
+    let Output { status, stderr, .. } = command(data, listen).args(more).output().unwrap();
+    (status.code().unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[test]
+fn an_acknowledged_write_survives_kill_9() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, socket) = (folder.path().join("data"), folder.path().join("api.sock"));
+    let mut running = start(&data, &socket);
+    let (status, _) = over_tcp(running.address, "PUT /v1/kv/greeting", "{\"hello\":\"world\"}").unwrap();
+    assert_eq!(status, 200);
+    let (status, body) = over_unix(&socket, "POST /v1/kv:increment", "{\"key\":\"n\",\"delta\":41}").unwrap();
+    assert_eq!(status, 200, "{body}");
+    running.child.kill().unwrap();
+    running.child.wait().unwrap();
+
+    let running = start(&data, &socket);
+    let read = over_unix(&socket, "GET /v1/kv/greeting", "").unwrap();
+    assert_eq!(read, (200, "{\"hello\":\"world\"}".into()));
+    let (_, body) = over_tcp(running.address, "POST /v1/kv:increment", "{\"key\":\"n\",\"delta\":1}").unwrap();
+    assert!(body.contains("\"value\":42"), "{body}");
+    let (_, keys) = over_tcp(running.address, "GET /v1/kv", "").unwrap();
+    assert_eq!(keys, "{\"keys\":[\"greeting\",\"n\"]}");
+    assert!(data.join("shards").read_dir().unwrap().all(|shard| {
+        shard.unwrap().file_name().to_string_lossy().starts_with("shard-")
+    }));
+}
+
+#[test]
+fn sigterm_ends_it_with_0_and_frees_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("api.sock");
+    for name in ["TERM", "INT"] {
+        let mut running = start(folder.path(), &socket);
+        assert_eq!(over_tcp(running.address, "PUT /v1/kv/k", "1").unwrap().0, 200);
+        signal(&running, name);
+        assert_eq!(running.child.wait().unwrap().code(), Some(0));
+        assert!(!socket.exists());
+    }
+}
+
+#[test]
+fn a_second_process_on_the_same_data_is_refused_and_told_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = start(folder.path(), &folder.path().join("api.sock"));
+    let (code, message) = refused(folder.path(), "127.0.0.1:0", &[]);
+    assert_eq!(code, 4, "{message}");
+    assert!(message.contains(&format!("process {}", running.child.id())), "{message}");
+}
+
+#[test]
+fn an_address_in_use_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let (code, message) = refused(folder.path(), &address, &[]);
+    assert_eq!(code, 3, "{message}");
+    assert!(message.contains(&address) && message.contains("--listen"), "{message}");
+    let socket = folder.path().join("api.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let (code, message) = refused(folder.path(), "127.0.0.1:0", &["--socket", socket.to_str().unwrap()]);
+    assert_eq!(code, 3, "{message}");
+}
+
+#[test]
+fn a_folder_that_can_not_be_used_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let (code, message) = refused(&file, "127.0.0.1:0", &[]);
+    assert_eq!(code, 5, "{message}");
+    assert!(message.contains(file.to_str().unwrap()), "{message}");
+}
+
+#[test]
+fn the_number_of_shards_can_not_change() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(start(folder.path(), &folder.path().join("api.sock")));
+    let (code, message) = refused(folder.path(), "127.0.0.1:0", &["--shards", "16"]);
+    assert_eq!(code, 5, "{message}");
+    assert!(message.contains("--shards 256"), "{message}");
+}
+
+#[test]
+fn the_probe_asks_over_the_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("api.sock");
+    let probe = |question: &str| {
+        let output = Command::new(PROGRAM).args(["probe", question, "--socket"]).arg(&socket).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = probe("ready");
+    assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
+    let _running = start(folder.path(), &socket);
+    for question in ["ready", "live", "started"] {
+        let (code, said) = probe(question);
+        assert_eq!((code, said.lines().count()), (Some(0), 1), "{said}");
+    }
+}
+
+#[test]
+fn a_node_without_its_configuration_says_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("node.yaml");
+    let arguments = ["node", "--node-id", "n-0", "--namespace", "d", "--pod-uid", "u", "--pod-ip", "127.0.0.1", "--config"];
+    let output = Command::new(PROGRAM).args(arguments).arg(&config).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains(config.to_str().unwrap()), "{said}");
+}

@@ -1,0 +1,111 @@
+//! Storage that does what a test asks of it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use brainy_coordination::{FencingToken, ShardId};
+use brainy_sidecar::ownership::ShardStores;
+use brainy_storage::backends::memory::MemoryAdapter;
+use brainy_storage::{
+    Condition, Entry, Error, Key, Namespace, Outcome, Page, StorageAdapter, Unknown, Value, Version, WriteResult,
+};
+use tokio::sync::Semaphore;
+
+/// What goes wrong.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Fault {
+    #[default]
+    None,
+    /// Writes take effect, but nobody learns of it.
+    UnknownWrites,
+    /// Everything fails cleanly.
+    Failing(Error),
+    /// Nothing ever answers.
+    Silent,
+    /// Each operation waits for a permit.
+    Held(Arc<Semaphore>),
+}
+
+/// Memory with a fault.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Faulty {
+    memory: MemoryAdapter,
+    fault: Arc<Mutex<Fault>>,
+}
+
+impl Faulty {
+    pub(crate) fn set_fault(&self, fault: Fault) {
+        *self.fault.lock().unwrap() = fault;
+    }
+
+    async fn check(&self) -> Result<bool, Error> {
+        let fault = self.fault.lock().unwrap().clone();
+        match fault {
+            Fault::None => Ok(false),
+            Fault::UnknownWrites => Ok(true),
+            Fault::Failing(error) => Err(error),
+            Fault::Silent => std::future::pending().await,
+            Fault::Held(gate) => {
+                gate.acquire().await.unwrap().forget();
+                Ok(false)
+            }
+        }
+    }
+
+    async fn write<T>(&self, writing: impl Future<Output = WriteResult<T>>) -> WriteResult<T> {
+        let unknown = self.check().await?;
+        let outcome = writing.await?;
+        if unknown { Ok(Outcome::Unknown(Unknown("the answer was lost".into()))) } else { Ok(outcome) }
+    }
+}
+
+#[async_trait]
+impl StorageAdapter for Faulty {
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        self.check().await?;
+        self.memory.get(key).await
+    }
+
+    async fn put(&self, key: &Key, value: Value, condition: &Condition) -> WriteResult<Version> {
+        self.write(self.memory.put(key, value, condition)).await
+    }
+
+    async fn remove(&self, key: &Key, condition: &Condition) -> WriteResult<bool> {
+        self.write(self.memory.remove(key, condition)).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
+        self.check().await?;
+        self.memory.list(prefix, after, limit).await
+    }
+
+    fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter> {
+        // The fault is that of the store, whatever the namespace: only the tests of values use namespaces.
+        self.memory.with_namespace(namespace)
+    }
+}
+
+/// Shards in memory, all with the same fault.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryStores {
+    fault: Arc<Mutex<Fault>>,
+    shards: Mutex<HashMap<ShardId, Faulty>>,
+}
+
+impl MemoryStores {
+    pub(crate) fn set_fault(&self, fault: Fault) {
+        *self.fault.lock().unwrap() = fault;
+    }
+
+    pub(crate) fn shard(&self, shard: ShardId) -> Faulty {
+        let fresh = || Faulty { memory: MemoryAdapter::default(), fault: Arc::clone(&self.fault) };
+        self.shards.lock().unwrap().entry(shard).or_insert_with(fresh).clone()
+    }
+}
+
+impl ShardStores for MemoryStores {
+    fn open(&self, shard: ShardId, _: FencingToken) -> Result<Arc<dyn StorageAdapter>, Error> {
+        Ok(Arc::new(self.shard(shard)))
+    }
+}

@@ -1,0 +1,7 @@
+//! What the tests build their sidecars from.
+
+pub(crate) mod app;
+pub(crate) mod cluster;
+pub(crate) mod faulty;
+pub(crate) mod tls;
+pub(crate) mod wire;
