@@ -5,9 +5,9 @@ use brainy_kubernetes::names;
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
+use x509_parser::extensions::GeneralName;
 use x509_parser::pem::{Pem, parse_x509_pem};
 
 /// How long the authority's certificate lasts.
@@ -37,9 +37,7 @@ pub struct KeyedCertificate {
 
 impl std::fmt::Debug for KeyedCertificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KeyedCertificate")
-            .field("certificate", &self.certificate)
-            .finish_non_exhaustive()
+        f.debug_struct("KeyedCertificate").field("certificate", &self.certificate).finish_non_exhaustive()
     }
 }
 
@@ -51,43 +49,25 @@ pub fn wildcard(cluster: &str, namespace: &str) -> String {
 /// A new authority for a cluster, valid from yesterday (clocks differ) for ten years.
 pub fn new_authority(cluster: &str, now: Timestamp) -> Result<KeyedCertificate, Error> {
     let mut params = CertificateParams::default();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, format!("brainy-ca-{cluster}"));
+    params.distinguished_name.push(DnType::CommonName, format!("brainy-ca-{cluster}"));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     validity(&mut params, now, AUTHORITY_YEARS)?;
     let key = KeyPair::generate()?;
-    Ok(KeyedCertificate {
-        certificate: params.self_signed(&key)?.pem(),
-        key: key.serialize_pem(),
-    })
+    Ok(KeyedCertificate { certificate: params.self_signed(&key)?.pem(), key: key.serialize_pem() })
 }
 
 /// A node certificate, signed by the authority, valid for one year, for both sides of a connection.
-pub fn issue(
-    authority: &KeyedCertificate,
-    name: &str,
-    now: Timestamp,
-) -> Result<KeyedCertificate, Error> {
-    let issuer =
-        Issuer::from_ca_cert_pem(&authority.certificate, KeyPair::from_pem(&authority.key)?)?;
+pub fn issue(authority: &KeyedCertificate, name: &str, now: Timestamp) -> Result<KeyedCertificate, Error> {
+    let issuer = Issuer::from_ca_cert_pem(&authority.certificate, KeyPair::from_pem(&authority.key)?)?;
     let mut params = CertificateParams::new(vec![name.to_owned()])?;
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "brainy-node");
+    params.distinguished_name.push(DnType::CommonName, "brainy-node");
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![
-        ExtendedKeyUsagePurpose::ServerAuth,
-        ExtendedKeyUsagePurpose::ClientAuth,
-    ];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
     validity(&mut params, now, NODE_YEARS)?;
     let key = KeyPair::generate()?;
-    Ok(KeyedCertificate {
-        certificate: params.signed_by(&key, &issuer)?.pem(),
-        key: key.serialize_pem(),
-    })
+    Ok(KeyedCertificate { certificate: params.signed_by(&key, &issuer)?.pem(), key: key.serialize_pem() })
 }
 
 /// Whether a node certificate must be replaced: unreadable, for another name, or less than a third of its life left.
@@ -104,13 +84,7 @@ pub fn needs_renewal(certificate: &str, name: &str, now: Timestamp) -> bool {
         .subject_alternative_name()
         .ok()
         .flatten()
-        .is_some_and(|names| {
-            names
-                .value
-                .general_names
-                .iter()
-                .any(|general| *general == x509_parser::extensions::GeneralName::DNSName(name))
-        });
+        .is_some_and(|names| names.value.general_names.contains(&GeneralName::DNSName(name)));
     let left = until.saturating_sub(now.as_second());
     !covers || left.saturating_mul(3) < until.saturating_sub(from)
 }
@@ -121,11 +95,7 @@ pub fn trust_bundle(authority: &str, before: Option<&str>, now: Timestamp) -> St
     let mut bundle = vec![authority.trim().to_owned()];
     for earlier in certificates_in(before.unwrap_or_default()) {
         let alive = first_certificate(&earlier)
-            .and_then(|pem| {
-                pem.parse_x509()
-                    .ok()
-                    .map(|parsed| parsed.validity().not_after.timestamp())
-            })
+            .and_then(|pem| pem.parse_x509().ok().map(|parsed| parsed.validity().not_after.timestamp()))
             .is_some_and(|until| until > now.as_second());
         if alive && !bundle.contains(&earlier) {
             bundle.push(earlier);
@@ -141,18 +111,11 @@ pub fn trusts(bundle: &str, authority: &str) -> bool {
 
 fn certificates_in(bundle: &str) -> impl Iterator<Item = String> + '_ {
     const END: &str = "-----END CERTIFICATE-----";
-    bundle
-        .split_inclusive(END)
-        .map(str::trim)
-        .filter(|part| part.ends_with(END))
-        .map(str::to_owned)
+    bundle.split_inclusive(END).map(str::trim).filter(|part| part.ends_with(END)).map(str::to_owned)
 }
 
 fn first_certificate(text: &str) -> Option<Pem> {
-    parse_x509_pem(text.as_bytes())
-        .ok()
-        .map(|(_, pem)| pem)
-        .filter(|pem| pem.label == "CERTIFICATE")
+    parse_x509_pem(text.as_bytes()).ok().map(|(_, pem)| pem).filter(|pem| pem.label == "CERTIFICATE")
 }
 
 /// Valid from yesterday until `years` from today, in whole days.
@@ -160,16 +123,10 @@ fn validity(params: &mut CertificateParams, now: Timestamp, years: i16) -> Resul
     let today = now.to_zoned(TimeZone::UTC).date();
     let from = today.checked_sub(Span::new().days(1))?;
     let until = today.checked_add(Span::new().years(years))?;
-    params.not_before = rcgen::date_time_ymd(
-        from.year().into(),
-        from.month().unsigned_abs(),
-        from.day().unsigned_abs(),
-    );
-    params.not_after = rcgen::date_time_ymd(
-        until.year().into(),
-        until.month().unsigned_abs(),
-        until.day().unsigned_abs(),
-    );
+    params.not_before =
+        rcgen::date_time_ymd(from.year().into(), from.month().unsigned_abs(), from.day().unsigned_abs());
+    params.not_after =
+        rcgen::date_time_ymd(until.year().into(), until.month().unsigned_abs(), until.day().unsigned_abs());
     Ok(())
 }
 
@@ -189,32 +146,16 @@ mod tests {
         let authority = new_authority("demo", made).unwrap();
         let node = issue(&authority, NAME, made).unwrap();
         assert!(!needs_renewal(&node.certificate, NAME, made));
-        assert!(!needs_renewal(
-            &node.certificate,
-            NAME,
-            at("2026-09-08T00:00:00Z")
-        ));
-        assert!(needs_renewal(
-            &node.certificate,
-            NAME,
-            at("2026-09-12T00:00:00Z")
-        ));
-        assert!(needs_renewal(
-            &node.certificate,
-            NAME,
-            at("2028-01-01T00:00:00Z")
-        ));
+        assert!(!needs_renewal(&node.certificate, NAME, at("2026-09-08T00:00:00Z")));
+        assert!(needs_renewal(&node.certificate, NAME, at("2026-09-12T00:00:00Z")));
+        assert!(needs_renewal(&node.certificate, NAME, at("2028-01-01T00:00:00Z")));
     }
 
     #[test]
     fn a_certificate_for_another_name_or_a_damaged_one_is_replaced() {
         let now = at("2026-01-10T12:00:00Z");
         let node = issue(&new_authority("demo", now).unwrap(), NAME, now).unwrap();
-        assert!(needs_renewal(
-            &node.certificate,
-            "*.other-nodes.team.svc",
-            now
-        ));
+        assert!(needs_renewal(&node.certificate, "*.other-nodes.team.svc", now));
         assert!(needs_renewal("not a certificate", NAME, now));
         assert!(needs_renewal("", NAME, now));
     }
@@ -228,19 +169,13 @@ mod tests {
         assert!(trusts(&bundle, &first) && trusts(&bundle, &second));
         assert_eq!(trust_bundle(&second, Some(&bundle), now), bundle, "stable");
         let later = trust_bundle(&second, Some(&bundle), at("2040-01-01T00:00:00Z"));
-        assert!(
-            !trusts(&later, &first),
-            "an authority that is over is dropped"
-        );
+        assert!(!trusts(&later, &first), "an authority that is over is dropped");
     }
 
     #[test]
     fn the_wildcard_covers_the_name_that_a_node_is_checked_against() {
         assert_eq!(wildcard("demo", "team"), NAME);
-        assert_eq!(
-            names::node_dns("demo-0", "demo", "team"),
-            "demo-0.demo-nodes.team.svc"
-        );
+        assert_eq!(names::node_dns("demo-0", "demo", "team"), "demo-0.demo-nodes.team.svc");
     }
 
     #[test]

@@ -17,19 +17,11 @@ pub struct Options {
     pub sidecar_image: String,
 
     /// When to pull it: Always, IfNotPresent or Never.
-    #[arg(
-        long,
-        env = "BRAINY_SIDECAR_PULL_POLICY",
-        default_value = "IfNotPresent"
-    )]
+    #[arg(long, env = "BRAINY_SIDECAR_PULL_POLICY", default_value = "IfNotPresent")]
     pub sidecar_pull_policy: String,
 
     /// Where to look for BrainyClusters, separated by commas. Nothing: in every namespace.
-    #[arg(
-        long = "namespace",
-        env = "BRAINY_WATCH_NAMESPACES",
-        value_delimiter = ','
-    )]
+    #[arg(long = "namespace", env = "BRAINY_WATCH_NAMESPACES", value_delimiter = ',')]
     pub namespaces: Vec<String>,
 
     /// The Lease by which replicas elect their leader.
@@ -101,12 +93,7 @@ impl Options {
 
     /// The namespaces to watch; an empty variable names none.
     pub fn watched(&self) -> Vec<String> {
-        self.namespaces
-            .iter()
-            .map(|name| name.trim())
-            .filter(|name| !name.is_empty())
-            .map(str::to_owned)
-            .collect()
+        self.namespaces.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).map(str::to_owned).collect()
     }
 }
 
@@ -115,11 +102,7 @@ mod tests {
     use super::*;
 
     fn options(more: &[&str]) -> Options {
-        Options::parse_from(
-            ["brainy-operator", "--sidecar-image", "sidecar:1"]
-                .iter()
-                .chain(more),
-        )
+        Options::parse_from(["brainy-operator", "--sidecar-image", "sidecar:1"].iter().chain(more))
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::reconcile::Error;
 use crate::reconcile::apply::Ledger;
 use crate::reconcile::build::SidecarImage;
 use crate::seen::Seen;
-use crate::{shards, storage};
+use crate::{shards, storage, volumes};
 
 /// Time between looks at a certificate that was found good.
 const CERTIFICATE_CHECK: Duration = Duration::from_secs(600);
@@ -53,6 +53,8 @@ pub struct ClusterMemory {
     pub storage: storage::Memory,
     /// The shard controller.
     pub shards: shards::Memory,
+    /// Volumes that were not resized.
+    pub volumes: volumes::Memory,
     /// Failed reconciles in a row.
     pub failures: u32,
     certificate_checked: Option<Duration>,
@@ -71,8 +73,7 @@ impl ClusterMemory {
 
     /// Whether the nodes' certificate should be looked at.
     pub fn certificate_check_due(&self, now: Duration) -> bool {
-        self.certificate_checked
-            .is_none_or(|at| now.saturating_sub(at) >= CERTIFICATE_CHECK)
+        self.certificate_checked.is_none_or(|at| now.saturating_sub(at) >= CERTIFICATE_CHECK)
     }
 
     /// The certificate was found good, or made so.
@@ -102,15 +103,7 @@ pub struct Parts {
 impl Context {
     /// The context of a term.
     pub fn new(parts: Parts) -> Self {
-        let Parts {
-            client,
-            clock,
-            identity,
-            sidecar,
-            term,
-            events,
-            metrics,
-        } = parts;
+        let Parts { client, clock, identity, sidecar, term, events, metrics } = parts;
         Self {
             client,
             clock,
@@ -127,11 +120,7 @@ impl Context {
 
     /// Asked before each act that only a leader may do.
     pub fn must_lead(&self) -> Result<(), Error> {
-        if self.term.is_valid() {
-            Ok(())
-        } else {
-            Err(Error::NotLeading)
-        }
+        if self.term.is_valid() { Ok(()) } else { Err(Error::NotLeading) }
     }
 
     /// What is remembered of a cluster, by its UID.
@@ -142,10 +131,7 @@ impl Context {
 
     /// Forgets a cluster that is gone.
     pub fn forget(&self, uid: &str) {
-        self.memories
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(uid);
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 
     /// UID of the namespace `kube-system`, which stands for the Kubernetes cluster.

@@ -29,10 +29,7 @@ impl Events {
     pub fn new(client: Client, identity: &str) -> Self {
         Self(Recorder::new(
             client,
-            Reporter {
-                controller: "brainy-operator".into(),
-                instance: Some(identity.to_owned()),
-            },
+            Reporter { controller: "brainy-operator".into(), instance: Some(identity.to_owned()) },
         ))
     }
 
@@ -47,24 +44,12 @@ impl Events {
     /// Says that a pod was deleted, to be made anew.
     pub async fn replaced_pod(&self, cluster: &BrainyCluster, pod: &str) {
         let note = format!("deleted pod {pod}, to be made anew from the newest template");
-        self.publish(
-            cluster,
-            event(EventType::Normal, "ReplacedPod", "Roll", note),
-        )
-        .await;
+        self.publish(cluster, event(EventType::Normal, "ReplacedPod", "Roll", note)).await;
     }
 
     /// Says that a resource can't be read.
-    pub async fn publish_invalid(
-        &self,
-        reference: &k8s_openapi::api::core::v1::ObjectReference,
-        note: String,
-    ) {
-        self.send(
-            &event(EventType::Warning, "InvalidSpec", "Reconcile", note),
-            reference,
-        )
-        .await;
+    pub async fn publish_invalid(&self, reference: &k8s_openapi::api::core::v1::ObjectReference, note: String) {
+        self.send(&event(EventType::Warning, "InvalidSpec", "Reconcile", note), reference).await;
     }
 
     async fn publish(&self, cluster: &BrainyCluster, event: Event) {
@@ -85,65 +70,41 @@ fn transitions(before: &BrainyClusterStatus, after: &BrainyClusterStatus) -> Vec
         let (Some(now), earlier) = (condition(after, type_), condition(before, type_)) else {
             continue;
         };
-        if earlier
-            .is_some_and(|earlier| (&earlier.status, &earlier.reason) == (&now.status, &now.reason))
-        {
+        if earlier.is_some_and(|earlier| (&earlier.status, &earlier.reason) == (&now.status, &now.reason)) {
             continue;
         }
         match now.status.as_str() {
             // A cluster that has just begun is not yet ready, and that is no warning; nor is good storage news.
             "True" if earlier.is_none() && type_ == STORAGE_READY => {}
-            "True" => events.push(event(
-                EventType::Normal,
-                &now.reason,
-                type_,
-                now.message.clone(),
-            )),
-            _ if is_worth_a_warning(now, earlier, condition(after, PROGRESSING)) => events.push(
-                event(EventType::Warning, &now.reason, type_, now.message.clone()),
-            ),
+            "True" => events.push(event(EventType::Normal, &now.reason, type_, now.message.clone())),
+            _ if is_worth_a_warning(now, earlier, condition(after, PROGRESSING)) => {
+                events.push(event(EventType::Warning, &now.reason, type_, now.message.clone()))
+            }
             _ => {}
         }
     }
     events
 }
 
-fn is_worth_a_warning(
-    now: &Condition,
-    earlier: Option<&Condition>,
-    progressing: Option<&Condition>,
-) -> bool {
+fn is_worth_a_warning(now: &Condition, earlier: Option<&Condition>, progressing: Option<&Condition>) -> bool {
     // The condition of the storage says it with the cause.
     if now.reason == "StorageNotReady" || PLANNED.contains(&now.reason.as_str()) {
         return false;
     }
     // These pass by themselves while a cluster starts or changes as asked; they are news for one that was ready.
-    let passing = matches!(
-        now.reason.as_str(),
-        "NodesNotReady" | "ShardsNotHeld" | ASSIGNING
-    );
+    let passing = matches!(now.reason.as_str(), "NodesNotReady" | "ShardsNotHeld" | ASSIGNING);
     let was_ready = earlier.is_some_and(|earlier| earlier.status == "True");
-    let planned =
-        progressing.is_some_and(|progressing| PLANNED.contains(&progressing.reason.as_str()));
+    let planned = progressing.is_some_and(|progressing| PLANNED.contains(&progressing.reason.as_str()));
     !passing || (was_ready && !planned)
 }
 
 fn event(type_: EventType, reason: &str, action: &str, note: String) -> Event {
-    Event {
-        type_,
-        reason: reason.to_owned(),
-        note: Some(shortened(note)),
-        action: action.to_owned(),
-        secondary: None,
-    }
+    Event { type_, reason: reason.to_owned(), note: Some(shortened(note)), action: action.to_owned(), secondary: None }
 }
 
 fn shortened(mut note: String) -> String {
     if note.len() > MAX_NOTE {
-        let end = (0..=MAX_NOTE - 3)
-            .rev()
-            .find(|at| note.is_char_boundary(*at))
-            .unwrap_or_default();
+        let end = (0..=MAX_NOTE - 3).rev().find(|at| note.is_char_boundary(*at)).unwrap_or_default();
         note.truncate(end);
         note.push_str("...");
     }
@@ -164,12 +125,7 @@ mod tests {
             present: 3,
             ready,
             storage,
-            shards: Some(ShardsView {
-                total: 8,
-                assigned: 8,
-                held: 8,
-                revision: 1,
-            }),
+            shards: Some(ShardsView { total: 8, assigned: 8, held: 8, revision: 1 }),
             changing: None,
             problems: Vec::new(),
             failure: None,
@@ -183,9 +139,7 @@ mod tests {
             let status = after(&cluster, step, Timestamp::UNIX_EPOCH);
             let before = cluster.status.take().unwrap_or_default();
             all.extend(
-                transitions(&before, &status)
-                    .into_iter()
-                    .map(|event| format!("{:?} {}", event.type_, event.reason)),
+                transitions(&before, &status).into_iter().map(|event| format!("{:?} {}", event.type_, event.reason)),
             );
             cluster.status = Some(status);
         }
@@ -194,8 +148,7 @@ mod tests {
 
     #[test]
     fn a_storage_failure_is_told_once_with_its_cause_and_so_is_the_recovery() {
-        let failed =
-            |reason: &str| observation(StorageView::Failed(reason.into(), "words".into()), 3);
+        let failed = |reason: &str| observation(StorageView::Failed(reason.into(), "words".into()), 3);
         let told = reasons(&[
             failed("SecretNotFound"),
             failed("SecretNotFound"),
@@ -203,15 +156,7 @@ mod tests {
             observation(StorageView::Bucket, 3),
             observation(StorageView::Bucket, 3),
         ]);
-        assert_eq!(
-            told,
-            [
-                "Warning SecretNotFound",
-                "Warning NoSuchBucket",
-                "Normal Verified",
-                "Normal Serving"
-            ]
-        );
+        assert_eq!(told, ["Warning SecretNotFound", "Warning NoSuchBucket", "Normal Verified", "Normal Serving"]);
     }
 
     #[test]

@@ -31,27 +31,13 @@ impl FakeApi {
             let api = api.clone();
             async move {
                 let (parts, body) = request.into_parts();
-                let bytes = body
-                    .collect()
-                    .await
-                    .map(|body| body.to_bytes())
-                    .unwrap_or_default();
+                let bytes = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
                 let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-                let kind = parts
-                    .headers
-                    .get("content-type")
-                    .and_then(|kind| kind.to_str().ok())
-                    .unwrap_or_default();
+                let kind = parts.headers.get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
                 let query = parts.uri.query().unwrap_or_default();
-                let (code, answer) =
-                    api.handle(parts.method.as_str(), parts.uri.path(), query, kind, body);
+                let (code, answer) = api.handle(parts.method.as_str(), parts.uri.path(), query, kind, body);
                 let text = serde_json::to_vec(&answer).unwrap();
-                Ok::<_, Infallible>(
-                    axum::http::Response::builder()
-                        .status(code)
-                        .body(Body::from(text))
-                        .unwrap(),
-                )
+                Ok::<_, Infallible>(axum::http::Response::builder().status(code).body(Body::from(text)).unwrap())
             }
         });
         Client::new(service, "default")
@@ -90,10 +76,7 @@ impl FakeApi {
     /// The calls that changed something, or tried to, since the last time that this was asked: `PATCH <path>`.
     pub(crate) fn writes(&self) -> Vec<String> {
         let calls = std::mem::take(&mut self.0.lock().unwrap().calls);
-        calls
-            .into_iter()
-            .filter(|call| !call.starts_with("GET "))
-            .collect()
+        calls.into_iter().filter(|call| !call.starts_with("GET ")).collect()
     }
 
     fn handle(&self, method: &str, path: &str, query: &str, content: &str, body: Value) -> Answer {
@@ -103,15 +86,9 @@ impl FakeApi {
         let path = path.trim_end_matches("/status");
         match method {
             "GET" if is_collection(path) => state.list(path, query),
-            "GET" => state
-                .objects
-                .get(path)
-                .map_or_else(|| failure(404, "NotFound"), |object| (200, object.clone())),
+            "GET" => state.objects.get(path).map_or_else(|| failure(404, "NotFound"), |object| (200, object.clone())),
             "POST" => {
-                let name = body["metadata"]["name"]
-                    .as_str()
-                    .unwrap_or_default()
-                    .to_owned();
+                let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
                 state.create(&format!("{path}/{name}"), body)
             }
             "PUT" => state.replace(path, body),
@@ -130,16 +107,8 @@ impl State {
         let generation = before.and_then(|before| before["metadata"]["generation"].as_u64());
         let meta = object["metadata"].as_object_mut().unwrap();
         meta.insert("resourceVersion".into(), json!(self.version.to_string()));
-        meta.entry("uid")
-            .or_insert_with(|| json!(format!("uid-{}", self.version)));
-        if [
-            "/statefulsets/",
-            "/poddisruptionbudgets/",
-            "/brainyclusters/",
-        ]
-        .iter()
-        .any(|kind| path.contains(kind))
-        {
+        meta.entry("uid").or_insert_with(|| json!(format!("uid-{}", self.version)));
+        if ["/statefulsets/", "/poddisruptionbudgets/", "/brainyclusters/"].iter().any(|kind| path.contains(kind)) {
             let generation = generation.map_or_else(
                 || meta.get("generation").and_then(Value::as_u64).unwrap_or(1),
                 |g| g + u64::from(spec_changed),
@@ -152,18 +121,12 @@ impl State {
 
     fn list(&self, path: &str, query: &str) -> Answer {
         // The selector of one label, as everybody here uses it: `labelSelector=a%2Fb%3Dc`.
-        let selector = query
-            .split('&')
-            .find_map(|part| part.strip_prefix("labelSelector="));
+        let selector = query.split('&').find_map(|part| part.strip_prefix("labelSelector="));
         let selector = selector.map(|text| text.replace("%2F", "/").replace("%3D", "="));
         let wanted = selector.as_deref().and_then(|text| text.split_once('='));
-        let matches = |object: &Value| {
-            wanted.is_none_or(|(label, value)| object["metadata"]["labels"][label] == value)
-        };
+        let matches = |object: &Value| wanted.is_none_or(|(label, value)| object["metadata"]["labels"][label] == value);
         let inside = |key: &str| {
-            key.strip_prefix(path)
-                .and_then(|rest| rest.strip_prefix('/'))
-                .is_some_and(|name| !name.contains('/'))
+            key.strip_prefix(path).and_then(|rest| rest.strip_prefix('/')).is_some_and(|name| !name.contains('/'))
         };
         let items: Vec<&Value> = self
             .objects
@@ -214,11 +177,7 @@ impl State {
         } else {
             merge(&mut after, patch);
         }
-        if after == before {
-            (200, before)
-        } else {
-            (200, self.store(path, after))
-        }
+        if after == before { (200, before) } else { (200, self.store(path, after)) }
     }
 
     fn delete(&mut self, path: &str, body: &Value) -> Answer {
@@ -230,10 +189,7 @@ impl State {
             return failure(409, "Conflict");
         }
         self.objects.remove(path);
-        (
-            200,
-            json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}),
-        )
+        (200, json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}))
     }
 }
 

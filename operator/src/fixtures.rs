@@ -16,17 +16,11 @@ pub(crate) fn cluster(name: &str, spec: Value) -> BrainyCluster {
 
 /// Three nodes with a volume each.
 pub(crate) fn isolated() -> BrainyCluster {
-    cluster(
-        "demo",
-        json!({"replicas": 3, "storage": {"volume": {"size": "1Gi"}}}),
-    )
+    cluster("demo", json!({"replicas": 3, "storage": {"volume": {"size": "1Gi"}}}))
 }
 
 /// Three nodes and a bucket.
 pub(crate) fn shared() -> BrainyCluster {
     let bucket = json!({"name": "data", "prefix": "demo", "endpoint": "http://s3.store.svc:7070", "credentialsSecret": "s3-keys"});
-    cluster(
-        "demo",
-        json!({"replicas": 3, "storage": {"strategy": "Shared", "bucket": bucket}}),
-    )
+    cluster("demo", json!({"replicas": 3, "storage": {"strategy": "Shared", "bucket": bucket}}))
 }

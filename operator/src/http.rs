@@ -17,9 +17,7 @@ pub async fn serve(
     metrics: Metrics,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router(metrics))
-        .with_graceful_shutdown(stop)
-        .await
+    axum::serve(listener, router(metrics)).with_graceful_shutdown(stop).await
 }
 
 fn router(metrics: Metrics) -> Router {
@@ -32,13 +30,7 @@ fn router(metrics: Metrics) -> Router {
 
 async fn show(State(metrics): State<Metrics>) -> Response {
     match metrics.text() {
-        Ok(text) => (
-            [(
-                header::CONTENT_TYPE,
-                "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            )],
-            text,
-        )
+        Ok(text) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
             .into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
@@ -57,11 +49,7 @@ mod tests {
     async fn a_replica_that_does_not_lead_is_ready_and_shows_that_it_does_not_lead() {
         let metrics = Metrics::default();
         metrics.leading(false);
-        for (path, expected) in [
-            ("/readyz", "ok"),
-            ("/healthz", "ok"),
-            ("/metrics", "brainy_operator_leader 0"),
-        ] {
+        for (path, expected) in [("/readyz", "ok"), ("/healthz", "ok"), ("/metrics", "brainy_operator_leader 0")] {
             let request = Request::get(path).body(Body::empty()).unwrap();
             let answer = router(metrics.clone()).oneshot(request).await.unwrap();
             assert_eq!(answer.status(), StatusCode::OK);

@@ -21,26 +21,17 @@ const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 
 /// Makes sure that the nodes have a certificate that lasts.
-pub async fn ensure(
-    client: &Client,
-    cluster: &ValidatedCluster,
-    now: Timestamp,
-) -> Result<(), Error> {
+pub async fn ensure(client: &Client, cluster: &ValidatedCluster, now: Timestamp) -> Result<(), Error> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &cluster.namespace);
     let wildcard = certificates::wildcard(&cluster.name, &cluster.namespace);
     let present = owned(&secrets, &names::tls_secret(&cluster.name), cluster).await?;
-    let certificate = present
-        .as_ref()
-        .and_then(|secret| text(secret, CERTIFICATE))
-        .unwrap_or_default();
+    let certificate = present.as_ref().and_then(|secret| text(secret, CERTIFICATE)).unwrap_or_default();
     if !certificates::needs_renewal(&certificate, &wildcard, now) {
         return Ok(());
     }
     let authority = authority(&secrets, cluster, now).await?;
     let node = certificates::issue(&authority, &wildcard, now)?;
-    let before = present
-        .as_ref()
-        .and_then(|secret| text(secret, AUTHORITIES));
+    let before = present.as_ref().and_then(|secret| text(secret, AUTHORITIES));
     let bundle = certificates::trust_bundle(&authority.certificate, before.as_deref(), now);
     let mut secret = tls_secret(cluster, names::tls_secret(&cluster.name), &node, bundle);
     match present {
@@ -48,18 +39,10 @@ pub async fn ensure(
         Some(present) => {
             // Conditional on what was read: two operators never mix two renewals.
             secret.metadata.resource_version = present.resource_version();
-            write(
-                secrets
-                    .replace(&secret.name_any(), &params(), &secret)
-                    .await,
-            )?;
+            write(secrets.replace(&secret.name_any(), &params(), &secret).await)?;
         }
     }
-    tracing::info!(
-        cluster = cluster.name,
-        namespace = cluster.namespace,
-        "issued a node certificate"
-    );
+    tracing::info!(cluster = cluster.name, namespace = cluster.namespace, "issued a node certificate");
     Ok(())
 }
 
@@ -73,26 +56,17 @@ async fn authority(
     if let Some(secret) = owned(secrets, &name, cluster).await? {
         return match (text(&secret, CERTIFICATE), text(&secret, KEY)) {
             (Some(certificate), Some(key)) => Ok(KeyedCertificate { certificate, key }),
-            _ => Err(Error::DamagedSecret {
-                name,
-                key: format!("{CERTIFICATE} or {KEY}"),
-            }),
+            _ => Err(Error::DamagedSecret { name, key: format!("{CERTIFICATE} or {KEY}") }),
         };
     }
     let authority = certificates::new_authority(&cluster.name, now)?;
     let bundle = authority.certificate.clone();
-    secrets
-        .create(&params(), &tls_secret(cluster, name, &authority, bundle))
-        .await?;
+    secrets.create(&params(), &tls_secret(cluster, name, &authority, bundle)).await?;
     Ok(authority)
 }
 
 /// Reads a Secret, which must be this cluster's own (R10).
-async fn owned(
-    secrets: &Api<Secret>,
-    name: &str,
-    cluster: &ValidatedCluster,
-) -> Result<Option<Secret>, Error> {
+async fn owned(secrets: &Api<Secret>, name: &str, cluster: &ValidatedCluster) -> Result<Option<Secret>, Error> {
     let found = secrets.get_opt(name).await?;
     if let Some(secret) = &found {
         must_be_ours(cluster, "Secret", &secret.metadata)?;
@@ -100,12 +74,7 @@ async fn owned(
     Ok(found)
 }
 
-fn tls_secret(
-    cluster: &ValidatedCluster,
-    name: String,
-    pair: &KeyedCertificate,
-    authorities: String,
-) -> Secret {
+fn tls_secret(cluster: &ValidatedCluster, name: String, pair: &KeyedCertificate, authorities: String) -> Secret {
     let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
     Secret {
         metadata: metadata(cluster, name),
@@ -125,19 +94,14 @@ fn text(secret: &Secret, key: &str) -> Option<String> {
 }
 
 fn params() -> PostParams {
-    PostParams {
-        field_manager: Some(FIELD_MANAGER.into()),
-        dry_run: false,
-    }
+    PostParams { field_manager: Some(FIELD_MANAGER.into()), dry_run: false }
 }
 
 /// A lost race is no failure: the other operator's certificate is as good.
 fn write<T>(result: Result<T, kube::Error>) -> Result<(), Error> {
     match result {
         Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.is_already_exists() || status.is_conflict() => {
-            Ok(())
-        }
+        Err(kube::Error::Api(status)) if status.is_already_exists() || status.is_conflict() => Ok(()),
         Err(error) => Err(error.into()),
     }
 }

@@ -77,36 +77,20 @@ impl Default for Metrics {
             "Reconciles, by outcome: success, or the reason of the failure",
             reconciles.clone(),
         );
-        registry.register(
-            "reconcile_duration_seconds",
-            "How long a reconcile took",
-            duration.clone(),
-        );
+        registry.register("reconcile_duration_seconds", "How long a reconcile took", duration.clone());
         registry.register("leader", "1 while this replica leads", leader.clone());
         registry.register(
             "cluster_condition",
             "1 where a condition of a BrainyCluster is True, else 0",
             conditions.clone(),
         );
-        registry.register(
-            "shard_map_revision",
-            "Revision of the published shard map",
-            map_revision.clone(),
-        );
+        registry.register("shard_map_revision", "Revision of the published shard map", map_revision.clone());
         registry.register(
             "api_errors",
             "Failed calls and watches of the Kubernetes API, by reason",
             api_errors.clone(),
         );
-        Self(Arc::new(Inner {
-            registry,
-            reconciles,
-            duration,
-            leader,
-            conditions,
-            map_revision,
-            api_errors,
-        }))
+        Self(Arc::new(Inner { registry, reconciles, duration, leader, conditions, map_revision, api_errors }))
     }
 }
 
@@ -120,12 +104,7 @@ impl Metrics {
 
     /// A reconcile ended. `outcome`: `success`, or the reason of the failure.
     pub fn reconciled(&self, outcome: &str, took: Duration) {
-        self.0
-            .reconciles
-            .get_or_create(&Outcome {
-                outcome: outcome.to_owned(),
-            })
-            .inc();
+        self.0.reconciles.get_or_create(&Outcome { outcome: outcome.to_owned() }).inc();
         self.0.duration.observe(took.as_secs_f64());
     }
 
@@ -142,47 +121,29 @@ impl Metrics {
     pub fn conditions(&self, cluster: &BrainyCluster, status: &BrainyClusterStatus) {
         for condition in &status.conditions {
             let labels = condition_of(cluster, &condition.type_);
-            self.0
-                .conditions
-                .get_or_create(&labels)
-                .set(i64::from(condition.status == "True"));
+            self.0.conditions.get_or_create(&labels).set(i64::from(condition.status == "True"));
         }
     }
 
     /// The published map of a cluster.
     pub fn map_revision(&self, cluster: &ValidatedCluster, revision: u64) {
-        let labels = Cluster {
-            namespace: cluster.namespace.clone(),
-            cluster: cluster.name.clone(),
-        };
+        let labels = Cluster { namespace: cluster.namespace.clone(), cluster: cluster.name.clone() };
         self.0.map_revision.get_or_create(&labels).set(revision);
     }
 
     /// A cluster is gone.
     pub fn forget(&self, namespace: &str, name: &str) {
-        let cluster = Cluster {
-            namespace: namespace.to_owned(),
-            cluster: name.to_owned(),
-        };
+        let cluster = Cluster { namespace: namespace.to_owned(), cluster: name.to_owned() };
         for condition in CONDITIONS {
             let Cluster { namespace, cluster } = cluster.clone();
-            self.0.conditions.remove(&ClusterCondition {
-                namespace,
-                cluster,
-                condition: condition.to_owned(),
-            });
+            self.0.conditions.remove(&ClusterCondition { namespace, cluster, condition: condition.to_owned() });
         }
         self.0.map_revision.remove(&cluster);
     }
 
     /// A call or a watch of the Kubernetes API failed.
     pub fn api_error(&self, reason: &str) {
-        self.0
-            .api_errors
-            .get_or_create(&Reason {
-                reason: reason.to_owned(),
-            })
-            .inc();
+        self.0.api_errors.get_or_create(&Reason { reason: reason.to_owned() }).inc();
     }
 }
 
@@ -208,15 +169,13 @@ mod tests {
         let show = || {
             metrics.leading(true);
             let cluster = isolated();
-            metrics.conditions(
-                &cluster,
-                &refused(&cluster, "NotSupported", "", Timestamp::UNIX_EPOCH),
-            );
+            metrics.conditions(&cluster, &refused(&cluster, "NotSupported", "", Timestamp::UNIX_EPOCH));
         };
         let shown = || {
-            metrics.text().unwrap().contains(
-                r#"cluster_condition{namespace="team",cluster="demo",condition="Ready"} 0"#,
-            )
+            metrics
+                .text()
+                .unwrap()
+                .contains(r#"cluster_condition{namespace="team",cluster="demo",condition="Ready"} 0"#)
         };
         show();
         assert!(shown());
@@ -233,13 +192,7 @@ mod tests {
         metrics.reconciled("success", Duration::from_millis(20));
         metrics.reconciled("NameTaken", Duration::from_millis(20));
         let text = metrics.text().unwrap();
-        assert!(
-            text.contains(r#"brainy_operator_reconciles_total{outcome="NameTaken"} 1"#),
-            "{text}"
-        );
-        assert!(
-            text.contains("brainy_operator_reconcile_duration_seconds_count 2"),
-            "{text}"
-        );
+        assert!(text.contains(r#"brainy_operator_reconciles_total{outcome="NameTaken"} 1"#), "{text}");
+        assert!(text.contains("brainy_operator_reconcile_duration_seconds_count 2"), "{text}");
     }
 }

@@ -56,28 +56,19 @@ const SLOWLY: Duration = Duration::from_secs(5);
 const LATER: Duration = Duration::from_secs(300);
 
 /// Reconciles one cluster. Says when to look again.
-pub async fn reconcile(
-    context: &Context,
-    seen: &BrainyCluster,
-    memory: &mut ClusterMemory,
-) -> Result<Duration, Error> {
+pub async fn reconcile(context: &Context, seen: &BrainyCluster, memory: &mut ClusterMemory) -> Result<Duration, Error> {
     let Some(cluster) = dereference::fresh(&context.client, seen).await? else {
         // Deleted, or another one of the same name by now: that one has an event of its own.
         return Ok(LATER);
     };
     if cluster.metadata.deletion_timestamp.is_some() {
-        return deletion::clean_up(context, &cluster, memory).await;
+        return Box::pin(deletion::clean_up(context, &cluster, memory)).await;
     }
     match validate(&cluster) {
-        Ok(validated) => run(context, cluster, &validated, memory).await,
+        Ok(validated) => Box::pin(run(context, cluster, &validated, memory)).await,
         Err(refusal) => {
             deletion::release_finalizer_unless_needed(context, &cluster).await?;
-            let status = status::refused(
-                &cluster,
-                refusal.reason(),
-                &refusal.to_string(),
-                Timestamp::now(),
-            );
+            let status = status::refused(&cluster, refusal.reason(), &refusal.to_string(), Timestamp::now());
             report(context, &cluster, &status).await?;
             Ok(LATER)
         }
@@ -92,22 +83,13 @@ async fn run(
 ) -> Result<Duration, Error> {
     let found = dereference::dereference(&context.client, cluster).await?;
     let mut seen = first_observation(validated, &found);
-    let outcome = steps(context, validated, &found, memory, &mut seen).await;
+    let outcome = Box::pin(steps(context, validated, &found, memory, &mut seen)).await;
     if let Err(error) = &outcome {
         seen.failure = Some((error.reason().to_owned(), error.to_string()));
     }
     // Said also when a step failed: the cause must be where people look. A race that was lost is no news.
-    if outcome
-        .as_ref()
-        .err()
-        .is_none_or(|error| !error.is_transient())
-    {
-        report(
-            context,
-            &found.cluster,
-            &status::after(&found.cluster, &seen, Timestamp::now()),
-        )
-        .await?;
+    if outcome.as_ref().err().is_none_or(|error| !error.is_transient()) {
+        report(context, &found.cluster, &status::after(&found.cluster, &seen, Timestamp::now())).await?;
     }
     outcome
 }
@@ -116,8 +98,7 @@ async fn run(
 fn first_observation(validated: &ValidatedCluster, found: &Dereferenced) -> Observation {
     let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
     let is_wanted = |pod: &&Pod| {
-        dereference::ordinal_of(&validated.name, &pod.name_any())
-            .is_some_and(|ordinal| ordinal < validated.replicas)
+        dereference::ordinal_of(&validated.name, &pod.name_any()).is_some_and(|ordinal| ordinal < validated.replicas)
     };
     let storage = match validated.storage {
         validate::ValidatedStorage::Isolated(_) => StorageView::Volumes,
@@ -126,14 +107,7 @@ fn first_observation(validated: &ValidatedCluster, found: &Dereferenced) -> Obse
     Observation {
         wanted: validated.replicas,
         present: count(found.pods.len()),
-        ready: count(
-            found
-                .pods
-                .iter()
-                .filter(is_wanted)
-                .filter(|pod| is_ready(pod))
-                .count(),
-        ),
+        ready: count(found.pods.iter().filter(is_wanted).filter(|pod| is_ready(pod)).count()),
         storage,
         shards: None,
         changing: None,
@@ -150,14 +124,7 @@ async fn steps(
     seen: &mut Observation,
 ) -> Result<Duration, Error> {
     let now = context.clock.now();
-    let checked = storage::check(
-        context,
-        validated,
-        found.credentials.as_ref(),
-        &mut memory.storage,
-        now,
-    )
-    .await?;
+    let checked = storage::check(context, validated, found.credentials.as_ref(), &mut memory.storage, now).await?;
     context.must_lead()?;
     let checked = match checked {
         Storage::Unclaimed(unclaimed) => {
@@ -176,7 +143,8 @@ async fn steps(
     };
     deletion::keep_finalizer(context, &found.cluster, validated).await?;
     let claim_template = found.claim_template();
-    volumes::grow(&context.client, validated, claim_template.as_ref()).await?;
+    let grown = volumes::grow(&context.client, validated, claim_template.as_ref(), &mut memory.volumes, now);
+    seen.failure = grown.await?.map(|problem| ("VolumeNotResized".to_owned(), problem));
     if memory.certificate_check_due(now) {
         identity::ensure(&context.client, validated, Timestamp::now()).await?;
         memory.certificate_checked(now);
@@ -194,16 +162,11 @@ async fn steps(
     };
     let shards = match controller.run().await {
         Err(Error::Storage(error)) => {
-            return Ok(storage_failed(
-                memory.storage.failed_between(validated, &error, now),
-                seen,
-            ));
+            return Ok(storage_failed(memory.storage.failed_between(validated, &error, now), seen));
         }
         other => other?,
     };
-    context
-        .metrics
-        .map_revision(validated, shards.view.revision);
+    context.metrics.map_revision(validated, shards.view.revision);
     seen.shards = Some(shards.view);
     seen.problems.clone_from(&shards.problems);
 
@@ -214,11 +177,7 @@ async fn steps(
     let prepared = build::build(
         validated,
         &context.sidecar,
-        &Carried {
-            replicas,
-            sessions: replicas.max(found.slots()),
-            claim_template,
-        },
+        &Carried { replicas, sessions: replicas.max(found.slots()), claim_template },
     );
     let mut applier = Applier {
         client: &context.client,
@@ -228,7 +187,7 @@ async fn steps(
         ledger: &mut memory.ledger,
         now,
     };
-    let applied = applier.apply(prepared).await?;
+    let applied = Box::pin(applier.apply(prepared)).await?;
 
     context.must_lead()?;
     let rollout = rolling::roll(context, validated, &applied, found, &shards).await?;
@@ -264,17 +223,11 @@ fn changing(
     if replicas > validated.replicas {
         return Some((
             status::DRAINING,
-            format!(
-                "{} nodes leave once they hold no shard",
-                replicas - validated.replicas
-            ),
+            format!("{} nodes leave once they hold no shard", replicas - validated.replicas),
         ));
     }
     if present != validated.replicas {
-        return Some((
-            status::SCALING,
-            format!("{present} of {} nodes exist", validated.replicas),
-        ));
+        return Some((status::SCALING, format!("{present} of {} nodes exist", validated.replicas)));
     }
     if let Rollout::Underway(what) = rollout {
         return Some((status::ROLLING_OUT, what.clone()));
@@ -282,12 +235,10 @@ fn changing(
     if shards.is_settled() {
         return None;
     }
-    let message = shards.waiting.clone().unwrap_or_else(|| {
-        format!(
-            "{} of {} shards are held",
-            shards.view.held, shards.view.total
-        )
-    });
+    let message = shards
+        .waiting
+        .clone()
+        .unwrap_or_else(|| format!("{} of {} shards are held", shards.view.held, shards.view.total));
     Some((status::ASSIGNING, message))
 }
 
@@ -305,25 +256,16 @@ async fn report(
 
 /// Whether a pod is ready and not on its way out.
 fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_ref());
-    let ready = conditions.is_some_and(|all| {
-        all.iter()
-            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
-    });
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let ready = conditions
+        .is_some_and(|all| all.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"));
     ready && pod.metadata.deletion_timestamp.is_none()
 }
 
 fn pod_facts(pods: &[Pod]) -> Vec<PodFacts> {
     let facts = |pod: &Pod| PodFacts {
         node: NodeId(pod.name_any()),
-        host: pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.node_name.clone())
-            .unwrap_or_default(),
+        host: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
         ready: is_ready(pod),
     };
     pods.iter().map(facts).collect()

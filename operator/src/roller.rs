@@ -33,10 +33,7 @@ pub enum Roll {
 /// Decides. `newest` is the StatefulSet's update revision, `wanted` its replicas, and `shards_settled` says whether every
 /// shard is held by a live node: no healthy node is taken away before.
 pub fn decide(pods: &[NodePod], newest: &str, wanted: i32, shards_settled: bool) -> Roll {
-    let outdated: Vec<&NodePod> = pods
-        .iter()
-        .filter(|pod| pod.revision != newest && !pod.deleting)
-        .collect();
+    let outdated: Vec<&NodePod> = pods.iter().filter(|pod| pod.revision != newest && !pod.deleting).collect();
     if let Some(leaving) = pods.iter().find(|pod| pod.deleting) {
         return if outdated.is_empty() && leaving.revision == newest {
             Roll::Done
@@ -48,11 +45,7 @@ pub fn decide(pods: &[NodePod], newest: &str, wanted: i32, shards_settled: bool)
         return Roll::Done;
     }
     // A pod that isn't ready serves nobody: replacing it costs nothing, and it may be what the change mends.
-    if let Some(broken) = outdated
-        .iter()
-        .filter(|pod| !pod.ready)
-        .max_by_key(|pod| pod.ordinal)
-    {
+    if let Some(broken) = outdated.iter().filter(|pod| !pod.ready).max_by_key(|pod| pod.ordinal) {
         return Roll::Replace((*broken).clone());
     }
     if let Some(other) = pods.iter().find(|pod| !pod.ready) {
@@ -95,87 +88,48 @@ mod tests {
 
     #[test]
     fn nothing_is_deleted_when_every_pod_is_of_the_newest_template() {
-        let pods = [
-            pod(0, "new", true),
-            pod(1, "new", false),
-            pod(2, "new", true),
-        ];
+        let pods = [pod(0, "new", true), pod(1, "new", false), pod(2, "new", true)];
         assert_eq!(decide(&pods, "new", 3, true), Roll::Done);
     }
 
     #[test]
     fn one_pod_at_a_time_the_highest_first() {
-        let pods = [
-            pod(0, "old", true),
-            pod(1, "old", true),
-            pod(2, "old", true),
-        ];
+        let pods = [pod(0, "old", true), pod(1, "old", true), pod(2, "old", true)];
         assert_eq!(replaced(&decide(&pods, "new", 3, true)), Some(2));
     }
 
     #[test]
     fn the_next_waits_until_all_others_are_ready() {
-        let pods = [
-            pod(0, "old", true),
-            pod(1, "old", true),
-            pod(2, "new", false),
-        ];
+        let pods = [pod(0, "old", true), pod(1, "old", true), pod(2, "new", false)];
         assert!(matches!(decide(&pods, "new", 3, true), Roll::Wait(why) if why.contains("demo-2")));
     }
 
     #[test]
     fn the_next_waits_while_one_is_stopping_or_missing() {
-        let mut pods = [
-            pod(0, "old", true),
-            pod(1, "old", true),
-            pod(2, "old", true),
-        ];
+        let mut pods = [pod(0, "old", true), pod(1, "old", true), pod(2, "old", true)];
         pods[2].deleting = true;
-        assert!(
-            matches!(decide(&pods, "new", 3, true), Roll::Wait(why) if why.contains("stopping"))
-        );
-        assert!(
-            matches!(decide(&pods[..2], "new", 3, true), Roll::Wait(why) if why.contains("2 of 3"))
-        );
+        assert!(matches!(decide(&pods, "new", 3, true), Roll::Wait(why) if why.contains("stopping")));
+        assert!(matches!(decide(&pods[..2], "new", 3, true), Roll::Wait(why) if why.contains("2 of 3")));
     }
 
     #[test]
     fn broken_outdated_pods_go_first_so_that_a_bad_rollout_heals() {
-        let pods = [
-            pod(0, "bad", false),
-            pod(1, "old", true),
-            pod(2, "fixed", true),
-        ];
+        let pods = [pod(0, "bad", false), pod(1, "old", true), pod(2, "fixed", true)];
         assert_eq!(replaced(&decide(&pods, "fixed", 3, true)), Some(0));
-        let with_another_broken = [
-            pod(0, "bad", false),
-            pod(1, "old", true),
-            pod(2, "fixed", false),
-        ];
-        assert_eq!(
-            replaced(&decide(&with_another_broken, "fixed", 3, false)),
-            Some(0)
-        );
+        let with_another_broken = [pod(0, "bad", false), pod(1, "old", true), pod(2, "fixed", false)];
+        assert_eq!(replaced(&decide(&with_another_broken, "fixed", 3, false)), Some(0));
     }
 
     #[test]
     fn a_healthy_pod_is_not_taken_while_shards_have_no_holder() {
-        let pods = [
-            pod(0, "old", true),
-            pod(1, "old", true),
-            pod(2, "new", true),
-        ];
+        let pods = [pod(0, "old", true), pod(1, "old", true), pod(2, "new", true)];
         assert!(matches!(decide(&pods, "new", 3, false), Roll::Wait(_)));
         assert_eq!(replaced(&decide(&pods, "new", 3, true)), Some(1));
     }
 
     #[test]
     fn a_whole_rollout_replaces_every_pod_exactly_once() {
-        let mut pods = vec![
-            pod(0, "old", true),
-            pod(1, "old", true),
-            pod(2, "old", true),
-        ];
+        let mut pods = vec![pod(0, "old", true), pod(1, "old", true), pod(2, "old", true)];
         let mut order = Vec::new();
         while let Some(ordinal) = replaced(&decide(&pods, "new", 3, true)) {
             order.push(ordinal);

@@ -24,33 +24,22 @@ use crate::{http, watch as watches};
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     options.check().map_err(|why| anyhow!(why))?;
-    let config = kube::Config::infer()
-        .await
-        .context("no Kubernetes API: run inside a cluster, or set KUBECONFIG")?;
+    let config = kube::Config::infer().await.context("no Kubernetes API: run inside a cluster, or set KUBECONFIG")?;
     let calls = bounded(&config)?;
     let watch_client = watching(&config)?;
     let metrics = Metrics::default();
     metrics.leading(false);
 
     let stop = stop_signal()?;
-    let listener = TcpListener::bind(options.listen)
-        .await
-        .with_context(|| format!("can't listen on {}", options.listen))?;
-    let server = tokio::spawn(http::serve(
-        listener,
-        metrics.clone(),
-        stopped(stop.clone()),
-    ));
+    let listener =
+        TcpListener::bind(options.listen).await.with_context(|| format!("can't listen on {}", options.listen))?;
+    let server = tokio::spawn(http::serve(listener, metrics.clone(), stopped(stop.clone())));
 
     // A restart must not take its predecessor's term for its own.
     let identity = format!("{}_{}", options.identity, uuid::Uuid::new_v4().simple());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     // The lease has a connection of its own: nothing else delays a renewal.
-    let lock = LeaseLock::new(
-        bounded(&config)?,
-        &options.lease_namespace,
-        &options.lease_name,
-    );
+    let lock = LeaseLock::new(bounded(&config)?, &options.lease_namespace, &options.lease_name);
     let elector = Elector::new(
         lock,
         Arc::clone(&clock),
@@ -62,24 +51,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         },
     );
     let events = Events::new(calls.clone(), &identity);
-    let worker = Worker {
-        calls,
-        watch_client,
-        clock,
-        identity,
-        options,
-        events,
-        metrics,
-    };
+    let worker = Worker { calls, watch_client, clock, identity, options, events, metrics };
     tracing::info!(identity = worker.identity, "started");
-    elector
-        .run(stopped(stop), |term| worker.clone().lead(term))
-        .await;
+    elector.run(stopped(stop), |term| worker.clone().lead(term)).await;
     tracing::info!("stopped");
-    server
-        .await
-        .context("the HTTP server panicked")?
-        .context("the HTTP server failed")
+    server.await.context("the HTTP server panicked")?.context("the HTTP server failed")
 }
 
 /// What each term of leadership starts with.

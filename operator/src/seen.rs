@@ -43,10 +43,7 @@ impl Mark {
         let uid = meta.uid.as_deref().unwrap_or_default();
         match meta.generation.filter(|generation| *generation > 0) {
             Some(generation) => Self(format!("{uid} generation {generation}")),
-            None => Self(format!(
-                "{uid} version {}",
-                meta.resource_version.as_deref().unwrap_or_default()
-            )),
+            None => Self(format!("{uid} version {}", meta.resource_version.as_deref().unwrap_or_default())),
         }
     }
 }
@@ -73,9 +70,7 @@ impl Seen {
             // What was deleted while the watch was down must not stay: forget all, and let the list bring back the rest.
             Event::Init => self.locked(|marks| {
                 let kind = K::kind(&());
-                marks.retain(|key, _| {
-                    key.kind != kind || scope.is_some_and(|scope| scope != key.namespace)
-                });
+                marks.retain(|key, _| key.kind != kind || scope.is_some_and(|scope| scope != key.namespace));
             }),
             Event::InitDone => {}
         }

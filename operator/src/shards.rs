@@ -78,51 +78,26 @@ impl Controller<'_> {
     }
 
     async fn run_isolated(&mut self) -> Result<Summary, Error> {
+        // The map before the sessions: what they say is then at least as new, as `Facts` asks for.
+        let published = configmap::read(self.client, self.cluster).await?;
         let leases = sessions::from_leases(self.client, self.cluster).await?;
         let existing: BTreeSet<String> = leases.iter().map(|lease| lease.name.clone()).collect();
-        let records = leases
-            .into_iter()
-            .filter_map(sessions::FoundLease::into_found)
-            .collect();
+        let records = leases.into_iter().filter_map(sessions::FoundLease::into_found).collect();
         let sights = self.memory.observers.judge(records, self.clock.now());
-        let published = configmap::read(self.client, self.cluster).await?;
         // The ConfigMap itself is the compare-and-swap: a new writer begins a new epoch with its first write.
         let epoch = match &published.map {
             Some(map) if map.writer == self.identity => map.epoch,
             other => Epoch(other.as_ref().map_or(0, |map| map.epoch.0) + 1),
         };
-        let rules = Rules::Isolated {
-            moves_at_once: MOVES_AT_ONCE,
-        };
-        let nodes = sights
-            .into_iter()
-            .map(|sight| (sight.record.node.clone(), sight))
-            .collect();
+        let rules = Rules::Isolated { moves_at_once: MOVES_AT_ONCE };
+        let nodes = sights.into_iter().map(|sight| (sight.record.node.clone(), sight)).collect();
         match self.decide(published.map.as_ref(), rules, &nodes, epoch) {
-            Next::Keep { waiting } => Ok(Summary::new(
-                published.map,
-                &nodes,
-                self.cluster,
-                rules,
-                waiting,
-                existing,
-            )),
+            Next::Keep { waiting } => Ok(Summary::new(published.map, &nodes, self.cluster, rules, waiting, existing)),
             Next::Publish(map) => {
                 configmap::write(self.client, self.cluster, &published, &map).await?;
-                tracing::info!(
-                    cluster = self.cluster.name,
-                    revision = map.revision,
-                    "published a shard map"
-                );
+                tracing::info!(cluster = self.cluster.name, revision = map.revision, "published a shard map");
                 let waiting = Some("a new shard map was published".to_owned());
-                Ok(Summary::new(
-                    Some(map),
-                    &nodes,
-                    self.cluster,
-                    rules,
-                    waiting,
-                    existing,
-                ))
+                Ok(Summary::new(Some(map), &nodes, self.cluster, rules, waiting, existing))
             }
         }
     }
@@ -134,11 +109,8 @@ impl Controller<'_> {
         for session in found {
             let sight = self.memory.observers.judge_one(&session, now);
             // R8: what has lapsed is ended, from exactly the version that stood unchanged, before its shards go elsewhere.
-            let sight = if sight.is_lapsed() {
-                sessions::end(bucket, session, sight).await?
-            } else {
-                sight.into_sight()
-            };
+            let sight =
+                if sight.is_lapsed() { sessions::end(bucket, session, sight).await? } else { sight.into_sight() };
             nodes.insert(sight.record.node.clone(), sight);
         }
         let present = bucket::read_map(bucket).await?;
@@ -146,50 +118,25 @@ impl Controller<'_> {
         let epoch = self.epoch(bucket, present.map.as_ref()).await?;
         if present.map.is_none() && !self.gathered(&nodes, now) {
             let waiting = Some("waiting for the nodes before the first placement".to_owned());
-            return Ok(Summary::new(
-                None,
-                &nodes,
-                self.cluster,
-                Rules::Shared,
-                waiting,
-                BTreeSet::new(),
-            ));
+            return Ok(Summary::new(None, &nodes, self.cluster, Rules::Shared, waiting, BTreeSet::new()));
         }
         let next = self.decide(present.map.as_ref(), Rules::Shared, &nodes, epoch);
         let (map, waiting) = match self.republished(next, &present, &copy, epoch) {
             Next::Publish(map) => {
                 bucket::write_map(bucket, &present, &map).await?;
-                tracing::info!(
-                    cluster = self.cluster.name,
-                    revision = map.revision,
-                    "published a shard map"
-                );
+                tracing::info!(cluster = self.cluster.name, revision = map.revision, "published a shard map");
                 (Some(map), Some("a new shard map was published".to_owned()))
             }
             Next::Keep { waiting } => (present.map, waiting),
         };
         if let Some(map) = &map {
             // The bucket first, the copy after: what nodes read from the copy is always in the bucket.
-            if copy
-                .map
-                .as_ref()
-                .is_none_or(|copy| (copy.epoch, copy.revision) < (map.epoch, map.revision))
-            {
+            if copy.map.as_ref().is_none_or(|copy| (copy.epoch, copy.revision) < (map.epoch, map.revision)) {
                 configmap::write(self.client, self.cluster, &copy, map).await?;
             }
-            self.memory
-                .topology
-                .write(bucket, self.cluster, self.identity, map, &nodes, self.pods)
-                .await;
+            self.memory.topology.write(bucket, self.cluster, self.identity, map, &nodes, self.pods).await;
         }
-        Ok(Summary::new(
-            map,
-            &nodes,
-            self.cluster,
-            Rules::Shared,
-            waiting,
-            BTreeSet::new(),
-        ))
+        Ok(Summary::new(map, &nodes, self.cluster, Rules::Shared, waiting, BTreeSet::new()))
     }
 
     fn decide(
@@ -215,11 +162,7 @@ impl Controller<'_> {
     }
 
     /// The epoch of this term, taken once. A map of a later epoch means that another controller has taken over.
-    async fn epoch(
-        &mut self,
-        bucket: &dyn Documents,
-        map: Option<&ShardMap>,
-    ) -> Result<Epoch, Error> {
+    async fn epoch(&mut self, bucket: &dyn Documents, map: Option<&ShardMap>) -> Result<Epoch, Error> {
         let in_map = map.map_or(Epoch(0), |map| map.epoch);
         let epoch = match self.memory.epoch {
             Some(epoch) => epoch,
@@ -227,10 +170,7 @@ impl Controller<'_> {
         };
         if in_map > epoch {
             self.memory.epoch = None;
-            return Err(Error::Deposed {
-                ours: epoch.0,
-                theirs: in_map.0,
-            });
+            return Err(Error::Deposed { ours: epoch.0, theirs: in_map.0 });
         }
         self.memory.epoch = Some(epoch);
         Ok(epoch)
@@ -255,13 +195,8 @@ impl Controller<'_> {
     fn republished(&self, next: Next, present: &Present, copy: &Present, epoch: Epoch) -> Next {
         let ahead = copy.map.as_ref().map_or(0, |copy| copy.revision);
         match (next, &present.map) {
-            (Next::Publish(map), _) => Next::Publish(ShardMap {
-                revision: map.revision.max(ahead + 1),
-                ..map
-            }),
-            (Next::Keep { .. }, Some(map))
-                if map.cluster != self.cluster.uid || map.revision < ahead =>
-            {
+            (Next::Publish(map), _) => Next::Publish(ShardMap { revision: map.revision.max(ahead + 1), ..map }),
+            (Next::Keep { .. }, Some(map)) if map.cluster != self.cluster.uid || map.revision < ahead => {
                 Next::Publish(ShardMap {
                     revision: map.revision.max(ahead) + 1,
                     epoch,
@@ -277,9 +212,7 @@ impl Controller<'_> {
 
 /// The nodes that the spec wants, by name.
 fn wanted_nodes(cluster: &ValidatedCluster) -> Vec<NodeId> {
-    (0..cluster.replicas)
-        .map(|ordinal| NodeId(names::node(&cluster.name, ordinal)))
-        .collect()
+    (0..cluster.replicas).map(|ordinal| NodeId(names::node(&cluster.name, ordinal))).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Grows the nodes' volumes. The claim template of a StatefulSet can't be changed, so the claims are resized directly,
 //! whatever the health of the pods: a full volume is often why they are not healthy.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::{ListParams, Patch, PatchParams};
@@ -8,62 +10,83 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
 use crate::reconcile::Error;
-use crate::reconcile::build::{DATA_VOLUME, claim_name, selector_text};
+use crate::reconcile::build::{DATA_VOLUME, selector_text};
+use crate::reconcile::dereference::ordinal_of;
 use crate::reconcile::validate::{ValidatedCluster, ValidatedStorage};
 
+/// Time between attempts to resize claims that are refused.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// The refusal that was met last, so that it is not asked for every second.
+#[derive(Debug, Default)]
+pub struct Memory(Option<Refused>);
+
+#[derive(Clone, Debug)]
+struct Refused {
+    size: Quantity,
+    problem: String,
+    at: Duration,
+}
+
 /// Resizes the claims that are smaller than the spec wants. `template` is the live claim template: while it says what the
-/// spec says there is nothing to look at.
+/// spec says there is nothing to look at. Returns why a claim was not resized, in words; nodes go on all the same.
 pub async fn grow(
     client: &Client,
     cluster: &ValidatedCluster,
     template: Option<&PersistentVolumeClaim>,
-) -> Result<(), Error> {
+    memory: &mut Memory,
+    now: Duration,
+) -> Result<Option<String>, Error> {
     let ValidatedStorage::Isolated(volume) = &cluster.storage else {
-        return Ok(());
+        return Ok(None);
     };
-    let Some(created_with) = template.and_then(requested) else {
-        return Ok(());
-    };
-    if bytes(&created_with) == bytes(&volume.size) {
-        return Ok(());
+    let created_with = template.and_then(requested);
+    if created_with.is_none_or(|size| bytes(&size) == bytes(&volume.size)) {
+        return Ok(None);
     }
+    if let Some(problem) = memory.still_refused(&volume.size, now) {
+        return Ok(Some(problem));
+    }
+    memory.0 = None;
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &cluster.namespace);
     let ours = ListParams::default().labels(&selector_text(&cluster.name));
     for claim in claims.list(&ours).await? {
         let name = claim.name_any();
-        if is_a_node_s(&name, &cluster.name) && is_smaller(requested(&claim).as_ref(), &volume.size)
-        {
-            let wish = json!({"spec": {"resources": {"requests": {"storage": volume.size}}}});
-            tracing::info!(claim = name, size = volume.size.0, "growing a volume");
-            claims
-                .patch(&name, &PatchParams::default(), &Patch::Merge(wish))
-                .await
-                .map_err(|source| Error::VolumeNotResized {
-                    claim: name.clone(),
-                    source: Box::new(source),
-                })?;
+        let small = is_smaller(requested(&claim).as_ref(), &volume.size);
+        if !small || !is_a_node_s(&name, &cluster.name) {
+            continue;
+        }
+        let wish = json!({"spec": {"resources": {"requests": {"storage": volume.size}}}});
+        match claims.patch(&name, &PatchParams::default(), &Patch::Merge(wish)).await {
+            Ok(_) => tracing::info!(claim = name, size = volume.size.0, "grew a volume"),
+            // Forbidden or invalid: no retry helps until a person acts.
+            Err(kube::Error::Api(status)) if status.is_forbidden() || status.is_invalid() => {
+                let problem = format!("volume claim {name} was not resized: {}", status.message);
+                tracing::warn!(problem, "a volume was not resized");
+                memory.0 = Some(Refused { size: volume.size.clone(), problem, at: now });
+                break;
+            }
+            Err(error) => return Err(error.into()),
         }
     }
-    Ok(())
+    Ok(memory.0.as_ref().map(|refused| refused.problem.clone()))
+}
+
+impl Memory {
+    fn still_refused(&self, size: &Quantity, now: Duration) -> Option<String> {
+        let refused = self.0.as_ref()?;
+        let same = refused.size == *size && now.saturating_sub(refused.at) < RETRY;
+        same.then(|| refused.problem.clone())
+    }
 }
 
 fn is_a_node_s(claim: &str, cluster: &str) -> bool {
-    let ordinal = claim
-        .strip_prefix(&format!("{DATA_VOLUME}-{cluster}-"))
-        .and_then(|rest| rest.parse().ok());
-    ordinal.is_some_and(|ordinal| claim == claim_name(cluster, ordinal))
+    let node = claim.strip_prefix(DATA_VOLUME).and_then(|rest| rest.strip_prefix('-'));
+    node.is_some_and(|node| ordinal_of(cluster, node).is_some())
 }
 
 fn requested(claim: &PersistentVolumeClaim) -> Option<Quantity> {
-    claim
-        .spec
-        .as_ref()?
-        .resources
-        .as_ref()?
-        .requests
-        .as_ref()?
-        .get("storage")
-        .cloned()
+    claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?.get("storage").cloned()
 }
 
 /// A volume never shrinks, and what can't be read is left alone.
@@ -77,9 +100,7 @@ fn is_smaller(there: Option<&Quantity>, wanted: &Quantity) -> bool {
 /// A quantity in bytes: `10Gi`, `500M`, `1e9`, `1.5Ti`. `None`: not a number of bytes.
 fn bytes(quantity: &Quantity) -> Option<u128> {
     let text = quantity.0.trim();
-    let suffix_at = text
-        .find(|c: char| c.is_ascii_alphabetic())
-        .unwrap_or(text.len());
+    let suffix_at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, suffix) = text.split_at(suffix_at);
     let scale: f64 = match suffix {
         "" => 1.0,
@@ -94,25 +115,13 @@ fn bytes(quantity: &Quantity) -> Option<u128> {
         "Ti" => 1024_f64.powi(4),
         "Pi" => 1024_f64.powi(5),
         _ => {
-            return text
-                .parse::<f64>()
-                .ok()
-                .filter(|value| *value >= 0.0)
-                .map(whole);
+            return text.parse::<f64>().ok().filter(|value| *value >= 0.0).map(whole);
         }
     };
-    number
-        .parse::<f64>()
-        .ok()
-        .filter(|value| *value >= 0.0)
-        .map(|value| whole(value * scale))
+    number.parse::<f64>().ok().filter(|value| *value >= 0.0).map(|value| whole(value * scale))
 }
 
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "not negative, and far below 2^128"
-)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and far below 2^128")]
 fn whole(value: f64) -> u128 {
     value.ceil() as u128
 }
@@ -127,18 +136,23 @@ mod tests {
 
     #[test]
     fn sizes_are_compared_in_bytes() {
-        let cases = [
-            ("10Gi", 10_737_418_240),
-            ("1.5Ki", 1536),
-            ("500M", 500_000_000),
-            ("1e9", 1_000_000_000),
-            ("42", 42),
-        ];
+        let cases =
+            [("10Gi", 10_737_418_240), ("1.5Ki", 1536), ("500M", 500_000_000), ("1e9", 1_000_000_000), ("42", 42)];
         for (text, expected) in cases {
             assert_eq!(bytes(&quantity(text)), Some(expected), "{text}");
         }
         assert_eq!(bytes(&quantity("much")), None);
         assert_eq!(bytes(&quantity("-1Gi")), None);
+    }
+
+    #[test]
+    fn a_refused_size_is_not_asked_for_again_at_once_and_another_one_is() {
+        let at = Duration::from_secs(100);
+        let refused = Refused { size: quantity("2Gi"), problem: "no".into(), at };
+        let memory = Memory(Some(refused));
+        assert_eq!(memory.still_refused(&quantity("2Gi"), at), Some("no".into()));
+        assert_eq!(memory.still_refused(&quantity("3Gi"), at), None);
+        assert_eq!(memory.still_refused(&quantity("2Gi"), at + RETRY), None);
     }
 
     #[test]

@@ -17,8 +17,8 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{
-    Action, Config, Error as ControllerError, ReconcileReason, ReconcileRequest, trigger_owners,
-    trigger_self, trigger_with,
+    Action, Config, Error as ControllerError, ReconcileReason, ReconcileRequest, trigger_owners, trigger_self,
+    trigger_with,
 };
 use kube::runtime::reflector::{ObjectRef, reflector, store};
 use kube::runtime::watcher::{self, Event};
@@ -35,7 +35,7 @@ type Guarded = DeserializeGuard<BrainyCluster>;
 type Triggers = BoxStream<'static, Result<ReconcileRequest<Guarded>, watcher::Error>>;
 
 /// Clusters reconciled at once, per watched scope.
-const AT_ONCE: u16 = 4;
+const AT_ONCE: u16 = 16;
 /// Longest that one reconcile may take.
 const LIMIT: Duration = Duration::from_secs(120);
 /// First pause after a failed reconcile; it doubles from there.
@@ -52,34 +52,21 @@ pub async fn run(context: Arc<Context>, client: Client, namespaces: Vec<String>)
         true => vec![None],
         false => namespaces.into_iter().map(Some).collect(),
     };
-    future::join_all(
-        scopes
-            .into_iter()
-            .map(|scope| run_scope(Arc::clone(&context), client.clone(), scope)),
-    )
-    .await;
+    future::join_all(scopes.into_iter().map(|scope| run_scope(Arc::clone(&context), client.clone(), scope))).await;
 }
 
 async fn run_scope(context: Arc<Context>, client: Client, scope: Option<String>) {
     let (reader, writer) = store();
-    let clusters = watcher::watcher(
-        api::<Guarded>(&client, scope.as_deref()),
-        watcher::Config::default(),
-    );
+    let clusters = watcher::watcher(api::<Guarded>(&client, scope.as_deref()), watcher::Config::default());
     let forgetter = Arc::clone(&context);
-    let clusters = reflector(writer, clusters)
-        .inspect_ok(move |event| forget_deleted(&forgetter, event))
-        .default_backoff();
+    let clusters =
+        reflector(writer, clusters).inspect_ok(move |event| forget_deleted(&forgetter, event)).default_backoff();
     // The status is ours: a change of it alone is no news.
     let changed = clusters.touched_objects().predicate_filter(
         predicates::generation.combine(predicates::finalizers),
         kube::runtime::PredicateConfig::default(),
     );
-    let watched = Scope {
-        context: Arc::clone(&context),
-        client,
-        namespace: scope,
-    };
+    let watched = Scope { context: Arc::clone(&context), client, namespace: scope };
     let triggers: Vec<Triggers> = vec![
         trigger_self::<Guarded, _>(changed, ()).boxed(),
         watched.owned::<StatefulSet>(),
@@ -127,21 +114,13 @@ impl Scope {
     /// Reconciles the owner of an object that changed, and notes the object's mark.
     fn owned<K>(&self) -> Triggers
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + std::fmt::Debug
-            + Send
-            + Sync
-            + 'static,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + Send + Sync + 'static,
     {
         let (seen, scope) = (self.context.seen.clone(), self.namespace.clone());
-        let changed = watcher::watcher(
-            api::<PartialObjectMeta<K>>(&self.client, scope.as_deref()),
-            ours(),
-        )
-        .inspect_ok(move |event| seen.note(event, scope.as_deref()))
-        .default_backoff()
-        .touched_objects();
+        let changed = watcher::watcher(api::<PartialObjectMeta<K>>(&self.client, scope.as_deref()), ours())
+            .inspect_ok(move |event| seen.note(event, scope.as_deref()))
+            .default_backoff()
+            .touched_objects();
         trigger_owners::<Guarded, _>(changed, (), ()).boxed()
     }
 
@@ -175,20 +154,14 @@ where
 }
 
 fn ours() -> watcher::Config {
-    watcher::Config::default().labels(&format!(
-        "{}={}",
-        names::MANAGED_BY_LABEL,
-        names::MANAGED_BY
-    ))
+    watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY))
 }
 
 fn named_by_label<K: Resource>(object: &K) -> Option<ReconcileRequest<Guarded>> {
     let cluster = object.labels().get(names::CLUSTER_LABEL)?;
     Some(ReconcileRequest {
         obj_ref: ObjectRef::new(cluster).within(&object.namespace()?),
-        reason: ReconcileReason::Custom {
-            reason: "a node changed".into(),
-        },
+        reason: ReconcileReason::Custom { reason: "a node changed".into() },
     })
 }
 
@@ -197,36 +170,20 @@ fn pod_hash(pod: &Pod) -> Option<u64> {
     let status = pod.status.as_ref();
     let ready = status
         .and_then(|status| status.conditions.as_ref())
-        .is_some_and(|all| {
-            all.iter()
-                .any(|condition| condition.type_ == "Ready" && condition.status == "True")
-        });
+        .is_some_and(|all| all.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"));
     let containers = status.into_iter().flat_map(|status| {
-        status
-            .container_statuses
-            .iter()
-            .flatten()
-            .chain(status.init_container_statuses.iter().flatten())
+        status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten())
     });
     let restarts: i32 = containers.map(|container| container.restart_count).sum();
     let mut hasher = DefaultHasher::new();
-    (
-        pod.uid(),
-        ready,
-        restarts,
-        pod.metadata.deletion_timestamp.is_some(),
-    )
-        .hash(&mut hasher);
+    (pod.uid(), ready, restarts, pod.metadata.deletion_timestamp.is_some()).hash(&mut hasher);
     Some(hasher.finish())
 }
 
 fn forget_deleted(context: &Context, event: &Event<Guarded>) {
     if let Event::Delete(cluster) = event {
         context.forget(&cluster.uid().unwrap_or_default());
-        context.metrics.forget(
-            &cluster.namespace().unwrap_or_default(),
-            &cluster.name_any(),
-        );
+        context.metrics.forget(&cluster.namespace().unwrap_or_default(), &cluster.name_any());
     }
 }
 
@@ -238,15 +195,8 @@ async fn reconcile_one(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
     let cluster = match &guarded.0 {
         Ok(cluster) => cluster,
         Err(invalid) => {
-            tracing::warn!(
-                name = guarded.name_any(),
-                error = invalid.error,
-                "a BrainyCluster can't be read"
-            );
-            context
-                .events
-                .publish_invalid(&guarded.object_ref(&()), invalid.error.clone())
-                .await;
+            tracing::warn!(name = guarded.name_any(), error = invalid.error, "a BrainyCluster can't be read");
+            context.events.publish_invalid(&guarded.object_ref(&()), invalid.error.clone()).await;
             context.metrics.reconciled("InvalidSpec", Duration::ZERO);
             return Ok(Action::requeue(UNREADABLE));
         }
@@ -257,10 +207,7 @@ async fn reconcile_one(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
     let bounded = tokio::time::timeout(LIMIT, reconcile(&context, cluster, &mut memory).boxed());
     let outcome = bounded.await.unwrap_or(Err(Error::TimedOut(LIMIT)));
     let took = context.clock.now().saturating_sub(began);
-    context.metrics.reconciled(
-        outcome.as_ref().map_or_else(Error::reason, |_| "success"),
-        took,
-    );
+    context.metrics.reconciled(outcome.as_ref().map_or_else(Error::reason, |_| "success"), took);
     Ok(Action::requeue(match outcome {
         Ok(again) => {
             memory.failures = 0;
@@ -279,9 +226,7 @@ async fn reconcile_one(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
 }
 
 fn pause_after(failures: u32) -> Duration {
-    FIRST_PAUSE
-        .saturating_mul(2_u32.saturating_pow(failures))
-        .min(LONGEST_PAUSE)
+    FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(failures)).min(LONGEST_PAUSE)
 }
 
 #[cfg(test)]
@@ -305,11 +250,7 @@ mod tests {
     fn a_pod_is_news_when_it_is_replaced_restarts_or_changes_its_readiness() {
         let first = pod_hash(&pod("a", "True", 0));
         assert_eq!(first, pod_hash(&pod("a", "True", 0)));
-        for other in [
-            pod("b", "True", 0),
-            pod("a", "False", 0),
-            pod("a", "True", 1),
-        ] {
+        for other in [pod("b", "True", 0), pod("a", "False", 0), pod("a", "True", 1)] {
             assert_ne!(first, pod_hash(&other));
         }
     }
@@ -317,13 +258,7 @@ mod tests {
     #[test]
     fn a_node_s_news_reconciles_the_cluster_that_its_label_names() {
         let request = named_by_label(&pod("a", "True", 0)).unwrap();
-        assert_eq!(
-            (
-                request.obj_ref.name.as_str(),
-                request.obj_ref.namespace.as_deref()
-            ),
-            ("demo", Some("team"))
-        );
+        assert_eq!((request.obj_ref.name.as_str(), request.obj_ref.namespace.as_deref()), ("demo", Some("team")));
         assert!(named_by_label(&Pod::default()).is_none());
     }
 
@@ -337,9 +272,7 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_a_minute() {
-        let pauses: Vec<u64> = (0..8)
-            .map(|failures| pause_after(failures).as_secs())
-            .collect();
+        let pauses: Vec<u64> = (0..8).map(|failures| pause_after(failures).as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
     }
 }

@@ -55,8 +55,8 @@ impl NodeSettings {
     /// Reads and checks them.
     pub fn load(arguments: &cli::Node) -> Result<Self, ConfigError> {
         let path = &arguments.config;
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
         Self::parse(path, &text, arguments)
     }
 
@@ -72,7 +72,8 @@ impl NodeSettings {
             return wrong("shards", "is 0".into());
         }
         if cluster.renew_seconds == 0 || cluster.renew_seconds >= cluster.lease_seconds {
-            let problem = format!("is {}; it must be less than leaseSeconds, {}", cluster.renew_seconds, cluster.lease_seconds);
+            let problem =
+                format!("is {}; it must be less than leaseSeconds, {}", cluster.renew_seconds, cluster.lease_seconds);
             return wrong("renewSeconds", problem);
         }
         if arguments.node_id.is_empty() {
@@ -123,7 +124,7 @@ namespace: default
 uid: 8d3c
 shards: 256
 storage:
-  strategy: Shared
+  strategy: shared
   bucket: b
   prefix: p
   region: us-east-1
@@ -134,7 +135,8 @@ renewSeconds: 10
 ";
 
     fn arguments(pod_ip: &str) -> cli::Node {
-        let line = ["brainy-sidecar", "node", "--node-id", "demo-0", "--namespace", "default", "--pod-uid", "u", "--pod-ip"];
+        let line =
+            ["brainy-sidecar", "node", "--node-id", "demo-0", "--namespace", "default", "--pod-uid", "u", "--pod-ip"];
         match Cli::parse_from(line.into_iter().chain([pod_ip])).command {
             Command::Node(node) => node,
             other => panic!("{other:?}"),
@@ -150,7 +152,10 @@ renewSeconds: 10
         let settings = parse(CONFIG).unwrap();
         assert_eq!(settings.address, "10.0.0.7:7701");
         assert_eq!(settings.storage_info().location, "s3://b/p");
-        assert_eq!(NodeSettings::parse(Path::new("n"), CONFIG, &arguments("fd00::7")).unwrap().address, "[fd00::7]:7701");
+        assert_eq!(
+            NodeSettings::parse(Path::new("n"), CONFIG, &arguments("fd00::7")).unwrap().address,
+            "[fd00::7]:7701"
+        );
     }
 
     #[test]

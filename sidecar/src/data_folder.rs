@@ -41,7 +41,9 @@ pub enum FolderError {
         source: io::Error,
     },
     /// Its data is spread over another number of shards.
-    #[error("the data folder {folder} was made with {found} shards, not {asked}: start with --shards {found}, or choose another folder with --data")]
+    #[error(
+        "the data folder {folder} was made with {found} shards, not {asked}: start with --shards {found}, or choose another folder with --data"
+    )]
     OtherShards {
         /// The folder.
         folder: PathBuf,
@@ -81,7 +83,11 @@ impl DataFolder {
                 let found: NodeFile =
                     serde_json::from_slice(&text).map_err(io::Error::from).map_err(failed("reading node.json"))?;
                 if found.shards != shards {
-                    return Err(FolderError::OtherShards { folder: path.to_owned(), found: found.shards, asked: shards });
+                    return Err(FolderError::OtherShards {
+                        folder: path.to_owned(),
+                        found: found.shards,
+                        asked: shards,
+                    });
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -60,7 +60,9 @@ pub struct Metrics {
     ready: Gauge,
     shards_held: Gauge,
     shards_assigned: Gauge,
-    map_revision: Gauge<i64>,
+    map_revision: Gauge,
+    session_valid: Gauge,
+    sessions_lost: Gauge,
 }
 
 /// From a tenth of a millisecond to ten seconds.
@@ -76,7 +78,11 @@ impl Default for Metrics {
         let in_flight = Gauge::default();
         registry.register("requests_in_flight", "Requests being answered", in_flight.clone());
         let forwarded = Counter::default();
-        registry.register("forwarded_operations", "Operations sent to the node that owns their shard", forwarded.clone());
+        registry.register(
+            "forwarded_operations",
+            "Operations sent to the node that owns their shard",
+            forwarded.clone(),
+        );
         let ready = Gauge::default();
         registry.register("ready", "1 while every shard of this node is served", ready.clone());
         let shards_held = Gauge::default();
@@ -85,6 +91,10 @@ impl Default for Metrics {
         registry.register("shards_assigned", "Shards that the map gives this node", shards_assigned.clone());
         let map_revision = Gauge::default();
         registry.register("shard_map_revision", "Newest shard map acted on", map_revision.clone());
+        let session_valid = Gauge::default();
+        registry.register("session_valid", "1 while this node may act on its shards", session_valid.clone());
+        let sessions_lost = Gauge::default();
+        registry.register("sessions_lost", "Sessions of this process that came to their end", sessions_lost.clone());
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The program", build);
         Self {
@@ -97,6 +107,8 @@ impl Default for Metrics {
             shards_held,
             shards_assigned,
             map_revision,
+            session_valid,
+            sessions_lost,
         }
     }
 }
@@ -115,11 +127,13 @@ impl Metrics {
 
     /// As text, with the node's state of this moment.
     pub fn encode(&self, status: &NodeStatus) -> Result<String, fmt::Error> {
-        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.ready.set(i64::from(status.ready));
-        self.shards_held.set(count(status.held));
-        self.shards_assigned.set(count(status.assigned));
-        self.map_revision.set(i64::try_from(status.map_revision).unwrap_or(i64::MAX));
+        self.shards_held.set(count(status.held as u64));
+        self.shards_assigned.set(count(status.assigned as u64));
+        self.map_revision.set(count(status.map_revision));
+        self.session_valid.set(i64::from(status.session_valid));
+        self.sessions_lost.set(count(status.sessions_lost));
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

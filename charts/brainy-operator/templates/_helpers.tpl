@@ -32,10 +32,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [brainy.io]
   resources: [brainyclusters/status]
   verbs: [patch]
-# Needed to own objects where the admission plugin OwnerReferencesPermissionEnforcement is on.
-- apiGroups: [brainy.io]
-  resources: [brainyclusters/finalizers]
-  verbs: [update]
 - apiGroups: [""]
   resources: [services, serviceaccounts]
   verbs: [get, list, watch, create, patch]

@@ -39,21 +39,12 @@ impl Ledger {
     /// Whether an object with this wish, seen with this mark, may be left alone.
     fn is_settled(&self, key: &ObjectKey, wish: u64, seen: Option<&Mark>, now: Duration) -> bool {
         self.0.get(key).is_some_and(|record| {
-            record.wish == wish
-                && seen == Some(&record.mark)
-                && now.saturating_sub(record.at) < RESYNC
+            record.wish == wish && seen == Some(&record.mark) && now.saturating_sub(record.at) < RESYNC
         })
     }
 
     fn note(&mut self, key: ObjectKey, wish: u64, mark: Mark, now: Duration) {
-        self.0.insert(
-            key,
-            Record {
-                wish,
-                mark,
-                at: now,
-            },
-        );
+        self.0.insert(key, Record { wish, mark, at: now });
     }
 }
 
@@ -88,9 +79,7 @@ impl Applier<'_> {
             role_binding: self.put(prepared.role_binding).await?,
             service: self.put(prepared.service).await?,
             config_map: self.put(prepared.config_map).await?,
-            disruption_budget: self
-                .put_or_remove_budget(prepared.disruption_budget)
-                .await?,
+            disruption_budget: self.put_or_remove_budget(prepared.disruption_budget).await?,
             statefulset: self.put(prepared.statefulset).await?,
             sessions: prepared.sessions,
             state: PhantomData,
@@ -100,18 +89,11 @@ impl Applier<'_> {
     /// Applies one object, unless nothing changed.
     async fn put<K>(&mut self, object: K) -> Result<K, Error>
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + Debug
-            + Serialize
-            + DeserializeOwned,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
     {
         let key = ObjectKey::of(&object);
         let wish = hash_of(&object);
-        if self
-            .ledger
-            .is_settled(&key, wish, self.seen.mark(&key).as_ref(), self.now)
-        {
+        if self.ledger.is_settled(&key, wish, self.seen.mark(&key).as_ref(), self.now) {
             return Ok(object);
         }
         let api = self.api::<K>();
@@ -119,11 +101,8 @@ impl Applier<'_> {
             must_be_ours(self.cluster, &key.kind, there.meta())?;
         }
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        let applied = api
-            .patch(&key.name, &params, &Patch::Apply(&object))
-            .await?;
-        self.ledger
-            .note(key, wish, Mark::of(applied.meta()), self.now);
+        let applied = api.patch(&key.name, &params, &Patch::Apply(&object)).await?;
+        self.ledger.note(key, wish, Mark::of(applied.meta()), self.now);
         Ok(applied)
     }
 
@@ -134,19 +113,14 @@ impl Applier<'_> {
             return Ok(());
         }
         let api = self.api::<Lease>();
-        let params = PostParams {
-            field_manager: Some(FIELD_MANAGER.into()),
-            dry_run: false,
-        };
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), dry_run: false };
         match api.create(&params, session).await {
             Ok(_) => Ok(()),
             // Another operator came first, or somebody else has this name.
-            Err(kube::Error::Api(status)) if status.is_already_exists() => {
-                match api.get_metadata_opt(&name).await? {
-                    Some(there) => must_be_ours(self.cluster, "Lease", there.meta()),
-                    None => Ok(()),
-                }
-            }
+            Err(kube::Error::Api(status)) if status.is_already_exists() => match api.get_metadata_opt(&name).await? {
+                Some(there) => must_be_ours(self.cluster, "Lease", there.meta()),
+                None => Ok(()),
+            },
             Err(error) => Err(error.into()),
         }
     }
@@ -181,32 +155,20 @@ impl Applier<'_> {
 }
 
 /// Whether an object that was found under one of the cluster's names is the cluster's own.
-pub fn must_be_ours(
-    cluster: &ValidatedCluster,
-    kind: &str,
-    there: &ObjectMeta,
-) -> Result<(), Error> {
+pub fn must_be_ours(cluster: &ValidatedCluster, kind: &str, there: &ObjectMeta) -> Result<(), Error> {
     if is_owned_by(there, &cluster.uid) {
         return Ok(());
     }
     let (kind, name) = (kind.to_owned(), there.name.clone().unwrap_or_default());
     let of_an_earlier_one = there.owner_references.iter().flatten().any(|owner| {
-        (&owner.kind, &owner.name, owner.controller)
-            == (&cluster.owner.kind, &cluster.owner.name, Some(true))
+        (&owner.kind, &owner.name, owner.controller) == (&cluster.owner.kind, &cluster.owner.name, Some(true))
     });
-    Err(if of_an_earlier_one {
-        Error::EarlierRemains { kind, name }
-    } else {
-        Error::NameTaken { kind, name }
-    })
+    Err(if of_an_earlier_one { Error::EarlierRemains { kind, name } } else { Error::NameTaken { kind, name } })
 }
 
 /// Whether an object belongs to the BrainyCluster with this UID. A name proves nothing (R10).
 pub fn is_owned_by(meta: &ObjectMeta, uid: &str) -> bool {
-    meta.owner_references
-        .iter()
-        .flatten()
-        .any(|owner| owner.uid == uid && owner.controller == Some(true))
+    meta.owner_references.iter().flatten().any(|owner| owner.uid == uid && owner.controller == Some(true))
 }
 
 /// Deletes the very object that was read, and no successor of its name (R10). Gone already is fine.
@@ -214,10 +176,7 @@ pub async fn delete_exactly<K>(api: &Api<K>, name: &str, uid: Option<String>) ->
 where
     K: Clone + Debug + DeserializeOwned,
 {
-    let params = DeleteParams::default().preconditions(Preconditions {
-        uid,
-        resource_version: None,
-    });
+    let params = DeleteParams::default().preconditions(Preconditions { uid, resource_version: None });
     match api.delete(name, &params).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
@@ -237,56 +196,30 @@ mod tests {
     use super::*;
 
     fn key() -> ObjectKey {
-        ObjectKey {
-            kind: "Service".into(),
-            namespace: "team".into(),
-            name: "demo".into(),
-        }
+        ObjectKey { kind: "Service".into(), namespace: "team".into(), name: "demo".into() }
     }
 
     fn mark(version: &str) -> Mark {
-        Mark::of(&ObjectMeta {
-            resource_version: Some(version.into()),
-            ..ObjectMeta::default()
-        })
+        Mark::of(&ObjectMeta { resource_version: Some(version.into()), ..ObjectMeta::default() })
     }
 
     #[test]
     fn only_an_untouched_object_with_the_same_wish_is_left_alone() {
         let mut ledger = Ledger::default();
         let now = Duration::from_secs(100);
-        assert!(
-            !ledger.is_settled(&key(), 1, Some(&mark("5")), now),
-            "never applied by this process"
-        );
+        assert!(!ledger.is_settled(&key(), 1, Some(&mark("5")), now), "never applied by this process");
         ledger.note(key(), 1, mark("5"), now);
         assert!(ledger.is_settled(&key(), 1, Some(&mark("5")), now));
-        assert!(
-            !ledger.is_settled(&key(), 2, Some(&mark("5")), now),
-            "another wish"
-        );
-        assert!(
-            !ledger.is_settled(&key(), 1, Some(&mark("6")), now),
-            "changed by somebody"
-        );
-        assert!(
-            !ledger.is_settled(&key(), 1, None, now),
-            "deleted by somebody"
-        );
-        assert!(
-            !ledger.is_settled(&key(), 1, Some(&mark("5")), now + RESYNC),
-            "resync"
-        );
+        assert!(!ledger.is_settled(&key(), 2, Some(&mark("5")), now), "another wish");
+        assert!(!ledger.is_settled(&key(), 1, Some(&mark("6")), now), "changed by somebody");
+        assert!(!ledger.is_settled(&key(), 1, None, now), "deleted by somebody");
+        assert!(!ledger.is_settled(&key(), 1, Some(&mark("5")), now + RESYNC), "resync");
     }
 
     #[test]
     fn an_object_of_an_earlier_cluster_of_the_same_name_is_not_ours() {
         let owner = |uid: &str, controller| ObjectMeta {
-            owner_references: Some(vec![OwnerReference {
-                uid: uid.into(),
-                controller,
-                ..OwnerReference::default()
-            }]),
+            owner_references: Some(vec![OwnerReference { uid: uid.into(), controller, ..OwnerReference::default() }]),
             ..ObjectMeta::default()
         };
         assert!(is_owned_by(&owner("now", Some(true)), "now"));

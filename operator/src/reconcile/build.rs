@@ -24,7 +24,7 @@ use crate::reconcile::validate::ValidatedCluster;
 
 pub use config::node_config;
 pub use pod::CONFIG_HASH_ANNOTATION;
-pub use statefulset::{DATA_VOLUME, claim_name};
+pub use statefulset::DATA_VOLUME;
 
 /// Built, not yet applied.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,11 +78,7 @@ pub struct Carried {
 }
 
 /// Builds every object of a cluster.
-pub fn build(
-    cluster: &ValidatedCluster,
-    sidecar: &SidecarImage,
-    carried: &Carried,
-) -> KubernetesResources<Prepared> {
+pub fn build(cluster: &ValidatedCluster, sidecar: &SidecarImage, carried: &Carried) -> KubernetesResources<Prepared> {
     let config_map = config::config_map(cluster);
     KubernetesResources {
         service_account: access::service_account(cluster),
@@ -110,10 +106,7 @@ pub fn selector_text(cluster: &str) -> String {
 /// Labels of every object of a cluster.
 pub fn labels(cluster: &str) -> BTreeMap<String, String> {
     let mut labels = selector_labels(cluster);
-    labels.insert(
-        names::MANAGED_BY_LABEL.to_owned(),
-        names::MANAGED_BY.to_owned(),
-    );
+    labels.insert(names::MANAGED_BY_LABEL.to_owned(), names::MANAGED_BY.to_owned());
     labels.insert("app.kubernetes.io/name".to_owned(), "brainy".to_owned());
     labels.insert("app.kubernetes.io/instance".to_owned(), cluster.to_owned());
     labels
@@ -131,10 +124,7 @@ pub fn metadata(cluster: &ValidatedCluster, name: String) -> ObjectMeta {
 }
 
 fn selector(cluster: &ValidatedCluster) -> LabelSelector {
-    LabelSelector {
-        match_labels: Some(selector_labels(&cluster.name)),
-        ..LabelSelector::default()
-    }
+    LabelSelector { match_labels: Some(selector_labels(&cluster.name)), ..LabelSelector::default() }
 }
 
 #[cfg(test)]

@@ -24,8 +24,8 @@ pub(super) async fn keep_finalizer(
     cluster: &BrainyCluster,
     validated: &ValidatedCluster,
 ) -> Result<(), Error> {
-    let needed = validated.deletion_policy == DeletionPolicy::Delete
-        && matches!(validated.storage, ValidatedStorage::Shared(_));
+    let needed =
+        validated.deletion_policy == DeletionPolicy::Delete && matches!(validated.storage, ValidatedStorage::Shared(_));
     match (needed, has_finalizer(cluster)) {
         (true, false) => set_finalizer(context, cluster, true).await,
         (false, true) => set_finalizer(context, cluster, false).await,
@@ -34,10 +34,7 @@ pub(super) async fn keep_finalizer(
 }
 
 /// Removes the finalizer where the policy does not ask for it.
-pub(super) async fn release_finalizer_unless_needed(
-    context: &Context,
-    cluster: &BrainyCluster,
-) -> Result<(), Error> {
+pub(super) async fn release_finalizer_unless_needed(context: &Context, cluster: &BrainyCluster) -> Result<(), Error> {
     if has_finalizer(cluster) && cluster.spec.deletion_policy != DeletionPolicy::Delete {
         set_finalizer(context, cluster, false).await?;
     }
@@ -60,9 +57,7 @@ pub(super) async fn clean_up(
     let validated = match validate(cluster) {
         Ok(validated) => validated,
         Err(refusal) => {
-            return stuck(context, cluster, refusal.reason(), &refusal.to_string())
-                .await
-                .map(|()| LATER);
+            return stuck(context, cluster, refusal.reason(), &refusal.to_string()).await.map(|()| LATER);
         }
     };
     if !stop_nodes(context, cluster).await? {
@@ -70,14 +65,7 @@ pub(super) async fn clean_up(
     }
     let found = dereference::dereference(&context.client, cluster.clone()).await?;
     context.must_lead()?;
-    match storage::delete_data(
-        context,
-        &validated,
-        found.credentials.as_ref(),
-        &mut memory.storage,
-    )
-    .await
-    {
+    match storage::delete_data(context, &validated, found.credentials.as_ref(), &mut memory.storage).await {
         Ok(deleted) => {
             tracing::info!(
                 cluster = validated.name,
@@ -88,36 +76,21 @@ pub(super) async fn clean_up(
             set_finalizer(context, cluster, false).await?;
             Ok(LATER)
         }
-        Err((problem, retry_in)) => stuck(context, cluster, &problem.reason, &problem.message)
-            .await
-            .map(|()| retry_in),
+        Err((problem, retry_in)) => stuck(context, cluster, &problem.reason, &problem.message).await.map(|()| retry_in),
     }
 }
 
 /// Says why the data can't be deleted, and the way out.
-async fn stuck(
-    context: &Context,
-    cluster: &BrainyCluster,
-    reason: &str,
-    why: &str,
-) -> Result<(), Error> {
+async fn stuck(context: &Context, cluster: &BrainyCluster, reason: &str, why: &str) -> Result<(), Error> {
     let message = format!(
         "the data in the bucket can't be deleted ({why}); to let the BrainyCluster go without it, set spec.deletionPolicy to Retain"
     );
-    super::report(
-        context,
-        cluster,
-        &status::refused(cluster, reason, &message, jiff::Timestamp::now()),
-    )
-    .await
+    super::report(context, cluster, &status::refused(cluster, reason, &message, jiff::Timestamp::now())).await
 }
 
 /// Deletes the nodes, and says whether the last one is gone. The finalizer holds the owner, so nobody else deletes them.
 async fn stop_nodes(context: &Context, cluster: &BrainyCluster) -> Result<bool, Error> {
-    let sets: Api<StatefulSet> = Api::namespaced(
-        context.client.clone(),
-        &cluster.namespace().unwrap_or_default(),
-    );
+    let sets: Api<StatefulSet> = Api::namespaced(context.client.clone(), &cluster.namespace().unwrap_or_default());
     let name = cluster.name_any();
     let Some(set) = sets.get_opt(&name).await? else {
         return Ok(true);
@@ -128,10 +101,7 @@ async fn stop_nodes(context: &Context, cluster: &BrainyCluster) -> Result<bool, 
     if set.metadata.deletion_timestamp.is_none() {
         context.must_lead()?;
         // In the foreground: the StatefulSet is gone when its last pod is. By UID (R10).
-        let params = DeleteParams::foreground().preconditions(Preconditions {
-            uid: set.uid(),
-            resource_version: None,
-        });
+        let params = DeleteParams::foreground().preconditions(Preconditions { uid: set.uid(), resource_version: None });
         match sets.delete(&name, &params).await {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {}
@@ -142,39 +112,19 @@ async fn stop_nodes(context: &Context, cluster: &BrainyCluster) -> Result<bool, 
 }
 
 fn has_finalizer(cluster: &BrainyCluster) -> bool {
-    cluster
-        .finalizers()
-        .iter()
-        .any(|finalizer| finalizer == FINALIZER)
+    cluster.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
 }
 
 /// Conditional on the version that was read: another controller's finalizer is never lost.
-async fn set_finalizer(
-    context: &Context,
-    cluster: &BrainyCluster,
-    present: bool,
-) -> Result<(), Error> {
+async fn set_finalizer(context: &Context, cluster: &BrainyCluster, present: bool) -> Result<(), Error> {
     context.must_lead()?;
-    let others = cluster
-        .finalizers()
-        .iter()
-        .filter(|finalizer| *finalizer != FINALIZER)
-        .cloned();
+    let others = cluster.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).cloned();
     let ours = present.then(|| FINALIZER.to_owned());
     let finalizers: Vec<String> = others.chain(ours).collect();
     let patch = json!({"metadata": {"resourceVersion": cluster.resource_version(), "finalizers": finalizers}});
-    let clusters: Api<BrainyCluster> = Api::namespaced(
-        context.client.clone(),
-        &cluster.namespace().unwrap_or_default(),
-    );
-    match clusters
-        .patch(
-            &cluster.name_any(),
-            &PatchParams::default(),
-            &Patch::Merge(patch),
-        )
-        .await
-    {
+    let clusters: Api<BrainyCluster> =
+        Api::namespaced(context.client.clone(), &cluster.namespace().unwrap_or_default());
+    match clusters.patch(&cluster.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.is_not_found() && !present => Ok(()),
         Err(error) => Err(error.into()),

@@ -34,24 +34,13 @@ impl Dereferenced {
 
     /// The live volume claim template.
     pub fn claim_template(&self) -> Option<PersistentVolumeClaim> {
-        self.statefulset
-            .as_ref()?
-            .spec
-            .as_ref()?
-            .volume_claim_templates
-            .as_ref()?
-            .first()
-            .cloned()
+        self.statefulset.as_ref()?.spec.as_ref()?.volume_claim_templates.as_ref()?.first().cloned()
     }
 
     /// One more than the highest ordinal of a pod that exists.
     pub fn slots(&self) -> i32 {
         let cluster = self.cluster.name_any();
-        self.pods
-            .iter()
-            .filter_map(|pod| ordinal_of(&cluster, &pod.name_any()))
-            .max()
-            .map_or(0, |highest| highest + 1)
+        self.pods.iter().filter_map(|pod| ordinal_of(&cluster, &pod.name_any())).max().map_or(0, |highest| highest + 1)
     }
 }
 
@@ -75,20 +64,11 @@ pub async fn dereference(client: &Client, cluster: BrainyCluster) -> Result<Dere
         Some(bucket) => Some(credentials(client, &namespace, bucket).await?),
         None => None,
     };
-    Ok(Dereferenced {
-        cluster,
-        statefulset,
-        pods,
-        credentials,
-    })
+    Ok(Dereferenced { cluster, statefulset, pods, credentials })
 }
 
-async fn statefulset(
-    client: &Client,
-    cluster: &BrainyCluster,
-) -> Result<Option<StatefulSet>, Error> {
-    let sets: Api<StatefulSet> =
-        Api::namespaced(client.clone(), &cluster.namespace().unwrap_or_default());
+async fn statefulset(client: &Client, cluster: &BrainyCluster) -> Result<Option<StatefulSet>, Error> {
+    let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &cluster.namespace().unwrap_or_default());
     // One of somebody else, or of an earlier cluster of the name, is none of ours: the apply says so.
     let found = sets.get_opt(&cluster.name_any()).await?;
     Ok(found.filter(|found| is_owned_by(&found.metadata, &cluster.uid().unwrap_or_default())))
@@ -102,21 +82,15 @@ pub async fn pods(
     statefulset: &StatefulSet,
 ) -> Result<Vec<Pod>, Error> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let listed = pods
-        .list(&ListParams::default().labels(&selector_text(cluster)))
-        .await?;
+    let listed = pods.list(&ListParams::default().labels(&selector_text(cluster))).await?;
     let uid = statefulset.uid().unwrap_or_default();
-    Ok(listed
-        .items
-        .into_iter()
-        .filter(|pod| is_owned_by(&pod.metadata, &uid))
-        .collect())
+    Ok(listed.items.into_iter().filter(|pod| is_owned_by(&pod.metadata, &uid)).collect())
 }
 
 /// The node's place in the StatefulSet, from the pod's name.
 pub fn ordinal_of(cluster: &str, pod: &str) -> Option<i32> {
-    let ordinal = pod.strip_prefix(cluster)?.strip_prefix('-')?.parse().ok()?;
-    (names::node(cluster, ordinal) == pod).then_some(ordinal)
+    let ordinal: i32 = pod.strip_prefix(cluster)?.strip_prefix('-')?.parse().ok()?;
+    (ordinal >= 0 && names::node(cluster, ordinal) == pod).then_some(ordinal)
 }
 
 async fn credentials(

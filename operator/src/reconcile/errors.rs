@@ -4,7 +4,7 @@
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A call to the API server failed.
-    #[error("the Kubernetes API: {0}")]
+    #[error("the Kubernetes API: {}", words(.0))]
     KubernetesApi(#[source] Box<kube::Error>),
     /// An object of the needed name belongs to someone else.
     #[error(
@@ -17,9 +17,7 @@ pub enum Error {
         name: String,
     },
     /// An object of an earlier BrainyCluster of the same name has not been collected yet.
-    #[error(
-        "{kind} {name} of an earlier BrainyCluster of this name is still there: waiting until it is gone"
-    )]
+    #[error("{kind} {name} of an earlier BrainyCluster of this name is still there: waiting until it is gone")]
     EarlierRemains {
         /// Its kind.
         kind: String,
@@ -44,16 +42,6 @@ pub enum Error {
         name: String,
         /// What did not fit.
         source: serde_json::Error,
-    },
-    /// A volume claim was not resized.
-    #[error(
-        "volume claim {claim} was not resized (does its StorageClass allow expansion?): {source}"
-    )]
-    VolumeNotResized {
-        /// The claim.
-        claim: String,
-        /// The API server's words.
-        source: Box<kube::Error>,
     },
     /// The store failed between two looks.
     #[error(transparent)]
@@ -101,7 +89,6 @@ impl Error {
             Self::Certificate(_) => "Certificate",
             Self::DamagedSecret { .. } => "DamagedSecret",
             Self::DamagedDocument { .. } => "DamagedDocument",
-            Self::VolumeNotResized { .. } => "VolumeNotResized",
             Self::Storage(_) => "Storage",
             Self::LostRace { .. } => "LostRace",
             Self::UnknownOutcome { .. } => "UnknownOutcome",
@@ -123,9 +110,7 @@ impl Error {
             | Self::TimedOut(_) => true,
             // A conflict is a lost race; anything but an answer of the API server is a bad connection.
             Self::KubernetesApi(error) => match &**error {
-                kube::Error::Api(status) => {
-                    status.is_conflict() || status.code >= 500 || status.code == 429
-                }
+                kube::Error::Api(status) => status.is_conflict() || status.code >= 500 || status.code == 429,
                 _ => true,
             },
             _ => false,
@@ -136,5 +121,13 @@ impl Error {
 impl From<kube::Error> for Error {
     fn from(error: kube::Error) -> Self {
         Self::KubernetesApi(Box::new(error))
+    }
+}
+
+/// The API server's own words: kube's are a dump of the whole answer.
+fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
     }
 }

@@ -39,38 +39,16 @@ pub(super) async fn roll(
         _ => &applied.statefulset,
     };
     let Some(newest) = settled_revision(statefulset) else {
-        return Ok(Rollout::Underway(
-            "the StatefulSet controller has not yet seen the newest template".into(),
-        ));
+        return Ok(Rollout::Underway("the StatefulSet controller has not yet seen the newest template".into()));
     };
-    let wanted = statefulset
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.replicas)
-        .unwrap_or(cluster.replicas);
-    let first = decide(
-        &node_pods(cluster, &found.pods),
-        newest,
-        wanted,
-        shards.is_settled(),
-    );
+    let wanted = statefulset.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(cluster.replicas);
+    let first = decide(&node_pods(cluster, &found.pods), newest, wanted, shards.is_settled());
     let Roll::Replace(_) = first else {
         return Ok(rollout(first));
     };
     // Decided once more on a fresh read, right before the act (R10).
-    let now = pods(
-        &context.client,
-        &cluster.namespace,
-        &cluster.name,
-        statefulset,
-    )
-    .await?;
-    match decide(
-        &node_pods(cluster, &now),
-        newest,
-        wanted,
-        shards.is_settled(),
-    ) {
+    let now = pods(&context.client, &cluster.namespace, &cluster.name, statefulset).await?;
+    match decide(&node_pods(cluster, &now), newest, wanted, shards.is_settled()) {
         Roll::Replace(pod) => {
             let api: Api<Pod> = Api::namespaced(context.client.clone(), &cluster.namespace);
             delete_exactly(&api, &pod.name, Some(pod.uid.clone())).await?;
@@ -81,10 +59,7 @@ pub(super) async fn roll(
                 "replaced an outdated pod"
             );
             context.events.replaced_pod(&found.cluster, &pod.name).await;
-            Ok(Rollout::Underway(format!(
-                "pod {} is being replaced",
-                pod.name
-            )))
+            Ok(Rollout::Underway(format!("pod {} is being replaced", pod.name)))
         }
         other => Ok(rollout(other)),
     }
@@ -112,11 +87,7 @@ fn node_pods(cluster: &ValidatedCluster, pods: &[Pod]) -> Vec<NodePod> {
         Some(NodePod {
             ordinal: ordinal_of(&cluster.name, &name)?,
             uid: pod.uid()?,
-            revision: pod
-                .labels()
-                .get(REVISION_LABEL)
-                .cloned()
-                .unwrap_or_default(),
+            revision: pod.labels().get(REVISION_LABEL).cloned().unwrap_or_default(),
             ready: is_ready(pod),
             deleting: pod.metadata.deletion_timestamp.is_some(),
             name,

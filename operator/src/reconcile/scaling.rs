@@ -2,11 +2,7 @@
 
 /// The StatefulSet's replicas. It removes the highest ordinals first, so the first node from the top that still holds
 /// something keeps all below it. `current`: what it has now; `None`: there is none yet.
-pub(super) fn replicas(
-    wanted: i32,
-    current: Option<i32>,
-    is_empty_handed: impl Fn(i32) -> bool,
-) -> i32 {
+pub(super) fn replicas(wanted: i32, current: Option<i32>, is_empty_handed: impl Fn(i32) -> bool) -> i32 {
     let mut replicas = current.unwrap_or(wanted).max(wanted);
     while replicas > wanted && is_empty_handed(replicas - 1) {
         replicas -= 1;
@@ -28,11 +24,7 @@ mod tests {
     fn it_never_shrinks_below_a_node_that_still_holds_something() {
         assert_eq!(replicas(1, Some(4), |_| false), 4);
         assert_eq!(replicas(1, Some(4), |ordinal| ordinal == 3), 3);
-        assert_eq!(
-            replicas(1, Some(4), |ordinal| ordinal != 3),
-            4,
-            "a lower node can't go before a higher one"
-        );
+        assert_eq!(replicas(1, Some(4), |ordinal| ordinal != 3), 4, "a lower node can't go before a higher one");
         assert_eq!(replicas(1, Some(4), |ordinal| ordinal != 2), 3);
     }
 

@@ -91,29 +91,14 @@ pub fn after(cluster: &BrainyCluster, seen: &Observation, now: Timestamp) -> Bra
     }
     let mut findings = vec![ready(seen), progressing(seen), storage(&seen.storage)];
     findings.extend(seen.shards.map(assigned));
-    status.conditions = merged(
-        &before.conditions,
-        findings,
-        cluster.metadata.generation,
-        now,
-    );
+    status.conditions = merged(&before.conditions, findings, cluster.metadata.generation, now);
     status
 }
 
 /// The status of a resource that does not run: a stable word, and a sentence that names field, value and way out.
-pub fn refused(
-    cluster: &BrainyCluster,
-    reason: &str,
-    message: &str,
-    now: Timestamp,
-) -> BrainyClusterStatus {
+pub fn refused(cluster: &BrainyCluster, reason: &str, message: &str, now: Timestamp) -> BrainyClusterStatus {
     let before = cluster.status.clone().unwrap_or_default();
-    let finding = |type_| Finding {
-        type_,
-        status: "False",
-        reason: reason.into(),
-        message: message.into(),
-    };
+    let finding = |type_| Finding { type_, status: "False", reason: reason.into(), message: message.into() };
     BrainyClusterStatus {
         observed_generation: cluster.metadata.generation,
         selector: selector_text(cluster.metadata.name.as_deref().unwrap_or_default()),
@@ -128,12 +113,7 @@ pub fn refused(
 }
 
 fn ready(seen: &Observation) -> Finding {
-    let not = |reason: &str, message: String| Finding {
-        type_: READY,
-        status: "False",
-        reason: reason.into(),
-        message,
-    };
+    let not = |reason: &str, message: String| Finding { type_: READY, status: "False", reason: reason.into(), message };
     if let Some((reason, message)) = &seen.failure {
         return not(reason, message.clone());
     }
@@ -144,27 +124,16 @@ fn ready(seen: &Observation) -> Finding {
         return not("NodeProblem", problem.clone());
     }
     if seen.ready < seen.wanted {
-        return not(
-            "NodesNotReady",
-            format!("{} of {} nodes are ready", seen.ready, seen.wanted),
-        );
+        return not("NodesNotReady", format!("{} of {} nodes are ready", seen.ready, seen.wanted));
     }
     // Nodes that come or go, and shards that move: a spec that was changed is not yet true. A rollout is no such thing.
-    if let Some((reason, message)) = seen
-        .changing
-        .as_ref()
-        .filter(|(reason, _)| *reason != ROLLING_OUT)
-    {
+    if let Some((reason, message)) = seen.changing.as_ref().filter(|(reason, _)| *reason != ROLLING_OUT) {
         return not(reason, message.clone());
     }
     match seen.shards {
-        Some(shards) if shards.held < shards.total => not(
-            "ShardsNotHeld",
-            format!(
-                "{} of {} shards are held by a live node",
-                shards.held, shards.total
-            ),
-        ),
+        Some(shards) if shards.held < shards.total => {
+            not("ShardsNotHeld", format!("{} of {} shards are held by a live node", shards.held, shards.total))
+        }
         None => not("ShardsNotHeld", "the shards have not been looked at".into()),
         Some(_) => Finding {
             type_: READY,
@@ -176,29 +145,20 @@ fn ready(seen: &Observation) -> Finding {
 }
 
 fn progressing(seen: &Observation) -> Finding {
-    let (status, reason, message) = match &seen.changing {
-        Some((reason, message)) => ("True", *reason, message.clone()),
-        None => (
-            "False",
-            "Settled",
-            "the cluster is as the spec wants it".into(),
-        ),
+    let (status, reason, message) = match (&seen.failure, &seen.storage, &seen.changing) {
+        (Some((reason, message)), ..) => ("False", reason.as_str(), message.clone()),
+        (_, StorageView::Failed(..), _) => {
+            ("False", "StorageNotReady", "nothing is changed until the storage answers".into())
+        }
+        (.., Some((reason, message))) => ("True", *reason, message.clone()),
+        (.., None) => ("False", "Settled", "the cluster is as the spec wants it".into()),
     };
-    Finding {
-        type_: PROGRESSING,
-        status,
-        reason: reason.into(),
-        message,
-    }
+    Finding { type_: PROGRESSING, status, reason: reason.into(), message }
 }
 
 fn storage(view: &StorageView) -> Finding {
     let (status, reason, message) = match view {
-        StorageView::Volumes => (
-            "True",
-            "VolumePerNode",
-            "each node keeps its shards on its own volume".to_owned(),
-        ),
+        StorageView::Volumes => ("True", "VolumePerNode", "each node keeps its shards on its own volume".to_owned()),
         StorageView::Bucket => (
             "True",
             "Verified",
@@ -206,12 +166,7 @@ fn storage(view: &StorageView) -> Finding {
         ),
         StorageView::Failed(reason, message) => ("False", reason.as_str(), message.clone()),
     };
-    Finding {
-        type_: STORAGE_READY,
-        status,
-        reason: reason.into(),
-        message,
-    }
+    Finding { type_: STORAGE_READY, status, reason: reason.into(), message }
 }
 
 fn assigned(shards: ShardsView) -> Finding {
@@ -220,25 +175,15 @@ fn assigned(shards: ShardsView) -> Finding {
         type_: SHARDS_ASSIGNED,
         status: if all { "True" } else { "False" },
         reason: if all { "AllAssigned" } else { "Unassigned" }.into(),
-        message: format!(
-            "{} of {} shards have an owner",
-            shards.assigned, shards.total
-        ),
+        message: format!("{} of {} shards have an owner", shards.assigned, shards.total),
     }
 }
 
 /// The new conditions. One whose status did not change keeps its time; one that was not found anew stays.
-fn merged(
-    before: &[Condition],
-    findings: Vec<Finding>,
-    generation: Option<i64>,
-    now: Timestamp,
-) -> Vec<Condition> {
+fn merged(before: &[Condition], findings: Vec<Finding>, generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
     let mut conditions = before.to_vec();
     for finding in findings {
-        let earlier = before
-            .iter()
-            .find(|condition| condition.type_ == finding.type_);
+        let earlier = before.iter().find(|condition| condition.type_ == finding.type_);
         let since = earlier
             .filter(|condition| condition.status == finding.status)
             .map(|condition| condition.last_transition_time.clone());
@@ -250,10 +195,7 @@ fn merged(
             observed_generation: generation,
             last_transition_time: since.unwrap_or_else(|| Time(whole_seconds(now))),
         };
-        match conditions
-            .iter_mut()
-            .find(|there| there.type_ == condition.type_)
-        {
+        match conditions.iter_mut().find(|there| there.type_ == condition.type_) {
             Some(there) => *there = condition,
             None => conditions.push(condition),
         }
@@ -268,27 +210,17 @@ fn whole_seconds(now: Timestamp) -> Timestamp {
 
 /// A condition of a status.
 pub fn condition<'a>(status: &'a BrainyClusterStatus, type_: &str) -> Option<&'a Condition> {
-    status
-        .conditions
-        .iter()
-        .find(|condition| condition.type_ == type_)
+    status.conditions.iter().find(|condition| condition.type_ == type_)
 }
 
 /// Writes a status, if it differs from the one that was read. Says whether it wrote. The UID keeps it off a successor of
 /// the same name (R10).
-pub async fn write(
-    client: &Client,
-    cluster: &BrainyCluster,
-    status: &BrainyClusterStatus,
-) -> Result<bool, Error> {
+pub async fn write(client: &Client, cluster: &BrainyCluster, status: &BrainyClusterStatus) -> Result<bool, Error> {
     if cluster.status.as_ref() == Some(status) {
         return Ok(false);
     }
     let meta = &cluster.metadata;
-    let (namespace, name) = (
-        meta.namespace.as_deref().unwrap_or_default(),
-        meta.name.as_deref().unwrap_or_default(),
-    );
+    let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
     let patch = json!({
         "apiVersion": BrainyCluster::api_version(&()),
         "kind": BrainyCluster::kind(&()),
@@ -296,14 +228,7 @@ pub async fn write(
         "status": status,
     });
     let api: Api<BrainyCluster> = Api::namespaced(client.clone(), namespace);
-    match api
-        .patch_status(
-            name,
-            &PatchParams::apply(FIELD_MANAGER).force(),
-            &Patch::Apply(patch),
-        )
-        .await
-    {
+    match api.patch_status(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch)).await {
         Ok(_) => Ok(true),
         // Deleted, or deleted and created again, since it was read.
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(false),
@@ -312,184 +237,5 @@ pub async fn write(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixtures::isolated;
-
-    fn serving() -> Observation {
-        Observation {
-            wanted: 3,
-            present: 3,
-            ready: 3,
-            storage: StorageView::Volumes,
-            shards: Some(ShardsView {
-                total: 256,
-                assigned: 256,
-                held: 256,
-                revision: 9,
-            }),
-            changing: None,
-            problems: Vec::new(),
-            failure: None,
-        }
-    }
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
-
-    fn state<'a>(status: &'a BrainyClusterStatus, type_: &str) -> (&'a str, &'a str) {
-        let condition = condition(status, type_).unwrap();
-        (&condition.status, &condition.reason)
-    }
-
-    #[test]
-    fn ready_only_when_every_node_is_ready_and_every_shard_is_held() {
-        let status = after(&isolated(), &serving(), at(1));
-        assert_eq!(state(&status, READY), ("True", "Serving"));
-        assert_eq!(
-            (
-                status.nodes.as_str(),
-                status.shards_owned.as_str(),
-                status.map_revision
-            ),
-            ("3/3", "256/256", 9)
-        );
-        assert_eq!(status.selector, "brainy.io/cluster=demo");
-        assert_eq!(status.observed_generation, Some(7));
-
-        let two = Observation {
-            ready: 2,
-            ..serving()
-        };
-        assert_eq!(
-            state(&after(&isolated(), &two, at(1)), READY),
-            ("False", "NodesNotReady")
-        );
-        let unheld = ShardsView {
-            total: 256,
-            assigned: 256,
-            held: 255,
-            revision: 9,
-        };
-        let unheld = Observation {
-            shards: Some(unheld),
-            ..serving()
-        };
-        assert_eq!(
-            state(&after(&isolated(), &unheld, at(1)), READY),
-            ("False", "ShardsNotHeld")
-        );
-        let troubled = Observation {
-            problems: vec!["demo-1: the disk is full".into()],
-            ..serving()
-        };
-        assert_eq!(
-            state(&after(&isolated(), &troubled, at(1)), READY),
-            ("False", "NodeProblem")
-        );
-    }
-
-    #[test]
-    fn a_changed_number_of_nodes_is_ready_only_when_no_shard_moves_any_more() {
-        for reason in [DRAINING, SCALING, ASSIGNING] {
-            let moving = Observation {
-                changing: Some((reason, "words".into())),
-                ..serving()
-            };
-            assert_eq!(
-                state(&after(&isolated(), &moving, at(1)), READY),
-                ("False", reason)
-            );
-        }
-        let rolling = Observation {
-            changing: Some((ROLLING_OUT, "words".into())),
-            ..serving()
-        };
-        assert_eq!(
-            state(&after(&isolated(), &rolling, at(1)), READY),
-            ("True", "Serving")
-        );
-    }
-
-    #[test]
-    fn a_storage_failure_names_its_cause_and_keeps_what_was_known_of_the_shards() {
-        let mut cluster = isolated();
-        cluster.status = Some(after(&cluster, &serving(), at(1)));
-        let failed = Observation {
-            storage: StorageView::Failed(
-                "NoSuchBucket".into(),
-                "bucket data does not exist".into(),
-            ),
-            shards: None,
-            ..serving()
-        };
-        let status = after(&cluster, &failed, at(5));
-        assert_eq!(state(&status, STORAGE_READY), ("False", "NoSuchBucket"));
-        assert_eq!(state(&status, READY), ("False", "StorageNotReady"));
-        assert_eq!(status.shards_owned, "256/256");
-        assert_eq!(state(&status, SHARDS_ASSIGNED), ("True", "AllAssigned"));
-    }
-
-    #[test]
-    fn the_transition_time_changes_with_the_status_and_with_nothing_else() {
-        let mut cluster = isolated();
-        let scaling = Observation {
-            ready: 1,
-            changing: Some(("Starting", "1 of 3".into())),
-            ..serving()
-        };
-        cluster.status = Some(after(&cluster, &scaling, at(10)));
-        let further = Observation {
-            ready: 2,
-            ..scaling
-        };
-        cluster.status = Some(after(&cluster, &further, at(20)));
-        let status = cluster.status.clone().unwrap();
-        assert_eq!(
-            condition(&status, READY).unwrap().last_transition_time,
-            Time(at(10))
-        );
-        let status = after(&cluster, &serving(), at(30));
-        assert_eq!(
-            condition(&status, READY).unwrap().last_transition_time,
-            Time(at(30))
-        );
-        assert_eq!(
-            condition(&status, STORAGE_READY)
-                .unwrap()
-                .last_transition_time,
-            Time(at(10))
-        );
-    }
-
-    #[test]
-    fn the_same_observation_gives_the_same_status_so_that_nothing_is_written() {
-        let mut cluster = isolated();
-        let first = after(
-            &cluster,
-            &serving(),
-            "2026-01-01T00:00:00.123456Z".parse().unwrap(),
-        );
-        // As the API server returns it.
-        let stored = serde_json::from_value(serde_json::to_value(&first).unwrap()).unwrap();
-        cluster.status = Some(stored);
-        assert_eq!(after(&cluster, &serving(), at(2_000_000_000)), first);
-    }
-
-    #[test]
-    fn a_refusal_is_said_in_ready_and_leaves_the_rest() {
-        let mut cluster = isolated();
-        cluster.status = Some(after(&cluster, &serving(), at(1)));
-        let status = refused(
-            &cluster,
-            "NotSupported",
-            "spec.coordination.pattern: ...",
-            at(2),
-        );
-        assert_eq!(state(&status, READY), ("False", "NotSupported"));
-        assert_eq!(state(&status, PROGRESSING), ("False", "NotSupported"));
-        assert_eq!(state(&status, STORAGE_READY), ("True", "VolumePerNode"));
-        assert_eq!(status.nodes, "3/3");
-    }
-}
+#[path = "status_tests.rs"]
+mod tests;

@@ -4,8 +4,7 @@
 //! the rules, and because everything behind this step relies on them.
 
 use brainy_crds::{
-    ApplicationSpec, BrainyCluster, BucketSpec, DeletionPolicy, Pattern, PodSpec, Provider,
-    Strategy, VolumeSpec,
+    ApplicationSpec, BrainyCluster, BucketSpec, DeletionPolicy, Pattern, PodSpec, Provider, Strategy, VolumeSpec,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
@@ -90,10 +89,7 @@ impl Refusal {
     }
 
     fn invalid(field: &'static str, problem: impl Into<String>) -> Self {
-        Self::InvalidSpec {
-            field,
-            problem: problem.into(),
-        }
+        Self::InvalidSpec { field, problem: problem.into() }
     }
 }
 
@@ -103,39 +99,24 @@ pub fn validate(cluster: &BrainyCluster) -> Result<ValidatedCluster, Refusal> {
     let name = name_of(cluster)?;
     check_supported(cluster)?;
     let meta = &cluster.metadata;
-    let absent = |field| {
-        Refusal::invalid(
-            field,
-            "is missing: the resource was not read from an API server",
-        )
-    };
+    let absent = |field| Refusal::invalid(field, "is missing: the resource was not read from an API server");
     Ok(ValidatedCluster {
         name,
-        namespace: meta
-            .namespace
-            .clone()
-            .ok_or_else(|| absent("metadata.namespace"))?,
+        namespace: meta.namespace.clone().ok_or_else(|| absent("metadata.namespace"))?,
         uid: meta.uid.clone().ok_or_else(|| absent("metadata.uid"))?,
         generation: meta.generation.unwrap_or_default(),
         replicas: within("spec.replicas", spec.replicas, 1, MAX_REPLICAS)?,
         shards: within("spec.shards", spec.shards, 1, MAX_SHARDS)?.unsigned_abs(),
         storage: storage_of(cluster)?,
         lease_seconds: u64::from(
-            within(
-                "spec.coordination.lease.durationSeconds",
-                spec.coordination.lease.duration_seconds,
-                2,
-                3600,
-            )?
-            .unsigned_abs(),
+            within("spec.coordination.lease.durationSeconds", spec.coordination.lease.duration_seconds, 2, 3600)?
+                .unsigned_abs(),
         ),
         renew_seconds: u64::from(renewal_of(cluster)?.unsigned_abs()),
         application: spec.application.clone(),
         pod: spec.pod.clone(),
         deletion_policy: spec.deletion_policy,
-        owner: cluster
-            .controller_owner_ref(&())
-            .ok_or_else(|| absent("metadata.uid"))?,
+        owner: cluster.controller_owner_ref(&()).ok_or_else(|| absent("metadata.uid"))?,
     })
 }
 
@@ -152,45 +133,25 @@ fn name_of(cluster: &BrainyCluster) -> Result<String, Refusal> {
     } else {
         Err(Refusal::invalid(
             "metadata.name",
-            format!(
-                "{name:?} must be a DNS label of at most {MAX_NAME} characters that starts with a letter"
-            ),
+            format!("{name:?} must be a DNS label of at most {MAX_NAME} characters that starts with a letter"),
         ))
     }
 }
 
 /// Refuses what the schema offers and this version does not run.
 fn check_supported(cluster: &BrainyCluster) -> Result<(), Refusal> {
-    let refuse = |field, value: String, choose| {
-        Err(Refusal::NotSupported {
-            field,
-            value,
-            choose,
-        })
-    };
+    let refuse = |field, value: String, choose| Err(Refusal::NotSupported { field, value, choose });
     let storage = &cluster.spec.storage;
     if storage.strategy == Strategy::Namespaced {
-        return refuse(
-            "spec.storage.strategy",
-            "Namespaced".into(),
-            "choose Isolated or Shared",
-        );
+        return refuse("spec.storage.strategy", "Namespaced".into(), "choose Isolated or Shared");
     }
     match cluster.spec.coordination.pattern {
         Pattern::Leader => {}
         pattern @ (Pattern::Consensus | Pattern::StorageNative) => {
-            return refuse(
-                "spec.coordination.pattern",
-                format!("{pattern:?}"),
-                "choose Leader",
-            );
+            return refuse("spec.coordination.pattern", format!("{pattern:?}"), "choose Leader");
         }
     }
-    if storage
-        .bucket
-        .as_ref()
-        .is_some_and(|bucket| bucket.provider == Provider::R2)
-    {
+    if storage.bucket.as_ref().is_some_and(|bucket| bucket.provider == Provider::R2) {
         return refuse(
             "spec.storage.bucket.provider",
             "R2".into(),
@@ -198,11 +159,7 @@ fn check_supported(cluster: &BrainyCluster) -> Result<(), Refusal> {
         );
     }
     if let Some(layer) = storage.layers.first() {
-        return refuse(
-            "spec.storage.layers",
-            format!("{:?}", layer.kind),
-            "remove spec.storage.layers",
-        );
+        return refuse("spec.storage.layers", format!("{:?}", layer.kind), "remove spec.storage.layers");
     }
     Ok(())
 }
@@ -210,21 +167,15 @@ fn check_supported(cluster: &BrainyCluster) -> Result<(), Refusal> {
 fn storage_of(cluster: &BrainyCluster) -> Result<ValidatedStorage, Refusal> {
     let storage = &cluster.spec.storage;
     match (storage.strategy, &storage.bucket, &storage.volume) {
-        (Strategy::Isolated, None, volume) => Ok(ValidatedStorage::Isolated(
-            volume.clone().unwrap_or_default(),
-        )),
+        (Strategy::Isolated, None, volume) => Ok(ValidatedStorage::Isolated(volume.clone().unwrap_or_default())),
         (Strategy::Isolated, Some(_), _) => Err(Refusal::invalid(
             "spec.storage.bucket",
             "has no use with strategy Isolated: remove it, or choose strategy Shared",
         )),
-        (_, None, _) => Err(Refusal::invalid(
-            "spec.storage.bucket",
-            "is required with strategy Shared",
-        )),
-        (_, Some(_), Some(_)) => Err(Refusal::invalid(
-            "spec.storage.volume",
-            "has no use with strategy Shared: remove it",
-        )),
+        (_, None, _) => Err(Refusal::invalid("spec.storage.bucket", "is required with strategy Shared")),
+        (_, Some(_), Some(_)) => {
+            Err(Refusal::invalid("spec.storage.volume", "has no use with strategy Shared: remove it"))
+        }
         (_, Some(bucket), None) => Ok(ValidatedStorage::Shared(bucket.clone())),
     }
 }
@@ -246,10 +197,7 @@ fn within(field: &'static str, value: i32, least: i32, most: i32) -> Result<i32,
     if (least..=most).contains(&value) {
         Ok(value)
     } else {
-        Err(Refusal::invalid(
-            field,
-            format!("{value} must be from {least} to {most}"),
-        ))
+        Err(Refusal::invalid(field, format!("{value} must be from {least} to {most}")))
     }
 }
 
@@ -266,14 +214,8 @@ mod tests {
 
     #[test]
     fn isolated_and_shared_with_leader_run() {
-        assert!(matches!(
-            validate(&isolated()).unwrap().storage,
-            ValidatedStorage::Isolated(_)
-        ));
-        assert!(matches!(
-            validate(&shared()).unwrap().storage,
-            ValidatedStorage::Shared(_)
-        ));
+        assert!(matches!(validate(&isolated()).unwrap().storage, ValidatedStorage::Isolated(_)));
+        assert!(matches!(validate(&shared()).unwrap().storage, ValidatedStorage::Shared(_)));
     }
 
     #[test]
@@ -310,10 +252,7 @@ mod tests {
             let refusal = refusal(spec);
             assert_eq!(refusal.reason(), "NotSupported");
             let message = refusal.to_string();
-            assert!(
-                message.starts_with(what) && message.contains(way_out),
-                "{message}"
-            );
+            assert!(message.starts_with(what) && message.contains(way_out), "{message}");
         }
     }
 
@@ -323,14 +262,8 @@ mod tests {
             (json!({"replicas": 0, "storage": {}}), "spec.replicas"),
             (json!({"replicas": -1, "storage": {}}), "spec.replicas"),
             (json!({"shards": 0, "storage": {}}), "spec.shards"),
-            (
-                json!({"storage": {"bucket": {"name": "data"}}}),
-                "spec.storage.bucket",
-            ),
-            (
-                json!({"storage": {"strategy": "Shared"}}),
-                "spec.storage.bucket",
-            ),
+            (json!({"storage": {"bucket": {"name": "data"}}}), "spec.storage.bucket"),
+            (json!({"storage": {"strategy": "Shared"}}), "spec.storage.bucket"),
             (
                 json!({"storage": {"strategy": "Shared", "volume": {}, "bucket": {"name": "data"}}}),
                 "spec.storage.volume",
@@ -339,10 +272,7 @@ mod tests {
                 json!({"storage": {}, "coordination": {"lease": {"durationSeconds": 10, "renewSeconds": 6}}}),
                 "spec.coordination.lease.renewSeconds",
             ),
-            (
-                json!({"storage": {}, "coordination": {"lease": {"durationSeconds": 1}}}),
-                "spec.coordination.lease",
-            ),
+            (json!({"storage": {}, "coordination": {"lease": {"durationSeconds": 1}}}), "spec.coordination.lease"),
         ];
         for (spec, field) in cases {
             let refusal = refusal(spec);
@@ -355,10 +285,7 @@ mod tests {
     fn a_name_that_can_be_no_prefix_of_a_pod_name_is_refused() {
         for name in ["", "1abc", "a-", "with.dot", "Upper", &"a".repeat(41)] {
             let refusal = validate(&cluster(name, json!({"storage": {}}))).unwrap_err();
-            assert!(
-                refusal.to_string().starts_with("metadata.name"),
-                "{refusal}"
-            );
+            assert!(refusal.to_string().starts_with("metadata.name"), "{refusal}");
         }
     }
 }

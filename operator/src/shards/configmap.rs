@@ -23,14 +23,8 @@ pub(super) async fn read(client: &Client, cluster: &ValidatedCluster) -> Result<
     };
     must_be_ours(cluster, "ConfigMap", &found.metadata)?;
     let version = found.resource_version().map(DocumentVersion);
-    let map = match found
-        .data
-        .as_ref()
-        .and_then(|data| data.get(names::SHARD_MAP_KEY))
-    {
-        Some(body) => Some(
-            serde_json::from_str(body).map_err(|source| Error::DamagedDocument { name, source })?,
-        ),
+    let map = match found.data.as_ref().and_then(|data| data.get(names::SHARD_MAP_KEY)) {
+        Some(body) => Some(serde_json::from_str(body).map_err(|source| Error::DamagedDocument { name, source })?),
         None => None,
     };
     Ok(Present { map, version })
@@ -44,19 +38,13 @@ pub(super) async fn write(
     map: &ShardMap,
 ) -> Result<(), Error> {
     let name = names::shard_map(&cluster.name);
-    let body = serde_json::to_string(map).map_err(|source| Error::DamagedDocument {
-        name: name.clone(),
-        source,
-    })?;
+    let body = serde_json::to_string(map).map_err(|source| Error::DamagedDocument { name: name.clone(), source })?;
     let mut object = ConfigMap {
         metadata: metadata(cluster, name.clone()),
         data: Some(BTreeMap::from([(names::SHARD_MAP_KEY.to_owned(), body)])),
         ..ConfigMap::default()
     };
-    let params = PostParams {
-        field_manager: Some(FIELD_MANAGER.into()),
-        dry_run: false,
-    };
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), dry_run: false };
     let api = api(client, cluster);
     let written = match &read.version {
         None => api.create(&params, &object).await,

@@ -21,6 +21,7 @@ pub struct Summary {
     pub problems: Vec<String>,
     /// Names of the sessions that exist as Leases.
     pub sessions: BTreeSet<String>,
+    owners_are_known: bool,
     /// Live nodes that serve something, or have not yet acted on the published map.
     busy: BTreeSet<NodeId>,
 }
@@ -34,29 +35,19 @@ impl Summary {
         waiting: Option<String>,
         sessions: BTreeSet<String>,
     ) -> Self {
-        let live = || {
-            nodes
-                .values()
-                .filter(|sight| sight.live)
-                .map(|sight| &sight.record)
-        };
-        let problems = live().filter_map(|record| {
-            record
-                .problem
-                .as_ref()
-                .map(|problem| format!("{}: {problem}", record.node))
-        });
+        let live = || nodes.values().filter(|sight| sight.live).map(|sight| &sight.record);
+        let problems =
+            live().filter_map(|record| record.problem.as_ref().map(|problem| format!("{}: {problem}", record.node)));
+        let view = view(map.as_ref(), nodes, cluster.shards, rules);
         Self {
-            view: view(map.as_ref(), nodes, cluster.shards, rules),
+            owners_are_known: rules == Rules::Shared || view.assigned == view.total,
+            view,
             waiting,
             problems: problems.collect(),
             sessions,
             busy: live()
                 .filter(|record| {
-                    !record.holds.is_empty()
-                        || map
-                            .as_ref()
-                            .is_none_or(|map| record.map_revision < map.revision)
+                    !record.holds.is_empty() || map.as_ref().is_none_or(|map| record.map_revision < map.revision)
                 })
                 .map(|record| record.node.clone())
                 .collect(),
@@ -69,25 +60,16 @@ impl Summary {
         self.view.held == self.view.total && self.waiting.is_none()
     }
 
-    /// Whether a node can go with no shard lost: the published map gives it nothing, and it serves nothing any more.
+    /// Whether a node can go with no shard lost: the published map gives it nothing, and it serves nothing any more. While
+    /// a map of strategy Isolated has yet to find the owners, nobody knows whose volume holds what.
     pub fn is_empty_handed(&self, node: &NodeId) -> bool {
-        self.map.as_ref().is_some_and(|map| may_remove(map, node)) && !self.busy.contains(node)
+        self.owners_are_known && self.map.as_ref().is_some_and(|map| may_remove(map, node)) && !self.busy.contains(node)
     }
 }
 
-fn view(
-    map: Option<&ShardMap>,
-    nodes: &BTreeMap<NodeId, NodeSight>,
-    total: u32,
-    rules: Rules,
-) -> ShardsView {
+fn view(map: Option<&ShardMap>, nodes: &BTreeMap<NodeId, NodeSight>, total: u32, rules: Rules) -> ShardsView {
     let Some(map) = map else {
-        return ShardsView {
-            total,
-            assigned: 0,
-            held: 0,
-            revision: 0,
-        };
+        return ShardsView { total, assigned: 0, held: 0, revision: 0 };
     };
     let mut held: BTreeSet<ShardId> = BTreeSet::new();
     for sight in nodes.values().filter(|sight| sight.live) {
@@ -100,25 +82,13 @@ fn view(
                 .map(|held| held.shard),
         );
     }
-    let assigned = (0..total)
-        .filter(|shard| map.owner(ShardId(*shard)).is_some())
-        .count();
+    let assigned = (0..total).filter(|shard| map.owner(ShardId(*shard)).is_some()).count();
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    ShardsView {
-        total,
-        assigned: count(assigned),
-        held: count(held.len()),
-        revision: map.revision,
-    }
+    ShardsView { total, assigned: count(assigned), held: count(held.len()), revision: map.revision }
 }
 
 /// Whether what a node says it holds is what the map says of it. Isolated: the token is the map's.
-fn agrees(
-    map: &ShardMap,
-    node: &NodeId,
-    held: brainy_coordination::session::HeldShard,
-    rules: Rules,
-) -> bool {
+fn agrees(map: &ShardMap, node: &NodeId, held: brainy_coordination::session::HeldShard, rules: Rules) -> bool {
     let owned = map.owner(held.shard) == Some(node) && map.moving_to(held.shard).is_none();
     owned && (rules == Rules::Shared || map.token(held.shard) == held.token)
 }

@@ -59,11 +59,7 @@ impl Memory {
             });
             self.0 = Some((there, found.version));
         }
-        if self
-            .0
-            .as_ref()
-            .is_some_and(|(there, _)| there.same_nodes(&wish))
-        {
+        if self.0.as_ref().is_some_and(|(there, _)| there.same_nodes(&wish)) {
             return Ok(());
         }
         let revision = self.0.as_ref().map_or(0, |(there, _)| there.revision) + 1;
@@ -84,27 +80,16 @@ fn topology(
     nodes: &BTreeMap<NodeId, NodeSight>,
     pods: &[PodFacts],
 ) -> Topology {
-    let all: BTreeSet<NodeId> = wanted_nodes(cluster)
-        .into_iter()
-        .chain(nodes.keys().cloned())
-        .collect();
+    let all: BTreeSet<NodeId> = wanted_nodes(cluster).into_iter().chain(nodes.keys().cloned()).collect();
     let node = |id: NodeId| {
         let pod = pods.iter().find(|pod| pod.node == id);
         let sight = nodes.get(&id);
         TopologyNode {
-            address: sight
-                .map(|sight| sight.record.address.clone())
-                .unwrap_or_default(),
+            address: sight.map(|sight| sight.record.address.clone()).unwrap_or_default(),
             host: pod.map(|pod| pod.host.clone()).unwrap_or_default(),
             zone: None,
             incarnation: sight.map(|sight| sight.record.incarnation.clone()),
-            state: sight.map(|sight| {
-                if sight.live {
-                    SessionState::Live
-                } else {
-                    SessionState::Ended
-                }
-            }),
+            state: sight.map(|sight| if sight.live { SessionState::Live } else { SessionState::Ended }),
             ready: pod.is_some_and(|pod| pod.ready),
             id,
         }

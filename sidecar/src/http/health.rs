@@ -39,6 +39,7 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
     let status = api.ownership.status();
     let missing = (!status.ready).then(|| match status.problem {
         Some(problem) => problem,
+        None if !status.session_valid => "this node has no valid session".to_owned(),
         None if status.map_revision == 0 => "no shard map has been seen yet".to_owned(),
         None => format!("serves {} of its {} shards", status.held, status.assigned),
     });

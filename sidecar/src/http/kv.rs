@@ -20,7 +20,9 @@ pub(super) async fn get(State(api): State<Api>, target: Target) -> Result<Respon
     let key = target.key.clone();
     match Problem::of(api.router.run_one(target.namespace.as_ref(), Call::Get { key }).await)? {
         Reply::Found(Some(entry)) => Ok(answer::entry(&entry)),
-        Reply::Found(None) => Err(Problem::new(Kind::KeyNotFound, format!("key {:?} has no value", target.key.as_str()))),
+        Reply::Found(None) => {
+            Err(Problem::new(Kind::KeyNotFound, format!("key {:?} has no value", target.key.as_str())))
+        }
         other => Err(answer::mismatched(&other)),
     }
 }
@@ -161,7 +163,8 @@ fn condition(headers: &HeaderMap) -> Result<Condition, Problem> {
 
 /// The version in an ETag.
 fn version(etag: &str) -> Result<Version, Problem> {
-    let bad = || Problem::invalid("If-Match", format!("{etag:?} is not one ETag of an earlier answer, such as \"1-a2b\""));
+    let bad =
+        || Problem::invalid("If-Match", format!("{etag:?} is not one ETag of an earlier answer, such as \"1-a2b\""));
     let text = etag.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).ok_or_else(bad)?;
     Version::from_str(text).map_err(|_| bad())
 }

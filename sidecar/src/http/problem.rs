@@ -49,7 +49,9 @@ impl Kind {
             Self::NotFound => ("not-found", "No such resource", StatusCode::NOT_FOUND),
             Self::KeyNotFound => ("key-not-found", "No such key", StatusCode::NOT_FOUND),
             Self::MethodNotAllowed => ("method-not-allowed", "Method not allowed", StatusCode::METHOD_NOT_ALLOWED),
-            Self::RequestTimeout => ("request-timeout", "Request took too long to come in", StatusCode::REQUEST_TIMEOUT),
+            Self::RequestTimeout => {
+                ("request-timeout", "Request took too long to come in", StatusCode::REQUEST_TIMEOUT)
+            }
             Self::NotANumber => ("not-a-number", "Not a number", StatusCode::CONFLICT),
             Self::PreconditionFailed => ("precondition-failed", "Precondition failed", StatusCode::PRECONDITION_FAILED),
             Self::TooLarge => ("too-large", "Request too large", StatusCode::PAYLOAD_TOO_LARGE),
@@ -132,7 +134,8 @@ impl Problem {
     pub fn in_item(mut self, list: &str, index: usize) -> Self {
         let field = self.field.take().map_or_else(String::new, |field| format!(".{field}"));
         let place = format!("{list}[{index}]{field}");
-        self.detail = format!("{place}: {}", self.detail.split_once(": ").map_or(self.detail.as_str(), |(_, rest)| rest));
+        self.detail =
+            format!("{place}: {}", self.detail.split_once(": ").map_or(self.detail.as_str(), |(_, rest)| rest));
         self.field = Some(place);
         self
     }

@@ -73,7 +73,9 @@ pub(super) async fn body(request: Request) -> Result<Bytes, Problem> {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(error)) => Err(Problem::invalid("body", format!("broke off: {error}"))),
-        Err(_) => Err(Problem::new(Kind::RequestTimeout, format!("the body did not come in within {} s", BODY.as_secs()))),
+        Err(_) => {
+            Err(Problem::new(Kind::RequestTimeout, format!("the body did not come in within {} s", BODY.as_secs())))
+        }
     }
 }
 
@@ -82,7 +84,10 @@ pub(super) async fn body(request: Request) -> Result<Bytes, Problem> {
 /// It must be declared as JSON: a web page can make a browser send anything else to a loopback address without asking.
 pub(super) async fn document<T: DeserializeOwned>(request: Request) -> Result<T, Problem> {
     if !is_json(request.headers()) {
-        return Err(Problem::new(Kind::UnsupportedMediaType, "send JSON, with the header content-type: application/json"));
+        return Err(Problem::new(
+            Kind::UnsupportedMediaType,
+            "send JSON, with the header content-type: application/json",
+        ));
     }
     json(&body(request).await?)
 }

@@ -42,7 +42,10 @@ pub(super) async fn one(State(api): State<Api>, Path(shard): Path<String>) -> Re
     let shards = api.ownership.shards();
     match shard.parse() {
         Ok(number) if number < shards => Ok(answer::json(&api.ownership.describe(ShardId(number)))),
-        _ => Err(Problem::new(Kind::NotFound, format!("there is no shard {shard:?}: they are numbered 0 to {}", shards - 1))),
+        _ => Err(Problem::new(
+            Kind::NotFound,
+            format!("there is no shard {shard:?}: they are numbered 0 to {}", shards - 1),
+        )),
     }
 }
 

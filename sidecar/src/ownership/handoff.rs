@@ -104,7 +104,8 @@ pub(super) async fn receive(
 /// Flushed with everything else when the import finishes.
 fn write_stamp(path: &std::path::Path, stamp: &Stamp) -> Result<(), Error> {
     let text = serde_json::to_vec(stamp).map_err(|error| broken(&error))?;
-    std::fs::write(path, text).map_err(|error| Error::unavailable("Volume", format!("writing {}: {error}", path.display())))
+    std::fs::write(path, text)
+        .map_err(|error| Error::unavailable("Volume", format!("writing {}: {error}", path.display())))
 }
 
 fn broken(why: &dyn std::fmt::Display) -> Error {

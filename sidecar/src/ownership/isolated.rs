@@ -20,7 +20,7 @@ use super::nodes::Nodes;
 use super::session::Reporting;
 use super::table::Table;
 use super::volume::{Volume, blocking};
-use super::{HandoffRefused, HandoffRequest, HandoffStream, PeerClient};
+use super::{HandoffRefused, HandoffRequest, HandoffStream, PeerClient, in_words, stopped};
 
 /// Shards received at once.
 const RECEIVE_AT_ONCE: usize = 4;
@@ -94,7 +94,7 @@ impl Isolated {
                     let _first = self.volume.set(Arc::new(volume));
                     return;
                 }
-                Err(error) => self.table.problem("volume", Some(error.to_string())),
+                Err(error) => self.table.problem("volume", Some(in_words(&error))),
             }
             tokio::time::sleep(VOLUME_RETRY).await;
         }
@@ -106,7 +106,9 @@ impl Isolated {
 
     /// Runs until `stop`; then lets what is in flight end. The volume must be open.
     pub(super) async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
-        let Some(volume) = self.volume.get() else { return };
+        let Some(volume) = self.volume.get() else {
+            return;
+        };
         let mut actions = Actions::default();
         let (mut maps, mut lives) = (self.maps.subscribe(), self.lives.clone());
         loop {
@@ -132,7 +134,7 @@ impl Isolated {
                     }
                     _ = maps.changed() => break,
                     _ = lives.changed() => break,
-                    _ = stop.wait_for(|stop| *stop) => {
+                    () = stopped(&mut stop) => {
                         drop(actions);
                         return self.drain().await;
                     }
@@ -199,8 +201,9 @@ impl Isolated {
             Ok(true) => Done::Changed,
             Ok(false) => Done::Later,
             Err(error) => {
-                tracing::warn!(%shard, %error, "a shard is not where it should be yet");
-                self.table.rest(shard, Some(error.to_string()));
+                let why = in_words(&error);
+                tracing::warn!(%shard, why, "a shard is not where it should be yet");
+                self.table.rest(shard, Some(why));
                 Done::Later
             }
         }
@@ -208,9 +211,13 @@ impl Isolated {
 
     /// Does the duty of this moment. True: there may be more to do at once.
     async fn try_act(&self, shard: ShardId) -> Result<bool, Error> {
-        let (Some(volume), Some(order)) = (self.volume.get(), self.order.get(shard.0 as usize)) else { return Ok(false) };
+        let (Some(volume), Some(order)) = (self.volume.get(), self.order.get(shard.0 as usize)) else {
+            return Ok(false);
+        };
         let _alone = order.lock().await;
-        let Some(map) = self.maps.newest() else { return Ok(false) };
+        let Some(map) = self.maps.newest() else {
+            return Ok(false);
+        };
         let token = map.token(shard);
         match duty(&map, shard, self.table.node(), volume.local(shard)) {
             Duty::Serve => return self.serve(volume, shard, token).await,
@@ -229,7 +236,9 @@ impl Isolated {
 
     async fn serve(&self, volume: &Volume, shard: ShardId, token: FencingToken) -> Result<bool, Error> {
         let storage = Arc::new(volume.adapter(shard)?);
-        let Some(life) = self.lives.borrow().clone() else { return Ok(false) };
+        let Some(life) = self.lives.borrow().clone() else {
+            return Ok(false);
+        };
         self.table.serve(shard, token, storage, life.validity);
         Ok(true)
     }
@@ -242,7 +251,9 @@ impl Isolated {
         token: FencingToken,
         from: &NodeId,
     ) -> Result<(), Error> {
-        let Ok(_permit) = self.receiving.acquire().await else { return Ok(()) };
+        let Ok(_permit) = self.receiving.acquire().await else {
+            return Ok(());
+        };
         let failed = |why: String| Error::unavailable("HandOff", format!("shard {shard} from {from}: {why}"));
         let address = self.table.address(from).ok_or_else(|| failed("its address is not known yet".into()))?;
         let request = HandoffRequest { map_revision: map.revision, token, to: self.table.node().clone() };
@@ -284,7 +295,11 @@ impl Isolated {
     }
 
     /// The owner's side of a hand-off.
-    pub(super) async fn hand_off(&self, shard: ShardId, request: &HandoffRequest) -> Result<HandoffStream, HandoffRefused> {
+    pub(super) async fn hand_off(
+        &self,
+        shard: ShardId,
+        request: &HandoffRequest,
+    ) -> Result<HandoffStream, HandoffRefused> {
         let (Some(volume), Some(order)) = (self.volume.get(), self.order.get(shard.0 as usize)) else {
             return Err(HandoffRefused(format!("shard {shard} is not here")));
         };
@@ -298,7 +313,7 @@ impl Isolated {
         if let Some(tenure) = self.table.stop(shard, "moving to another node") {
             tenure.end(IN_FLIGHT_LIMIT).await;
         }
-        let refused = |error: Error| HandoffRefused(error.to_string());
+        let refused = |error: Error| HandoffRefused(in_words(&error));
         // Durably, before the first byte leaves: from here on nothing is written under this token, whatever happens.
         stamp(volume, shard, request.token, true).await.map_err(refused)?;
         self.table.rest(shard, Some(format!("moving to {}", request.to)));

@@ -8,6 +8,7 @@ use brainy_coordination::{ShardMap, names};
 use brainy_storage::documents::Documents;
 use tokio::sync::watch;
 
+use super::in_words;
 use super::session::read_document;
 use super::table::Table;
 
@@ -40,7 +41,11 @@ impl Maps {
     /// Takes a map that was seen somewhere, if it is newer and this cluster's.
     pub(super) fn offer(&self, map: ShardMap) {
         if map.cluster != self.cluster || map.shards() != self.table.shards() {
-            tracing::debug!(cluster = map.cluster, shards = map.shards(), "a map that is not this cluster's is left alone");
+            tracing::debug!(
+                cluster = map.cluster,
+                shards = map.shards(),
+                "a map that is not this cluster's is left alone"
+            );
             return;
         }
         let at = |map: &ShardMap| (map.epoch, map.revision);
@@ -61,7 +66,7 @@ impl Maps {
         match read_document(&*self.documents, names::SHARD_MAP, CALL_LIMIT).await {
             Ok(Some((map, _))) => self.offer(map),
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "the shard map can't be read"),
+            Err(error) => tracing::warn!(why = in_words(&error), "the shard map can't be read"),
         }
     }
 

@@ -36,7 +36,7 @@ use brainy_storage::{Error, StorageAdapter};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 pub use node::StartError;
 pub use tenure::Operation;
@@ -123,6 +123,10 @@ pub struct NodeStatus {
     pub assigned: usize,
     /// Revision of the newest shard map it has acted on; 0: none yet.
     pub map_revision: u64,
+    /// Its session stands: it may act on its shards.
+    pub session_valid: bool,
+    /// How often a session of this process came to its end.
+    pub sessions_lost: u64,
 }
 
 /// Gives the storage of a shard.
@@ -238,7 +242,11 @@ impl Ownership {
 
     /// The owner's side of a hand-off: stops the shard for good under this token, waits for what is in flight (bounded),
     /// and streams its files.
-    pub async fn serve_handoff(&self, shard: ShardId, request: HandoffRequest) -> Result<HandoffStream, HandoffRefused> {
+    pub async fn serve_handoff(
+        &self,
+        shard: ShardId,
+        request: HandoffRequest,
+    ) -> Result<HandoffStream, HandoffRefused> {
         match self.runtime.as_ref().and_then(|runtime| runtime.isolated()) {
             Some(isolated) => isolated.hand_off(shard, &request).await,
             None => Err(HandoffRefused(format!("shard {shard} does not move between volumes here"))),
@@ -255,5 +263,19 @@ impl Ownership {
                 futures::future::join_all(stopped.iter().map(|tenure| tenure.end(IN_FLIGHT_LIMIT))).await;
             }
         }
+    }
+}
+
+/// Resolves when the node is to stop.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that whoever could say so is gone, which comes to the same.
+    let _gone = stop.wait_for(|stop| *stop).await;
+}
+
+/// An error with all that is known of it: for logs and for people who run the cluster.
+fn in_words(error: &Error) -> String {
+    match error {
+        Error::Unavailable { cause, detail } => format!("{cause}: {detail}"),
+        other => other.to_string(),
     }
 }

@@ -26,7 +26,7 @@ use super::nodes::Nodes;
 use super::session::{Reporting, SessionLoop};
 use super::shared::Shared;
 use super::table::Table;
-use super::{PeerClient, ShardStores};
+use super::{PeerClient, ShardStores, in_words, stopped};
 use crate::config::NodeSettings;
 
 /// Pauses before a store that can't be used is tried again: doubled from the first to the last.
@@ -63,12 +63,17 @@ pub(super) trait SharedBucket: Send + Sync + 'static {
 }
 
 /// A node at work.
-#[derive(Debug)]
 pub(super) struct Runtime {
     stop: watch::Sender<bool>,
     done: watch::Receiver<bool>,
     main: tokio::task::AbortHandle,
     isolated: Arc<Mutex<Option<Arc<Isolated>>>>,
+}
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime").finish_non_exhaustive()
+    }
 }
 
 impl Drop for Runtime {
@@ -119,7 +124,7 @@ async fn run(
     let preparing = prepare(&table, &parts);
     let (documents, stores) = tokio::select! {
         prepared = preparing => prepared,
-        _ = stop.wait_for(|stop| *stop) => return,
+        () = stopped(&mut stop) => return,
     };
     let maps = Arc::new(Maps::new(Arc::clone(&table), Arc::clone(&documents), parts.cluster.clone()));
     let nodes = Arc::new(Nodes {
@@ -143,7 +148,7 @@ async fn run(
             // Before the session says anything: what it does not list as stored counts as not there.
             tokio::select! {
                 () = isolated.open_volume() => {}
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = stopped(&mut stop) => return,
             }
             *slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Arc::clone(&isolated));
             (Arc::clone(&isolated) as _, tokio::spawn(isolated.run(stopping)))
@@ -198,7 +203,7 @@ async fn prepare(table: &Table, parts: &Parts) -> (Arc<dyn Documents>, Option<Ar
                 table.problem("storage", None);
                 return (documents, Some(stores));
             }
-            Err(error) => table.problem("storage", Some(error.to_string())),
+            Err(error) => table.problem("storage", Some(in_words(&error))),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(STORE_RETRY.1);

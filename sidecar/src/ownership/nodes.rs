@@ -11,6 +11,7 @@ use brainy_storage::Error;
 use brainy_storage::documents::{DocumentVersion, Documents, Swap};
 use futures::StreamExt;
 
+use super::in_words;
 use super::maps::Maps;
 use super::session::{read_session, write_document};
 use super::table::Table;
@@ -39,7 +40,7 @@ pub(super) struct Nodes {
 #[derive(Debug)]
 pub(super) enum Holder {
     /// Its node's session, read just now.
-    Found(SessionRecord),
+    Found(Box<SessionRecord>),
     /// There is no record.
     Missing,
     /// The life is over.
@@ -81,7 +82,7 @@ impl Nodes {
                 return Ok(self.over(incarnation));
             }
         }
-        Ok(Holder::Found(record))
+        Ok(Holder::Found(Box::new(record)))
     }
 
     fn over(&self, incarnation: &Incarnation) -> Holder {
@@ -135,7 +136,9 @@ impl Nodes {
             match answer {
                 Ok(Some((record, _))) => self.table.learn_addresses([(node, record.address)]),
                 Ok(None) => {}
-                Err(error) => tracing::warn!(%node, %error, "the address of a node can't be read"),
+                Err(error) => {
+                    tracing::warn!(%node, why = in_words(&error), "the address of a node can't be read")
+                }
             }
         }
         self.knows_all(map)

@@ -12,6 +12,7 @@ use brainy_storage::documents::{DocumentVersion, Documents, Swap};
 use tokio::sync::watch;
 
 use super::table::Table;
+use super::{in_words, stopped};
 
 /// Changes are gathered this long before they are written.
 const GATHER: Duration = Duration::from_millis(20);
@@ -86,7 +87,7 @@ impl SessionLoop {
                     self.announce();
                     return false;
                 }
-                _ = stop.wait_for(|stop| *stop) => return true,
+                () = stopped(stop) => return true,
                 _ = changes.changed() => {}
                 _ = self.news.changed() => {}
             }
@@ -143,9 +144,10 @@ impl SessionLoop {
     }
 
     fn trouble(&self, error: &Error) -> Pause {
-        tracing::warn!(%error, "the session can't be renewed");
+        let why = in_words(error);
+        tracing::warn!(why, "the session can't be renewed");
         if self.holder.life().is_none() {
-            self.table.problem("session", Some(format!("no session: {error}")));
+            self.table.problem("session", Some(format!("no session: {why}")));
         }
         Pause::Retry
     }
@@ -168,8 +170,12 @@ impl SessionLoop {
 
     async fn end(&mut self) {
         for _ in 0..END_TRIES {
-            let Ok(found) = self.read().await else { continue };
-            let Some(attempt) = self.holder.end(found) else { break };
+            let Ok(found) = self.read().await else {
+                continue;
+            };
+            let Some(attempt) = self.holder.end(found) else {
+                break;
+            };
             match self.write(&attempt).await {
                 Ok(Swap::Applied(_)) => {
                     tracing::info!(node = %self.table.node(), "the session has ended");
@@ -212,7 +218,9 @@ pub(super) async fn read_document<T: serde::de::DeserializeOwned>(
     limit: Duration,
 ) -> Result<Option<(T, DocumentVersion)>, Error> {
     let late = |_| Error::unavailable("Timeout", format!("{name}: no answer within {limit:?}"));
-    let Some(found) = tokio::time::timeout(limit, documents.read(name)).await.map_err(late)?? else { return Ok(None) };
+    let Some(found) = tokio::time::timeout(limit, documents.read(name)).await.map_err(late)?? else {
+        return Ok(None);
+    };
     match serde_json::from_slice(&found.body) {
         Ok(parsed) => Ok(Some((parsed, found.version))),
         Err(error) => Err(Error::Corrupt { key: name.to_owned(), problem: error.to_string() }),

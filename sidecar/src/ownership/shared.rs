@@ -14,13 +14,13 @@ use brainy_storage::Error;
 use brainy_storage::documents::{DocumentVersion, Documents, Swap};
 use tokio::sync::{Semaphore, watch};
 
-use super::ShardStores;
 use super::actions::{Actions, Done};
 use super::maps::Maps;
 use super::nodes::{Holder, Nodes};
 use super::session::{Reporting, read_document, write_document};
 use super::table::{Table, now};
 use super::tenure::Tenure;
+use super::{ShardStores, in_words, stopped};
 
 /// Leases taken or released at once.
 const AT_ONCE: usize = 16;
@@ -120,7 +120,7 @@ impl Shared {
                     }
                     _ = maps.changed() => break,
                     _ = lives.changed() => break,
-                    _ = stop.wait_for(|stop| *stop), if !stopping => {
+                    () = stopped(&mut stop), if !stopping => {
                         stopping = true;
                         break;
                     }
@@ -176,7 +176,9 @@ impl Shared {
     }
 
     async fn take(&self, life: &Life, shard: ShardId) -> Done {
-        let Ok(_permit) = self.calls.acquire().await else { return Done::Later };
+        let Ok(_permit) = self.calls.acquire().await else {
+            return Done::Later;
+        };
         match self.try_take(life, shard).await {
             Ok(None) => {
                 self.table.problem("leases", None);
@@ -187,8 +189,9 @@ impl Shared {
                 Done::Later
             }
             Err(error) => {
-                self.table.problem("leases", Some(format!("shard leases can't be taken: {error}")));
-                self.table.rest(shard, Some(error.to_string()));
+                let why = in_words(&error);
+                self.table.problem("leases", Some(format!("shard leases can't be taken: {why}")));
+                self.table.rest(shard, Some(why));
                 Done::Later
             }
         }
@@ -259,7 +262,9 @@ impl Shared {
         if let Some(tenure) = tenure {
             tenure.end(IN_FLIGHT_LIMIT).await;
         }
-        let Ok(_permit) = self.calls.acquire().await else { return Done::Later };
+        let Ok(_permit) = self.calls.acquire().await else {
+            return Done::Later;
+        };
         if !self.is_current(life) {
             return Done::Changed; // The next life takes or leaves it.
         }
@@ -270,7 +275,7 @@ impl Shared {
             }
             Ok(false) => Done::Later,
             Err(error) => {
-                tracing::warn!(%shard, %error, "a lease can't be released");
+                tracing::warn!(%shard, why = in_words(&error), "a lease can't be released");
                 Done::Later
             }
         }
@@ -280,7 +285,9 @@ impl Shared {
     /// land, and must not meet a new tenure.
     async fn try_release(&self, shard: ShardId, why: &str) -> Result<bool, Error> {
         let held = lock(&self.held).get(&shard).cloned();
-        let Some((lease, version)) = held else { return Ok(true) };
+        let Some((lease, version)) = held else {
+            return Ok(true);
+        };
         let name = names::shard_lock(shard);
         let free = release(&lease, &now(), why);
         if let Swap::Applied(_) = write_document(&*self.documents, &name, Some(&version), &free, CALL_LIMIT).await? {

@@ -3,6 +3,8 @@
 //! A shard that is served here has a [`Tenure`]. Everything else about a shard follows from the newest map and from
 //! what the strategy says it waits for.
 
+mod views;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +15,7 @@ use brainy_storage::StorageAdapter;
 use tokio::sync::{broadcast, watch};
 
 use super::tenure::{Operation, Tenure};
-use super::{NodeStatus, Place, ShardState, ShardStores, ShardView};
+use super::{Place, ShardStores, ShardView, in_words};
 
 /// Views kept for a slow watcher.
 const WATCH_BUFFER: usize = 4096;
@@ -44,6 +46,7 @@ struct Known {
     map: Option<Arc<ShardMap>>,
     addresses: HashMap<NodeId, String>,
     session: Option<Validity>,
+    sessions_lost: u64,
     /// By who found it.
     problems: BTreeMap<&'static str, String>,
     /// A process that runs alone opens shards when they are first asked for.
@@ -120,7 +123,9 @@ impl Table {
 
     /// The first check of R3.
     pub(super) fn place(&self, shard: ShardId) -> Place {
-        let Some(slot) = self.slot(shard) else { return Place::Nowhere { why: self.no_such(shard) } };
+        let Some(slot) = self.slot(shard) else {
+            return Place::Nowhere { why: self.no_such(shard) };
+        };
         let mut slot = lock(slot);
         if let Phase::Serving(tenure) = &slot.phase
             && tenure.stands()
@@ -136,7 +141,7 @@ impl Table {
                     slot.phase = Phase::Serving(tenure);
                     Place::Here(operation)
                 }
-                Err(error) => Place::Nowhere { why: error.to_string() },
+                Err(error) => Place::Nowhere { why: in_words(&error) },
             };
         }
         self.elsewhere(shard, &slot, &known)
@@ -144,7 +149,9 @@ impl Table {
 
     fn elsewhere(&self, shard: ShardId, slot: &Slot, known: &Known) -> Place {
         let Some(map) = &known.map else {
-            return Place::Nowhere { why: self.session_trouble(known).unwrap_or_else(|| "no shard map has been seen yet".into()) };
+            return Place::Nowhere {
+                why: self.session_trouble(known).unwrap_or_else(|| "no shard map has been seen yet".into()),
+            };
         };
         match map.owner(shard) {
             None => Place::Nowhere { why: format!("shard {shard} has no owner yet") },
@@ -172,7 +179,13 @@ impl Table {
     }
 
     /// Begins a tenure. One before it goes on for the operations in flight under it.
-    pub(super) fn serve(&self, shard: ShardId, token: FencingToken, storage: Arc<dyn StorageAdapter>, session: Validity) {
+    pub(super) fn serve(
+        &self,
+        shard: ShardId,
+        token: FencingToken,
+        storage: Arc<dyn StorageAdapter>,
+        session: Validity,
+    ) {
         self.change(shard, |slot| {
             slot.phase = Phase::Serving(Tenure::new(token, storage, session));
             slot.why = None;
@@ -273,7 +286,9 @@ impl Table {
 
     /// The session that carries this node now.
     pub(super) fn learn_session(&self, session: Option<Validity>) {
-        lock(&self.known).session = session;
+        let mut known = lock(&self.known);
+        known.sessions_lost += u64::from(known.session.is_some() && session.is_none());
+        known.session = session;
         self.changes.send_modify(|count| *count += 1);
     }
 
@@ -299,62 +314,6 @@ impl Table {
         let known = lock(&self.known);
         let all: Vec<&str> = known.problems.values().map(String::as_str).collect();
         (!all.is_empty()).then(|| all.join("; "))
-    }
-
-    pub(super) fn describe(&self, shard: ShardId) -> ShardView {
-        match self.slot(shard) {
-            Some(slot) => self.view(shard, &lock(slot), &lock(&self.known)),
-            None => ShardView {
-                shard,
-                owner: None,
-                token: FencingToken::default(),
-                state: ShardState::Unassigned,
-                since: now(),
-                why: Some(self.no_such(shard)),
-            },
-        }
-    }
-
-    fn view(&self, shard: ShardId, slot: &Slot, known: &Known) -> ShardView {
-        let (owner, in_map) = match (&known.alone, &known.map) {
-            (Some(_), _) => (Some(self.node.clone()), ALONE),
-            (None, Some(map)) => (map.owner(shard).cloned(), map.token(shard)),
-            (None, None) => (None, FencingToken::default()),
-        };
-        let (state, token) = match &slot.phase {
-            Phase::Serving(tenure) if tenure.stands() => (ShardState::Serving, tenure.token()),
-            Phase::Serving(_) => (ShardState::Waiting, in_map),
-            Phase::Stopping(tenure) => (ShardState::Stopping, tenure.token()),
-            Phase::Idle if known.alone.is_some() => (ShardState::Serving, ALONE),
-            Phase::Idle => (
-                match &owner {
-                    Some(owner) if *owner == self.node => ShardState::Waiting,
-                    Some(_) => ShardState::Elsewhere,
-                    None => ShardState::Unassigned,
-                },
-                in_map,
-            ),
-        };
-        ShardView { shard, owner, token, state, since: slot.since.clone(), why: slot.why.clone() }
-    }
-
-    pub(super) fn status(&self) -> NodeStatus {
-        let held = (0..self.shards()).filter(|shard| self.tenure(ShardId(*shard)).is_some()).count();
-        let problem = self.problems();
-        let known = lock(&self.known);
-        let live = known.session.as_ref().is_some_and(Validity::holds);
-        if known.alone.is_some() {
-            let all = self.slots.len();
-            return NodeStatus { ready: live && problem.is_none(), problem, held: all, assigned: all, map_revision: 0 };
-        }
-        let assigned = known.map.as_ref().map_or(0, |map| map.shards_of(&self.node).count());
-        NodeStatus {
-            ready: live && known.map.is_some() && problem.is_none() && held >= assigned,
-            problem,
-            held,
-            assigned,
-            map_revision: known.map.as_ref().map_or(0, |map| map.revision),
-        }
     }
 
     /// Lets no more operations in, anywhere. The tenures that were, to be ended.

@@ -182,7 +182,9 @@ fn check_owner(folder: &Path, me: &NodeFile) -> Result<(), Error> {
     let found: NodeFile = match fs::read(&path) {
         Ok(text) => serde_json::from_slice(&text)
             .map_err(|error| Error::Corrupt { key: path.display().to_string(), problem: error.to_string() })?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return write_durably(folder, "node.json", me),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return write_durably(folder, "node.json", me);
+        }
         Err(error) => return Err(failed("reading", &path, &error)),
     };
     if found == *me {
@@ -227,6 +229,7 @@ fn scan(parent: &Path) -> Result<Vec<(Stamp, PathBuf)>, Error> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::in_words;
     use super::*;
 
     const SHARD: ShardId = ShardId(7);
@@ -252,7 +255,7 @@ mod tests {
     fn the_volume_of_another_node_or_shard_count_is_refused_with_both_named() {
         let data = tempfile::tempdir().unwrap();
         drop(open(data.path()));
-        let error = Volume::open(data.path(), &NodeId("n-0".into()), 8).unwrap_err().to_string();
+        let error = in_words(&Volume::open(data.path(), &NodeId("n-0".into()), 8).unwrap_err());
         assert!(error.contains("16 shards") && error.contains("8 shards"), "{error}");
     }
 
@@ -272,7 +275,12 @@ mod tests {
         let volume = open(data.path());
         volume.stamp(SHARD, FencingToken(3), true).unwrap();
         fs::create_dir_all(volume.received_folder(SHARD)).unwrap();
-        write_durably(&volume.received_folder(SHARD), STAMP, &Stamp { shard: SHARD, token: FencingToken(5), stopped: false }).unwrap();
+        write_durably(
+            &volume.received_folder(SHARD),
+            STAMP,
+            &Stamp { shard: SHARD, token: FencingToken(5), stopped: false },
+        )
+        .unwrap();
         let volume = open(data.path());
         assert_eq!(volume.local(SHARD).incoming, Some(FencingToken(5)));
         volume.promote(SHARD).await.unwrap();

@@ -97,10 +97,14 @@ impl Follower {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             match self.look() {
-                Ok(true) => tracing::info!(folder = %self.certificates.folder.display(), "certificates renewed"),
+                Ok(true) => {
+                    tracing::info!(folder = %self.certificates.folder.display(), "certificates renewed")
+                }
                 Ok(false) => {}
                 // The files of a Secret may be seen half replaced: the old ones stay in use, the next look decides.
-                Err(problem) => tracing::warn!(%problem, "certificates changed, but can't be used; keeping the old ones"),
+                Err(problem) => {
+                    tracing::warn!(%problem, "certificates changed, but can't be used; keeping the old ones")
+                }
             }
         }
     }

@@ -144,7 +144,13 @@ impl PeerPool {
     }
 
     /// Sends a request and waits for the head of the answer; callers bound it.
-    async fn send(&self, node: &NodeId, address: &str, path: &str, body: Bytes) -> Result<Response<Incoming>, PeerError> {
+    async fn send(
+        &self,
+        node: &NodeId,
+        address: &str,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, PeerError> {
         let unsent = |why: String| PeerError::NotSent(format!("node {node} can't be asked at {address}: {why}"));
         let uri: Uri = format!("https://{address}{path}").parse().map_err(|error| unsent(format!("{error}")))?;
         let client = self.client(node, address).map_err(&unsent)?;
@@ -167,10 +173,9 @@ impl PeerPool {
     fn client(&self, node: &NodeId, address: &str) -> Result<HttpClient, String> {
         let tls = self.certificates.current().client;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(current) = known.get(node) {
-            if current.address == address && Arc::ptr_eq(&current.tls, &tls) {
-                return Ok(current.client.clone());
-            }
+        let current = known.get(node).filter(|current| current.address == address && Arc::ptr_eq(&current.tls, &tls));
+        if let Some(current) = current {
+            return Ok(current.client.clone());
         }
         let name = brainy_kubernetes::names::node_dns(&node.0, &self.cluster, &self.namespace);
         let name = ServerName::try_from(name.clone()).map_err(|_| format!("{name:?} is no DNS name"))?;
@@ -250,7 +255,9 @@ impl PeerClient for PeerPool {
                 Ok(Ok(body)) => excerpt(&body.to_bytes()),
                 _ => String::new(),
             };
-            return Err(io::Error::other(format!("node {node} refused the hand-off of shard {shard}: {status} {body}")));
+            return Err(io::Error::other(format!(
+                "node {node} refused the hand-off of shard {shard}: {status} {body}"
+            )));
         }
         let frames = BodyStream::new(response.into_body());
         let pieces = futures::stream::unfold(frames, |mut frames| async move {

@@ -98,9 +98,7 @@ async fn handoff(State(peers): State<Peers>, Path(action): Path<String>, request
         Err(refusal) => return refusal,
     };
     match ownership.serve_handoff(shard, wanted).await {
-        Ok(stream) => {
-            ([(header::CONTENT_TYPE, "application/octet-stream")], Body::from_stream(stream)).into_response()
-        }
+        Ok(stream) => ([(header::CONTENT_TYPE, "application/octet-stream")], Body::from_stream(stream)).into_response(),
         Err(refused) => (StatusCode::CONFLICT, refused.to_string()).into_response(),
     }
 }

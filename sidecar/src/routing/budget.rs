@@ -32,7 +32,9 @@ impl Budget {
 
     /// Takes a value's share, or replaces the reply by a failure that says what to do.
     pub(crate) fn charge(&self, reply: Reply) -> Reply {
-        let Reply::Found(Some(entry)) = &reply else { return reply };
+        let Reply::Found(Some(entry)) = &reply else {
+            return reply;
+        };
         let size = size(&entry.value);
         let taken = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(size));
         match taken {

@@ -133,7 +133,9 @@ mod tests {
 
     #[test]
     fn a_write_acknowledged_under_a_lost_lease_is_unknown() {
-        for reply in [Reply::Written(version()), Reply::Removed(true), Reply::Swapped(None), Reply::Sum(1.into(), version())] {
+        for reply in
+            [Reply::Written(version()), Reply::Removed(true), Reply::Swapped(None), Reply::Sum(1.into(), version())]
+        {
             assert!(matches!(Attempt::checked(reply, false), Attempt::Done(Reply::Unknown(_))));
         }
     }

@@ -122,7 +122,11 @@ impl Router {
             Err(_) => return Err(Reply::unanswered(false, "storage did not answer in time")),
         };
         // The second check of R3. Keys of a lost shard are in the page, so all of it is void.
-        if leaves.iter().all(|leave| leave.still_valid()) { Ok(Portion { served, page }) } else { Ok(Portion::default()) }
+        if leaves.iter().all(|leave| leave.still_valid()) {
+            Ok(Portion { served, page })
+        } else {
+            Ok(Portion::default())
+        }
     }
 }
 
@@ -164,7 +168,9 @@ async fn merge_shards(stores: Vec<Arc<dyn StorageAdapter>>, listing: &Listing) -
     }
     let mut keys = Vec::new();
     while keys.len() < listing.limit {
-        let Some(Reverse((key, index))) = heads.pop() else { break };
+        let Some(Reverse((key, index))) = heads.pop() else {
+            break;
+        };
         let source = &mut sources[index];
         if source.ready.is_empty() && source.more {
             source.fetch(&listing.prefix, Some(&key), share).await?;

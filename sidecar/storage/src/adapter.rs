@@ -58,7 +58,7 @@ pub struct Page {
 /// Most attempts of a compare-and-swap or increment before it gives up as contended.
 const MAX_ATTEMPTS: u32 = 64;
 
-/// Storage for small values with atomic operations (the seed interface, with versions, conditions and listing).
+/// Storage for small values with atomic operations.
 ///
 /// Every write reports one of three outcomes, [`Outcome`]; `Err` is a clean failure. A value is durable before
 /// `Applied` is returned. All operations on one key are linearizable.
@@ -108,7 +108,7 @@ pub trait StorageAdapter: Debug + Send + Sync + 'static {
         outcomes
     }
 
-    /// Writes `new` if the current value equals `old`; `None` stands for "no value" on either side (seed: `null`).
+    /// Writes `new` if the current value equals `old`; `None` stands for "no value" on either side.
     /// JSON is compared by value, bytes byte by byte; JSON never equals bytes.
     async fn compare_and_swap(
         &self,

@@ -105,6 +105,9 @@ const FLAWS: [Flaw; 31] = {
     ]
 };
 
+/// Between the two steps of what should be one: long enough that racing writers meet in it on any machine.
+const WINDOW: std::time::Duration = std::time::Duration::from_millis(5);
+
 /// A sound adapter with one flaw.
 #[derive(Debug)]
 struct Broken {
@@ -170,12 +173,12 @@ impl StorageAdapter for Broken {
         self.written.lock().unwrap().insert(key.clone());
         let blind = match self.flaw {
             Flaw::PutIgnoresItsCondition => true,
-            Flaw::PutChecksThenWrites => {
+            Flaw::PutChecksThenWrites if *condition != Condition::Any => {
                 let current = self.inner.get(&key).await?;
                 if !condition.holds(current.as_ref().map(|entry| &entry.version)) {
                     return Ok(Outcome::Rejected(current));
                 }
-                tokio::task::yield_now().await;
+                tokio::time::sleep(WINDOW).await;
                 true
             }
             _ => false,
@@ -315,7 +318,7 @@ impl StorageAdapter for Broken {
         };
         let condition = match current {
             _ if self.has(Flaw::IncrementReadsThenWrites) => {
-                tokio::task::yield_now().await;
+                tokio::time::sleep(WINDOW).await;
                 Condition::Any
             }
             Some(entry) => Condition::Version(entry.version),

@@ -8,7 +8,17 @@ use crate::support::app::{App, SHARDS, failed};
 #[tokio::test]
 async fn every_json_value_comes_back_as_it_was_written() {
     let app = App::new();
-    for text in ["null", "0", "\"\"", "false", "[]", "{\"b\":1,\"a\":[null]}", "0.1", "9007199254740993", "1.7976931348623157e308"] {
+    for text in [
+        "null",
+        "0",
+        "\"\"",
+        "false",
+        "[]",
+        "{\"b\":1,\"a\":[null]}",
+        "0.1",
+        "9007199254740993",
+        "1.7976931348623157e308",
+    ] {
         assert_eq!(app.put_json("/v1/kv/k", text).await.status, 200, "{text}");
         let answer = app.get("/v1/kv/k").await;
         assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, "application/json"), "{text}");
@@ -23,7 +33,7 @@ async fn bytes_come_back_as_they_were_written() {
     let written = app.call("PUT", "/v1/kv/k", &[("content-type", "image/png")], bytes.clone()).await;
     assert_eq!(written.status, 200);
     let answer = app.get("/v1/kv/k").await;
-    assert_eq!((answer.header("content-type"), answer.body), ("application/octet-stream", bytes));
+    assert_eq!((answer.header("content-type"), &answer.body), ("application/octet-stream", &bytes));
     let empty = app.call("PUT", "/v1/kv/empty", &[], "").await;
     assert_eq!(empty.status, 200);
     let answer = app.get("/v1/kv/empty").await;
@@ -203,6 +213,8 @@ async fn requests_are_counted_by_operation_and_outcome() {
         "brainy_requests_total{operation=\"get\",outcome=\"failed\"} 1",
         "brainy_request_duration_seconds_count{operation=\"set\"} 1",
         "brainy_shards_held 8",
+        "brainy_session_valid 1",
+        "brainy_build_info{version=",
         "brainy_requests_in_flight 1",
     ] {
         assert!(text.contains(line), "{line}\n{text}");

@@ -44,7 +44,8 @@ async fn a_batch_tells_null_and_empty_values_from_missing_ones() {
 #[tokio::test]
 async fn the_later_of_two_items_of_one_key_wins() {
     let app = App::new();
-    let items = json!({ "items": [{ "key": "k", "value": 1 }, { "key": "other", "value": 0 }, { "key": "k", "value": 2 }] });
+    let items =
+        json!({ "items": [{ "key": "k", "value": 1 }, { "key": "other", "value": 0 }, { "key": "k", "value": 2 }] });
     app.post("/v1/kv:setBatch", &items).await;
     assert_eq!(app.get("/v1/kv/k").await.json(), 2);
 }
@@ -127,6 +128,10 @@ async fn a_listing_that_makes_no_sense_is_refused() {
         ("nonsense=1", "query"),
     ] {
         let answer = app.get(&format!("/v1/kv?{query}")).await;
-        assert_eq!((answer.problem(), &answer.json()["field"]), (failed(400, "invalid-request"), &json!(field)), "{query}");
+        assert_eq!(
+            (answer.problem(), &answer.json()["field"]),
+            (failed(400, "invalid-request"), &json!(field)),
+            "{query}"
+        );
     }
 }

@@ -36,10 +36,20 @@ async fn malformed_json_is_refused_and_changes_nothing() {
     let app = App::new();
     for text in ["", "{", "01", "{\"a\":1}x", "\u{1}"] {
         let answer = app.put_json("/v1/kv/k", text).await;
-        assert_eq!((answer.problem(), &answer.json()["field"]), (failed(400, "invalid-request"), &json!("body")), "{text}");
+        assert_eq!(
+            (answer.problem(), &answer.json()["field"]),
+            (failed(400, "invalid-request"), &json!("body")),
+            "{text}"
+        );
     }
     assert_eq!(app.get("/v1/kv/k").await.status, 404);
-    for body in [json!([]), json!({}), json!({ "key": 1, "delta": 1 }), json!({ "key": "k", "delta": "1" }), json!({ "key": "k", "delta": 1, "x": 1 })] {
+    for body in [
+        json!([]),
+        json!({}),
+        json!({ "key": 1, "delta": 1 }),
+        json!({ "key": "k", "delta": "1" }),
+        json!({ "key": "k", "delta": 1, "x": 1 }),
+    ] {
         assert_eq!(app.post("/v1/kv:increment", &body).await.problem(), failed(400, "invalid-request"), "{body}");
     }
 }
@@ -63,7 +73,11 @@ async fn json_nested_too_deep_is_refused() {
     let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
     assert_eq!(app.put_json("/v1/kv/k", &nested(96)).await.status, 200);
     for levels in [97, 128, 100_000] {
-        assert_eq!(app.put_json("/v1/kv/k", &nested(levels)).await.problem(), failed(400, "invalid-request"), "{levels}");
+        assert_eq!(
+            app.put_json("/v1/kv/k", &nested(levels)).await.problem(),
+            failed(400, "invalid-request"),
+            "{levels}"
+        );
     }
 }
 
@@ -87,7 +101,8 @@ async fn an_operation_must_be_declared_as_json() {
     let answer = app.call("POST", "/v1/kv:increment", &[("content-type", "text/plain")], body.clone()).await;
     assert_eq!(answer.problem(), failed(415, "unsupported-media-type"));
     assert_eq!(app.get("/v1/kv/k").await.status, 404);
-    let answer = app.call("POST", "/v1/kv:increment", &[("content-type", "Application/JSON; charset=utf-8")], body).await;
+    let answer =
+        app.call("POST", "/v1/kv:increment", &[("content-type", "Application/JSON; charset=utf-8")], body).await;
     assert_eq!(answer.status, 200);
 }
 
@@ -112,7 +127,10 @@ async fn an_unknown_outcome_is_neither_success_nor_failure() {
     assert_eq!(app.call("DELETE", "/v1/kv/k", &[], "").await.problem(), unknown());
     let batch = app.post("/v1/kv:setBatch", &json!({ "items": [{ "key": "a", "value": 1 }] })).await;
     let item = &batch.json()["items"][0];
-    assert_eq!((batch.status.as_u16(), &item["outcome"], &item["problem"]["outcome"]), (200, &json!("unknown"), &json!("unknown")));
+    assert_eq!(
+        (batch.status.as_u16(), &item["outcome"], &item["problem"]["outcome"]),
+        (200, &json!("unknown"), &json!("unknown"))
+    );
     let metrics = app.get("/metrics").await.text();
     assert!(metrics.contains("brainy_requests_total{operation=\"setBatch\",outcome=\"unknown\"} 1"), "{metrics}");
 }

@@ -63,7 +63,8 @@ async fn a_listing_waits_for_a_shard_that_has_no_server() {
 async fn a_listing_is_whole_or_fails() {
     let cluster = Cluster::of(2).await;
     fill(&cluster, 50).await;
-    let list = || cluster.nodes[0].router.list(&listing(None, 100));
+    let everything = listing(None, 100);
+    let list = || cluster.nodes[0].router.list(&everything);
 
     cluster.layout.give(ShardId(1), None);
     assert!(matches!(list().await, Err(Reply::NoServer(_))));

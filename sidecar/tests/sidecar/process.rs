@@ -75,9 +75,12 @@ fn an_acknowledged_write_survives_kill_9() {
     assert!(body.contains("\"value\":42"), "{body}");
     let (_, keys) = over_tcp(running.address, "GET /v1/kv", "").unwrap();
     assert_eq!(keys, "{\"keys\":[\"greeting\",\"n\"]}");
-    assert!(data.join("shards").read_dir().unwrap().all(|shard| {
-        shard.unwrap().file_name().to_string_lossy().starts_with("shard-")
-    }));
+    assert!(
+        data.join("shards")
+            .read_dir()
+            .unwrap()
+            .all(|shard| { shard.unwrap().file_name().to_string_lossy().starts_with("shard-") })
+    );
 }
 
 #[test]
@@ -156,7 +159,8 @@ fn the_probe_asks_over_the_socket() {
 fn a_node_without_its_configuration_says_what_is_missing() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("node.yaml");
-    let arguments = ["node", "--node-id", "n-0", "--namespace", "d", "--pod-uid", "u", "--pod-ip", "127.0.0.1", "--config"];
+    let arguments =
+        ["node", "--node-id", "n-0", "--namespace", "d", "--pod-uid", "u", "--pod-ip", "127.0.0.1", "--config"];
     let output = Command::new(PROGRAM).args(arguments).arg(&config).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{said}");

@@ -8,46 +8,24 @@ use super::metadata;
 use crate::reconcile::validate::{ValidatedCluster, ValidatedStorage};
 
 pub(super) fn service_account(cluster: &ValidatedCluster) -> ServiceAccount {
-    ServiceAccount {
-        metadata: metadata(cluster, names::node_account(&cluster.name)),
-        ..ServiceAccount::default()
-    }
+    ServiceAccount { metadata: metadata(cluster, names::node_account(&cluster.name)), ..ServiceAccount::default() }
 }
 
 /// Every rule names its objects: a node can reach nothing of another cluster.
 pub(super) fn role(cluster: &ValidatedCluster, sessions: i32) -> Role {
-    let mut rules = vec![rule(
-        "",
-        "configmaps",
-        vec![names::shard_map(&cluster.name)],
-        &["get", "list", "watch"],
-    )];
+    let mut rules = vec![rule("", "configmaps", vec![names::shard_map(&cluster.name)], &["get", "list", "watch"])];
     if matches!(cluster.storage, ValidatedStorage::Isolated(_)) {
-        let leases = (0..sessions)
-            .map(|ordinal| names::node(&cluster.name, ordinal))
-            .collect();
-        rules.push(rule(
-            "coordination.k8s.io",
-            "leases",
-            leases,
-            &["get", "patch"],
-        ));
+        let leases = (0..sessions).map(|ordinal| names::node(&cluster.name, ordinal)).collect();
+        rules.push(rule("coordination.k8s.io", "leases", leases, &["get", "patch"]));
     }
-    Role {
-        metadata: metadata(cluster, names::node_account(&cluster.name)),
-        rules: Some(rules),
-    }
+    Role { metadata: metadata(cluster, names::node_account(&cluster.name)), rules: Some(rules) }
 }
 
 pub(super) fn role_binding(cluster: &ValidatedCluster) -> RoleBinding {
     let name = names::node_account(&cluster.name);
     RoleBinding {
         metadata: metadata(cluster, name.clone()),
-        role_ref: RoleRef {
-            api_group: "rbac.authorization.k8s.io".into(),
-            kind: "Role".into(),
-            name: name.clone(),
-        },
+        role_ref: RoleRef { api_group: "rbac.authorization.k8s.io".into(), kind: "Role".into(), name: name.clone() },
         subjects: Some(vec![Subject {
             kind: "ServiceAccount".into(),
             name,

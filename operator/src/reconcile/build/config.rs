@@ -23,18 +23,13 @@ pub fn node_config(cluster: &ValidatedCluster) -> NodeConfig {
         uid: cluster.uid.clone(),
         shards: cluster.shards,
         storage: match &cluster.storage {
-            ValidatedStorage::Isolated(_) => StorageConfig::Isolated {
-                data: PathBuf::from(DATA),
-            },
+            ValidatedStorage::Isolated(_) => StorageConfig::Isolated { data: PathBuf::from(DATA) },
             ValidatedStorage::Shared(bucket) => StorageConfig::Shared {
                 bucket: bucket.name.clone(),
                 prefix: bucket.prefix.clone().unwrap_or_default(),
                 region: bucket.region.clone(),
                 endpoint: bucket.endpoint.clone(),
-                credentials: bucket
-                    .credentials_secret
-                    .as_ref()
-                    .map(|_| PathBuf::from(CREDENTIALS)),
+                credentials: bucket.credentials_secret.as_ref().map(|_| PathBuf::from(CREDENTIALS)),
             },
         },
         lease_seconds: cluster.lease_seconds,

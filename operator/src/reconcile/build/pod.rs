@@ -3,11 +3,10 @@
 use brainy_crds::ApplicationSpec;
 use brainy_kubernetes::names;
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, ConfigMap, ConfigMapProjection, Container, ContainerPort,
-    EmptyDirVolumeSource, EnvVar, EnvVarSource, ExecAction, KeyToPath, ObjectFieldSelector,
-    PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-    ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecretProjection, SecurityContext,
-    Volume, VolumeMount, VolumeProjection, WeightedPodAffinityTerm,
+    Affinity, Capabilities, ConfigMap, ConfigMapProjection, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
+    EnvVarSource, ExecAction, KeyToPath, ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSecurityContext,
+    PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecretProjection,
+    SecurityContext, Volume, VolumeMount, VolumeProjection, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -27,11 +26,7 @@ const GRACE_SECONDS: i64 = 60;
 /// Files are readable by the owner and the pod's group alone.
 const FILE_MODE: i32 = 0o440;
 
-pub(super) fn template(
-    cluster: &ValidatedCluster,
-    sidecar: &SidecarImage,
-    config: &ConfigMap,
-) -> PodTemplateSpec {
+pub(super) fn template(cluster: &ValidatedCluster, sidecar: &SidecarImage, config: &ConfigMap) -> PodTemplateSpec {
     let mut all_labels = cluster.pod.labels.clone();
     all_labels.extend(labels(&cluster.name));
     let mut annotations = cluster.pod.annotations.clone();
@@ -47,12 +42,7 @@ pub(super) fn template(
 }
 
 fn hash_of(config: &ConfigMap) -> String {
-    let text: String = config
-        .data
-        .iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}\n{value}\n"))
-        .collect();
+    let text: String = config.data.iter().flatten().map(|(key, value)| format!("{key}\n{value}\n")).collect();
     format!("{:016x}", xxh3_64(text.as_bytes()))
 }
 
@@ -61,10 +51,7 @@ fn spec(cluster: &ValidatedCluster, sidecar: &SidecarImage) -> PodSpec {
     let (init_containers, containers) = match &cluster.application {
         // A native sidecar: it is up before the application starts, and stops after it.
         Some(application) => {
-            let own = Container {
-                restart_policy: Some("Always".into()),
-                ..own
-            };
+            let own = Container { restart_policy: Some("Always".into()), ..own };
             (Some(vec![own]), vec![application_container(application)])
         }
         None => (None, vec![own]),
@@ -76,16 +63,9 @@ fn spec(cluster: &ValidatedCluster, sidecar: &SidecarImage) -> PodSpec {
         init_containers,
         containers,
         volumes: Some(volumes(cluster)),
-        affinity: Some(
-            cluster
-                .pod
-                .affinity
-                .clone()
-                .unwrap_or_else(|| spread_over_hosts(cluster)),
-        ),
+        affinity: Some(cluster.pod.affinity.clone().unwrap_or_else(|| spread_over_hosts(cluster))),
         tolerations: some(cluster.pod.tolerations.clone()),
-        node_selector: (!cluster.pod.node_selector.is_empty())
-            .then(|| cluster.pod.node_selector.clone()),
+        node_selector: (!cluster.pod.node_selector.is_empty()).then(|| cluster.pod.node_selector.clone()),
         priority_class_name: cluster.pod.priority_class_name.clone(),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
         security_context: Some(PodSecurityContext {
@@ -95,10 +75,7 @@ fn spec(cluster: &ValidatedCluster, sidecar: &SidecarImage) -> PodSpec {
             fs_group: Some(USER),
             // A volume of many files is not walked at every start.
             fs_group_change_policy: Some("OnRootMismatch".into()),
-            seccomp_profile: Some(SeccompProfile {
-                type_: "RuntimeDefault".into(),
-                localhost_profile: None,
-            }),
+            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None }),
             ..PodSecurityContext::default()
         }),
         ..PodSpec::default()
@@ -110,10 +87,7 @@ fn some<T>(items: Vec<T>) -> Option<Vec<T>> {
 }
 
 fn sidecar_container(cluster: &ValidatedCluster, sidecar: &SidecarImage) -> Container {
-    let mut mounts = vec![
-        mount("config", "/etc/brainy", true),
-        mount("run", "/run/brainy", false),
-    ];
+    let mut mounts = vec![mount("config", "/etc/brainy", true), mount("run", "/run/brainy", false)];
     if matches!(cluster.storage, ValidatedStorage::Isolated(_)) {
         mounts.push(mount(DATA_VOLUME, DATA, false));
     }
@@ -121,16 +95,7 @@ fn sidecar_container(cluster: &ValidatedCluster, sidecar: &SidecarImage) -> Cont
         name: names::SIDECAR_CONTAINER.into(),
         image: Some(sidecar.image.clone()),
         image_pull_policy: Some(sidecar.pull_policy.clone()),
-        command: Some(
-            [
-                "/brainy-sidecar",
-                "node",
-                "--config",
-                "/etc/brainy/node.yaml",
-            ]
-            .map(String::from)
-            .to_vec(),
-        ),
+        command: Some(["/brainy-sidecar", "node", "--config", "/etc/brainy/node.yaml"].map(String::from).to_vec()),
         env: Some(vec![
             downward("BRAINY_NODE_ID", "metadata.name"),
             downward("BRAINY_NAMESPACE", "metadata.namespace"),
@@ -147,32 +112,16 @@ fn sidecar_container(cluster: &ValidatedCluster, sidecar: &SidecarImage) -> Cont
         startup_probe: Some(probe("started", 1, 300)),
         readiness_probe: Some(probe("ready", 5, 2)),
         liveness_probe: Some(probe("live", 10, 6)),
-        resources: Some(
-            cluster
-                .pod
-                .resources
-                .clone()
-                .unwrap_or_else(modest_requests),
-        ),
-        security_context: Some(SecurityContext {
-            read_only_root_filesystem: Some(true),
-            ..unprivileged()
-        }),
+        resources: Some(cluster.pod.resources.clone().unwrap_or_else(modest_requests)),
+        security_context: Some(SecurityContext { read_only_root_filesystem: Some(true), ..unprivileged() }),
         ..Container::default()
     }
 }
 
 fn application_container(application: &ApplicationSpec) -> Container {
-    let theirs = application
-        .env
-        .iter()
-        .filter(|variable| !variable.name.starts_with("BRAINY_"))
-        .cloned();
+    let theirs = application.env.iter().filter(|variable| !variable.name.starts_with("BRAINY_")).cloned();
     let ours = [
-        plain(
-            "BRAINY_STORAGE_URL",
-            &format!("http://127.0.0.1:{}", names::API_PORT),
-        ),
+        plain("BRAINY_STORAGE_URL", &format!("http://127.0.0.1:{}", names::API_PORT)),
         plain("BRAINY_STORAGE_SOCKET", "/run/brainy/storage.sock"),
         downward("BRAINY_NODE_ID", "metadata.name"),
     ];
@@ -193,10 +142,7 @@ fn application_container(application: &ApplicationSpec) -> Container {
 fn unprivileged() -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
-        capabilities: Some(Capabilities {
-            drop: Some(vec!["ALL".into()]),
-            add: None,
-        }),
+        capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
         ..SecurityContext::default()
     }
 }
@@ -204,11 +150,7 @@ fn unprivileged() -> SecurityContext {
 fn modest_requests() -> ResourceRequirements {
     let amounts = [("cpu", "50m"), ("memory", "64Mi")];
     ResourceRequirements {
-        requests: Some(
-            amounts
-                .map(|(name, amount)| (name.to_owned(), Quantity(amount.into())))
-                .into(),
-        ),
+        requests: Some(amounts.map(|(name, amount)| (name.to_owned(), Quantity(amount.into()))).into()),
         ..ResourceRequirements::default()
     }
 }
@@ -216,13 +158,7 @@ fn modest_requests() -> ResourceRequirements {
 /// The image has no shell and no HTTP client: the sidecar probes itself over its Unix socket.
 fn probe(what: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
     Probe {
-        exec: Some(ExecAction {
-            command: Some(
-                ["/brainy-sidecar", "probe", what]
-                    .map(String::from)
-                    .to_vec(),
-            ),
-        }),
+        exec: Some(ExecAction { command: Some(["/brainy-sidecar", "probe", what].map(String::from).to_vec()) }),
         period_seconds: Some(period_seconds),
         timeout_seconds: Some(5),
         failure_threshold: Some(failure_threshold),
@@ -240,11 +176,7 @@ fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
 }
 
 fn plain(name: &str, value: &str) -> EnvVar {
-    EnvVar {
-        name: name.into(),
-        value: Some(value.into()),
-        value_from: None,
-    }
+    EnvVar { name: name.into(), value: Some(value.into()), value_from: None }
 }
 
 fn downward(name: &str, field: &str) -> EnvVar {
@@ -252,10 +184,7 @@ fn downward(name: &str, field: &str) -> EnvVar {
         name: name.into(),
         value: None,
         value_from: Some(EnvVarSource {
-            field_ref: Some(ObjectFieldSelector {
-                field_path: field.into(),
-                api_version: Some("v1".into()),
-            }),
+            field_ref: Some(ObjectFieldSelector { field_path: field.into(), api_version: Some("v1".into()) }),
             ..EnvVarSource::default()
         }),
     }
@@ -272,59 +201,33 @@ fn volumes(cluster: &ValidatedCluster) -> Vec<Volume> {
             }),
             ..VolumeProjection::default()
         },
-        secret(
-            names::tls_secret(&cluster.name),
-            "tls",
-            &["ca.crt", "tls.crt", "tls.key"],
-        ),
+        secret(names::tls_secret(&cluster.name), "tls", &["ca.crt", "tls.crt", "tls.key"]),
     ];
     if let ValidatedStorage::Shared(bucket) = &cluster.storage
         && let Some(name) = &bucket.credentials_secret
     {
-        sources.push(secret(
-            name.clone(),
-            "credentials",
-            &["accessKeyId", "secretAccessKey"],
-        ));
+        sources.push(secret(name.clone(), "credentials", &["accessKeyId", "secretAccessKey"]));
     }
     vec![
         Volume {
             name: "config".into(),
-            projected: Some(ProjectedVolumeSource {
-                default_mode: Some(FILE_MODE),
-                sources: Some(sources),
-            }),
+            projected: Some(ProjectedVolumeSource { default_mode: Some(FILE_MODE), sources: Some(sources) }),
             ..Volume::default()
         },
-        Volume {
-            name: "run".into(),
-            empty_dir: Some(EmptyDirVolumeSource::default()),
-            ..Volume::default()
-        },
+        Volume { name: "run".into(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Volume::default() },
     ]
 }
 
 fn secret(name: String, folder: &str, keys: &[&str]) -> VolumeProjection {
-    let items = keys
-        .iter()
-        .map(|key| path(key, &format!("{folder}/{key}")))
-        .collect();
+    let items = keys.iter().map(|key| path(key, &format!("{folder}/{key}"))).collect();
     VolumeProjection {
-        secret: Some(SecretProjection {
-            name,
-            items: Some(items),
-            optional: None,
-        }),
+        secret: Some(SecretProjection { name, items: Some(items), optional: None }),
         ..VolumeProjection::default()
     }
 }
 
 fn path(key: &str, path: &str) -> KeyToPath {
-    KeyToPath {
-        key: key.into(),
-        path: path.into(),
-        mode: None,
-    }
+    KeyToPath { key: key.into(), path: path.into(), mode: None }
 }
 
 /// Nodes of one cluster prefer different hosts.
@@ -336,12 +239,10 @@ fn spread_over_hosts(cluster: &ValidatedCluster) -> Affinity {
     };
     Affinity {
         pod_anti_affinity: Some(PodAntiAffinity {
-            preferred_during_scheduling_ignored_during_execution: Some(vec![
-                WeightedPodAffinityTerm {
-                    weight: 100,
-                    pod_affinity_term: term,
-                },
-            ]),
+            preferred_during_scheduling_ignored_during_execution: Some(vec![WeightedPodAffinityTerm {
+                weight: 100,
+                pod_affinity_term: term,
+            }]),
             ..PodAntiAffinity::default()
         }),
         ..Affinity::default()

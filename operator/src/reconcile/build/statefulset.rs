@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use brainy_crds::{DeletionPolicy, VolumeSpec};
 use brainy_kubernetes::names;
 use k8s_openapi::api::apps::v1::{
-    StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec,
-    StatefulSetUpdateStrategy,
+    StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
 };
 use k8s_openapi::api::core::v1::{
     ConfigMap, PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements,
@@ -18,11 +17,6 @@ use crate::reconcile::validate::{ValidatedCluster, ValidatedStorage};
 
 /// Name of the volume claim template.
 pub const DATA_VOLUME: &str = "data";
-
-/// The claim of a node, as the StatefulSet controller names it.
-pub fn claim_name(cluster: &str, ordinal: i32) -> String {
-    format!("{DATA_VOLUME}-{}", names::node(cluster, ordinal))
-}
 
 pub(super) fn statefulset(
     cluster: &ValidatedCluster,
@@ -39,10 +33,7 @@ pub(super) fn statefulset(
             // Nodes don't depend on each other's order.
             pod_management_policy: Some("Parallel".into()),
             // The controller's own rolling update never heals a bad rollout; ours replaces broken pods first.
-            update_strategy: Some(StatefulSetUpdateStrategy {
-                type_: Some("OnDelete".into()),
-                rolling_update: None,
-            }),
+            update_strategy: Some(StatefulSetUpdateStrategy { type_: Some("OnDelete".into()), rolling_update: None }),
             template: pod::template(cluster, sidecar, config),
             volume_claim_templates: claim_template(cluster, carried).map(|claim| vec![claim]),
             persistent_volume_claim_retention_policy: retention(cluster),
@@ -53,18 +44,14 @@ pub(super) fn statefulset(
 }
 
 /// A node that leaves keeps its volume whatever the policy: only deleting the cluster may delete data.
-fn retention(
-    cluster: &ValidatedCluster,
-) -> Option<StatefulSetPersistentVolumeClaimRetentionPolicy> {
+fn retention(cluster: &ValidatedCluster) -> Option<StatefulSetPersistentVolumeClaimRetentionPolicy> {
     let when_deleted = match cluster.deletion_policy {
         DeletionPolicy::Retain => "Retain",
         DeletionPolicy::Delete => "Delete",
     };
-    matches!(cluster.storage, ValidatedStorage::Isolated(_)).then(|| {
-        StatefulSetPersistentVolumeClaimRetentionPolicy {
-            when_deleted: Some(when_deleted.into()),
-            when_scaled: Some("Retain".into()),
-        }
+    matches!(cluster.storage, ValidatedStorage::Isolated(_)).then(|| StatefulSetPersistentVolumeClaimRetentionPolicy {
+        when_deleted: Some(when_deleted.into()),
+        when_scaled: Some("Retain".into()),
     })
 }
 
@@ -73,10 +60,7 @@ fn claim_template(cluster: &ValidatedCluster, carried: &Carried) -> Option<Persi
         return None;
     };
     // The template of a live StatefulSet can't be changed, and an apply that tries is refused whole.
-    let spec = carried
-        .claim_template
-        .as_ref()
-        .and_then(|live| live.spec.as_ref());
+    let spec = carried.claim_template.as_ref().and_then(|live| live.spec.as_ref());
     let live = spec.map(|spec| VolumeSpec {
         size: spec
             .resources
@@ -95,10 +79,7 @@ fn claim_template(cluster: &ValidatedCluster, carried: &Carried) -> Option<Persi
         spec: Some(PersistentVolumeClaimSpec {
             access_modes: Some(vec!["ReadWriteOnce".into()]),
             resources: Some(VolumeResourceRequirements {
-                requests: Some(BTreeMap::from([(
-                    "storage".to_owned(),
-                    wanted.size.clone(),
-                )])),
+                requests: Some(BTreeMap::from([("storage".to_owned(), wanted.size.clone())])),
                 limits: None,
             }),
             storage_class_name: wanted.storage_class_name.clone(),

@@ -6,27 +6,13 @@ use crate::reconcile::validate::validate;
 
 fn built(cluster: &brainy_crds::BrainyCluster) -> KubernetesResources<Prepared> {
     let validated = validate(cluster).unwrap();
-    let sidecar = SidecarImage {
-        image: "brainy-sidecar:1".into(),
-        pull_policy: "IfNotPresent".into(),
-    };
-    let carried = Carried {
-        replicas: validated.replicas,
-        sessions: validated.replicas,
-        claim_template: None,
-    };
+    let sidecar = SidecarImage { image: "brainy-sidecar:1".into(), pull_policy: "IfNotPresent".into() };
+    let carried = Carried { replicas: validated.replicas, sessions: validated.replicas, claim_template: None };
     build(&validated, &sidecar, &carried)
 }
 
 fn pod_of(resources: &KubernetesResources<Prepared>) -> k8s_openapi::api::core::v1::PodSpec {
-    resources
-        .statefulset
-        .spec
-        .clone()
-        .unwrap()
-        .template
-        .spec
-        .unwrap()
+    resources.statefulset.spec.clone().unwrap().template.spec.unwrap()
 }
 
 #[test]
@@ -62,10 +48,7 @@ fn the_node_configuration_reads_back_as_what_the_sidecar_expects() {
     for wish in [isolated(), shared()] {
         let config = node_config(&validate(&wish).unwrap());
         let text = &built(&wish).config_map.data.unwrap()[names::NODE_CONFIG_KEY];
-        assert_eq!(
-            serde_yaml::from_str::<brainy_kubernetes::NodeConfig>(text).unwrap(),
-            config
-        );
+        assert_eq!(serde_yaml::from_str::<brainy_kubernetes::NodeConfig>(text).unwrap(), config);
     }
 }
 
@@ -84,15 +67,9 @@ fn every_object_belongs_to_the_cluster_by_uid_and_is_selected_by_label() {
     ];
     for meta in all {
         let owner = &meta.owner_references.as_ref().unwrap()[0];
-        assert_eq!(
-            (owner.uid.as_str(), owner.controller),
-            ("1111-2222", Some(true))
-        );
+        assert_eq!((owner.uid.as_str(), owner.controller), ("1111-2222", Some(true)));
         assert_eq!(meta.labels.as_ref().unwrap()[names::CLUSTER_LABEL], "demo");
-        assert_eq!(
-            meta.labels.as_ref().unwrap()[names::MANAGED_BY_LABEL],
-            names::MANAGED_BY
-        );
+        assert_eq!(meta.labels.as_ref().unwrap()[names::MANAGED_BY_LABEL], names::MANAGED_BY);
     }
 }
 
@@ -113,11 +90,7 @@ fn every_container_meets_the_restricted_pod_security_standard() {
     let context = pod.security_context.clone().unwrap();
     assert_eq!(context.run_as_non_root, Some(true));
     assert_eq!(context.seccomp_profile.unwrap().type_, "RuntimeDefault");
-    let containers: Vec<_> = pod
-        .containers
-        .iter()
-        .chain(pod.init_containers.iter().flatten())
-        .collect();
+    let containers: Vec<_> = pod.containers.iter().chain(pod.init_containers.iter().flatten()).collect();
     assert_eq!(containers.len(), 2);
     for container in containers {
         let context = container.security_context.clone().unwrap();
@@ -134,17 +107,13 @@ fn with_an_application_the_sidecar_is_a_native_sidecar_and_without_it_the_contai
     let mut wish = isolated();
     wish.spec.application = serde_json::from_value(json!({"image": "shop:1"})).unwrap();
     let beside = pod_of(&built(&wish));
-    assert_eq!(
-        beside.init_containers.unwrap()[0].restart_policy.as_deref(),
-        Some("Always")
-    );
+    assert_eq!(beside.init_containers.unwrap()[0].restart_policy.as_deref(), Some("Always"));
     assert_eq!(beside.containers[0].name, names::APPLICATION_CONTAINER);
 }
 
 #[test]
 fn a_changed_configuration_changes_the_template_and_an_equal_one_does_not() {
-    let template =
-        |wish: &brainy_crds::BrainyCluster| built(wish).statefulset.spec.unwrap().template;
+    let template = |wish: &brainy_crds::BrainyCluster| built(wish).statefulset.spec.unwrap().template;
     assert_eq!(template(&isolated()), template(&isolated()));
     let mut changed = isolated();
     changed.spec.coordination.lease.duration_seconds = 60;
@@ -153,24 +122,9 @@ fn a_changed_configuration_changes_the_template_and_an_equal_one_does_not() {
 
 #[test]
 fn a_user_s_labels_never_replace_the_ones_that_select_the_pods() {
-    let spec =
-        json!({"storage": {}, "pod": {"labels": {"brainy.io/cluster": "other", "team": "blue"}}});
-    let labels = built(&cluster("demo", spec))
-        .statefulset
-        .spec
-        .unwrap()
-        .template
-        .metadata
-        .unwrap()
-        .labels
-        .unwrap();
-    assert_eq!(
-        (
-            labels[names::CLUSTER_LABEL].as_str(),
-            labels["team"].as_str()
-        ),
-        ("demo", "blue")
-    );
+    let spec = json!({"storage": {}, "pod": {"labels": {"brainy.io/cluster": "other", "team": "blue"}}});
+    let labels = built(&cluster("demo", spec)).statefulset.spec.unwrap().template.metadata.unwrap().labels.unwrap();
+    assert_eq!((labels[names::CLUSTER_LABEL].as_str(), labels["team"].as_str()), ("demo", "blue"));
 }
 
 #[test]
@@ -178,76 +132,30 @@ fn only_the_deletion_policy_delete_lets_volumes_go_and_scaling_never_does() {
     let retention = |policy| {
         let mut wish = isolated();
         wish.spec.deletion_policy = policy;
-        let policy = built(&wish)
-            .statefulset
-            .spec
-            .unwrap()
-            .persistent_volume_claim_retention_policy
-            .unwrap();
+        let policy = built(&wish).statefulset.spec.unwrap().persistent_volume_claim_retention_policy.unwrap();
         (policy.when_deleted.unwrap(), policy.when_scaled.unwrap())
     };
     let words = |deleted: &str| (deleted.to_owned(), "Retain".to_owned());
-    assert_eq!(
-        retention(brainy_crds::DeletionPolicy::Retain),
-        words("Retain")
-    );
-    assert_eq!(
-        retention(brainy_crds::DeletionPolicy::Delete),
-        words("Delete")
-    );
+    assert_eq!(retention(brainy_crds::DeletionPolicy::Retain), words("Retain"));
+    assert_eq!(retention(brainy_crds::DeletionPolicy::Delete), words("Delete"));
 }
 
 #[test]
 fn the_live_claim_template_is_kept_because_it_can_t_be_changed() {
     let mut wish = isolated();
     wish.spec.storage.volume = serde_json::from_value(json!({"size": "5Gi"})).unwrap();
-    let live = built(&isolated())
-        .statefulset
-        .spec
-        .unwrap()
-        .volume_claim_templates
-        .unwrap()
-        .remove(0);
-    let carried = Carried {
-        replicas: 3,
-        sessions: 3,
-        claim_template: Some(live.clone()),
-    };
-    let sidecar = SidecarImage {
-        image: "i".into(),
-        pull_policy: "Never".into(),
-    };
+    let live = built(&isolated()).statefulset.spec.unwrap().volume_claim_templates.unwrap().remove(0);
+    let carried = Carried { replicas: 3, sessions: 3, claim_template: Some(live.clone()) };
+    let sidecar = SidecarImage { image: "i".into(), pull_policy: "Never".into() };
     let again = build(&validate(&wish).unwrap(), &sidecar, &carried);
-    assert_eq!(
-        again
-            .statefulset
-            .spec
-            .unwrap()
-            .volume_claim_templates
-            .unwrap(),
-        [live]
-    );
+    assert_eq!(again.statefulset.spec.unwrap().volume_claim_templates.unwrap(), [live]);
 }
 
 #[test]
 fn a_leaving_node_may_end_its_session_until_its_pod_is_gone() {
     let validated = validate(&isolated()).unwrap();
-    let sidecar = SidecarImage {
-        image: "i".into(),
-        pull_policy: "Never".into(),
-    };
-    let carried = Carried {
-        replicas: 3,
-        sessions: 5,
-        claim_template: None,
-    };
-    let leases = build(&validated, &sidecar, &carried)
-        .role
-        .rules
-        .unwrap()
-        .pop()
-        .unwrap()
-        .resource_names
-        .unwrap();
+    let sidecar = SidecarImage { image: "i".into(), pull_policy: "Never".into() };
+    let carried = Carried { replicas: 3, sessions: 5, claim_template: None };
+    let leases = build(&validated, &sidecar, &carried).role.rules.unwrap().pop().unwrap().resource_names.unwrap();
     assert_eq!(leases, ["demo-0", "demo-1", "demo-2", "demo-3", "demo-4"]);
 }

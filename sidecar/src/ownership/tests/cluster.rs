@@ -240,8 +240,11 @@ impl Cluster {
             let nodes = self.nodes.lock().unwrap().clone();
             let mut counts: BTreeMap<&NodeId, u32> = BTreeMap::new();
             for shard in (0..SHARDS).map(ShardId) {
-                let servers: Vec<&NodeId> =
-                    nodes.iter().filter(|(_, node)| matches!(node.place(shard), Place::Here(_))).map(|(id, _)| id).collect();
+                let servers: Vec<&NodeId> = nodes
+                    .iter()
+                    .filter(|(_, node)| matches!(node.place(shard), Place::Here(_)))
+                    .map(|(id, _)| id)
+                    .collect();
                 let [server] = servers[..] else { return false };
                 *counts.entry(server).or_default() += 1;
             }
@@ -261,8 +264,10 @@ impl Cluster {
             if tokio::time::Instant::now() > deadline {
                 let nodes = self.nodes.lock().unwrap();
                 let status: Vec<_> = nodes.iter().map(|(id, node)| (id, node.status())).collect();
-                let views: Vec<_> =
-                    nodes.values().map(|node| (0..SHARDS).map(|at| node.describe(ShardId(at))).collect::<Vec<_>>()).collect();
+                let views: Vec<_> = nodes
+                    .values()
+                    .map(|node| (0..SHARDS).map(|at| node.describe(ShardId(at))).collect::<Vec<_>>())
+                    .collect();
                 panic!("never came true: {what}: {status:#?} {views:#?}");
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -301,18 +306,30 @@ impl Cluster {
                 tokio::time::sleep(Duration::from_millis(3)).await;
                 let all: Vec<Ownership> = nodes.lock().unwrap().values().cloned().collect();
                 for node in all {
-                    let Place::Here(operation) = node.place(shard) else { continue };
+                    let Place::Here(operation) = node.place(shard) else {
+                        continue;
+                    };
                     let before = told.lock().unwrap()[shard.0 as usize];
-                    let Ok(Outcome::Applied((sum, _))) = operation.storage().increment(&key, 1.into()).await else { continue };
+                    let Ok(Outcome::Applied((sum, _))) = operation.storage().increment(&key, 1.into()).await else {
+                        continue;
+                    };
                     if !operation.still_valid() {
                         continue;
                     }
                     let sum = sum.as_i64().unwrap();
                     assert!(sum > before.value, "shard {shard}: {sum} after {before:?} was acknowledged");
-                    assert!(operation.token() >= before.token, "shard {shard}: {:?} after {before:?}", operation.token());
+                    assert!(
+                        operation.token() >= before.token,
+                        "shard {shard}: {:?} after {before:?}",
+                        operation.token()
+                    );
                     let mut told = told.lock().unwrap();
                     let line = &mut told[shard.0 as usize];
-                    *line = Told { value: line.value.max(sum), token: line.token.max(operation.token()), acknowledged: line.acknowledged + 1 };
+                    *line = Told {
+                        value: line.value.max(sum),
+                        token: line.token.max(operation.token()),
+                        acknowledged: line.acknowledged + 1,
+                    };
                 }
             }
         });

@@ -1,6 +1,9 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use brainy_coordination::ShardId;
+
+use super::super::Place;
 use super::cluster::{Cluster, SHARDS};
 
 const FOR_EVER: Duration = Duration::from_secs(3600);
@@ -106,7 +109,9 @@ async fn a_volume_that_came_back_empty_is_reported_and_not_served() {
     std::fs::remove_dir_all(cluster.volume("a")).unwrap();
     cluster.start("a", "a");
     let a = cluster.node("a");
-    cluster.eventually("it says what is missing", || a.status().problem.is_some_and(|why| why.contains("volume"))).await;
+    cluster
+        .eventually("it says what is missing", || a.status().problem.is_some_and(|why| why.contains("volume")))
+        .await;
     assert_eq!((a.status().held, a.status().ready), (0, false));
 }
 
@@ -130,6 +135,26 @@ async fn lost_answers_and_late_writes_confuse_nobody() {
     }
     cluster.settled().await;
     cluster.unwant("a");
+    cluster.settled().await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_changes_hands_only_when_what_is_in_flight_has_ended() {
+    let cluster = started(FOR_EVER, &["a"]);
+    cluster.settled().await;
+    let Place::Here(operation) = cluster.node("a").place(ShardId(0)) else { panic!("a serves all") };
+    cluster.start("b", "b");
+    cluster.unwant("a");
+    let b = cluster.node("b");
+    cluster
+        .eventually("b serves", || {
+            let taken = matches!(b.place(ShardId(0)), Place::Here(_));
+            assert!(!(taken && operation.still_valid()), "two owners");
+            b.status().held > 0
+        })
+        .await;
+    drop(operation);
     cluster.settled().await;
     cluster.finish().await;
 }

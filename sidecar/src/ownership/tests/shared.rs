@@ -1,7 +1,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::cluster::Cluster;
+use brainy_coordination::ShardId;
+
+use super::super::Place;
+use super::cluster::{Cluster, SHARDS};
 
 /// Far longer than a test: what waits for a session to lapse never comes.
 const FOR_EVER: Duration = Duration::from_secs(3600);
@@ -72,7 +75,7 @@ async fn a_node_that_is_cut_off_serves_nothing_past_its_deadline_and_comes_back_
     let a = cluster.node("a");
     cluster.eventually("a has let go", || a.status().held == 0 && !a.status().ready).await;
     let b = cluster.node("b");
-    cluster.eventually("b serves all", || b.status().held == super::cluster::SHARDS as usize).await;
+    cluster.eventually("b serves all", || b.status().held == SHARDS as usize).await;
     cluster.served().await;
     link.cut.store(false, Ordering::SeqCst);
     cluster.settled().await;
@@ -92,5 +95,27 @@ async fn lost_answers_and_late_writes_confuse_nobody() {
         cluster.want("a");
         cluster.settled().await;
     }
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_changes_hands_only_when_what_is_in_flight_has_ended() {
+    let cluster = Cluster::shared(FOR_EVER);
+    cluster.start("a", "a");
+    cluster.settled().await;
+    let Place::Here(operation) = cluster.node("a").place(ShardId(0)) else { panic!("a serves all") };
+    cluster.start("b", "b");
+    cluster.unwant("a");
+    let b = cluster.node("b");
+    // All but the one in use; that one as well once it has waited long enough, but then the operation is void.
+    cluster
+        .eventually("b serves", || {
+            let taken = matches!(b.place(ShardId(0)), Place::Here(_));
+            assert!(!(taken && operation.still_valid()), "two owners");
+            b.status().held + 1 >= SHARDS as usize
+        })
+        .await;
+    drop(operation);
+    cluster.settled().await;
     cluster.finish().await;
 }

@@ -35,10 +35,6 @@ pub(crate) struct Faulty {
 }
 
 impl Faulty {
-    pub(crate) fn set_fault(&self, fault: Fault) {
-        *self.fault.lock().unwrap() = fault;
-    }
-
     async fn check(&self) -> Result<bool, Error> {
         let fault = self.fault.lock().unwrap().clone();
         match fault {

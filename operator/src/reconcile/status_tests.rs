@@ -1,0 +1,103 @@
+use super::*;
+use crate::fixtures::isolated;
+
+fn serving() -> Observation {
+    Observation {
+        wanted: 3,
+        present: 3,
+        ready: 3,
+        storage: StorageView::Volumes,
+        shards: Some(ShardsView { total: 256, assigned: 256, held: 256, revision: 9 }),
+        changing: None,
+        problems: Vec::new(),
+        failure: None,
+    }
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn state<'a>(status: &'a BrainyClusterStatus, type_: &str) -> (&'a str, &'a str) {
+    let condition = condition(status, type_).unwrap();
+    (&condition.status, &condition.reason)
+}
+
+#[test]
+fn ready_only_when_every_node_is_ready_and_every_shard_is_held() {
+    let status = after(&isolated(), &serving(), at(1));
+    assert_eq!(state(&status, READY), ("True", "Serving"));
+    assert_eq!((status.nodes.as_str(), status.shards_owned.as_str(), status.map_revision), ("3/3", "256/256", 9));
+    assert_eq!(status.selector, "brainy.io/cluster=demo");
+    assert_eq!(status.observed_generation, Some(7));
+
+    let two = Observation { ready: 2, ..serving() };
+    assert_eq!(state(&after(&isolated(), &two, at(1)), READY), ("False", "NodesNotReady"));
+    let unheld = ShardsView { total: 256, assigned: 256, held: 255, revision: 9 };
+    let unheld = Observation { shards: Some(unheld), ..serving() };
+    assert_eq!(state(&after(&isolated(), &unheld, at(1)), READY), ("False", "ShardsNotHeld"));
+    let troubled = Observation { problems: vec!["demo-1: the disk is full".into()], ..serving() };
+    assert_eq!(state(&after(&isolated(), &troubled, at(1)), READY), ("False", "NodeProblem"));
+}
+
+#[test]
+fn a_changed_number_of_nodes_is_ready_only_when_no_shard_moves_any_more() {
+    for reason in [DRAINING, SCALING, ASSIGNING] {
+        let moving = Observation { changing: Some((reason, "words".into())), ..serving() };
+        assert_eq!(state(&after(&isolated(), &moving, at(1)), READY), ("False", reason));
+    }
+    let rolling = Observation { changing: Some((ROLLING_OUT, "words".into())), ..serving() };
+    assert_eq!(state(&after(&isolated(), &rolling, at(1)), READY), ("True", "Serving"));
+}
+
+#[test]
+fn a_storage_failure_names_its_cause_and_keeps_what_was_known_of_the_shards() {
+    let mut cluster = isolated();
+    cluster.status = Some(after(&cluster, &serving(), at(1)));
+    let failed = Observation {
+        storage: StorageView::Failed("NoSuchBucket".into(), "bucket data does not exist".into()),
+        shards: None,
+        ..serving()
+    };
+    let status = after(&cluster, &failed, at(5));
+    assert_eq!(state(&status, STORAGE_READY), ("False", "NoSuchBucket"));
+    assert_eq!(state(&status, READY), ("False", "StorageNotReady"));
+    assert_eq!(state(&status, PROGRESSING), ("False", "StorageNotReady"));
+    assert_eq!(status.shards_owned, "256/256");
+    assert_eq!(state(&status, SHARDS_ASSIGNED), ("True", "AllAssigned"));
+}
+
+#[test]
+fn the_transition_time_changes_with_the_status_and_with_nothing_else() {
+    let mut cluster = isolated();
+    let scaling = Observation { ready: 1, changing: Some(("Starting", "1 of 3".into())), ..serving() };
+    cluster.status = Some(after(&cluster, &scaling, at(10)));
+    let further = Observation { ready: 2, ..scaling };
+    cluster.status = Some(after(&cluster, &further, at(20)));
+    let status = cluster.status.clone().unwrap();
+    assert_eq!(condition(&status, READY).unwrap().last_transition_time, Time(at(10)));
+    let status = after(&cluster, &serving(), at(30));
+    assert_eq!(condition(&status, READY).unwrap().last_transition_time, Time(at(30)));
+    assert_eq!(condition(&status, STORAGE_READY).unwrap().last_transition_time, Time(at(10)));
+}
+
+#[test]
+fn the_same_observation_gives_the_same_status_so_that_nothing_is_written() {
+    let mut cluster = isolated();
+    let first = after(&cluster, &serving(), "2026-01-01T00:00:00.123456Z".parse().unwrap());
+    // As the API server returns it.
+    let stored = serde_json::from_value(serde_json::to_value(&first).unwrap()).unwrap();
+    cluster.status = Some(stored);
+    assert_eq!(after(&cluster, &serving(), at(2_000_000_000)), first);
+}
+
+#[test]
+fn a_refusal_is_said_in_ready_and_leaves_the_rest() {
+    let mut cluster = isolated();
+    cluster.status = Some(after(&cluster, &serving(), at(1)));
+    let status = refused(&cluster, "NotSupported", "spec.coordination.pattern: ...", at(2));
+    assert_eq!(state(&status, READY), ("False", "NotSupported"));
+    assert_eq!(state(&status, PROGRESSING), ("False", "NotSupported"));
+    assert_eq!(state(&status, STORAGE_READY), ("True", "VolumePerNode"));
+    assert_eq!(status.nodes, "3/3");
+}

@@ -1,0 +1,183 @@
+//! Which objects are made, kept, and left alone.
+
+use serde_json::{Value, json};
+
+use super::super::*;
+use super::*;
+
+#[tokio::test]
+async fn a_new_cluster_gets_its_objects_in_an_order_that_pods_can_start_with() {
+    let mut world = World::new(isolated());
+    world.reconcile().await.unwrap();
+    let calls = changes(&world);
+    let at = |what: &str| {
+        calls.iter().position(|call| call.ends_with(what)).unwrap_or_else(|| panic!("{what} in {calls:?}"))
+    };
+    assert_eq!(at("statefulsets/demo"), calls.len() - 1, "the nodes come last: {calls:?}");
+    for needed in [
+        "/secrets",
+        "/leases",
+        "serviceaccounts/demo-node",
+        "roles/demo-node",
+        "rolebindings/demo-node",
+        "services/demo-nodes",
+        "configmaps/demo-config",
+        "/configmaps",
+        "poddisruptionbudgets/demo",
+    ] {
+        assert!(at(needed) < at("statefulsets/demo"), "{needed}");
+    }
+    assert_eq!(
+        calls.iter().filter(|call| *call == "POST /apis/coordination.k8s.io/v1/namespaces/team/leases").count(),
+        3
+    );
+    assert_eq!(world.condition("Ready"), ("False".into(), "NodesNotReady".into()));
+    assert_eq!(world.condition("StorageReady"), ("True".into(), "VolumePerNode".into()));
+}
+
+#[tokio::test]
+async fn every_object_that_is_made_belongs_to_the_cluster() {
+    let mut world = World::new(isolated());
+    world.reconcile().await.unwrap();
+    for path in world.api.paths().into_iter().filter(|path| path != CLUSTER && !path.contains("/events/")) {
+        let owner = &world.api.object(&path).unwrap()["metadata"]["ownerReferences"][0];
+        assert_eq!(owner["uid"], "1111-2222", "{path} would be an orphan");
+    }
+}
+
+#[tokio::test]
+async fn a_second_look_writes_nothing_and_a_change_by_anybody_else_is_put_right() {
+    let mut world = World::new(isolated());
+    world.reconcile().await.unwrap();
+    world.watch();
+    let _first = changes(&world);
+    world.reconcile().await.unwrap();
+    assert_eq!(world.api.writes(), Vec::<String>::new(), "not even a status");
+
+    world.api.edit(SERVICE, |service| service["spec"]["publishNotReadyAddresses"] = json!(false));
+    world.watch();
+    world.reconcile().await.unwrap();
+    assert_eq!(changes(&world), [format!("PATCH {SERVICE}")]);
+    assert_eq!(world.api.object(SERVICE).unwrap()["spec"]["publishNotReadyAddresses"], json!(true));
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_being_deleted_gets_nothing_made_although_the_watch_has_not_told_yet() {
+    let mut deleting = isolated();
+    deleting.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+    let mut world = World::new(deleting);
+    world.seen = isolated();
+    world.reconcile().await.unwrap();
+    assert_eq!(world.api.writes(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_cluster_that_was_deleted_and_made_again_is_not_given_the_old_one_s_objects() {
+    let mut again = isolated();
+    again.metadata.uid = Some("another".into());
+    let mut world = World::new(again);
+    world.seen = isolated();
+    world.reconcile().await.unwrap();
+    assert_eq!(world.api.writes(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_replica_that_no_longer_leads_writes_nothing() {
+    let mut world = World::new(isolated());
+    world.clock.advance(Duration::from_secs(15));
+    assert!(matches!(world.reconcile().await, Err(Error::NotLeading)));
+    assert_eq!(world.api.writes(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_is_not_supported_is_refused_with_a_condition_and_nothing_is_made() {
+    let mut wish = isolated();
+    wish.spec.coordination.pattern = brainy_crds::Pattern::Consensus;
+    let mut world = World::new(wish);
+    world.reconcile().await.unwrap();
+    assert_eq!(world.condition("Ready"), ("False".into(), "NotSupported".into()));
+    assert_eq!(changes(&world), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_missing_secret_is_told_and_nothing_is_made_or_deleted_until_it_is_there() {
+    let mut world = World::new(shared());
+    let again = world.reconcile().await.unwrap();
+    assert_eq!(again, Duration::from_secs(5));
+    assert_eq!(world.condition("StorageReady"), ("False".into(), "SecretNotFound".into()));
+    assert_eq!(world.condition("Ready"), ("False".into(), "StorageNotReady".into()));
+    let writes = world.api.writes();
+    assert!(writes.iter().all(|call| call.contains("/events") || call.ends_with("/status")), "{writes:?}");
+    assert_eq!(writes.iter().filter(|call| call.contains("/events")).count(), 1);
+    assert_eq!(world.api.object(CLUSTER).unwrap()["metadata"]["finalizers"], Value::Null);
+
+    let secret = json!({"metadata": {"name": "s3-keys", "namespace": "team"}, "data": {"accessKeyId": "aWQ="}});
+    world.api.insert("/api/v1/namespaces/team/secrets/s3-keys", &secret);
+    world.reconcile().await.unwrap();
+    assert_eq!(world.condition("StorageReady"), ("False".into(), "SecretKeyMissing".into()));
+}
+
+#[tokio::test]
+async fn an_object_of_somebody_else_is_left_alone_and_named() {
+    let mut world = World::new(isolated());
+    let theirs = json!({"metadata": {"name": "demo-nodes", "namespace": "team"}, "spec": {"type": "ClusterIP"}});
+    world.api.insert(SERVICE, &theirs);
+    assert!(matches!(world.reconcile().await, Err(Error::NameTaken { .. })));
+    assert_eq!(world.api.object(SERVICE).unwrap()["spec"], theirs["spec"]);
+    assert_eq!(world.condition("Ready"), ("False".into(), "NameTaken".into()));
+    assert!(world.api.object(SET).is_none(), "no pod is made without its Service");
+}
+
+#[tokio::test]
+async fn the_remains_of_an_earlier_cluster_of_the_name_are_waited_for_and_not_told() {
+    let mut world = World::new(isolated());
+    let mut owner = world.seen.controller_owner_ref(&()).unwrap();
+    owner.uid = "before".into();
+    let meta = json!({"name": "demo-nodes", "namespace": "team", "ownerReferences": [owner]});
+    world.api.insert(SERVICE, &json!({"metadata": meta}));
+    assert!(matches!(world.reconcile().await, Err(Error::EarlierRemains { .. })));
+    assert_eq!(world.condition("Ready").0, "");
+    world.api.remove(SERVICE);
+    world.reconcile().await.unwrap();
+    assert!(world.api.object(SET).is_some());
+}
+
+#[tokio::test]
+async fn a_reconcile_that_was_killed_half_way_is_finished_by_another_operator_with_no_double() {
+    let mut world = World::new(isolated());
+    world.reconcile().await.unwrap();
+    let whole = world.api.paths().len();
+    let authority = world.api.object("/api/v1/namespaces/team/secrets/demo-ca").unwrap();
+    world.api.remove(SET);
+    world.api.remove("/apis/coordination.k8s.io/v1/namespaces/team/leases/demo-2");
+    let (memory, context) = (ClusterMemory::default(), World::new(isolated()).context);
+    world.memory = memory;
+    world.context = Context::new(Parts {
+        client: world.api.client(),
+        clock: Arc::clone(&context.clock),
+        identity: "other".into(),
+        sidecar: context.sidecar.clone(),
+        term: context.term.clone(),
+        events: Events::new(world.api.client(), "other"),
+        metrics: Metrics::default(),
+    });
+    world.reconcile().await.unwrap();
+    assert_eq!(world.api.paths().len(), whole);
+    assert_eq!(world.api.object("/api/v1/namespaces/team/secrets/demo-ca").unwrap(), authority, "made once");
+}
+
+#[tokio::test]
+async fn a_deleted_certificate_is_made_again_by_the_same_authority() {
+    const TLS: &str = "/api/v1/namespaces/team/secrets/demo-node-tls";
+    let mut world = World::new(isolated());
+    world.reconcile().await.unwrap();
+    let first = world.api.object(TLS).unwrap();
+    world.reconcile().await.unwrap();
+    assert_eq!(world.api.object(TLS).unwrap(), first, "a good one is left alone");
+    world.api.remove(TLS);
+    world.memory = ClusterMemory::default();
+    world.reconcile().await.unwrap();
+    let again = world.api.object(TLS).unwrap();
+    assert_eq!(again["data"]["ca.crt"], first["data"]["ca.crt"]);
+    assert_ne!(again["data"]["tls.crt"], first["data"]["tls.crt"]);
+}

@@ -1,0 +1,258 @@
+use brainy_coordination::clock::ManualClock;
+use brainy_coordination::names as paths;
+use brainy_coordination::session::{SessionRecord, SessionState};
+use brainy_coordination::topology::Topology;
+use brainy_storage::backends::memory::MemoryDocuments;
+use brainy_storage::documents::Swap;
+use serde_json::{Value, json};
+
+use super::super::*;
+use super::{MAP, owned, record};
+use crate::fake_api::FakeApi;
+use crate::fixtures::cluster;
+use crate::reconcile::validate::validate;
+
+/// A cluster of strategy Shared with a bucket in memory.
+struct Shared {
+    api: FakeApi,
+    bucket: Arc<dyn Documents>,
+    clock: ManualClock,
+    cluster: ValidatedCluster,
+    memory: Memory,
+    identity: &'static str,
+}
+
+impl Shared {
+    fn new(replicas: i32) -> Self {
+        let spec =
+            json!({"replicas": replicas, "shards": 8, "storage": {"strategy": "Shared", "bucket": {"name": "data"}}});
+        Self {
+            api: FakeApi::default(),
+            bucket: Arc::new(MemoryDocuments::new()),
+            clock: ManualClock::default(),
+            cluster: validate(&cluster("demo", spec)).unwrap(),
+            memory: Memory::default(),
+            identity: "operator-a",
+        }
+    }
+
+    async fn look(&mut self) -> Result<Summary, Error> {
+        Controller {
+            client: &self.api.client(),
+            cluster: &self.cluster,
+            bucket: Some(&self.bucket),
+            identity: self.identity,
+            clock: &self.clock,
+            pods: &[],
+            memory: &mut self.memory,
+        }
+        .run()
+        .await
+    }
+
+    /// Writes a document, whatever stands there.
+    async fn put(&self, name: &str, document: &impl serde::Serialize) {
+        let version = self.bucket.read(name).await.unwrap().map(|found| found.version);
+        let swap =
+            self.bucket.swap(name, version.as_ref(), serde_json::to_vec(document).unwrap().into()).await.unwrap();
+        assert!(matches!(swap, Swap::Applied(_)));
+    }
+
+    async fn renew(&self, node: &str, revision: u64, holds: &[u32]) {
+        let record = SessionRecord { revision, ..record(node, holds) };
+        self.put(&paths::session(&record.node), &record).await;
+    }
+
+    async fn document<T: serde::de::DeserializeOwned>(&self, name: &str) -> Option<T> {
+        self.bucket.read(name).await.unwrap().map(|found| serde_json::from_slice(&found.body).unwrap())
+    }
+
+    async fn map(&self) -> ShardMap {
+        self.document(paths::SHARD_MAP).await.unwrap()
+    }
+
+    fn copy(&self) -> ShardMap {
+        let object = self.api.object(MAP).unwrap();
+        serde_json::from_str(object["data"]["shard-map.json"].as_str().unwrap()).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn the_bucket_s_map_and_its_copy_agree_and_the_nodes_share_the_shards() {
+    let mut shared = Shared::new(2);
+    shared.renew("demo-0", 1, &[]).await;
+    shared.renew("demo-1", 1, &[]).await;
+    let summary = shared.look().await.unwrap();
+    let map = shared.map().await;
+    assert_eq!(map, shared.copy());
+    assert_eq!((owned(&map, "demo-0"), owned(&map, "demo-1")), (4, 4));
+    assert_eq!((map.epoch, map.writer.as_str(), map.cluster.as_str()), (Epoch(1), "operator-a", "1111-2222"));
+    assert_eq!((summary.view.assigned, summary.view.held), (8, 0));
+    let topology: Topology = shared.document(paths::TOPOLOGY).await.unwrap();
+    assert_eq!(
+        (topology.map_revision, topology.nodes.len(), topology.nodes[0].address.as_str()),
+        (map.revision, 2, "demo-0:7701")
+    );
+}
+
+#[tokio::test]
+async fn a_steady_cluster_is_settled_and_nothing_is_written() {
+    let mut shared = Shared::new(1);
+    shared.renew("demo-0", 1, &[]).await;
+    shared.look().await.unwrap();
+    shared.renew("demo-0", 2, &[0, 1, 2, 3, 4, 5, 6, 7]).await;
+    shared.look().await.unwrap();
+    let _earlier = shared.api.writes();
+    let version = shared.bucket.read(paths::TOPOLOGY).await.unwrap();
+    let summary = shared.look().await.unwrap();
+    assert!(summary.is_settled(), "{summary:?}");
+    assert_eq!(shared.api.writes(), Vec::<String>::new());
+    assert_eq!(shared.bucket.read(paths::TOPOLOGY).await.unwrap(), version);
+}
+
+#[tokio::test]
+async fn the_first_placement_waits_for_all_nodes_for_a_while_and_not_for_ever() {
+    let mut shared = Shared::new(3);
+    assert!(shared.look().await.unwrap().map.is_none(), "no node is live");
+    shared.renew("demo-0", 1, &[]).await;
+    assert!(shared.look().await.unwrap().map.is_none());
+    shared.clock.advance(GATHER);
+    assert!(shared.look().await.unwrap().map.is_some());
+    assert_eq!(owned(&shared.map().await, "demo-0"), 8);
+}
+
+#[tokio::test]
+async fn a_lapsed_session_is_ended_before_its_shards_go_elsewhere() {
+    let mut shared = Shared::new(2);
+    shared.renew("demo-0", 1, &[]).await;
+    shared.renew("demo-1", 1, &[]).await;
+    shared.look().await.unwrap();
+    shared.clock.advance(Duration::from_secs(33));
+    shared.renew("demo-0", 2, &[]).await;
+    shared.look().await.unwrap();
+    let lapsed: SessionRecord = shared.document(&paths::session(&NodeId("demo-1".into()))).await.unwrap();
+    assert_eq!((lapsed.state, lapsed.revision), (SessionState::Ended, 2));
+    assert_eq!(owned(&shared.map().await, "demo-0"), 8);
+}
+
+#[tokio::test]
+async fn a_session_that_is_renewed_keeps_its_shards_however_old_its_expires() {
+    let mut shared = Shared::new(2);
+    shared.renew("demo-0", 1, &[]).await;
+    shared.renew("demo-1", 1, &[]).await;
+    shared.look().await.unwrap();
+    let first = shared.map().await;
+    for revision in 2..6 {
+        shared.clock.advance(Duration::from_secs(20));
+        shared.renew("demo-0", revision, &[]).await;
+        shared.renew("demo-1", revision, &[]).await;
+        shared.look().await.unwrap();
+    }
+    assert_eq!(shared.map().await, first);
+}
+
+#[tokio::test]
+async fn a_new_controller_takes_a_new_epoch_and_the_old_one_writes_nothing_more() {
+    let mut shared = Shared::new(1);
+    shared.renew("demo-0", 1, &[]).await;
+    shared.look().await.unwrap();
+    let old = (std::mem::take(&mut shared.memory), shared.identity);
+    shared.identity = "operator-b";
+    shared.cluster.replicas = 2;
+    shared.renew("demo-1", 1, &[]).await;
+    shared.look().await.unwrap();
+    let map = shared.map().await;
+    assert_eq!((map.epoch, map.writer.as_str()), (Epoch(2), "operator-b"));
+    (shared.memory, shared.identity) = old;
+    shared.cluster.replicas = 1;
+    assert!(matches!(shared.look().await, Err(Error::Deposed { ours: 1, theirs: 2 })));
+    assert_eq!(shared.map().await, map);
+}
+
+#[tokio::test]
+async fn an_epoch_whose_answer_was_lost_is_found_to_be_ours() {
+    let bucket = MemoryDocuments::new();
+    assert_eq!(bucket::take_epoch(&bucket, "a", Epoch(4)).await.unwrap(), Epoch(5));
+    assert_eq!(bucket::take_epoch(&bucket, "a", Epoch(4)).await.unwrap(), Epoch(5));
+    assert_eq!(bucket::take_epoch(&bucket, "b", Epoch(0)).await.unwrap(), Epoch(6));
+}
+
+#[tokio::test]
+async fn a_session_that_can_t_be_read_changes_no_map() {
+    let mut shared = Shared::new(1);
+    shared.renew("demo-0", 1, &[]).await;
+    shared.look().await.unwrap();
+    let map = shared.map().await;
+    shared.put("_cluster/sessions/demo-0.json", &json!("damaged")).await;
+    shared.cluster.replicas = 2;
+    assert!(matches!(shared.look().await, Err(Error::DamagedDocument { .. })));
+    assert_eq!(shared.map().await, map);
+}
+
+#[tokio::test]
+async fn a_lost_copy_is_made_again_and_a_copy_ahead_of_the_bucket_is_overtaken() {
+    let mut shared = Shared::new(1);
+    shared.renew("demo-0", 1, &[]).await;
+    shared.look().await.unwrap();
+    shared.api.remove(MAP);
+    shared.look().await.unwrap();
+    assert_eq!(shared.copy(), shared.map().await);
+    let before = shared.map().await.revision;
+    let ahead = ShardMap { revision: shared.copy().revision + 40, ..shared.copy() };
+    shared
+        .api
+        .edit(MAP, |object| object["data"]["shard-map.json"] = Value::String(serde_json::to_string(&ahead).unwrap()));
+    shared.look().await.unwrap();
+    assert_eq!(shared.map().await.revision, before + 41);
+    assert_eq!(shared.copy(), shared.map().await);
+}
+
+#[tokio::test]
+async fn data_that_was_adopted_gets_a_map_of_the_new_cluster() {
+    let mut shared = Shared::new(1);
+    shared.renew("demo-0", 1, &[]).await;
+    shared.look().await.unwrap();
+    let before = shared.map().await.revision;
+    shared.api.remove(MAP);
+    shared.cluster.uid = "3333".into();
+    shared.cluster.owner.uid = "3333".into();
+    shared.look().await.unwrap();
+    let map = shared.map().await;
+    assert_eq!((map.cluster.as_str(), map.revision), ("3333", before + 1));
+}
+
+#[tokio::test]
+async fn a_config_map_of_somebody_else_is_never_overwritten() {
+    let mut shared = Shared::new(1);
+    shared.renew("demo-0", 1, &[]).await;
+    let theirs = json!({"metadata": {"name": "demo-shard-map", "namespace": "team"}, "data": {"mine": "yes"}});
+    shared.api.insert(MAP, &theirs);
+    assert!(matches!(shared.look().await, Err(Error::NameTaken { .. })));
+    assert_eq!(shared.api.object(MAP).unwrap()["data"], json!({"mine": "yes"}));
+}
+
+#[tokio::test]
+async fn a_leaving_node_is_empty_handed_only_after_it_has_acted_on_a_map_without_it() {
+    let mut shared = Shared::new(2);
+    shared.renew("demo-0", 1, &[]).await;
+    shared.renew("demo-1", 1, &[]).await;
+    shared.look().await.unwrap();
+    let leaving = NodeId("demo-1".into());
+    let first = shared.map().await.revision;
+    shared.cluster.replicas = 1;
+    shared.renew("demo-1", 2, &[4, 5, 6, 7]).await;
+    let summary = shared.look().await.unwrap();
+    assert_eq!(owned(&shared.map().await, "demo-0"), 8);
+    assert!(!summary.is_empty_handed(&leaving), "it still serves");
+    shared
+        .put(&paths::session(&leaving), &SessionRecord { revision: 3, map_revision: first, ..record("demo-1", &[]) })
+        .await;
+    assert!(!shared.look().await.unwrap().is_empty_handed(&leaving), "it has not seen the new map");
+    shared
+        .put(
+            &paths::session(&leaving),
+            &SessionRecord { revision: 4, map_revision: first + 1, ..record("demo-1", &[]) },
+        )
+        .await;
+    assert!(shared.look().await.unwrap().is_empty_handed(&leaving));
+}

@@ -1,0 +1,84 @@
+//! Deletes a cluster's data, where the deletion policy asks for it.
+
+use std::time::Duration;
+
+use brainy_coordination::names as paths;
+use brainy_crds::BucketSpec;
+
+use super::access::fingerprint;
+use super::{Credentials, LONGEST_PAUSE, Memory, Problem, Storage, open, read_marker};
+use crate::context::Context;
+use crate::reconcile::validate::{ValidatedCluster, ValidatedStorage};
+
+/// Everything that a cluster writes below its prefix, the marker's folder last: while the marker stands, nobody else can
+/// claim the place.
+const FOLDERS: [&str; 6] =
+    ["shards/", "_probe/", paths::SESSIONS, "_cluster/elections/", "_cluster/shard-map", "_cluster/"];
+
+/// Deletes everything that the cluster wrote, the marker last; only where the marker carries this cluster's UID (R10).
+/// Returns how many objects there were. A failure comes with the time to try again.
+pub async fn delete_data(
+    context: &Context,
+    cluster: &ValidatedCluster,
+    credentials: Option<&Result<Credentials, Problem>>,
+    memory: &mut Memory,
+) -> Result<u64, (Problem, Duration)> {
+    let ValidatedStorage::Shared(bucket) = &cluster.storage else {
+        return Ok(0);
+    };
+    let now = context.clock.now();
+    let credentials = match credentials {
+        Some(Ok(credentials)) => credentials.clone(),
+        Some(Err(problem)) => return Err(failure(memory.failed(problem.clone(), now), problem)),
+        None => Credentials::PodIdentity,
+    };
+    let asked = fingerprint(bucket, &credentials);
+    if memory.asked != asked {
+        *memory = Memory { asked, ..Memory::default() };
+    }
+    match delete_all(memory, bucket, &credentials, &cluster.uid).await {
+        Ok(deleted) => Ok(deleted),
+        Err(error) => {
+            let problem = Problem::of(&error, bucket);
+            Err(failure(memory.failed(problem.clone(), now), &problem))
+        }
+    }
+}
+
+fn failure(storage: Storage, problem: &Problem) -> (Problem, Duration) {
+    match storage {
+        Storage::Failed { problem, retry_in } => (problem, retry_in),
+        _ => (problem.clone(), LONGEST_PAUSE),
+    }
+}
+
+async fn delete_all(
+    memory: &mut Memory,
+    bucket: &BucketSpec,
+    credentials: &Credentials,
+    uid: &str,
+) -> Result<u64, brainy_storage::Error> {
+    let open = open(memory, bucket, credentials).await?;
+    let (found, _) = read_marker(&*open.documents).await?;
+    if found.is_none_or(|marker| marker.uid != uid) {
+        // Never claimed, already deleted, or another's: nothing here is ours to delete.
+        return Ok(0);
+    }
+    let mut deleted = 0;
+    for folder in FOLDERS {
+        deleted += open.store.delete_prefix(folder).await?;
+    }
+    Ok(deleted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_marker_is_deleted_last() {
+        let holds_marker = |folder: &&str| paths::CLUSTER_MARKER.starts_with(*folder);
+        let first = FOLDERS.iter().position(holds_marker);
+        assert_eq!(first, Some(FOLDERS.len() - 1));
+    }
+}
