@@ -51,7 +51,7 @@ deliver() {
 
 main() {
   local folder
-  cargo_static build -p brainy-operator -p brainy-sidecar -p brainy-e2e --bins
+  cargo_static build --workspace --bins
   e2e/cluster/tools.sh versitygw
   folder=$(static_folder)
   mkdir -p "$BRAINY_STATE"

@@ -8,27 +8,30 @@ fmt() { cargo fmt --all --check; }
 
 clippy() { cargo clippy --workspace --all-targets --locked -- -D warnings; }
 
-# Unit and property tests; what needs an S3 server is in the next step.
-unit() { cargo test --workspace --exclude brainy-e2e --locked --lib --bins && cargo test -p brainy-e2e --locked --lib; }
+# Unit and property tests; what needs an S3 server is in the next step. All tests are built like the images, so that the
+# dependencies are compiled once.
+unit() { cargo_static test --workspace --lib --bins; }
 
 # Each crate's tests/ folder, with a real S3 server for those that need one.
 integration() {
   e2e/cluster/tools.sh versitygw
-  BRAINY_VERSITYGW=$BRAINY_CACHE/bin/versitygw cargo test --workspace --exclude brainy-e2e --locked --test '*'
+  BRAINY_VERSITYGW=$BRAINY_CACHE/bin/versitygw cargo_static test --workspace --exclude brainy-e2e --test '*'
 }
 
 # The manifest is what the types say; the examples hold under its rules.
 crds() {
-  cargo run --quiet --locked -p brainy-crds --bin crdgen -- --check
-  cargo run --quiet --locked -p brainy-crds --bin brainy-validate -- crds/examples/*.yaml
+  cargo_static build --workspace --bins
+  "$(static_folder)/crdgen" --check
+  "$(static_folder)/brainy-validate" crds/examples/*.yaml
 }
 
 chart() {
   e2e/cluster/tools.sh helm
+  source e2e/cluster/versions.sh
   helm lint --strict charts/brainy-operator
-  helm template brainy-operator charts/brainy-operator --namespace brainy-system >/dev/null
+  helm template brainy-operator charts/brainy-operator --namespace brainy-system --kube-version "$KUBERNETES_VERSION" >/dev/null
   # Every setting is described: an unknown one is refused.
-  if helm template brainy-operator charts/brainy-operator --set noSuchSetting=1 >/dev/null 2>&1; then
+  if helm template brainy-operator charts/brainy-operator --kube-version "$KUBERNETES_VERSION" --set noSuchSetting=1 >/dev/null 2>&1; then
     echo "the chart takes a setting that it does not know"
     return 1
   fi
@@ -53,7 +56,10 @@ e2e() {
   scripts/install.sh
   # Tests wait far more than they compute: several at once. The binaries run one after the other: what one test binary does
   # to the operator never meets another's tests.
-  cargo test -p brainy-e2e --locked --test '*' -- --test-threads 4
+  local test tests=()
+  for test in e2e/tests/*.rs; do tests+=(--test "$(basename "$test" .rs)"); done
+  # The whole workspace is named each time: another choice of packages would compile the dependencies with other features.
+  cargo_static test --workspace "${tests[@]}" -- --test-threads 4
 }
 
 declare -A WHAT=(

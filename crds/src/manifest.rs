@@ -10,13 +10,10 @@ use crate::BrainyCluster;
 pub const NAME: &str = "brainyclusters.brainy.io";
 
 /// Where the generated manifest lies, relative to the repository's root. Both files are the same.
-pub const FILES: [&str; 2] = [
-    "crds/brainyclusters.brainy.io.yaml",
-    "charts/brainy-operator/files/brainyclusters.brainy.io.yaml",
-];
+pub const FILES: [&str; 2] =
+    ["crds/brainyclusters.brainy.io.yaml", "charts/brainy-operator/files/brainyclusters.brainy.io.yaml"];
 
-const HEADER: &str =
-    "# Generated from crds/src/spec.rs and status.rs by `make crds`. Do not edit.\n";
+const HEADER: &str = "# Generated from crds/src/spec.rs and status.rs by `make crds`. Do not edit.\n";
 
 /// Types of Kubernetes' own that the spec embeds. Their descriptions are left out: they are ten times as long as all of
 /// ours, and a CustomResourceDefinition over 262,144 bytes can't be applied from the client side.
@@ -59,18 +56,14 @@ pub fn custom_resource_definition() -> Result<CustomResourceDefinition, Error> {
 
 /// The manifest, as it lies in [`FILES`].
 pub fn yaml() -> Result<String, Error> {
-    Ok(format!(
-        "{HEADER}{}",
-        serde_yaml::to_string(&definition()?)?
-    ))
+    Ok(format!("{HEADER}{}", serde_yaml::to_string(&definition()?)?))
 }
 
 /// The schema of the one version.
 pub fn schema() -> Result<Value, Error> {
     let mut definition = definition()?;
-    let schema = definition
-        .pointer_mut("/spec/versions/0/schema/openAPIV3Schema")
-        .ok_or(Error::Shape("spec.versions[0]"))?;
+    let schema =
+        definition.pointer_mut("/spec/versions/0/schema/openAPIV3Schema").ok_or(Error::Shape("spec.versions[0]"))?;
     Ok(schema.take())
 }
 
@@ -82,10 +75,7 @@ fn shorten_embedded(schema: &mut Map<String, Value>) {
     });
 }
 
-fn for_each_property(
-    schema: &mut Map<String, Value>,
-    act: &mut impl FnMut(&str, &mut Map<String, Value>),
-) {
+fn for_each_property(schema: &mut Map<String, Value>, act: &mut impl FnMut(&str, &mut Map<String, Value>)) {
     if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
         for (name, property) in properties.iter_mut() {
             if let Some(property) = property.as_object_mut() {
@@ -103,10 +93,7 @@ fn for_each_property(
 
 /// Removes descriptions below a property; its own stays when it is ours, which is short.
 fn without_inner_descriptions(schema: &mut Map<String, Value>, outermost: bool) {
-    let ours = schema
-        .get("description")
-        .and_then(Value::as_str)
-        .is_some_and(|text| text.len() <= 200);
+    let ours = schema.get("description").and_then(Value::as_str).is_some_and(|text| text.len() <= 200);
     if !(outermost && ours) {
         schema.remove("description");
     }
@@ -125,11 +112,7 @@ fn without_inner_descriptions(schema: &mut Map<String, Value>, outermost: bool) 
 /// Removes what the API server has no use for: number formats beside explicit bounds.
 fn tidy(schema: &mut Map<String, Value>) {
     for_each_property(schema, &mut |_, property| {
-        if property
-            .get("format")
-            .and_then(Value::as_str)
-            .is_some_and(|format| format.starts_with("uint"))
-        {
+        if property.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint")) {
             property.remove("format");
         }
     });
@@ -151,15 +134,8 @@ mod tests {
     fn the_manifest_reads_back_as_a_definition_with_a_scale_subresource() {
         let definition = custom_resource_definition().unwrap();
         assert_eq!(definition.metadata.name.as_deref(), Some(NAME));
-        let scale = definition.spec.versions[0]
-            .subresources
-            .as_ref()
-            .and_then(|s| s.scale.as_ref())
-            .unwrap();
-        assert_eq!(
-            scale.label_selector_path.as_deref(),
-            Some(".status.selector")
-        );
+        let scale = definition.spec.versions[0].subresources.as_ref().and_then(|s| s.scale.as_ref()).unwrap();
+        assert_eq!(scale.label_selector_path.as_deref(), Some(".status.selector"));
     }
 
     /// A structural schema may not forbid additional properties beside named ones: strict field validation does that.
@@ -182,12 +158,7 @@ mod tests {
             for word in ["$ref", "definitions", "uniqueItems", "const"] {
                 assert!(!object.contains_key(word), "{path} has {word}");
             }
-            for (name, property) in object
-                .get("properties")
-                .and_then(Value::as_object)
-                .into_iter()
-                .flatten()
-            {
+            for (name, property) in object.get("properties").and_then(Value::as_object).into_iter().flatten() {
                 check(property, &format!("{path}.{name}"));
             }
             for inner in ["items", "additionalProperties"] {

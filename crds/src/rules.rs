@@ -24,14 +24,7 @@ pub struct Problem {
 
 impl Problem {
     fn at(path: &str, message: impl Into<String>) -> Self {
-        Self {
-            field: if path.is_empty() {
-                "(resource)".to_owned()
-            } else {
-                path.to_owned()
-            },
-            message: message.into(),
-        }
+        Self { field: if path.is_empty() { "(resource)".to_owned() } else { path.to_owned() }, message: message.into() }
     }
 }
 
@@ -94,17 +87,11 @@ pub fn clusters_in(yaml: &str) -> Result<Vec<Value>, serde_yaml::Error> {
 
 /// The resource's name.
 pub fn name_of(resource: &Value) -> &str {
-    resource
-        .pointer("/metadata/name")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
+    resource.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()
 }
 
 fn identity_problems(resource: &Value) -> Vec<Problem> {
-    let expected = [
-        ("apiVersion", "brainy.io/v1alpha1"),
-        ("kind", "BrainyCluster"),
-    ];
+    let expected = [("apiVersion", "brainy.io/v1alpha1"), ("kind", "BrainyCluster")];
     let mut problems: Vec<Problem> = expected
         .into_iter()
         .filter(|(field, wanted)| resource.get(*field).and_then(Value::as_str) != Some(wanted))
@@ -124,12 +111,7 @@ fn check_rules(
     path: &str,
     problems: &mut Vec<Problem>,
 ) -> Result<(), Error> {
-    for rule in schema
-        .get("x-kubernetes-validations")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-    {
+    for rule in schema.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten() {
         let text = rule.get("rule").and_then(Value::as_str).unwrap_or_default();
         if !holds(text, value, old)? {
             let message = rule.get("message").and_then(Value::as_str).unwrap_or(text);
@@ -138,16 +120,8 @@ fn check_rules(
     }
     for (name, inner) in structure::properties(schema) {
         if let Some(inner_value) = value.get(name).filter(|value| !value.is_null()) {
-            let inner_old = old
-                .and_then(|old| old.get(name))
-                .filter(|old| !old.is_null());
-            check_rules(
-                inner,
-                inner_value,
-                inner_old,
-                &structure::below(path, name),
-                problems,
-            )?;
+            let inner_old = old.and_then(|old| old.get(name)).filter(|old| !old.is_null());
+            check_rules(inner, inner_value, inner_old, &structure::below(path, name), problems)?;
         }
     }
     if let Some(inner) = schema.get("items") {
@@ -161,10 +135,7 @@ fn check_rules(
 
 /// Whether a rule holds. A rule that speaks of the old value holds when there is none.
 fn holds(rule: &str, value: &Value, old: Option<&Value>) -> Result<bool, Error> {
-    let program = Program::compile(rule).map_err(|why| Error::Parse {
-        rule: rule.to_owned(),
-        why: why.to_string(),
-    })?;
+    let program = Program::compile(rule).map_err(|why| Error::Parse { rule: rule.to_owned(), why: why.to_string() })?;
     let needs_old = program.references().has_variable("oldSelf");
     let mut context = Context::default();
     context.add_variable_from_value("self", to_cel(value));
@@ -175,14 +146,10 @@ fn holds(rule: &str, value: &Value, old: Option<&Value>) -> Result<bool, Error> 
     }
     match program.execute(&context) {
         Ok(cel::Value::Bool(holds)) => Ok(holds),
-        Ok(other) => Err(Error::Evaluate {
-            rule: rule.to_owned(),
-            why: format!("it yields {:?}, not a bool", other.type_of()),
-        }),
-        Err(why) => Err(Error::Evaluate {
-            rule: rule.to_owned(),
-            why: why.to_string(),
-        }),
+        Ok(other) => {
+            Err(Error::Evaluate { rule: rule.to_owned(), why: format!("it yields {:?}, not a bool", other.type_of()) })
+        }
+        Err(why) => Err(Error::Evaluate { rule: rule.to_owned(), why: why.to_string() }),
     }
 }
 
@@ -191,10 +158,9 @@ fn to_cel(value: &Value) -> cel::Value {
     match value {
         Value::Null => cel::Value::Null,
         Value::Bool(yes) => cel::Value::Bool(*yes),
-        Value::Number(number) => number.as_i64().map_or_else(
-            || cel::Value::Float(number.as_f64().unwrap_or(f64::NAN)),
-            cel::Value::Int,
-        ),
+        Value::Number(number) => {
+            number.as_i64().map_or_else(|| cel::Value::Float(number.as_f64().unwrap_or(f64::NAN)), cel::Value::Int)
+        }
         Value::String(text) => text.as_str().into(),
         Value::Array(items) => items.iter().map(to_cel).collect::<Vec<_>>().into(),
         Value::Object(fields) => fields

@@ -133,10 +133,7 @@ fn default_volume_size() -> Quantity {
 
 impl Default for VolumeSpec {
     fn default() -> Self {
-        Self {
-            size: default_volume_size(),
-            storage_class_name: None,
-        }
+        Self { size: default_volume_size(), storage_class_name: None }
     }
 }
 
@@ -151,17 +148,11 @@ pub struct BucketSpec {
     #[serde(default)]
     pub provider: Provider,
     /// The bucket's name. It must exist.
-    #[schemars(
-        length(min = 3, max = 63),
-        regex(pattern = r"^[a-z0-9][a-z0-9.-]*[a-z0-9]$")
-    )]
+    #[schemars(length(min = 3, max = 63), regex(pattern = r"^[a-z0-9][a-z0-9.-]*[a-z0-9]$"))]
     pub name: String,
     /// Everything of this cluster lies under `<prefix>/`. Two clusters never share a bucket and prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(min = 1, max = 200),
-        regex(pattern = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$")
-    )]
+    #[schemars(length(min = 1, max = 200), regex(pattern = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"))]
     pub prefix: Option<String>,
     /// The region to sign for.
     #[serde(default = "default_region")]
@@ -262,10 +253,7 @@ fn default_renew() -> i32 {
 
 impl Default for LeaseSpec {
     fn default() -> Self {
-        Self {
-            duration_seconds: default_duration(),
-            renew_seconds: default_renew(),
-        }
+        Self { duration_seconds: default_duration(), renew_seconds: default_renew() }
     }
 }
 

@@ -22,16 +22,8 @@ pub struct Figure {
 }
 
 impl Figure {
-    fn new(
-        what: impl Into<String>,
-        measured: impl Into<String>,
-        target: impl Into<String>,
-    ) -> Self {
-        Self {
-            what: what.into(),
-            measured: measured.into(),
-            target: target.into(),
-        }
+    fn new(what: impl Into<String>, measured: impl Into<String>, target: impl Into<String>) -> Self {
+        Self { what: what.into(), measured: measured.into(), target: target.into() }
     }
 }
 
@@ -51,14 +43,8 @@ fn per_second(count: usize, took: Duration) -> String {
 pub fn sizes(folder: &Path) -> anyhow::Result<Vec<Figure>> {
     let size = |name: &str| {
         let file = folder.join(name);
-        let bytes = std::fs::metadata(&file)
-            .with_context(|| format!("{} is not built", file.display()))?
-            .len();
-        anyhow::Ok(Figure::new(
-            format!("image {name}"),
-            megabytes(bytes),
-            "under 40 MB",
-        ))
+        let bytes = std::fs::metadata(&file).with_context(|| format!("{} is not built", file.display()))?.len();
+        anyhow::Ok(Figure::new(format!("image {name}"), megabytes(bytes), "under 40 MB"))
     };
     Ok(vec![size("brainy-operator")?, size("brainy-sidecar")?])
 }

@@ -7,9 +7,7 @@ use brainy_coordination::ShardMap;
 use brainy_crds::{BrainyCluster, condition};
 use brainy_kubernetes::names;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
-use kube::api::{
-    ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams,
-};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -36,40 +34,23 @@ pub struct Cluster {
 
 /// The documents of a YAML file.
 pub fn documents(yaml: &str) -> anyhow::Result<Vec<Value>> {
-    serde_yaml::Deserializer::from_str(yaml)
-        .map(|document| Ok(Value::deserialize(document)?))
-        .collect()
+    serde_yaml::Deserializer::from_str(yaml).map(|document| Ok(Value::deserialize(document)?)).collect()
 }
 
 /// Applies any object, server-side and strictly: an unknown field is an error.
-pub async fn apply(
-    environment: &Environment,
-    object: &Value,
-    dry_run: bool,
-) -> anyhow::Result<DynamicObject> {
-    let text = |pointer: &str| {
-        object
-            .pointer(pointer)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-    };
-    let (group, version) = text("/apiVersion")
-        .split_once('/')
-        .unwrap_or(("", text("/apiVersion")));
+pub async fn apply(environment: &Environment, object: &Value, dry_run: bool) -> anyhow::Result<DynamicObject> {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let (group, version) = text("/apiVersion").split_once('/').unwrap_or(("", text("/apiVersion")));
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, text("/kind")));
     let api: Api<DynamicObject> = match text("/metadata/namespace") {
         "" => Api::all_with(environment.client.clone(), &resource),
         namespace => Api::namespaced_with(environment.client.clone(), namespace, &resource),
     };
-    let mut parameters = PatchParams::apply(FIELD_MANAGER)
-        .force()
-        .validation_strict();
+    let mut parameters = PatchParams::apply(FIELD_MANAGER).force().validation_strict();
     if dry_run {
         parameters = parameters.dry_run();
     }
-    Ok(api
-        .patch(text("/metadata/name"), &parameters, &Patch::Apply(object))
-        .await?)
+    Ok(api.patch(text("/metadata/name"), &parameters, &Patch::Apply(object)).await?)
 }
 
 /// A Secret with bucket keys.
@@ -83,12 +64,7 @@ pub fn keys_secret(namespace: &str, name: &str, keys: &Keys) -> Value {
 
 impl Cluster {
     /// Applies a spec.
-    pub async fn apply(
-        environment: &Environment,
-        namespace: &str,
-        name: &str,
-        spec: Value,
-    ) -> anyhow::Result<Self> {
+    pub async fn apply(environment: &Environment, namespace: &str, name: &str, spec: Value) -> anyhow::Result<Self> {
         let object = json!({
             "apiVersion": "brainy.io/v1alpha1", "kind": "BrainyCluster",
             "metadata": {"name": name, "namespace": namespace},
@@ -100,11 +76,7 @@ impl Cluster {
 
     /// One that is there.
     pub fn existing(environment: &Environment, namespace: &str, name: &str) -> Self {
-        Self {
-            environment: environment.clone(),
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        }
+        Self { environment: environment.clone(), namespace: namespace.to_owned(), name: name.to_owned() }
     }
 
     /// The API for BrainyClusters of its namespace.
@@ -120,20 +92,13 @@ impl Cluster {
     /// Changes the spec: a JSON merge patch.
     pub async fn change(&self, spec: Value) -> anyhow::Result<BrainyCluster> {
         let patch = Patch::Merge(json!({"spec": spec}));
-        let parameters = PatchParams {
-            field_manager: Some(FIELD_MANAGER.into()),
-            ..PatchParams::default()
-        };
-        self.api()
-            .patch(&self.name, &parameters, &patch)
-            .await
-            .with_context(|| format!("can't change {}", self.name))
+        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        self.api().patch(&self.name, &parameters, &patch).await.with_context(|| format!("can't change {}", self.name))
     }
 
     /// Waits until the operator has seen the newest spec and says Ready.
     pub async fn ready(&self) -> anyhow::Result<BrainyCluster> {
-        self.until_condition(condition::READY, "True", None, READY_LIMIT)
-            .await
+        self.until_condition(condition::READY, "True", None, READY_LIMIT).await
     }
 
     /// Waits for a condition of the newest generation, with a reason if one is given.
@@ -144,30 +109,19 @@ impl Cluster {
         reason: Option<&str>,
         limit: Duration,
     ) -> anyhow::Result<BrainyCluster> {
-        let what = format!(
-            "BrainyCluster {}/{}: {kind}={status} {}",
-            self.namespace,
-            self.name,
-            reason.unwrap_or_default()
-        );
+        let what =
+            format!("BrainyCluster {}/{}: {kind}={status} {}", self.namespace, self.name, reason.unwrap_or_default());
         until(&what, limit, || async {
             let cluster = self.api().get(&self.name).await?;
             let generation = cluster.metadata.generation;
             let there = cluster.status.clone().unwrap_or_default();
-            let found = there
-                .conditions
-                .iter()
-                .find(|condition| condition.type_ == kind);
+            let found = there.conditions.iter().find(|condition| condition.type_ == kind);
             let met = found.is_some_and(|found| {
                 found.status == status
                     && found.observed_generation == generation
                     && reason.is_none_or(|reason| found.reason == reason)
             });
-            Ok(if met {
-                Seen::Done(cluster)
-            } else {
-                Seen::NotYet(in_words(&there))
-            })
+            Ok(if met { Seen::Done(cluster) } else { Seen::NotYet(in_words(&there)) })
         })
         .await
     }
@@ -176,23 +130,16 @@ impl Cluster {
     pub async fn until_event(&self, reason: &str) -> anyhow::Result<()> {
         let events: Api<Event> = Api::namespaced(self.environment.client.clone(), &self.namespace);
         let uid = self.api().get(&self.name).await?.uid();
-        until(
-            &format!("an Event {reason} about {}", self.name),
-            Duration::from_secs(60),
-            || async {
-                let of_it: Vec<Event> = events.list(&ListParams::default()).await?.items;
-                let of_it: Vec<String> = of_it
-                    .into_iter()
-                    .filter(|e| e.involved_object.uid == uid)
-                    .filter_map(|e| e.reason)
-                    .collect();
-                Ok(if of_it.iter().any(|there| there == reason) {
-                    Seen::Done(())
-                } else {
-                    Seen::NotYet(format!("{of_it:?}"))
-                })
-            },
-        )
+        until(&format!("an Event {reason} about {}", self.name), Duration::from_secs(60), || async {
+            let of_it: Vec<Event> = events.list(&ListParams::default()).await?.items;
+            let of_it: Vec<String> =
+                of_it.into_iter().filter(|e| e.involved_object.uid == uid).filter_map(|e| e.reason).collect();
+            Ok(if of_it.iter().any(|there| there == reason) {
+                Seen::Done(())
+            } else {
+                Seen::NotYet(format!("{of_it:?}"))
+            })
+        })
         .await
     }
 
@@ -208,28 +155,20 @@ impl Cluster {
     /// Deletes it, and waits until it and its pods are gone.
     pub async fn delete_and_wait(&self) -> anyhow::Result<()> {
         self.delete().await?;
-        until(
-            &format!("{} and its pods to be gone", self.name),
-            Duration::from_secs(180),
-            || async {
-                let (there, pods) = (
-                    self.api().get_opt(&self.name).await?.is_some(),
-                    self.pods().await?.len(),
-                );
-                Ok(if !there && pods == 0 {
-                    Seen::Done(())
-                } else {
-                    Seen::NotYet(format!("{pods} pods, resource there: {there}"))
-                })
-            },
-        )
+        until(&format!("{} and its pods to be gone", self.name), Duration::from_secs(180), || async {
+            let (there, pods) = (self.api().get_opt(&self.name).await?.is_some(), self.pods().await?.len());
+            Ok(if !there && pods == 0 {
+                Seen::Done(())
+            } else {
+                Seen::NotYet(format!("{pods} pods, resource there: {there}"))
+            })
+        })
         .await
     }
 
     /// Its pods, by name.
     pub async fn pods(&self) -> anyhow::Result<Vec<Pod>> {
-        let wanted =
-            ListParams::default().labels(&format!("{}={}", names::CLUSTER_LABEL, self.name));
+        let wanted = ListParams::default().labels(&format!("{}={}", names::CLUSTER_LABEL, self.name));
         let mut pods = self.pods_api().list(&wanted).await?.items;
         pods.sort_by_key(ResourceExt::name_any);
         Ok(pods)
@@ -237,42 +176,25 @@ impl Cluster {
 
     /// A client of a node's storage API.
     pub fn node(&self, ordinal: i32) -> SidecarClient {
-        SidecarClient::new(
-            &self.environment.client,
-            &self.namespace,
-            &names::node(&self.name, ordinal),
-        )
+        SidecarClient::new(&self.environment.client, &self.namespace, &names::node(&self.name, ordinal))
     }
 
     /// The published shard map.
     pub async fn shard_map(&self) -> anyhow::Result<ShardMap> {
-        let maps: Api<ConfigMap> =
-            Api::namespaced(self.environment.client.clone(), &self.namespace);
-        let map = maps
-            .get(&names::shard_map(&self.name))
-            .await
-            .context("can't read the shard map")?;
-        let text = map
-            .data
-            .as_ref()
-            .and_then(|data| data.get(names::SHARD_MAP_KEY))
-            .context("the shard map is empty")?;
+        let maps: Api<ConfigMap> = Api::namespaced(self.environment.client.clone(), &self.namespace);
+        let map = maps.get(&names::shard_map(&self.name)).await.context("can't read the shard map")?;
+        let text =
+            map.data.as_ref().and_then(|data| data.get(names::SHARD_MAP_KEY)).context("the shard map is empty")?;
         Ok(serde_json::from_str(text)?)
     }
 }
 
 /// Whether a pod is ready.
 pub fn pod_is_ready(pod: &Pod) -> bool {
-    let conditions = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_ref());
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     let terminating = pod.metadata.deletion_timestamp.is_some();
     !terminating
-        && conditions
-            .into_iter()
-            .flatten()
-            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        && conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 fn in_words(status: &brainy_crds::BrainyClusterStatus) -> String {
@@ -281,19 +203,11 @@ fn in_words(status: &brainy_crds::BrainyClusterStatus) -> String {
         .iter()
         .map(|condition| match condition.status.as_str() {
             "True" => format!("{}=True", condition.type_),
-            other => format!(
-                "{}={other} {}: {}",
-                condition.type_, condition.reason, condition.message
-            ),
+            other => format!("{}={other} {}: {}", condition.type_, condition.reason, condition.message),
         })
         .collect();
     match conditions.is_empty() {
         true => "no status yet".into(),
-        false => format!(
-            "nodes {}, shards {}; {}",
-            status.nodes,
-            status.shards_owned,
-            conditions.join("; ")
-        ),
+        false => format!("nodes {}, shards {}; {}", status.nodes, status.shards_owned, conditions.join("; ")),
     }
 }

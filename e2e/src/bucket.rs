@@ -37,17 +37,9 @@ impl Store {
     pub async fn connect(environment: &Environment) -> anyhow::Result<Self> {
         let keys = keys(environment).await?;
         let pods: Api<Pod> = Api::namespaced(environment.client.clone(), STORAGE_NAMESPACE);
-        let wanted = ListParams::default()
-            .labels("app.kubernetes.io/name=versitygw")
-            .fields("status.phase=Running");
-        let pod = pods
-            .list(&wanted)
-            .await?
-            .items
-            .into_iter()
-            .find_map(|pod| pod.metadata.name);
-        let pod =
-            pod.with_context(|| format!("no S3 server runs in the namespace {STORAGE_NAMESPACE}"))?;
+        let wanted = ListParams::default().labels("app.kubernetes.io/name=versitygw").fields("status.phase=Running");
+        let pod = pods.list(&wanted).await?.items.into_iter().find_map(|pod| pod.metadata.name);
+        let pod = pod.with_context(|| format!("no S3 server runs in the namespace {STORAGE_NAMESPACE}"))?;
         let relay = Relay::to(pods, pod, PORT).await?;
         let config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
@@ -57,11 +49,7 @@ impl Store {
             .region(Region::new("us-east-1"))
             .credentials_provider(Credentials::new(&keys.id, &keys.secret, None, None, "e2e"))
             .build();
-        Ok(Self {
-            s3: aws_sdk_s3::Client::from_conf(config),
-            keys,
-            _relay: relay,
-        })
+        Ok(Self { s3: aws_sdk_s3::Client::from_conf(config), keys, _relay: relay })
     }
 
     /// The server's keys.
@@ -76,8 +64,7 @@ impl Store {
             Err(SdkError::ServiceError(error))
                 if matches!(
                     error.err(),
-                    CreateBucketError::BucketAlreadyOwnedByYou(_)
-                        | CreateBucketError::BucketAlreadyExists(_)
+                    CreateBucketError::BucketAlreadyOwnedByYou(_) | CreateBucketError::BucketAlreadyExists(_)
                 ) =>
             {
                 Ok(())
@@ -96,12 +83,7 @@ impl Store {
             .send()
             .await
             .with_context(|| format!("can't read {bucket}/{key}"))?;
-        let bytes = object
-            .body
-            .collect()
-            .await
-            .with_context(|| format!("can't read {bucket}/{key}"))?
-            .into_bytes();
+        let bytes = object.body.collect().await.with_context(|| format!("can't read {bucket}/{key}"))?.into_bytes();
         serde_json::from_slice(&bytes).with_context(|| format!("{bucket}/{key} is no JSON"))
     }
 
@@ -121,14 +103,7 @@ impl Store {
 
     /// How many objects lie under a prefix, counted up to 1,000.
     pub async fn count(&self, bucket: &str, prefix: &str) -> anyhow::Result<usize> {
-        let page = self
-            .s3
-            .list_objects_v2()
-            .bucket(bucket)
-            .prefix(prefix)
-            .send()
-            .await
-            .context("can't list")?;
+        let page = self.s3.list_objects_v2().bucket(bucket).prefix(prefix).send().await.context("can't list")?;
         Ok(page.contents().len())
     }
 }
@@ -141,10 +116,7 @@ async fn keys(environment: &Environment) -> anyhow::Result<Keys> {
         .context("the S3 server is not installed (e2e/install.sh)")?
         .data
         .unwrap_or_default();
-    let text = |key: &str| {
-        data.get(key)
-            .map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned())
-    };
+    let text = |key: &str| data.get(key).map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned());
     match (text("accessKeyId"), text("secretAccessKey")) {
         (Some(id), Some(secret)) => Ok(Keys { id, secret }),
         _ => bail!("the Secret versitygw-root lacks accessKeyId or secretAccessKey"),

@@ -25,42 +25,24 @@ async fn print_namespace(client: &Client, namespace: &str) -> anyhow::Result<()>
     let everything = ListParams::default();
     let clusters: Api<BrainyCluster> = Api::namespaced(client.clone(), namespace);
     for cluster in clusters.list(&everything).await? {
-        println!(
-            "BrainyCluster {}: {}",
-            cluster.name_any(),
-            serde_json::to_string(&cluster.status)?
-        );
+        println!("BrainyCluster {}: {}", cluster.name_any(), serde_json::to_string(&cluster.status)?);
     }
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     for pod in pods.list(&everything).await? {
         let status = pod.status.clone().unwrap_or_default();
-        println!(
-            "Pod {}: {}",
-            pod.name_any(),
-            status.phase.unwrap_or_default()
-        );
-        for container in status
-            .init_container_statuses
-            .iter()
-            .flatten()
-            .chain(status.container_statuses.iter().flatten())
+        println!("Pod {}: {}", pod.name_any(), status.phase.unwrap_or_default());
+        for container in
+            status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten())
         {
             let state = serde_json::to_string(&container.state)?;
-            println!(
-                "  {}: ready {}, restarts {}, {state}",
-                container.name, container.ready, container.restart_count
-            );
+            println!("  {}: ready {}, restarts {}, {state}", container.name, container.ready, container.restart_count);
         }
     }
     let events: Api<Event> = Api::namespaced(client.clone(), namespace);
     for event in events.list(&everything).await? {
         if event.type_.as_deref() == Some("Warning") {
             let of = event.involved_object.name.unwrap_or_default();
-            println!(
-                "Event {of}: {} {}",
-                event.reason.unwrap_or_default(),
-                event.message.unwrap_or_default()
-            );
+            println!("Event {of}: {} {}", event.reason.unwrap_or_default(), event.message.unwrap_or_default());
         }
     }
     print_logs(client, namespace, 25).await
@@ -70,11 +52,7 @@ async fn print_logs(client: &Client, namespace: &str, lines: i64) -> anyhow::Res
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     for pod in pods.list(&ListParams::default()).await? {
         let spec = pod.spec.clone().unwrap_or_default();
-        let containers = spec
-            .init_containers
-            .into_iter()
-            .flatten()
-            .chain(spec.containers);
+        let containers = spec.init_containers.into_iter().flatten().chain(spec.containers);
         for container in containers {
             for previous in [true, false] {
                 let wanted = LogParams {
@@ -84,17 +62,8 @@ async fn print_logs(client: &Client, namespace: &str, lines: i64) -> anyhow::Res
                     ..LogParams::default()
                 };
                 if let Ok(text) = pods.logs(&pod.name_any(), &wanted).await {
-                    let which = if previous {
-                        " (the container before)"
-                    } else {
-                        ""
-                    };
-                    println!(
-                        "Log of {}/{}{which}:\n{}",
-                        pod.name_any(),
-                        container.name,
-                        text.trim_end()
-                    );
+                    let which = if previous { " (the container before)" } else { "" };
+                    println!("Log of {}/{}{which}:\n{}", pod.name_any(), container.name, text.trim_end());
                 }
             }
         }

@@ -27,17 +27,11 @@ impl Environment {
         let path = std::env::var("E2E_KUBECONFIG")
             .or_else(|_| std::env::var("KUBECONFIG"))
             .context("neither E2E_KUBECONFIG nor KUBECONFIG is set: `make e2e` sets them")?;
-        let kubeconfig = Kubeconfig::read_from(&path)
-            .with_context(|| format!("can't read the kubeconfig {path}"))?;
-        let mut config =
-            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        let kubeconfig = Kubeconfig::read_from(&path).with_context(|| format!("can't read the kubeconfig {path}"))?;
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         // Port-forwards are quiet for long; every single call has a limit of its own.
         config.read_timeout = None;
-        let tools_image = std::env::var("BRAINY_TOOLS_IMAGE")
-            .unwrap_or_else(|_| "brainy-e2e-tools:dev".to_owned());
-        Ok(Self {
-            client: Client::try_from(config)?,
-            tools_image,
-        })
+        let tools_image = std::env::var("BRAINY_TOOLS_IMAGE").unwrap_or_else(|_| "brainy-e2e-tools:dev".to_owned());
+        Ok(Self { client: Client::try_from(config)?, tools_image })
     }
 }

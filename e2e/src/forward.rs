@@ -19,9 +19,7 @@ pub async fn connect(pods: &Api<Pod>, pod: &str, port: u16) -> anyhow::Result<Du
         .await
         .with_context(|| format!("no connection to {pod}:{port} in {CONNECT:?}"))?
         .with_context(|| format!("can't connect to {pod}:{port}"))?;
-    forwarder
-        .take_stream(port)
-        .context("the port-forward has no stream")
+    forwarder.take_stream(port).context("the port-forward has no stream")
 }
 
 /// A local address behind which a port of a pod answers, as long as this value lives.
@@ -43,9 +41,7 @@ impl Relay {
                 tokio::spawn(async move {
                     if let Ok(mut far) = connect(&pods, &pod, port).await {
                         // Either side may end the connection as it likes: the client sees it and tries again.
-                        tokio::io::copy_bidirectional(&mut near, &mut far)
-                            .await
-                            .ok();
+                        tokio::io::copy_bidirectional(&mut near, &mut far).await.ok();
                     }
                 });
             }

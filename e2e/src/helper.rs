@@ -13,10 +13,7 @@ pub const NAMESPACE: &str = "brainy-e2e-tools";
 
 /// The host of a pod.
 pub fn host_of(pod: &Pod) -> anyhow::Result<String> {
-    pod.spec
-        .as_ref()
-        .and_then(|spec| spec.node_name.clone())
-        .context("the pod runs nowhere")
+    pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).context("the pod runs nowhere")
 }
 
 /// All containers of a pod, with those of native sidecars.
@@ -31,19 +28,11 @@ pub fn statuses(pod: &Pod) -> Vec<&ContainerStatus> {
 
 /// `--container ID` for each running container of a pod.
 pub fn container_arguments(pod: &Pod) -> Vec<String> {
-    let running = statuses(pod).into_iter().filter(|container| {
-        container
-            .state
-            .as_ref()
-            .is_some_and(|state| state.running.is_some())
-    });
-    let ids = running.filter_map(|container| {
-        container
-            .container_id
-            .as_deref()?
-            .split_once("://")
-            .map(|(_, id)| id.to_owned())
-    });
+    let running = statuses(pod)
+        .into_iter()
+        .filter(|container| container.state.as_ref().is_some_and(|state| state.running.is_some()));
+    let ids = running
+        .filter_map(|container| container.container_id.as_deref()?.split_once("://").map(|(_, id)| id.to_owned()));
     ids.flat_map(|id| ["--container".to_owned(), id]).collect()
 }
 
@@ -83,9 +72,7 @@ pub async fn start(
         },
     }))?;
     let pods: Api<Pod> = Api::namespaced(environment.client.clone(), NAMESPACE);
-    pods.create(&PostParams::default(), &pod)
-        .await
-        .with_context(|| format!("can't start the helper pod {name}"))?;
+    pods.create(&PostParams::default(), &pod).await.with_context(|| format!("can't start the helper pod {name}"))?;
     Ok(pods)
 }
 
@@ -95,12 +82,6 @@ async fn ensure_namespace(environment: &Environment) -> anyhow::Result<()> {
         "apiVersion": "v1", "kind": "Namespace",
         "metadata": {"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "privileged"}},
     });
-    namespaces
-        .patch(
-            NAMESPACE,
-            &PatchParams::apply("brainy-e2e").force(),
-            &Patch::Apply(wanted),
-        )
-        .await?;
+    namespaces.patch(NAMESPACE, &PatchParams::apply("brainy-e2e").force(), &Patch::Apply(wanted)).await?;
     Ok(())
 }

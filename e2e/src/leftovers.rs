@@ -28,17 +28,8 @@ pub async fn of(client: &Client, namespace: &str) -> anyhow::Result<Vec<String>>
 
 async fn names<K>(client: &Client, namespace: &str) -> anyhow::Result<Vec<String>>
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
 {
-    let found = Api::<K>::namespaced(client.clone(), namespace)
-        .list(&ListParams::default())
-        .await?;
-    Ok(found
-        .items
-        .iter()
-        .map(|object| format!("{}/{}", K::kind(&()), object.name_any()))
-        .collect())
+    let found = Api::<K>::namespaced(client.clone(), namespace).list(&ListParams::default()).await?;
+    Ok(found.items.iter().map(|object| format!("{}/{}", K::kind(&()), object.name_any())).collect())
 }

@@ -58,39 +58,21 @@ pub async fn write(
     gate: Option<Gate>,
 ) -> anyhow::Result<Duration> {
     let began = Instant::now();
-    let items: Vec<(&str, &Value)> = records
-        .iter()
-        .map(|(key, value)| (key.as_str(), value))
-        .collect();
-    let free = gate
-        .as_ref()
-        .map_or(items.len(), |gate| gate.free.min(items.len()));
+    let items: Vec<(&str, &Value)> = records.iter().map(|(key, value)| (key.as_str(), value)).collect();
+    let free = gate.as_ref().map_or(items.len(), |gate| gate.free.min(items.len()));
     let (first, held) = items.split_at(free);
     let work = async {
         write_all(client, first, progress).await?;
         if let Some(mut gate) = gate {
-            gate.open
-                .wait_for(|open| *open)
-                .await
-                .context("what the load waited for never happened")?;
+            gate.open.wait_for(|open| *open).await.context("what the load waited for never happened")?;
         }
         write_all(client, held, progress).await
     };
-    saying(
-        &format!("written through {}", client.pod()),
-        items.len(),
-        || progress.acknowledged(),
-        work,
-    )
-    .await?;
+    saying(&format!("written through {}", client.pod()), items.len(), || progress.acknowledged(), work).await?;
     Ok(began.elapsed())
 }
 
-async fn write_all(
-    client: &SidecarClient,
-    items: &[(&str, &Value)],
-    progress: &Progress,
-) -> anyhow::Result<()> {
+async fn write_all(client: &SidecarClient, items: &[(&str, &Value)], progress: &Progress) -> anyhow::Result<()> {
     stream::iter(items.chunks(CHUNK))
         .map(|chunk| write_chunk(client, chunk.to_vec(), progress))
         .buffer_unordered(PARALLEL)
@@ -98,11 +80,7 @@ async fn write_all(
         .await
 }
 
-async fn write_chunk(
-    client: &SidecarClient,
-    mut left: Vec<(&str, &Value)>,
-    progress: &Progress,
-) -> anyhow::Result<()> {
+async fn write_chunk(client: &SidecarClient, mut left: Vec<(&str, &Value)>, progress: &Progress) -> anyhow::Result<()> {
     let mut last_progress = Instant::now();
     loop {
         let why = match client.set_batch(&left).await {
@@ -110,9 +88,7 @@ async fn write_chunk(
                 let before = left.len();
                 let mut outcomes = result.outcomes.into_iter();
                 left.retain(|_| outcomes.next() != Some(ItemOutcome::Applied));
-                progress
-                    .acknowledged
-                    .fetch_add((before - left.len()) as u64, Ordering::SeqCst);
+                progress.acknowledged.fetch_add((before - left.len()) as u64, Ordering::SeqCst);
                 if left.len() < before {
                     last_progress = Instant::now();
                 }
@@ -128,9 +104,7 @@ async fn write_chunk(
             "{} records were not taken in {PATIENCE:?}: {why}",
             left.len()
         );
-        progress
-            .resent
-            .fetch_add(left.len() as u64, Ordering::SeqCst);
+        progress.resent.fetch_add(left.len() as u64, Ordering::SeqCst);
         sleep(PAUSE).await;
     }
 }
@@ -154,23 +128,15 @@ pub async fn read_back(client: &SidecarClient, records: &Records) -> anyhow::Res
     let work = stream::iter(keys.chunks(CHUNK))
         .map(|chunk| read_chunk(client, chunk, &read))
         .buffer_unordered(PARALLEL)
-        .try_fold(
-            (Checksum::default(), Vec::new()),
-            |(mut checksum, mut absent), part| async move {
-                checksum.count += part.0.count;
-                checksum.sum = checksum.sum.wrapping_add(part.0.sum);
-                absent.extend(part.1);
-                Ok((checksum, absent))
-            },
-        );
+        .try_fold((Checksum::default(), Vec::new()), |(mut checksum, mut absent), part| async move {
+            checksum.count += part.0.count;
+            checksum.sum = checksum.sum.wrapping_add(part.0.sum);
+            absent.extend(part.1);
+            Ok((checksum, absent))
+        });
     let what = format!("read through {}", client.pod());
-    let (checksum, absent) =
-        saying(&what, keys.len(), || read.load(Ordering::SeqCst), work).await?;
-    Ok(ReadBack {
-        checksum,
-        absent,
-        took: began.elapsed(),
-    })
+    let (checksum, absent) = saying(&what, keys.len(), || read.load(Ordering::SeqCst), work).await?;
+    Ok(ReadBack { checksum, absent, took: began.elapsed() })
 }
 
 async fn read_chunk(
@@ -183,20 +149,14 @@ async fn read_chunk(
         let why = match client.get_batch(keys).await {
             Ok(result) if result.failed.is_none() => {
                 let mut checksum = Checksum::default();
-                result
-                    .found
-                    .iter()
-                    .for_each(|(key, value)| checksum.add(key, value));
+                result.found.iter().for_each(|(key, value)| checksum.add(key, value));
                 read.fetch_add(keys.len() as u64, Ordering::SeqCst);
                 return Ok((checksum, result.absent));
             }
             Ok(result) => result.failed.unwrap_or_default(),
             Err(error) => format!("{error:#}"),
         };
-        anyhow::ensure!(
-            began.elapsed() < PATIENCE,
-            "keys could not be read in {PATIENCE:?}: {why}"
-        );
+        anyhow::ensure!(began.elapsed() < PATIENCE, "keys could not be read in {PATIENCE:?}: {why}");
         sleep(PAUSE).await;
     }
 }

@@ -53,16 +53,8 @@ pub struct Row {
 }
 
 /// Does it.
-pub async fn run(
-    environment: &Environment,
-    input: &Input,
-    options: &Options,
-) -> anyhow::Result<Vec<Row>> {
-    println!(
-        "▸ input: {} records from {}",
-        thousands(input.records.len() as u64),
-        input.source
-    );
+pub async fn run(environment: &Environment, input: &Input, options: &Options) -> anyhow::Result<Vec<Row>> {
+    println!("▸ input: {} records from {}", thousands(input.records.len() as u64), input.source);
     println!("▸ operator and S3 server");
     views::operator(environment).await?;
     let store = Store::connect(environment).await?;
@@ -77,11 +69,7 @@ pub async fn run(
     let mut rows = Vec::new();
     for cluster in &clusters {
         cluster.ready().await?;
-        println!(
-            "  {} is Ready after {:.1} s",
-            cluster.name,
-            began.elapsed().as_secs_f64()
-        );
+        println!("  {} is Ready after {:.1} s", cluster.name, began.elapsed().as_secs_f64());
     }
     for cluster in &clusters {
         let ready = views::time_to_ready(cluster).await?;
@@ -127,11 +115,7 @@ async fn apply_example(
         let object = brainy::apply(environment, &document, false).await?;
         if kind == "BrainyCluster" {
             let namespace = object.metadata.namespace.unwrap_or_default();
-            applied = Some(Cluster::existing(
-                environment,
-                &namespace,
-                &object.metadata.name.unwrap_or_default(),
-            ));
+            applied = Some(Cluster::existing(environment, &namespace, &object.metadata.name.unwrap_or_default()));
         }
     }
     applied.context("the example has no BrainyCluster")
@@ -161,11 +145,7 @@ async fn one_cluster(
     let second = Checksum::of(&more);
     let resent = load_and_kill(environment, cluster, &writer, victim.pod(), &more).await?;
     cluster.ready().await?;
-    println!(
-        "▸ {}: everything read back through {}",
-        cluster.name,
-        reader.pod()
-    );
+    println!("▸ {}: everything read back through {}", cluster.name, reader.pod());
     verify(&reader, &more, second).await?;
     verify(&reader, &input.records, first).await?;
     Ok(Row {
@@ -202,10 +182,7 @@ async fn load_and_kill(
     let killer = Killer::beside(environment, cluster.pods_api(), victim).await?;
     let progress = Arc::new(Progress::default());
     let (opened, open) = watch::channel(false);
-    let gate = Gate {
-        free: records.len() * 3 / 4,
-        open,
-    };
+    let gate = Gate { free: records.len() * 3 / 4, open };
     let strike = async {
         let quarter = records.len() as u64 / 4;
         while progress.acknowledged() < quarter {
@@ -218,21 +195,12 @@ async fn load_and_kill(
             killed.processes,
             thousands(at)
         );
-        ensure!(
-            at < records.len() as u64,
-            "the load was over before the kill"
-        );
-        opened
-            .send(true)
-            .context("the load ended before it was told to go on")?;
+        ensure!(at < records.len() as u64, "the load was over before the kill");
+        opened.send(true).context("the load ended before it was told to go on")?;
         anyhow::Ok(())
     };
-    let (took, ()) =
-        futures::try_join!(load::write(writer, records, &progress, Some(gate)), strike)?;
-    ensure!(
-        progress.acknowledged() == records.len() as u64,
-        "not every record was acknowledged"
-    );
+    let (took, ()) = futures::try_join!(load::write(writer, records, &progress, Some(gate)), strike)?;
+    ensure!(progress.acknowledged() == records.len() as u64, "not every record was acknowledged");
     println!(
         "  {} records acknowledged in {:.1} s, {} sent again",
         thousands(progress.acknowledged()),
@@ -254,15 +222,7 @@ async fn verify(
         back.absent.len(),
         back.absent[0]
     );
-    ensure!(
-        back.checksum == wanted,
-        "what was read differs: {:?} instead of {wanted:?}",
-        back.checksum
-    );
-    println!(
-        "  {} records, checksum {} as written",
-        thousands(wanted.count),
-        wanted
-    );
+    ensure!(back.checksum == wanted, "what was read differs: {:?} instead of {wanted:?}", back.checksum);
+    println!("  {} records, checksum {} as written", thousands(wanted.count), wanted);
     Ok(back.took)
 }

@@ -15,41 +15,18 @@ pub async fn of_pod(environment: &Environment, pods: &Api<Pod>, pod: &str) -> an
     let target = pods.get(pod).await?;
     let mut arguments = vec!["rss".to_owned()];
     arguments.extend(container_arguments(&target));
-    let name = format!(
-        "rss-{pod}-{}",
-        &uuid::Uuid::new_v4().simple().to_string()[..8]
-    );
-    let helpers = helper::start(
-        environment,
-        &name,
-        &helper::host_of(&target)?,
-        &arguments,
-        None,
-    )
-    .await?;
-    until(
-        &format!("the helper pod {name} to end"),
-        Duration::from_secs(60),
-        || async {
-            let phase = helpers
-                .get(&name)
-                .await?
-                .status
-                .and_then(|status| status.phase)
-                .unwrap_or_default();
-            Ok(if phase == "Succeeded" || phase == "Failed" {
-                Seen::Done(())
-            } else {
-                Seen::NotYet(format!("phase {phase}"))
-            })
-        },
-    )
+    let name = format!("rss-{pod}-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+    let helpers = helper::start(environment, &name, &helper::host_of(&target)?, &arguments, None).await?;
+    until(&format!("the helper pod {name} to end"), Duration::from_secs(60), || async {
+        let phase = helpers.get(&name).await?.status.and_then(|status| status.phase).unwrap_or_default();
+        Ok(if phase == "Succeeded" || phase == "Failed" {
+            Seen::Done(())
+        } else {
+            Seen::NotYet(format!("phase {phase}"))
+        })
+    })
     .await?;
     let said = helpers.logs(&name, &LogParams::default()).await?;
-    helpers
-        .delete(&name, &DeleteParams::default().grace_period(0))
-        .await?;
-    said.trim()
-        .parse()
-        .with_context(|| format!("the helper pod said {said:?}"))
+    helpers.delete(&name, &DeleteParams::default().grace_period(0)).await?;
+    said.trim().parse().with_context(|| format!("the helper pod said {said:?}"))
 }

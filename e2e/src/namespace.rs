@@ -21,10 +21,7 @@ pub async fn with_temp_namespace<T, F>(
 where
     F: Future<Output = anyhow::Result<T>>,
 {
-    let name = format!(
-        "e2e-{test}-{}",
-        &uuid::Uuid::new_v4().simple().to_string()[..6]
-    );
+    let name = format!("e2e-{test}-{}", &uuid::Uuid::new_v4().simple().to_string()[..6]);
     let namespaces: Api<Namespace> = Api::all(environment.client.clone());
     let namespace = serde_json::from_value(json!({
         "metadata": {"name": name, "labels": {
@@ -32,9 +29,7 @@ where
             "brainy.io/e2e": "true",
         }},
     }))?;
-    namespaces
-        .create(&PostParams::default(), &namespace)
-        .await?;
+    namespaces.create(&PostParams::default(), &namespace).await?;
     let outcome = AssertUnwindSafe(run(name.clone())).catch_unwind().await;
     let failed = !matches!(outcome, Ok(Ok(_)));
     if failed {
@@ -43,9 +38,7 @@ where
     if failed && std::env::var_os("E2E_KEEP").is_some() {
         println!("{test}: the namespace {name} stays (E2E_KEEP)");
     } else {
-        namespaces
-            .delete(&name, &DeleteParams::background())
-            .await?;
+        namespaces.delete(&name, &DeleteParams::background()).await?;
     }
     match outcome {
         Ok(result) => result,
@@ -56,15 +49,11 @@ where
 /// Waits until a namespace is gone.
 pub async fn gone(environment: &Environment, name: &str) -> anyhow::Result<()> {
     let namespaces: Api<Namespace> = Api::all(environment.client.clone());
-    until(
-        &format!("the namespace {name} to be gone"),
-        Duration::from_secs(180),
-        || async {
-            Ok(match namespaces.get_opt(name).await? {
-                None => Seen::Done(()),
-                Some(_) => Seen::NotYet("it is still there".into()),
-            })
-        },
-    )
+    until(&format!("the namespace {name} to be gone"), Duration::from_secs(180), || async {
+        Ok(match namespaces.get_opt(name).await? {
+            None => Seen::Done(()),
+            Some(_) => Seen::NotYet("it is still there".into()),
+        })
+    })
     .await
 }

@@ -102,22 +102,14 @@ pub fn input() -> anyhow::Result<Input> {
 }
 
 fn from_file(path: &Path) -> anyhow::Result<Input> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("can't read DEMO_DATA={}", path.display()))?;
+    let text = std::fs::read_to_string(path).with_context(|| format!("can't read DEMO_DATA={}", path.display()))?;
     let mut records = Records::new();
-    for (index, line) in text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty())
-    {
-        let value = serde_json::from_str(line)
-            .with_context(|| format!("{}:{} is no JSON", path.display(), index + 1))?;
+    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let value =
+            serde_json::from_str(line).with_context(|| format!("{}:{} is no JSON", path.display(), index + 1))?;
         records.insert(format!("record/{:08}", index + 1), value);
     }
-    Ok(Input {
-        source: path.display().to_string(),
-        records,
-    })
+    Ok(Input { source: path.display().to_string(), records })
 }
 
 fn from_package_index() -> anyhow::Result<Input> {
@@ -127,29 +119,20 @@ fn from_package_index() -> anyhow::Result<Input> {
         run("apt-get", &["update", "-qq"])?;
         records = parse_packages(&dump_available()?);
     }
-    Ok(Input {
-        source: "this machine's Debian package index".into(),
-        records,
-    })
+    Ok(Input { source: "this machine's Debian package index".into(), records })
 }
 
 fn dump_available() -> anyhow::Result<String> {
-    let output = run("apt-cache", &["dumpavail"])
-        .context("this system has no Debian package index; name a file of JSON lines, one record each, with DEMO_DATA=FILE")?;
+    let output = run("apt-cache", &["dumpavail"]).context(
+        "this system has no Debian package index; name a file of JSON lines, one record each, with DEMO_DATA=FILE",
+    )?;
     Ok(String::from_utf8_lossy(&output).into_owned())
 }
 
 fn run(program: &str, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
-    let output = Command::new(program)
-        .args(arguments)
-        .output()
-        .with_context(|| format!("can't run {program}"))?;
+    let output = Command::new(program).args(arguments).output().with_context(|| format!("can't run {program}"))?;
     if !output.status.success() {
-        bail!(
-            "{program} {}: {}",
-            arguments.join(" "),
-            String::from_utf8_lossy(&output.stderr)
-        );
+        bail!("{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
     }
     Ok(output.stdout)
 }
@@ -167,9 +150,7 @@ fn parse_packages(text: &str) -> Records {
         for line in stanza.lines() {
             match (line.strip_prefix([' ', '\t']), line.split_once(':')) {
                 (Some(more), _) => {
-                    if let Some(Value::String(text)) =
-                        current.as_ref().and_then(|name| fields.get_mut(name))
-                    {
+                    if let Some(Value::String(text)) = current.as_ref().and_then(|name| fields.get_mut(name)) {
                         text.push('\n');
                         text.push_str(more);
                     }
@@ -197,7 +178,8 @@ mod tests {
 
     use super::*;
 
-    const TWO: &str = "Package: a\nVersion: 1:2-3\nArchitecture: all\nTag: x,\n y\n\nPackage: b\nVersion: 1\nArchitecture: amd64\n\n";
+    const TWO: &str =
+        "Package: a\nVersion: 1:2-3\nArchitecture: all\nTag: x,\n y\n\nPackage: b\nVersion: 1\nArchitecture: amd64\n\n";
 
     #[test]
     fn a_stanza_becomes_one_record_with_its_folded_lines() {
@@ -214,18 +196,9 @@ mod tests {
             sum
         };
         let whole = checksum(&[("a", json!({"x": 1, "y": 2})), ("b", json!(2))]);
-        assert_eq!(
-            whole,
-            checksum(&[("b", json!(2)), ("a", json!({"y": 2, "x": 1}))])
-        );
-        assert_ne!(
-            whole,
-            checksum(&[("a", json!({"x": 1, "y": 3})), ("b", json!(2))])
-        );
-        assert_ne!(
-            whole,
-            checksum(&[("b", json!({"x": 1, "y": 2})), ("a", json!(2))])
-        );
+        assert_eq!(whole, checksum(&[("b", json!(2)), ("a", json!({"y": 2, "x": 1}))]));
+        assert_ne!(whole, checksum(&[("a", json!({"x": 1, "y": 3})), ("b", json!(2))]));
+        assert_ne!(whole, checksum(&[("b", json!({"x": 1, "y": 2})), ("a", json!(2))]));
         assert_ne!(whole, checksum(&[("a", json!({"x": 1, "y": 2}))]));
     }
 }

@@ -17,23 +17,15 @@ pub fn thousands(number: u64) -> String {
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
-        rows.iter()
-            .filter_map(|row| row.get(column))
-            .map(|cell| cell.chars().count())
-            .max()
-            .unwrap_or(0)
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
     for (index, row) in rows.iter().enumerate() {
-        let cells =
-            row.iter()
-                .zip(&widths)
-                .enumerate()
-                .map(|(column, (cell, width))| match column {
-                    0 => format!("{cell:<width$}"),
-                    _ => format!("{cell:>width$}"),
-                });
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column {
+            0 => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        });
         text.push_str(&cells.collect::<Vec<_>>().join("  "));
         text.push('\n');
         if index == 0 {
@@ -59,9 +51,6 @@ mod tests {
     #[test]
     fn columns_are_aligned() {
         let row = |cells: [&str; 2]| cells.map(String::from).to_vec();
-        assert_eq!(
-            table(&[row(["name", "n"]), row(["a", "1,000"])]),
-            "name      n\n-----------\na     1,000\n"
-        );
+        assert_eq!(table(&[row(["name", "n"]), row(["a", "1,000"])]), "name      n\n-----------\na     1,000\n");
     }
 }

@@ -131,11 +131,7 @@ impl SidecarClient {
 
     /// Of a sidecar on this machine, at `host:port`.
     pub fn local(address: &str) -> Self {
-        Self {
-            place: Place::Local,
-            pod: address.to_owned(),
-            idle: Mutex::default(),
-        }
+        Self { place: Place::Local, pod: address.to_owned(), idle: Mutex::default() }
     }
 
     /// The pod's name.
@@ -145,55 +141,24 @@ impl SidecarClient {
 
     /// Writes many items. `Err`: nobody can say for any of them.
     pub async fn set_batch(&self, items: &[(&str, &Value)]) -> anyhow::Result<SetResult> {
-        let body: Vec<Value> = items
-            .iter()
-            .map(|(key, value)| json!({"key": key, "value": value}))
-            .collect();
-        let answer: SetAnswer = self
-            .post("/v1/kv:setBatch", &json!({"items": body}))
-            .await?;
-        if answer.items.len() != items.len()
-            || answer
-                .items
-                .iter()
-                .zip(items)
-                .any(|(got, sent)| got.key != sent.0)
-        {
+        let body: Vec<Value> = items.iter().map(|(key, value)| json!({"key": key, "value": value})).collect();
+        let answer: SetAnswer = self.post("/v1/kv:setBatch", &json!({"items": body})).await?;
+        if answer.items.len() != items.len() || answer.items.iter().zip(items).any(|(got, sent)| got.key != sent.0) {
             bail!("setBatch did not answer for the items that were sent, in their order");
         }
-        let problem = answer
-            .items
-            .iter()
-            .find(|item| item.outcome != ItemOutcome::Applied);
-        let problem = problem.map(|item| {
-            format!(
-                "{}: {:?} {}",
-                item.key,
-                item.outcome,
-                item.problem.clone().unwrap_or_default()
-            )
-        });
-        Ok(SetResult {
-            outcomes: answer.items.iter().map(|item| item.outcome).collect(),
-            problem,
-        })
+        let problem = answer.items.iter().find(|item| item.outcome != ItemOutcome::Applied);
+        let problem = problem
+            .map(|item| format!("{}: {:?} {}", item.key, item.outcome, item.problem.clone().unwrap_or_default()));
+        Ok(SetResult { outcomes: answer.items.iter().map(|item| item.outcome).collect(), problem })
     }
 
     /// Reads many keys.
     pub async fn get_batch(&self, keys: &[&str]) -> anyhow::Result<GetResult> {
         let answer: GetAnswer = self.post("/v1/kv:getBatch", &json!({"keys": keys})).await?;
         if answer.items.len() != keys.len() {
-            bail!(
-                "getBatch answered for {} keys of {}",
-                answer.items.len(),
-                keys.len()
-            );
+            bail!("getBatch answered for {} keys of {}", answer.items.len(), keys.len());
         }
-        let mut result = GetResult {
-            found: HashMap::new(),
-            absent: Vec::new(),
-            failed: None,
-        };
+        let mut result = GetResult { found: HashMap::new(), absent: Vec::new(), failed: None };
         for item in answer.items {
             match (item.found, item.problem) {
                 (Some(true), None) => {
@@ -201,9 +166,7 @@ impl SidecarClient {
                 }
                 (Some(false), None) => result.absent.push(item.key),
                 (_, problem) => {
-                    result.failed.get_or_insert_with(|| {
-                        format!("{}: {}", item.key, problem.unwrap_or_default())
-                    });
+                    result.failed.get_or_insert_with(|| format!("{}: {}", item.key, problem.unwrap_or_default()));
                 }
             }
         }
@@ -215,14 +178,8 @@ impl SidecarClient {
         self.call(Method::GET, path, Bytes::new()).await?.json()
     }
 
-    async fn post<T: serde::de::DeserializeOwned>(
-        &self,
-        path: &str,
-        body: &Value,
-    ) -> anyhow::Result<T> {
-        self.call(Method::POST, path, serde_json::to_vec(body)?.into())
-            .await?
-            .json()
+    async fn post<T: serde::de::DeserializeOwned>(&self, path: &str, body: &Value) -> anyhow::Result<T> {
+        self.call(Method::POST, path, serde_json::to_vec(body)?.into()).await?.json()
     }
 
     /// One request, one answer. A connection on which anything went wrong is not used again.
@@ -232,12 +189,7 @@ impl SidecarClient {
             .with_context(|| format!("{} did not answer in {REQUEST:?}", self.pod))?
     }
 
-    async fn call_unbounded(
-        &self,
-        method: Method,
-        path: &str,
-        body: Bytes,
-    ) -> anyhow::Result<Answer> {
+    async fn call_unbounded(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Answer> {
         let mut connection = self.connection().await?;
         let request = Request::builder()
             .method(method)
@@ -245,10 +197,8 @@ impl SidecarClient {
             .header("host", "127.0.0.1")
             .header("content-type", "application/json")
             .body(Full::new(body))?;
-        let response = connection
-            .send_request(request)
-            .await
-            .with_context(|| format!("the connection to {} broke", self.pod))?;
+        let response =
+            connection.send_request(request).await.with_context(|| format!("the connection to {} broke", self.pod))?;
         let status = response.status();
         let body = response
             .into_body()

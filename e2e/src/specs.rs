@@ -18,10 +18,7 @@ pub fn endpoint() -> String {
 
 /// Strategy Isolated.
 pub fn isolated(replicas: i32) -> Value {
-    spec(
-        replicas,
-        json!({"strategy": "Isolated", "volume": {"size": "1Gi"}}),
-    )
+    spec(replicas, json!({"strategy": "Isolated", "volume": {"size": "1Gi"}}))
 }
 
 /// Strategy Shared under a prefix of the tests' bucket.
@@ -44,23 +41,11 @@ fn spec(replicas: i32, storage: Value) -> Value {
 pub async fn prepare_bucket(environment: &Environment, namespace: &str) -> anyhow::Result<Store> {
     let store = Store::connect(environment).await?;
     store.ensure_bucket(BUCKET).await?;
-    brainy::apply(
-        environment,
-        &keys_secret(namespace, KEYS, store.keys()),
-        false,
-    )
-    .await?;
+    brainy::apply(environment, &keys_secret(namespace, KEYS, store.keys()), false).await?;
     Ok(store)
 }
 
 /// Small records, under keys of their own for every `name`.
 pub fn sample(name: &str, count: usize) -> Records {
-    (0..count)
-        .map(|n| {
-            (
-                format!("{name}/{n:05}"),
-                json!({"name": name, "n": n, "text": "x".repeat(n % 200)}),
-            )
-        })
-        .collect()
+    (0..count).map(|n| (format!("{name}/{n:05}"), json!({"name": name, "n": n, "text": "x".repeat(n % 200)}))).collect()
 }

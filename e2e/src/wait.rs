@@ -19,11 +19,7 @@ const ONE_LOOK: Duration = Duration::from_secs(30);
 
 /// Looks again and again until it is so. A look that fails counts as "not yet". After a while it prints what it waits for;
 /// at the limit it fails with what it saw last.
-pub async fn until<T, L>(
-    what: &str,
-    limit: Duration,
-    mut look: impl FnMut() -> L,
-) -> anyhow::Result<T>
+pub async fn until<T, L>(what: &str, limit: Duration, mut look: impl FnMut() -> L) -> anyhow::Result<T>
 where
     L: Future<Output = anyhow::Result<Seen<T>>>,
 {
@@ -37,17 +33,11 @@ where
             Err(_) => format!("no answer in {ONE_LOOK:?}"),
         };
         if began.elapsed() > limit {
-            anyhow::bail!(
-                "gave up waiting for {what} after {} s; last seen: {seen}",
-                limit.as_secs()
-            );
+            anyhow::bail!("gave up waiting for {what} after {} s; last seen: {seen}", limit.as_secs());
         }
         if said.elapsed() > QUIET {
             said = Instant::now();
-            println!(
-                "  … {} s: waiting for {what} ({seen})",
-                began.elapsed().as_secs()
-            );
+            println!("  … {} s: waiting for {what} ({seen})", began.elapsed().as_secs());
         }
         sleep(PAUSE).await;
     }

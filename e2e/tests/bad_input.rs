@@ -20,18 +20,12 @@ fn bad_examples() -> anyhow::Result<Vec<(String, String)>> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         files.push((
-            path.file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned(),
+            path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             std::fs::read_to_string(&path)?,
         ));
     }
     files.sort();
-    ensure!(
-        files.len() > 10,
-        "the bad examples are not where they should be"
-    );
+    ensure!(files.len() > 10, "the bad examples are not where they should be");
     Ok(files)
 }
 
@@ -49,41 +43,26 @@ async fn every_bad_example_is_refused_at_apply_with_the_rules_own_message() -> a
     with_temp_namespace(environment, "bad", |namespace| async move {
         for (index, (file, text)) in bad_examples()?.into_iter().enumerate() {
             let first = text.lines().next().unwrap_or_default();
-            let (_, message) = first
-                .strip_prefix("# refused: ")
-                .and_then(|line| line.split_once(": "))
-                .context(file.clone())?;
+            let (_, message) =
+                first.strip_prefix("# refused: ").and_then(|line| line.split_once(": ")).context(file.clone())?;
             let documents = brainy::documents(&text)?;
             // A pair: the first is applied for real, the second is the refused change of it.
             let name = format!("bad-{index}");
             let (refused, name) = match documents.as_slice() {
                 [only] => (only, None),
                 [before, after] => {
-                    brainy::apply(
-                        environment,
-                        &renamed(before.clone(), &namespace, Some(&name)),
-                        false,
-                    )
-                    .await
-                    .context(file.clone())?;
+                    brainy::apply(environment, &renamed(before.clone(), &namespace, Some(&name)), false)
+                        .await
+                        .context(file.clone())?;
                     (after, Some(name.as_str()))
                 }
                 _ => anyhow::bail!("{file} has {} documents", documents.len()),
             };
-            let error = match brainy::apply(
-                environment,
-                &renamed(refused.clone(), &namespace, name),
-                true,
-            )
-            .await
-            {
+            let error = match brainy::apply(environment, &renamed(refused.clone(), &namespace, name), true).await {
                 Ok(_) => anyhow::bail!("{file} is not refused"),
                 Err(error) => format!("{error:#}").to_lowercase(),
             };
-            ensure!(
-                error.contains(&message.to_lowercase()),
-                "{file}: {message:?} is not in {error:?}"
-            );
+            ensure!(error.contains(&message.to_lowercase()), "{file}: {message:?} is not in {error:?}");
         }
         Ok(())
     })
@@ -91,8 +70,7 @@ async fn every_bad_example_is_refused_at_apply_with_the_rules_own_message() -> a
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_run_yet_is_refused_with_a_condition_and_nothing_is_made()
--> anyhow::Result<()> {
+async fn what_does_not_run_yet_is_refused_with_a_condition_and_nothing_is_made() -> anyhow::Result<()> {
     let environment = &Environment::from_variables().await?;
     with_temp_namespace(environment, "unsupported", |namespace| async move {
         prepare_bucket(environment, &namespace).await?;
@@ -102,95 +80,42 @@ async fn what_does_not_run_yet_is_refused_with_a_condition_and_nothing_is_made()
             spec
         };
         let cases = [
-            (
-                "namespaced",
-                shared(|spec| spec["storage"]["strategy"] = json!("Namespaced")),
-            ),
-            (
-                "r2",
-                shared(|spec| spec["storage"]["bucket"]["provider"] = json!("R2")),
-            ),
-            (
-                "layers",
-                shared(|spec| spec["storage"]["layers"] = json!([{"type": "Caching"}])),
-            ),
-            (
-                "consensus",
-                shared(|spec| spec["coordination"]["pattern"] = json!("Consensus")),
-            ),
-            (
-                "native",
-                shared(|spec| spec["coordination"]["pattern"] = json!("StorageNative")),
-            ),
+            ("namespaced", shared(|spec| spec["storage"]["strategy"] = json!("Namespaced"))),
+            ("r2", shared(|spec| spec["storage"]["bucket"]["provider"] = json!("R2"))),
+            ("layers", shared(|spec| spec["storage"]["layers"] = json!([{"type": "Caching"}]))),
+            ("consensus", shared(|spec| spec["coordination"]["pattern"] = json!("Consensus"))),
+            ("native", shared(|spec| spec["coordination"]["pattern"] = json!("StorageNative"))),
         ];
         for (name, spec) in cases {
             let cluster = Cluster::apply(environment, &namespace, name, spec).await?;
-            cluster
-                .until_condition(
-                    condition::READY,
-                    "False",
-                    Some("NotSupported"),
-                    Duration::from_secs(60),
-                )
-                .await?;
+            cluster.until_condition(condition::READY, "False", Some("NotSupported"), Duration::from_secs(60)).await?;
             cluster.until_event("NotSupported").await?;
             ensure!(cluster.pods().await?.is_empty(), "{name} has pods");
         }
         let sets: Api<StatefulSet> = Api::namespaced(environment.client.clone(), &namespace);
-        ensure!(
-            sets.list(&ListParams::default()).await?.items.is_empty(),
-            "a StatefulSet was made"
-        );
+        ensure!(sets.list(&ListParams::default()).await?.items.is_empty(), "a StatefulSet was made");
         Ok(())
     })
     .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_cluster_on_the_same_bucket_and_prefix_is_refused_and_the_first_goes_on()
--> anyhow::Result<()> {
+async fn a_second_cluster_on_the_same_bucket_and_prefix_is_refused_and_the_first_goes_on() -> anyhow::Result<()> {
     let environment = &Environment::from_variables().await?;
     with_temp_namespace(environment, "twice", |namespace| async move {
         prepare_bucket(environment, &namespace).await?;
-        let first = Cluster::apply(
-            environment,
-            &namespace,
-            "first",
-            specs::shared(1, &namespace),
-        )
-        .await?;
+        let first = Cluster::apply(environment, &namespace, "first", specs::shared(1, &namespace)).await?;
         first.ready().await?;
-        let second = Cluster::apply(
-            environment,
-            &namespace,
-            "second",
-            specs::shared(1, &namespace),
-        )
-        .await?;
+        let second = Cluster::apply(environment, &namespace, "second", specs::shared(1, &namespace)).await?;
         let refused = second
-            .until_condition(
-                condition::STORAGE_READY,
-                "False",
-                Some("BucketInUse"),
-                Duration::from_secs(60),
-            )
+            .until_condition(condition::STORAGE_READY, "False", Some("BucketInUse"), Duration::from_secs(60))
             .await?;
-        let message = refused
-            .status
-            .unwrap_or_default()
-            .conditions
-            .into_iter()
-            .find(|c| c.type_ == condition::STORAGE_READY);
+        let message =
+            refused.status.unwrap_or_default().conditions.into_iter().find(|c| c.type_ == condition::STORAGE_READY);
         let message = message.map(|c| c.message).unwrap_or_default();
-        ensure!(
-            message.contains(&format!("{namespace}/first")),
-            "it does not say whose the bucket is: {message}"
-        );
+        ensure!(message.contains(&format!("{namespace}/first")), "it does not say whose the bucket is: {message}");
         second.until_event("BucketInUse").await?;
-        ensure!(
-            second.pods().await?.is_empty(),
-            "the second cluster has pods"
-        );
+        ensure!(second.pods().await?.is_empty(), "the second cluster has pods");
         first.ready().await?;
         Ok(())
     })

@@ -27,24 +27,16 @@ async fn verify(node: &SidecarClient, records: &Records) -> anyhow::Result<()> {
         records.len(),
         back.absent[0]
     );
-    ensure!(
-        back.checksum == Checksum::of(records),
-        "the records differ from what was written"
-    );
+    ensure!(back.checksum == Checksum::of(records), "the records differ from what was written");
     Ok(())
 }
 
 async fn write(node: &SidecarClient, records: &Records) -> anyhow::Result<()> {
-    load::write(node, records, &Progress::default(), None)
-        .await
-        .map(drop)
+    load::write(node, records, &Progress::default(), None).await.map(drop)
 }
 
 /// Writes batch after batch through a node until told to stop; returns everything that was acknowledged.
-async fn write_until(
-    node: &SidecarClient,
-    mut stop: watch::Receiver<bool>,
-) -> anyhow::Result<Records> {
+async fn write_until(node: &SidecarClient, mut stop: watch::Receiver<bool>) -> anyhow::Result<Records> {
     let mut all = Records::new();
     for round in 0.. {
         let batch = sample(&format!("round-{round}"), 100);
@@ -75,29 +67,17 @@ async fn grows_and_shrinks(environment: &Environment, cluster: &Cluster) -> anyh
         anyhow::Ok(())
     };
     let (during, ()) = futures::try_join!(write_until(&node, stopped), scaling)?;
-    ensure!(
-        during.len() > 100,
-        "the load did not run while the cluster was scaled"
-    );
-    until(
-        "the pods beyond two to be gone",
-        Duration::from_secs(60),
-        || async {
-            let pods = cluster.pods().await?.len();
-            Ok(if pods == 2 {
-                Seen::Done(())
-            } else {
-                Seen::NotYet(format!("{pods} pods"))
-            })
-        },
-    )
+    ensure!(during.len() > 100, "the load did not run while the cluster was scaled");
+    until("the pods beyond two to be gone", Duration::from_secs(60), || async {
+        let pods = cluster.pods().await?.len();
+        Ok(if pods == 2 { Seen::Done(()) } else { Seen::NotYet(format!("{pods} pods")) })
+    })
     .await?;
     verify(&first, &during).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_isolated_cluster_grows_and_shrinks_under_load_and_keeps_its_data() -> anyhow::Result<()>
-{
+async fn an_isolated_cluster_grows_and_shrinks_under_load_and_keeps_its_data() -> anyhow::Result<()> {
     let environment = &Environment::from_variables().await?;
     with_temp_namespace(environment, "scale-i", |namespace| async move {
         let cluster = Cluster::apply(environment, &namespace, "c", specs::isolated(3)).await?;
@@ -111,8 +91,7 @@ async fn a_shared_cluster_grows_and_shrinks_under_load_and_keeps_its_data() -> a
     let environment = &Environment::from_variables().await?;
     with_temp_namespace(environment, "scale-s", |namespace| async move {
         prepare_bucket(environment, &namespace).await?;
-        let cluster =
-            Cluster::apply(environment, &namespace, "c", specs::shared(3, &namespace)).await?;
+        let cluster = Cluster::apply(environment, &namespace, "c", specs::shared(3, &namespace)).await?;
         grows_and_shrinks(environment, &cluster).await
     })
     .await
@@ -120,33 +99,24 @@ async fn a_shared_cluster_grows_and_shrinks_under_load_and_keeps_its_data() -> a
 
 /// Changes the pod template and watches: every pod is replaced, and never is more than one of them not ready.
 async fn rolls_one_by_one(cluster: &Cluster) -> anyhow::Result<()> {
-    let uids = |pods: &[k8s_openapi::api::core::v1::Pod]| {
-        pods.iter()
-            .filter_map(ResourceExt::uid)
-            .collect::<BTreeSet<_>>()
-    };
+    let uids =
+        |pods: &[k8s_openapi::api::core::v1::Pod]| pods.iter().filter_map(ResourceExt::uid).collect::<BTreeSet<_>>();
     cluster.ready().await?;
     let before = cluster.pods().await?;
     let old = uids(&before);
-    cluster
-        .change(json!({"pod": {"annotations": {"example.org/change": "1"}}}))
-        .await?;
+    cluster.change(json!({"pod": {"annotations": {"example.org/change": "1"}}})).await?;
     let fewest = AtomicUsize::new(before.len());
-    until(
-        "every pod to be replaced",
-        Duration::from_secs(240),
-        || async {
-            let pods = cluster.pods().await?;
-            let ready = pods.iter().filter(|pod| pod_is_ready(pod)).count();
-            fewest.fetch_min(ready, Ordering::SeqCst);
-            let left = uids(&pods).intersection(&old).count();
-            Ok(if left == 0 && ready == before.len() {
-                Seen::Done(())
-            } else {
-                Seen::NotYet(format!("{left} old pods, {ready} ready"))
-            })
-        },
-    )
+    until("every pod to be replaced", Duration::from_secs(240), || async {
+        let pods = cluster.pods().await?;
+        let ready = pods.iter().filter(|pod| pod_is_ready(pod)).count();
+        fewest.fetch_min(ready, Ordering::SeqCst);
+        let left = uids(&pods).intersection(&old).count();
+        Ok(if left == 0 && ready == before.len() {
+            Seen::Done(())
+        } else {
+            Seen::NotYet(format!("{left} old pods, {ready} ready"))
+        })
+    })
     .await?;
     let fewest = fewest.into_inner();
     ensure!(
@@ -169,35 +139,26 @@ async fn rolls_under_load(cluster: &Cluster) -> anyhow::Result<()> {
         anyhow::Ok(())
     };
     let (during, ()) = futures::try_join!(write_until(&node, stopped), rolling)?;
-    ensure!(
-        during.len() > 100,
-        "the load did not run while the pods were rolled"
-    );
+    ensure!(during.len() > 100, "the load did not run while the pods were rolled");
     verify(&reader, &during).await?;
     verify(&reader, &before).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_rolls_an_isolated_cluster_one_pod_at_a_time_and_loses_nothing()
--> anyhow::Result<()> {
+async fn a_change_rolls_an_isolated_cluster_one_pod_at_a_time_and_loses_nothing() -> anyhow::Result<()> {
     let environment = &Environment::from_variables().await?;
     with_temp_namespace(environment, "roll-i", |namespace| async move {
-        rolls_under_load(&Cluster::apply(environment, &namespace, "c", specs::isolated(3)).await?)
-            .await
+        rolls_under_load(&Cluster::apply(environment, &namespace, "c", specs::isolated(3)).await?).await
     })
     .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_rolls_a_shared_cluster_one_pod_at_a_time_and_loses_nothing() -> anyhow::Result<()>
-{
+async fn a_change_rolls_a_shared_cluster_one_pod_at_a_time_and_loses_nothing() -> anyhow::Result<()> {
     let environment = &Environment::from_variables().await?;
     with_temp_namespace(environment, "roll-s", |namespace| async move {
         prepare_bucket(environment, &namespace).await?;
-        rolls_under_load(
-            &Cluster::apply(environment, &namespace, "c", specs::shared(3, &namespace)).await?,
-        )
-        .await
+        rolls_under_load(&Cluster::apply(environment, &namespace, "c", specs::shared(3, &namespace)).await?).await
     })
     .await
 }
@@ -207,23 +168,14 @@ async fn a_cluster_deleted_while_it_is_created_leaves_nothing_behind() -> anyhow
     let environment = &Environment::from_variables().await?;
     with_temp_namespace(environment, "short", |namespace| async move {
         for (index, millis) in [0, 200, 700, 2000].into_iter().enumerate() {
-            let cluster = Cluster::apply(
-                environment,
-                &namespace,
-                &format!("short-{index}"),
-                specs::isolated(2),
-            )
-            .await?;
+            let cluster =
+                Cluster::apply(environment, &namespace, &format!("short-{index}"), specs::isolated(2)).await?;
             sleep(Duration::from_millis(millis)).await;
             cluster.delete().await?;
         }
         until("nothing to be left", Duration::from_secs(120), || async {
             let left = leftovers::of(&environment.client, &namespace).await?;
-            Ok(if left.is_empty() {
-                Seen::Done(())
-            } else {
-                Seen::NotYet(left.join(", "))
-            })
+            Ok(if left.is_empty() { Seen::Done(()) } else { Seen::NotYet(left.join(", ")) })
         })
         .await?;
         // And nobody makes it anew.
@@ -241,11 +193,7 @@ async fn claims(environment: &Environment, namespace: &str) -> anyhow::Result<us
 }
 
 /// Deletes a cluster with data and makes it anew: the data is there.
-async fn comes_back(
-    environment: &Environment,
-    namespace: &str,
-    spec: Value,
-) -> anyhow::Result<Cluster> {
+async fn comes_back(environment: &Environment, namespace: &str, spec: Value) -> anyhow::Result<Cluster> {
     let cluster = Cluster::apply(environment, namespace, "c", spec.clone()).await?;
     cluster.ready().await?;
     let records = sample("kept", 500);
@@ -258,38 +206,25 @@ async fn comes_back(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deleting_an_isolated_cluster_keeps_its_volumes_unless_the_policy_says_delete()
--> anyhow::Result<()> {
+async fn deleting_an_isolated_cluster_keeps_its_volumes_unless_the_policy_says_delete() -> anyhow::Result<()> {
     let environment = &Environment::from_variables().await?;
     with_temp_namespace(environment, "delete-i", |namespace| async move {
         let cluster = comes_back(environment, &namespace, specs::isolated(2)).await?;
-        ensure!(
-            claims(environment, &namespace).await? == 2,
-            "the volumes were not kept"
-        );
+        ensure!(claims(environment, &namespace).await? == 2, "the volumes were not kept");
         cluster.change(json!({"deletionPolicy": "Delete"})).await?;
         cluster.ready().await?;
         cluster.delete_and_wait().await?;
-        until(
-            "the volumes to be deleted",
-            Duration::from_secs(90),
-            || async {
-                let left = claims(environment, &namespace).await?;
-                Ok(if left == 0 {
-                    Seen::Done(())
-                } else {
-                    Seen::NotYet(format!("{left} claims"))
-                })
-            },
-        )
+        until("the volumes to be deleted", Duration::from_secs(90), || async {
+            let left = claims(environment, &namespace).await?;
+            Ok(if left == 0 { Seen::Done(()) } else { Seen::NotYet(format!("{left} claims")) })
+        })
         .await
     })
     .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deleting_a_shared_cluster_keeps_its_bucket_data_unless_the_policy_says_delete()
--> anyhow::Result<()> {
+async fn deleting_a_shared_cluster_keeps_its_bucket_data_unless_the_policy_says_delete() -> anyhow::Result<()> {
     let environment = &Environment::from_variables().await?;
     with_temp_namespace(environment, "delete-s", |namespace| async move {
         let store = prepare_bucket(environment, &namespace).await?;
@@ -302,10 +237,7 @@ async fn deleting_a_shared_cluster_keeps_its_bucket_data_unless_the_policy_says_
         cluster.delete_and_wait().await?;
         let left = store.count(bucket, &format!("{namespace}/")).await?;
         ensure!(left == 0, "{left} objects are left under the prefix");
-        ensure!(
-            store.count(bucket, &neighbour).await? == 1,
-            "what lies beside the prefix was deleted"
-        );
+        ensure!(store.count(bucket, &neighbour).await? == 1, "what lies beside the prefix was deleted");
         Ok(())
     })
     .await
@@ -323,7 +255,10 @@ async fn an_application_uses_the_storage_through_its_native_sidecar() -> anyhow:
         cluster.ready().await?;
         for pod in cluster.pods().await? {
             let sidecar = pod.spec.and_then(|spec| spec.init_containers).unwrap_or_default();
-            ensure!(sidecar.iter().any(|c| c.restart_policy.as_deref() == Some("Always")), "the sidecar is no native one");
+            ensure!(
+                sidecar.iter().any(|c| c.restart_policy.as_deref() == Some("Always")),
+                "the sidecar is no native one"
+            );
         }
         let node = cluster.node(0);
         let visits = || async { anyhow::Ok(node.get("/v1/kv/visits").await?.as_i64().unwrap_or(0)) };
@@ -339,7 +274,10 @@ async fn an_application_uses_the_storage_through_its_native_sidecar() -> anyhow:
         .await?;
         for ordinal in 0..2 {
             let seen = node.get(&format!("/v1/kv/seen%2Fc-{ordinal}")).await?;
-            ensure!(seen["url"] == "http://127.0.0.1:7700" && seen["storage"].is_object(), "the application saw {seen}");
+            ensure!(
+                seen["url"] == "http://127.0.0.1:7700" && seen["storage"].is_object(),
+                "the application saw {seen}"
+            );
         }
         Ok(())
     })

@@ -17,11 +17,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 /// Starts something, and kills the leading operator a moment later.
-async fn kill_the_leader_during<F>(
-    environment: &Environment,
-    work: F,
-    after: Duration,
-) -> anyhow::Result<()>
+async fn kill_the_leader_during<F>(environment: &Environment, work: F, after: Duration) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<()>>,
 {
@@ -35,8 +31,7 @@ where
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_killed_in_the_middle_of_its_work_leaves_no_orphan_and_does_nothing_twice()
--> anyhow::Result<()> {
+async fn a_leader_killed_in_the_middle_of_its_work_leaves_no_orphan_and_does_nothing_twice() -> anyhow::Result<()> {
     let environment = &Environment::from_variables().await?;
     with_temp_namespace(environment, "failover", |namespace| async move {
         let cluster = Cluster::existing(environment, &namespace, "c");
@@ -49,11 +44,7 @@ async fn a_leader_killed_in_the_middle_of_its_work_leaves_no_orphan_and_does_not
         let records = sample("kept", 500);
         load::write(&cluster.node(0), &records, &Progress::default(), None).await?;
 
-        let uids = |pods: &[Pod]| {
-            pods.iter()
-                .map(|pod| (pod.name_any(), pod.uid()))
-                .collect::<BTreeMap<_, _>>()
-        };
+        let uids = |pods: &[Pod]| pods.iter().map(|pod| (pod.name_any(), pod.uid())).collect::<BTreeMap<_, _>>();
         let before = uids(&cluster.pods().await?);
         let grow = async {
             cluster.change(json!({"replicas": 3})).await?;
@@ -64,12 +55,7 @@ async fn a_leader_killed_in_the_middle_of_its_work_leaves_no_orphan_and_does_not
         let pods = cluster.pods().await?;
         let after = uids(&pods);
         ensure!(after.len() == 3, "pods: {:?}", after.keys());
-        ensure!(
-            before
-                .iter()
-                .all(|(name, uid)| after.get(name) == Some(uid)),
-            "a pod was replaced without a reason"
-        );
+        ensure!(before.iter().all(|(name, uid)| after.get(name) == Some(uid)), "a pod was replaced without a reason");
         let owned = pods.iter().all(|pod| pod.owner_references().len() == 1);
         ensure!(owned, "a pod has no owner, or two");
         views::map_is_balanced(&cluster).await?;
@@ -79,9 +65,7 @@ async fn a_leader_killed_in_the_middle_of_its_work_leaves_no_orphan_and_does_not
         cluster.delete_and_wait().await?;
         let leader = views::operator(environment).await?;
         let pods: Api<Pod> = Api::namespaced(environment.client.clone(), OPERATOR_NAMESPACE);
-        pods.get_opt(&leader)
-            .await?
-            .context("the Lease names a leader that does not exist")?;
+        pods.get_opt(&leader).await?.context("the Lease names a leader that does not exist")?;
         Ok(())
     })
     .await

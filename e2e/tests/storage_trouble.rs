@@ -20,33 +20,16 @@ async fn trouble_then_mended<F: Future<Output = anyhow::Result<()>>>(
     mend: impl FnOnce() -> F,
 ) -> anyhow::Result<()> {
     let restarts = views::operator_restarts(environment).await?;
-    let troubled = cluster
-        .until_condition(
-            condition::STORAGE_READY,
-            "False",
-            None,
-            Duration::from_secs(90),
-        )
-        .await?;
-    let found = troubled
-        .status
-        .unwrap_or_default()
-        .conditions
-        .into_iter()
-        .find(|c| c.type_ == condition::STORAGE_READY);
+    let troubled = cluster.until_condition(condition::STORAGE_READY, "False", None, Duration::from_secs(90)).await?;
+    let found =
+        troubled.status.unwrap_or_default().conditions.into_iter().find(|c| c.type_ == condition::STORAGE_READY);
     let found = found.map(|c| (c.reason, c.message)).unwrap_or_default();
-    ensure!(
-        reasons.contains(&found.0.as_str()),
-        "an unexpected cause: {found:?}"
-    );
+    ensure!(reasons.contains(&found.0.as_str()), "an unexpected cause: {found:?}");
     ensure!(!found.1.is_empty(), "the cause comes without words");
     cluster.until_event(&found.0).await?;
     mend().await?;
     cluster.ready().await?;
-    ensure!(
-        views::operator_restarts(environment).await? == restarts,
-        "an operator was restarted"
-    );
+    ensure!(views::operator_restarts(environment).await? == restarts, "an operator was restarted");
     Ok(())
 }
 
@@ -56,16 +39,9 @@ async fn a_missing_secret_is_named_and_its_creation_is_enough() -> anyhow::Resul
     with_temp_namespace(environment, "no-secret", |namespace| async move {
         let store = Store::connect(environment).await?;
         store.ensure_bucket(brainy_e2e::environment::BUCKET).await?;
-        let cluster =
-            Cluster::apply(environment, &namespace, "c", specs::shared(1, &namespace)).await?;
+        let cluster = Cluster::apply(environment, &namespace, "c", specs::shared(1, &namespace)).await?;
         trouble_then_mended(environment, &cluster, &["SecretNotFound"], || async {
-            brainy::apply(
-                environment,
-                &keys_secret(&namespace, KEYS, store.keys()),
-                false,
-            )
-            .await
-            .map(drop)
+            brainy::apply(environment, &keys_secret(&namespace, KEYS, store.keys()), false).await.map(drop)
         })
         .await
     })
@@ -77,27 +53,12 @@ async fn wrong_keys_are_named_and_the_right_ones_are_enough() -> anyhow::Result<
     let environment = &Environment::from_variables().await?;
     with_temp_namespace(environment, "wrong-keys", |namespace| async move {
         let store = prepare_bucket(environment, &namespace).await?;
-        let wrong = Keys {
-            id: store.keys().id.clone(),
-            secret: "not-the-secret".into(),
-        };
+        let wrong = Keys { id: store.keys().id.clone(), secret: "not-the-secret".into() };
         brainy::apply(environment, &keys_secret(&namespace, KEYS, &wrong), false).await?;
-        let cluster =
-            Cluster::apply(environment, &namespace, "c", specs::shared(1, &namespace)).await?;
-        trouble_then_mended(
-            environment,
-            &cluster,
-            &["SignatureDoesNotMatch", "AccessDenied"],
-            || async {
-                brainy::apply(
-                    environment,
-                    &keys_secret(&namespace, KEYS, store.keys()),
-                    false,
-                )
-                .await
-                .map(drop)
-            },
-        )
+        let cluster = Cluster::apply(environment, &namespace, "c", specs::shared(1, &namespace)).await?;
+        trouble_then_mended(environment, &cluster, &["SignatureDoesNotMatch", "AccessDenied"], || async {
+            brainy::apply(environment, &keys_secret(&namespace, KEYS, store.keys()), false).await.map(drop)
+        })
         .await
     })
     .await
@@ -111,10 +72,7 @@ async fn a_missing_bucket_is_named_and_its_creation_is_enough() -> anyhow::Resul
         let mut spec = specs::shared(1, "here");
         spec["storage"]["bucket"]["name"] = namespace.as_str().into();
         let cluster = Cluster::apply(environment, &namespace, "c", spec).await?;
-        trouble_then_mended(environment, &cluster, &["NoSuchBucket"], || {
-            store.ensure_bucket(&namespace)
-        })
-        .await
+        trouble_then_mended(environment, &cluster, &["NoSuchBucket"], || store.ensure_bucket(&namespace)).await
     })
     .await
 }

@@ -20,12 +20,7 @@ struct Arguments {
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let old = arguments
-        .old
-        .as_deref()
-        .map(resources)
-        .transpose()?
-        .unwrap_or_default();
+    let old = arguments.old.as_deref().map(resources).transpose()?.unwrap_or_default();
     let mut bad = 0;
     for file in &arguments.files {
         for resource in resources(file)? {
@@ -41,15 +36,10 @@ fn main() -> anyhow::Result<ExitCode> {
             bad += problems.len();
         }
     }
-    Ok(if bad == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn resources(file: &Path) -> anyhow::Result<Vec<serde_json::Value>> {
-    let text =
-        std::fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))?;
+    let text = std::fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))?;
     rules::clusters_in(&text).with_context(|| format!("{} is no YAML", file.display()))
 }

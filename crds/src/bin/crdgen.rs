@@ -22,33 +22,22 @@ fn main() -> anyhow::Result<()> {
     let yaml = manifest::yaml()?;
     for file in manifest::FILES {
         let path = arguments.root.join(file);
-        if arguments.check {
-            check(&path, file, &yaml)?
-        } else {
-            write(&path, &yaml)?
-        }
+        if arguments.check { check(&path, file, &yaml)? } else { write(&path, &yaml)? }
     }
     Ok(())
 }
 
 fn write(path: &Path, yaml: &str) -> anyhow::Result<()> {
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("can't make {}", folder.display()))?;
+        std::fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
     }
     std::fs::write(path, yaml).with_context(|| format!("can't write {}", path.display()))
 }
 
 fn check(path: &Path, file: &str, yaml: &str) -> anyhow::Result<()> {
-    let there = std::fs::read_to_string(path)
-        .with_context(|| format!("can't read {file}; `make crds` writes it"))?;
+    let there = std::fs::read_to_string(path).with_context(|| format!("can't read {file}; `make crds` writes it"))?;
     if there != yaml {
-        let line = there
-            .lines()
-            .zip(yaml.lines())
-            .take_while(|(a, b)| a == b)
-            .count()
-            + 1;
+        let line = there.lines().zip(yaml.lines()).take_while(|(a, b)| a == b).count() + 1;
         bail!("{file} differs from the types, first in line {line}; run `make crds`");
     }
     println!("{file} is what the types say");

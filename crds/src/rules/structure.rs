@@ -19,9 +19,7 @@ fn fill(schema: &Value, value: &mut Value) {
     match value {
         Value::Object(fields) => {
             for (name, inner) in properties(schema) {
-                let absent = fields
-                    .get(name)
-                    .is_none_or(|there| there.is_null() && !is_nullable(inner));
+                let absent = fields.get(name).is_none_or(|there| there.is_null() && !is_nullable(inner));
                 if let (true, Some(default)) = (absent, inner.get("default")) {
                     fields.insert(name.clone(), default.clone());
                 }
@@ -41,27 +39,16 @@ fn fill(schema: &Value, value: &mut Value) {
 
 /// The named properties of a schema.
 pub(super) fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
-    schema
-        .get("properties")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
+    schema.get("properties").and_then(Value::as_object).into_iter().flatten()
 }
 
 /// The path of a field below another.
 pub(super) fn below(path: &str, name: &str) -> String {
-    if path.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{path}.{name}")
-    }
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
 fn is_nullable(schema: &Value) -> bool {
-    schema
-        .get("nullable")
-        .and_then(Value::as_bool)
-        .unwrap_or(false)
+    schema.get("nullable").and_then(Value::as_bool).unwrap_or(false)
 }
 
 /// Collects every structural problem of a value.
@@ -80,13 +67,7 @@ pub(super) fn check(schema: &Value, value: &Value, path: &str, problems: &mut Ve
         && !allowed.contains(value)
     {
         let allowed: Vec<&str> = allowed.iter().filter_map(Value::as_str).collect();
-        problems.push(Problem::at(
-            path,
-            format!(
-                "unsupported value {value}: must be one of {}",
-                allowed.join(", ")
-            ),
-        ));
+        problems.push(Problem::at(path, format!("unsupported value {value}: must be one of {}", allowed.join(", "))));
     }
     match value {
         Value::Object(fields) => check_object(schema, fields, path, problems),
@@ -99,11 +80,7 @@ pub(super) fn check(schema: &Value, value: &Value, path: &str, problems: &mut Ve
 
 /// The type that the schema wants, when the value is of another.
 fn wrong_type<'a>(schema: &'a Value, value: &Value) -> Option<&'a str> {
-    if schema
-        .get("x-kubernetes-int-or-string")
-        .and_then(Value::as_bool)
-        == Some(true)
-    {
+    if schema.get("x-kubernetes-int-or-string").and_then(Value::as_bool) == Some(true) {
         let fits = value.is_string() || value.is_i64() || value.is_u64();
         return (!fits).then_some("integer or string");
     }
@@ -120,23 +97,12 @@ fn wrong_type<'a>(schema: &'a Value, value: &Value) -> Option<&'a str> {
     (!fits).then_some(wanted)
 }
 
-fn check_object(
-    schema: &Value,
-    fields: &Map<String, Value>,
-    path: &str,
-    problems: &mut Vec<Problem>,
-) {
+fn check_object(schema: &Value, fields: &Map<String, Value>, path: &str, problems: &mut Vec<Problem>) {
     let named = schema.get("properties").and_then(Value::as_object);
     let others = schema.get("additionalProperties");
-    let keeps_unknown = schema.get("x-kubernetes-preserve-unknown-fields").is_some()
-        || others == Some(&Value::Bool(true));
-    for required in schema
-        .get("required")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-    {
+    let keeps_unknown =
+        schema.get("x-kubernetes-preserve-unknown-fields").is_some() || others == Some(&Value::Bool(true));
+    for required in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
         if !fields.contains_key(required) {
             problems.push(Problem::at(&below(path, required), "is required"));
         }
@@ -156,10 +122,7 @@ fn check_array(schema: &Value, items: &[Value], path: &str, problems: &mut Vec<P
     if let Some(most) = bound(schema, "maxItems")
         && items.len() as f64 > most
     {
-        problems.push(Problem::at(
-            path,
-            format!("has {} items; at most {most} are allowed", items.len()),
-        ));
+        problems.push(Problem::at(path, format!("has {} items; at most {most} are allowed", items.len())));
     }
     if let Some(inner) = schema.get("items") {
         for (index, item) in items.iter().enumerate() {
@@ -171,16 +134,10 @@ fn check_array(schema: &Value, items: &[Value], path: &str, problems: &mut Vec<P
 fn check_string(schema: &Value, text: &str, path: &str, problems: &mut Vec<Problem>) {
     let length = text.chars().count() as f64;
     if let Some(least) = bound(schema, "minLength").filter(|least| length < *least) {
-        problems.push(Problem::at(
-            path,
-            format!("should be at least {least} chars long"),
-        ));
+        problems.push(Problem::at(path, format!("should be at least {least} chars long")));
     }
     if let Some(most) = bound(schema, "maxLength").filter(|most| length > *most) {
-        problems.push(Problem::at(
-            path,
-            format!("may not be more than {most} bytes"),
-        ));
+        problems.push(Problem::at(path, format!("may not be more than {most} bytes")));
     }
     if let Some(pattern) = schema.get("pattern").and_then(Value::as_str) {
         let matches = Regex::new(pattern).is_ok_and(|regex| regex.is_match(text));
@@ -190,24 +147,13 @@ fn check_string(schema: &Value, text: &str, path: &str, problems: &mut Vec<Probl
     }
 }
 
-fn check_number(
-    schema: &Value,
-    number: &serde_json::Number,
-    path: &str,
-    problems: &mut Vec<Problem>,
-) {
+fn check_number(schema: &Value, number: &serde_json::Number, path: &str, problems: &mut Vec<Problem>) {
     let value = number.as_f64().unwrap_or(f64::NAN);
     if let Some(least) = bound(schema, "minimum").filter(|least| value < *least) {
-        problems.push(Problem::at(
-            path,
-            format!("should be greater than or equal to {least}"),
-        ));
+        problems.push(Problem::at(path, format!("should be greater than or equal to {least}")));
     }
     if let Some(most) = bound(schema, "maximum").filter(|most| value > *most) {
-        problems.push(Problem::at(
-            path,
-            format!("should be less than or equal to {most}"),
-        ));
+        problems.push(Problem::at(path, format!("should be less than or equal to {most}")));
     }
 }
 

@@ -20,10 +20,7 @@ pub async fn measure(environment: &Environment) -> anyhow::Result<Vec<Figure>> {
     with_temp_namespace(environment, "bench", |namespace| async move {
         prepare_bucket(environment, &namespace).await?;
         let mut figures = Vec::new();
-        for (name, spec) in [
-            ("isolated", specs::isolated(3)),
-            ("shared", specs::shared(3, &namespace)),
-        ] {
+        for (name, spec) in [("isolated", specs::isolated(3)), ("shared", specs::shared(3, &namespace))] {
             let began = Instant::now();
             let cluster = Cluster::apply(environment, &namespace, name, spec).await?;
             cluster.ready().await?;
@@ -34,18 +31,10 @@ pub async fn measure(environment: &Environment) -> anyhow::Result<Vec<Figure>> {
             ));
         }
         for number in 2..CLUSTERS {
-            Cluster::apply(
-                environment,
-                &namespace,
-                &format!("c{number}"),
-                specs::isolated(1),
-            )
-            .await?;
+            Cluster::apply(environment, &namespace, &format!("c{number}"), specs::isolated(1)).await?;
         }
         for number in 2..CLUSTERS {
-            Cluster::existing(environment, &namespace, &format!("c{number}"))
-                .ready()
-                .await?;
+            Cluster::existing(environment, &namespace, &format!("c{number}")).ready().await?;
         }
         sleep(Duration::from_secs(10)).await;
         let operators: Api<Pod> = Api::namespaced(environment.client.clone(), OPERATOR_NAMESPACE);

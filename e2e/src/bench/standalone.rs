@@ -21,8 +21,7 @@ const WRITERS: usize = 8;
 
 /// Measures.
 pub async fn measure(folder: &Path) -> anyhow::Result<Vec<Figure>> {
-    let place =
-        std::env::temp_dir().join(format!("brainy-bench-{}", uuid::Uuid::new_v4().simple()));
+    let place = std::env::temp_dir().join(format!("brainy-bench-{}", uuid::Uuid::new_v4().simple()));
     std::fs::create_dir_all(&place)?;
     let figures = measure_in(folder, &place).await;
     std::fs::remove_dir_all(&place).with_context(|| format!("can't remove {}", place.display()))?;
@@ -30,9 +29,7 @@ pub async fn measure(folder: &Path) -> anyhow::Result<Vec<Figure>> {
 }
 
 async fn measure_in(folder: &Path, place: &Path) -> anyhow::Result<Vec<Figure>> {
-    let port = std::net::TcpListener::bind(("127.0.0.1", 0))?
-        .local_addr()?
-        .port();
+    let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
     let address = format!("127.0.0.1:{port}");
     let mut sidecar = Command::new(folder.join("brainy-sidecar"))
         .args(["serve", "--listen", &address, "--data"])
@@ -55,11 +52,7 @@ async fn measure_in(folder: &Path, place: &Path) -> anyhow::Result<Vec<Figure>> 
     let plain_wrote = plain_write(&plain, &records).await?;
     let plain_read = plain_read(&plain, &records).await?;
     Ok(vec![
-        Figure::new(
-            "sidecar, idle (serve): resident",
-            megabytes(idle),
-            "under 15 MB",
-        ),
+        Figure::new("sidecar, idle (serve): resident", megabytes(idle), "under 15 MB"),
         Figure::new(
             "setBatch, small values",
             per_second(ITEMS, wrote),
@@ -79,18 +72,13 @@ async fn wait_for(address: &str) -> anyhow::Result<()> {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(Duration::from_secs(20), connected)
-        .await
-        .context("brainy-sidecar does not listen")
+    timeout(Duration::from_secs(20), connected).await.context("brainy-sidecar does not listen")
 }
 
 fn resident(process: &Child) -> anyhow::Result<u64> {
     let pid = process.id().context("brainy-sidecar ended")?;
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .context("no VmRSS")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").trim().parse::<u64>()? * 1024)
 }
 
@@ -126,16 +114,13 @@ async fn each(
     records: &Records,
     act: fn(&Path, &str, &Value) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let items: Vec<(String, Value)> = records
-        .iter()
-        .map(|(key, value)| (key.replace('/', "-"), value.clone()))
-        .collect();
+    let items: Vec<(String, Value)> =
+        records.iter().map(|(key, value)| (key.replace('/', "-"), value.clone())).collect();
     let mut tasks = Vec::new();
     for part in items.chunks(items.len().div_ceil(WRITERS)) {
         let (part, folder): (Vec<_>, PathBuf) = (part.to_vec(), folder.to_owned());
         tasks.push(tokio::task::spawn_blocking(move || {
-            part.iter()
-                .try_for_each(|(name, value)| act(&folder, name, value))
+            part.iter().try_for_each(|(name, value)| act(&folder, name, value))
         }));
     }
     for task in tasks {

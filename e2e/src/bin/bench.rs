@@ -23,11 +23,7 @@ async fn main() -> anyhow::Result<()> {
     figures.extend(standalone::measure(&arguments.folder).await?);
     figures.extend(cluster::measure(&environment).await?);
     let mut rows = vec![["figure", "measured", "target"].map(String::from).to_vec()];
-    rows.extend(
-        figures
-            .into_iter()
-            .map(|figure| vec![figure.what, figure.measured, figure.target]),
-    );
+    rows.extend(figures.into_iter().map(|figure| vec![figure.what, figure.measured, figure.target]));
     println!("\n{}", table(&rows));
     Ok(())
 }

@@ -13,10 +13,7 @@ async fn main() -> anyhow::Result<()> {
     let input = records::input()?;
     let rows = main_job::run(&environment, &input, &Options { namespace: None }).await?;
     println!("\n{}", table(&lines(&rows)));
-    println!(
-        "The main job took {:.0} s. The two clusters stay; look around:",
-        began.elapsed().as_secs_f64()
-    );
+    println!("The main job took {:.0} s. The two clusters stay; look around:", began.elapsed().as_secs_f64());
     for line in LOOK_AROUND {
         println!("  {line}");
     }
@@ -36,9 +33,7 @@ const LOOK_AROUND: [&str; 6] = [
 fn lines(rows: &[Row]) -> Vec<Vec<String>> {
     let names: Vec<String> = rows.iter().map(|row| row.cluster.clone()).collect();
     let line = |name: &str, cell: &dyn Fn(&Row) -> String| -> Vec<String> {
-        std::iter::once(name.to_owned())
-            .chain(rows.iter().map(cell))
-            .collect()
+        std::iter::once(name.to_owned()).chain(rows.iter().map(cell)).collect()
     };
     let seconds = |duration: std::time::Duration| format!("{:.1} s", duration.as_secs_f64());
     let rate = |count: u64, duration: std::time::Duration| {
@@ -46,18 +41,14 @@ fn lines(rows: &[Row]) -> Vec<Vec<String>> {
     };
     vec![
         std::iter::once("cluster".to_owned()).chain(names).collect(),
-        line("Ready after apply", &|row| {
-            format!("{} s", row.ready.as_secs())
-        }),
+        line("Ready after apply", &|row| format!("{} s", row.ready.as_secs())),
         line("records written", &|row| thousands(row.first.count)),
         line("  in", &|row| seconds(row.written)),
         line("  per second", &|row| rate(row.first.count, row.written)),
         line("read through another node in", &|row| seconds(row.read)),
         line("  per second", &|row| rate(row.first.count, row.read)),
         line("  checksum, as written", &|row| row.first.to_string()),
-        line("killed (-9) during the second load", &|row| {
-            row.killed.clone()
-        }),
+        line("killed (-9) during the second load", &|row| row.killed.clone()),
         line("  records acknowledged", &|row| thousands(row.second.count)),
         line("  sent again", &|row| thousands(row.resent)),
         line("  checksum, as written", &|row| row.second.to_string()),

@@ -62,20 +62,12 @@ async fn main() -> anyhow::Result<()> {
             println!("{}", resident(&container)?);
             Ok(())
         }
-        Arguments::Count {
-            url,
-            socket,
-            node,
-            key,
-        } => count(&url, &socket, &node, &key).await,
+        Arguments::Count { url, socket, node, key } => count(&url, &socket, &node, &key).await,
     }
 }
 
 async fn kill(port: u16, containers: &[String]) -> anyhow::Result<()> {
-    ensure!(
-        containers.iter().all(|id| id.len() >= 12),
-        "a container id has at least 12 characters"
-    );
+    ensure!(containers.iter().all(|id| id.len() >= 12), "a container id has at least 12 characters");
     let listener = TcpListener::bind(("0.0.0.0", port)).await?;
     println!("waiting for the word on port {port}");
     loop {
@@ -83,16 +75,12 @@ async fn kill(port: u16, containers: &[String]) -> anyhow::Result<()> {
         let mut stream = BufReader::new(stream);
         let mut word = String::new();
         // Probes connect and say nothing.
-        if timeout(Duration::from_secs(5), stream.read_line(&mut word))
-            .await
-            .is_ok_and(|read| read.is_ok())
+        if timeout(Duration::from_secs(5), stream.read_line(&mut word)).await.is_ok_and(|read| read.is_ok())
             && word == "strike\n"
         {
             let killed = strike(containers)?;
             println!("killed {killed:?}");
-            stream
-                .write_all(format!("killed {}\n", killed.len()).as_bytes())
-                .await?;
+            stream.write_all(format!("killed {}\n", killed.len()).as_bytes()).await?;
             stream.shutdown().await?;
             return Ok(());
         }
@@ -103,23 +91,15 @@ async fn kill(port: u16, containers: &[String]) -> anyhow::Result<()> {
 fn strike(containers: &[String]) -> anyhow::Result<BTreeSet<i32>> {
     let mut killed = BTreeSet::new();
     loop {
-        let fresh: Vec<i32> = processes_of(containers)?
-            .into_iter()
-            .filter(|pid| !killed.contains(pid))
-            .collect();
+        let fresh: Vec<i32> = processes_of(containers)?.into_iter().filter(|pid| !killed.contains(pid)).collect();
         if fresh.is_empty() {
             return Ok(killed);
         }
         for pid in fresh {
             if let Some(target) = Pid::from_raw(pid) {
                 // Gone already is as good as killed.
-                kill_process(target, Signal::KILL).or_else(|error| {
-                    if error == rustix::io::Errno::SRCH {
-                        Ok(())
-                    } else {
-                        Err(error)
-                    }
-                })?;
+                kill_process(target, Signal::KILL)
+                    .or_else(|error| if error == rustix::io::Errno::SRCH { Ok(()) } else { Err(error) })?;
             }
             killed.insert(pid);
         }
@@ -148,34 +128,19 @@ fn resident(containers: &[String]) -> anyhow::Result<u64> {
     for pid in processes_of(containers)? {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kilobytes: u64 = line
-            .and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok())
-            .unwrap_or(0);
+        let kilobytes: u64 = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok()).unwrap_or(0);
         bytes += kilobytes * 1024;
     }
     Ok(bytes)
 }
 
 async fn count(url: &str, socket: &PathBuf, node: &str, key: &str) -> anyhow::Result<()> {
-    let address = url
-        .strip_prefix("http://")
-        .context("BRAINY_STORAGE_URL is no http:// address")?;
+    let address = url.strip_prefix("http://").context("BRAINY_STORAGE_URL is no http:// address")?;
     // A native sidecar is ready before the application starts: the first request must succeed, over either way.
     let seen = json!({"url": url, "socket": socket, "storage": over_socket(socket).await?});
-    over_tcp(
-        address,
-        "/v1/kv:setBatch",
-        &json!({"items": [{"key": format!("seen/{node}"), "value": seen}]}),
-    )
-    .await?;
+    over_tcp(address, "/v1/kv:setBatch", &json!({"items": [{"key": format!("seen/{node}"), "value": seen}]})).await?;
     loop {
-        match over_tcp(
-            address,
-            "/v1/kv:increment",
-            &json!({"key": key, "delta": 1}),
-        )
-        .await
-        {
+        match over_tcp(address, "/v1/kv:increment", &json!({"key": key, "delta": 1})).await {
             Ok(answer) => println!("{node}: {key} is {}", answer["value"]),
             Err(error) => println!("{node}: {error:#}"),
         }
@@ -184,16 +149,13 @@ async fn count(url: &str, socket: &PathBuf, node: &str, key: &str) -> anyhow::Re
 }
 
 async fn over_tcp(address: &str, path: &str, body: &Value) -> anyhow::Result<Value> {
-    let stream = TcpStream::connect(address)
-        .await
-        .with_context(|| format!("nothing listens on {address}"))?;
+    let stream = TcpStream::connect(address).await.with_context(|| format!("nothing listens on {address}"))?;
     call(stream, Method::POST, path, serde_json::to_vec(body)?.into()).await
 }
 
 async fn over_socket(socket: &PathBuf) -> anyhow::Result<Value> {
-    let stream = UnixStream::connect(socket)
-        .await
-        .with_context(|| format!("nothing listens on {}", socket.display()))?;
+    let stream =
+        UnixStream::connect(socket).await.with_context(|| format!("nothing listens on {}", socket.display()))?;
     call(stream, Method::GET, "/v1/storage", Bytes::new()).await
 }
 
@@ -206,27 +168,13 @@ async fn call(
     let exchange = async {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "localhost");
-        let response = sender
-            .send_request(
-                request
-                    .header("content-type", "application/json")
-                    .body(Full::new(body))?,
-            )
-            .await?;
+        let request = Request::builder().method(method).uri(path).header("host", "localhost");
+        let response =
+            sender.send_request(request.header("content-type", "application/json").body(Full::new(body))?).await?;
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
-        ensure!(
-            status.is_success(),
-            "{path}: {status}: {}",
-            String::from_utf8_lossy(&body)
-        );
+        ensure!(status.is_success(), "{path}: {status}: {}", String::from_utf8_lossy(&body));
         Ok(serde_json::from_slice(&body)?)
     };
-    timeout(Duration::from_secs(30), exchange)
-        .await
-        .with_context(|| format!("{path}: no answer in 30 s"))?
+    timeout(Duration::from_secs(30), exchange).await.with_context(|| format!("{path}: no answer in 30 s"))?
 }

@@ -15,7 +15,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::Resource;
 use kube::runtime::watcher::Event;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::build::SidecarImage;
 use super::*;

@@ -51,10 +51,7 @@ pub struct Validity {
 impl Validity {
     /// Holds until `until` on `clock`.
     pub fn new(clock: Arc<dyn Clock>, until: Duration) -> Self {
-        Self {
-            clock,
-            until: Arc::new(AtomicU64::new(nanos(until))),
-        }
+        Self { clock, until: Arc::new(AtomicU64::new(nanos(until))) }
     }
 
     /// Holds until it is ended.
@@ -69,20 +66,14 @@ impl Validity {
 
     /// How long it still holds.
     pub fn remaining(&self) -> Duration {
-        Duration::from_nanos(
-            self.until
-                .load(Ordering::SeqCst)
-                .saturating_sub(nanos(self.clock.now())),
-        )
+        Duration::from_nanos(self.until.load(Ordering::SeqCst).saturating_sub(nanos(self.clock.now())))
     }
 
     /// Moves the end to `until` if that is later. False: it was over already, and stays so.
     pub fn extend(&self, until: Duration) -> bool {
-        let extended = self
-            .until
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |current| {
-                (nanos(self.clock.now()) < current).then(|| current.max(nanos(until)))
-            });
+        let extended = self.until.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |current| {
+            (nanos(self.clock.now()) < current).then(|| current.max(nanos(until)))
+        });
         extended.is_ok()
     }
 

@@ -74,11 +74,7 @@ pub enum Next {
 
 /// Whether a node can be removed with no shard lost: the map gives it nothing and moves nothing to or from it.
 pub fn may_remove(map: &ShardMap, node: &NodeId) -> bool {
-    map.shards_of(node).next().is_none()
-        && map
-            .moves
-            .values()
-            .all(|to| map.nodes.get(*to as usize) != Some(node))
+    map.shards_of(node).next().is_none() && map.moves.values().all(|to| map.nodes.get(*to as usize) != Some(node))
 }
 
 /// Decides the next map.
@@ -103,11 +99,7 @@ impl Draft {
         Self {
             owners: shards().map(|shard| map.owner(shard).cloned()).collect(),
             tokens: shards().map(|shard| map.token(shard)).collect(),
-            moves: map
-                .moves
-                .keys()
-                .filter_map(|at| Some((*at, map.moving_to(ShardId(*at))?.clone())))
-                .collect(),
+            moves: map.moves.keys().filter_map(|at| Some((*at, map.moving_to(ShardId(*at))?.clone()))).collect(),
         }
     }
 
@@ -116,38 +108,18 @@ impl Draft {
     }
 
     fn publish(self, current: Option<&ShardMap>, facts: &Facts<'_>) -> Next {
-        let names: BTreeSet<&NodeId> = self
-            .owners
-            .iter()
-            .flatten()
-            .chain(self.moves.values())
-            .chain(facts.wanted)
-            .collect();
+        let names: BTreeSet<&NodeId> =
+            self.owners.iter().flatten().chain(self.moves.values()).chain(facts.wanted).collect();
         let nodes: Vec<NodeId> = names.into_iter().cloned().collect();
-        let index = |node: &NodeId| {
-            nodes
-                .binary_search(node)
-                .ok()
-                .and_then(|index| u32::try_from(index).ok())
-        };
+        let index = |node: &NodeId| nodes.binary_search(node).ok().and_then(|index| u32::try_from(index).ok());
         Next::Publish(ShardMap {
             revision: facts.next_revision(current),
-            epoch: facts
-                .epoch
-                .max(current.map_or(Epoch::default(), |map| map.epoch)),
+            epoch: facts.epoch.max(current.map_or(Epoch::default(), |map| map.epoch)),
             writer: facts.writer.to_owned(),
             cluster: facts.cluster.to_owned(),
-            owners: self
-                .owners
-                .iter()
-                .map(|owner| owner.as_ref().and_then(index))
-                .collect(),
+            owners: self.owners.iter().map(|owner| owner.as_ref().and_then(index)).collect(),
             tokens: self.tokens,
-            moves: self
-                .moves
-                .iter()
-                .filter_map(|(shard, to)| Some((*shard, index(to)?)))
-                .collect(),
+            moves: self.moves.iter().filter_map(|(shard, to)| Some((*shard, index(to)?))).collect(),
             nodes,
         })
     }
@@ -155,10 +127,7 @@ impl Draft {
 
 impl Facts<'_> {
     fn live(&self, node: &NodeId) -> Option<&SessionRecord> {
-        self.nodes
-            .get(node)
-            .filter(|sight| sight.live)
-            .map(|sight| &sight.record)
+        self.nodes.get(node).filter(|sight| sight.live).map(|sight| &sight.record)
     }
 
     fn wants(&self, node: &NodeId) -> bool {
@@ -166,11 +135,7 @@ impl Facts<'_> {
     }
 
     fn highest_revision_seen(&self) -> u64 {
-        self.nodes
-            .values()
-            .map(|sight| sight.record.map_revision)
-            .max()
-            .unwrap_or_default()
+        self.nodes.values().map(|sight| sight.record.map_revision).max().unwrap_or_default()
     }
 
     /// One more than the present map's. Where that was lost, a revision above everything that was ever published: a node
@@ -180,9 +145,7 @@ impl Facts<'_> {
             Some(map) if !self.lost(map) => map.revision + 1,
             None if self.nodes.is_empty() => 1,
             _ => {
-                let highest = current
-                    .map_or(0, |map| map.revision)
-                    .max(self.highest_revision_seen());
+                let highest = current.map_or(0, |map| map.revision).max(self.highest_revision_seen());
                 (highest / REVISION_JUMP + 1) * REVISION_JUMP + 1
             }
         }
@@ -199,40 +162,24 @@ impl Facts<'_> {
 const REVISION_JUMP: u64 = 1_000_000;
 
 fn next_shared(current: Option<&ShardMap>, facts: &Facts<'_>) -> Next {
-    let serving: Vec<NodeId> = facts
-        .wanted
-        .iter()
-        .filter(|node| facts.live(node).is_some())
-        .cloned()
-        .collect();
+    let serving: Vec<NodeId> = facts.wanted.iter().filter(|node| facts.live(node).is_some()).cloned().collect();
     let mut before = current.map_or_else(Vec::new, |map| Draft::of(map).owners);
     before.resize(facts.shards as usize, None);
     if serving.is_empty() && current.is_some_and(|map| !facts.lost(map)) {
-        return Next::Keep {
-            waiting: Some("no node is live".into()),
-        };
+        return Next::Keep { waiting: Some("no node is live".into()) };
     }
     let owners = place(&before, &serving);
     match current {
         Some(map) if owners == before && !facts.lost(map) => Next::Keep { waiting: None },
         // The tokens are in the shards' leases.
-        _ => Draft {
-            owners,
-            tokens: Vec::new(),
-            moves: BTreeMap::new(),
-        }
-        .publish(current, facts),
+        _ => Draft { owners, tokens: Vec::new(), moves: BTreeMap::new() }.publish(current, facts),
     }
 }
 
 fn next_isolated(current: Option<&ShardMap>, facts: &Facts<'_>, moves_at_once: usize) -> Next {
     let Some(map) = current.filter(|map| !facts.lost(map)) else {
         let shards = facts.shards as usize;
-        let blank = Draft {
-            owners: vec![None; shards],
-            tokens: vec![FencingToken(0); shards],
-            moves: BTreeMap::new(),
-        };
+        let blank = Draft { owners: vec![None; shards], tokens: vec![FencingToken(0); shards], moves: BTreeMap::new() };
         return blank.publish(current, facts);
     };
     let mut draft = Draft::of(map);
@@ -255,74 +202,42 @@ fn next_isolated(current: Option<&ShardMap>, facts: &Facts<'_>, moves_at_once: u
 /// serving under any earlier one; only then is what it reports final. The exception is a node that is not wanted and has
 /// never reported any data: without a report no map gave it a shard to serve.
 fn find_owners(map: &ShardMap, facts: &Facts<'_>) -> Result<Draft, String> {
-    let with_data =
-        |sight: &NodeSight| !sight.record.stored.is_empty() || !sight.record.received.is_empty();
+    let with_data = |sight: &NodeSight| !sight.record.stored.is_empty() || !sight.record.received.is_empty();
     let asked: BTreeSet<&NodeId> = facts
         .wanted
         .iter()
-        .chain(
-            facts
-                .nodes
-                .iter()
-                .filter(|(_, sight)| with_data(sight))
-                .map(|(node, _)| node),
-        )
+        .chain(facts.nodes.iter().filter(|(_, sight)| with_data(sight)).map(|(node, _)| node))
         .collect();
     let silent: Vec<&str> = asked
         .into_iter()
-        .filter(|node| {
-            facts
-                .live(node)
-                .is_none_or(|record| record.map_revision < map.revision)
-        })
+        .filter(|node| facts.live(node).is_none_or(|record| record.map_revision < map.revision))
         .map(|node| node.0.as_str())
         .collect();
     if !silent.is_empty() {
-        return Err(format!(
-            "waiting for every node to report what it stores: {}",
-            silent.join(", ")
-        ));
+        return Err(format!("waiting for every node to report what it stores: {}", silent.join(", ")));
     }
     let mut best: BTreeMap<u32, (FencingToken, &NodeId)> = BTreeMap::new();
     for (node, sight) in facts.nodes {
         for held in &sight.record.stored {
-            let better = best
-                .get(&held.shard.0)
-                .is_none_or(|(token, _)| held.token > *token);
+            let better = best.get(&held.shard.0).is_none_or(|(token, _)| held.token > *token);
             if better && held.shard.0 < facts.shards {
                 best.insert(held.shard.0, (held.token, node));
             }
         }
     }
-    let stored = |shard: u32| {
-        best.get(&shard)
-            .map(|(token, node)| (*token, (*node).clone()))
-    };
-    let present: Vec<Option<NodeId>> = (0..facts.shards)
-        .map(|shard| stored(shard).map(|(_, node)| node))
-        .collect();
+    let stored = |shard: u32| best.get(&shard).map(|(token, node)| (*token, (*node).clone()));
+    let present: Vec<Option<NodeId>> = (0..facts.shards).map(|shard| stored(shard).map(|(_, node)| node)).collect();
     let placed = place(&present, facts.wanted);
-    let owners = present
-        .into_iter()
-        .zip(placed)
-        .map(|(present, placed)| present.or(placed))
-        .collect();
-    let tokens = (0..facts.shards)
-        .map(|shard| stored(shard).map_or(FencingToken(1), |(token, _)| token.next()));
-    Ok(Draft {
-        owners,
-        tokens: tokens.collect(),
-        moves: BTreeMap::new(),
-    })
+    let owners = present.into_iter().zip(placed).map(|(present, placed)| present.or(placed)).collect();
+    let tokens = (0..facts.shards).map(|shard| stored(shard).map_or(FencingToken(1), |(token, _)| token.next()));
+    Ok(Draft { owners, tokens: tokens.collect(), moves: BTreeMap::new() })
 }
 
 /// Shards that were laid out under token 1, and are on their owner's volume now, may be served from token 2 on.
 fn establish(draft: &mut Draft, facts: &Facts<'_>) {
     for shard in 0..draft.owners.len() {
         let stored = |record: &SessionRecord| has(&record.stored, shard, FencingToken(1));
-        let owner = draft.owners[shard]
-            .as_ref()
-            .and_then(|owner| facts.live(owner));
+        let owner = draft.owners[shard].as_ref().and_then(|owner| facts.live(owner));
         if draft.tokens[shard] == FencingToken(1) && owner.is_some_and(stored) {
             draft.raise(shard);
         }
@@ -348,11 +263,7 @@ fn finish_moves(draft: &mut Draft, facts: &Facts<'_>) {
 /// Starts moves towards the balanced placement, at most `at_once` on the way, from live nodes to live nodes. Says what it
 /// waits for.
 fn start_moves(draft: &mut Draft, facts: &Facts<'_>, at_once: usize) -> Option<String> {
-    let underway = |draft: &Draft, shard: usize| {
-        u32::try_from(shard)
-            .ok()
-            .and_then(|at| draft.moves.get(&at).cloned())
-    };
+    let underway = |draft: &Draft, shard: usize| u32::try_from(shard).ok().and_then(|at| draft.moves.get(&at).cloned());
     let effective: Vec<Option<NodeId>> = draft
         .owners
         .iter()
@@ -363,15 +274,12 @@ fn start_moves(draft: &mut Draft, facts: &Facts<'_>, at_once: usize) -> Option<S
     let targets: Vec<NodeId> = facts
         .wanted
         .iter()
-        .filter(|node| {
-            facts.live(node).is_some() || effective.iter().flatten().any(|owner| owner == *node)
-        })
+        .filter(|node| facts.live(node).is_some() || effective.iter().flatten().any(|owner| owner == *node))
         .cloned()
         .collect();
     let mut waiting = None;
     for (shard, to) in place(&effective, &targets).into_iter().enumerate() {
-        let (Some(from), Some(to), Ok(at)) = (&draft.owners[shard], to, u32::try_from(shard))
-        else {
+        let (Some(from), Some(to), Ok(at)) = (&draft.owners[shard], to, u32::try_from(shard)) else {
             continue;
         };
         if draft.moves.contains_key(&at) {
@@ -381,20 +289,13 @@ fn start_moves(draft: &mut Draft, facts: &Facts<'_>, at_once: usize) -> Option<S
         if *from == to {
             continue;
         }
-        let down = [from, &to]
-            .into_iter()
-            .find(|node| facts.live(node).is_none());
+        let down = [from, &to].into_iter().find(|node| facts.live(node).is_none());
         if let Some(down) = down {
-            waiting = Some(format!(
-                "shard {} should move from {from} to {to}, but {down} is not live",
-                ShardId(at)
-            ));
+            waiting = Some(format!("shard {} should move from {from} to {to}, but {down} is not live", ShardId(at)));
             continue;
         }
         // Only once the data is stamped with the map's token: another raise would leave it two behind.
-        let settled = facts
-            .live(from)
-            .is_some_and(|owner| has(&owner.stored, shard, draft.tokens[shard]));
+        let settled = facts.live(from).is_some_and(|owner| has(&owner.stored, shard, draft.tokens[shard]));
         if settled && draft.moves.len() < at_once {
             draft.moves.insert(at, to);
         }
@@ -403,8 +304,7 @@ fn start_moves(draft: &mut Draft, facts: &Facts<'_>, at_once: usize) -> Option<S
 }
 
 fn has(held: &[HeldShard], shard: usize, token: FencingToken) -> bool {
-    held.iter()
-        .any(|held| held.shard.0 as usize == shard && held.token == token)
+    held.iter().any(|held| held.shard.0 as usize == shard && held.token == token)
 }
 
 #[cfg(test)]

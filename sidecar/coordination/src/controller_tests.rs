@@ -12,11 +12,7 @@ fn node(name: &str) -> NodeId {
 fn sight(name: &str, live: bool) -> NodeSight {
     let record = SessionRecord {
         node: node(name),
-        incarnation: Incarnation {
-            pod_uid: name.into(),
-            start: 1,
-            nonce: String::new(),
-        },
+        incarnation: Incarnation { pod_uid: name.into(), start: 1, nonce: String::new() },
         state: SessionState::Live,
         revision: 1,
         ttl_seconds: 30,
@@ -43,17 +39,8 @@ struct World {
 
 impl World {
     fn new(rules: Rules, shards: u32, names: &[&str]) -> Self {
-        let nodes = names
-            .iter()
-            .map(|name| (node(name), sight(name, true)))
-            .collect();
-        Self {
-            rules,
-            shards,
-            wanted: names.iter().map(|name| node(name)).collect(),
-            nodes,
-            map: None,
-        }
+        let nodes = names.iter().map(|name| (node(name), sight(name, true))).collect();
+        Self { rules, shards, wanted: names.iter().map(|name| node(name)).collect(), nodes, map: None }
     }
 
     fn next(&self) -> Next {
@@ -101,10 +88,7 @@ impl World {
 const ISOLATED: Rules = Rules::Isolated { moves_at_once: 4 };
 
 fn held(shard: u32, token: u64) -> HeldShard {
-    HeldShard {
-        shard: ShardId(shard),
-        token: FencingToken(token),
-    }
+    HeldShard { shard: ShardId(shard), token: FencingToken(token) }
 }
 
 /// A settled Isolated cluster whose nodes store what the map gives them.
@@ -121,13 +105,7 @@ fn running(shards: u32, names: &[&str]) -> World {
 fn store_all(world: &mut World) {
     let map = world.map().clone();
     for (name, sight) in &mut world.nodes {
-        sight.record.stored = map
-            .shards_of(name)
-            .map(|shard| HeldShard {
-                shard,
-                token: map.token(shard),
-            })
-            .collect();
+        sight.record.stored = map.shards_of(name).map(|shard| HeldShard { shard, token: map.token(shard) }).collect();
     }
 }
 
@@ -135,26 +113,15 @@ fn store_all(world: &mut World) {
 fn shared_live_nodes_share_the_shards_and_a_dead_node_loses_them_at_once() {
     let mut world = World::new(Rules::Shared, 12, &["a", "b", "c"]);
     world.settle();
-    assert_eq!(
-        (world.count("a"), world.count("b"), world.count("c")),
-        (4, 4, 4)
-    );
+    assert_eq!((world.count("a"), world.count("b"), world.count("c")), (4, 4, 4));
     assert_eq!(world.next(), Next::Keep { waiting: None });
 
     let before = world.map().clone();
     world.nodes.get_mut(&node("b")).unwrap().live = false;
     world.settle();
-    assert_eq!(
-        (world.count("a"), world.count("b"), world.count("c")),
-        (6, 0, 6)
-    );
+    assert_eq!((world.count("a"), world.count("b"), world.count("c")), (6, 0, 6));
     assert_eq!(world.map().revision, before.revision + 1);
-    assert!(
-        before
-            .shards_of(&node("a"))
-            .all(|shard| world.map().owner(shard) == Some(&node("a"))),
-        "sticky"
-    );
+    assert!(before.shards_of(&node("a")).all(|shard| world.map().owner(shard) == Some(&node("a"))), "sticky");
 }
 
 #[test]
@@ -187,21 +154,12 @@ fn isolated_the_first_map_waits_until_every_node_has_reported() {
     assert!(matches!(world.next(), Next::Keep { waiting: Some(why) } if why.contains('b')));
     assert!(world.map().owners.iter().all(Option::is_none));
     world.nodes.get_mut(&node("b")).unwrap().live = true;
-    assert!(
-        matches!(world.next(), Next::Keep { waiting: Some(_) }),
-        "it has not seen the map"
-    );
+    assert!(matches!(world.next(), Next::Keep { waiting: Some(_) }), "it has not seen the map");
     let revision = world.map().revision;
     world.record("b").map_revision = revision;
     world.settle();
     assert_eq!((world.count("a"), world.count("b")), (3, 3));
-    assert!(
-        world
-            .map()
-            .tokens
-            .iter()
-            .all(|token| *token == FencingToken(1))
-    );
+    assert!(world.map().tokens.iter().all(|token| *token == FencingToken(1)));
 }
 
 #[test]
@@ -211,14 +169,8 @@ fn isolated_a_shard_stays_with_its_data_and_the_highest_token_wins() {
     world.record("b").stored = vec![held(1, 5)];
     assert!(world.turn() && world.turn());
     let map = world.map();
-    assert_eq!(
-        (map.owner(ShardId(0)), map.token(ShardId(0))),
-        (Some(&node("a")), FencingToken(8))
-    );
-    assert_eq!(
-        (map.owner(ShardId(1)), map.token(ShardId(1))),
-        (Some(&node("b")), FencingToken(6))
-    );
+    assert_eq!((map.owner(ShardId(0)), map.token(ShardId(0))), (Some(&node("a")), FencingToken(8)));
+    assert_eq!((map.owner(ShardId(1)), map.token(ShardId(1))), (Some(&node("b")), FencingToken(6)));
     assert_eq!(map.token(ShardId(2)), FencingToken(1));
 }
 
@@ -237,13 +189,7 @@ fn isolated_data_on_a_dead_node_is_waited_for_even_if_the_node_is_not_wanted() {
 #[test]
 fn isolated_a_new_shard_is_established_once_its_owner_stores_it() {
     let mut world = running(6, &["a", "b"]);
-    assert!(
-        world
-            .map()
-            .tokens
-            .iter()
-            .all(|token| *token == FencingToken(2))
-    );
+    assert!(world.map().tokens.iter().all(|token| *token == FencingToken(2)));
     assert!(!world.turn(), "and that is all");
 }
 
@@ -273,11 +219,7 @@ fn isolated_a_join_moves_a_few_at_a_time_and_an_owner_changes_only_when_the_copy
     assert!(world.turn());
     assert_eq!(world.map().owner(ShardId(at)), Some(&node("c")));
     assert_eq!(world.map().token(ShardId(at)), FencingToken(3));
-    assert_eq!(
-        world.map().moves.len(),
-        3,
-        "four are right for a third of twelve"
-    );
+    assert_eq!(world.map().moves.len(), 3, "four are right for a third of twelve");
 }
 
 #[test]
@@ -292,12 +234,7 @@ fn isolated_a_move_to_a_node_that_died_is_withdrawn_under_a_new_token() {
     world.nodes.get_mut(&node("c")).unwrap().live = false;
     assert!(world.turn());
     assert!(world.map().moves.is_empty());
-    assert!(
-        moving
-            .iter()
-            .all(|at| world.map().token(ShardId(*at)) == FencingToken(3)),
-        "copies are void"
-    );
+    assert!(moving.iter().all(|at| world.map().token(ShardId(*at)) == FencingToken(3)), "copies are void");
     assert_eq!(world.map().owners, owners);
 }
 
@@ -308,11 +245,7 @@ fn isolated_a_shard_whose_data_is_not_yet_stamped_with_the_map_s_token_does_not_
     world.wanted.push(node("c"));
     world.record("c").map_revision = world.map().revision;
     for name in ["a", "b"] {
-        world
-            .record(name)
-            .stored
-            .iter_mut()
-            .for_each(|held| held.token = FencingToken(1));
+        world.record(name).stored.iter_mut().for_each(|held| held.token = FencingToken(1));
     }
     assert!(!world.turn());
     store_all(&mut world);
@@ -338,10 +271,7 @@ fn a_map_after_a_lost_one_comes_after_everything_that_was_ever_published() {
         world.map = None;
         world.record("a").map_revision = 41;
         assert!(world.turn());
-        assert!(
-            world.map().revision > 41 + 1000,
-            "a node may have acted on later ones and not have said so yet"
-        );
+        assert!(world.map().revision > 41 + 1000, "a node may have acted on later ones and not have said so yet");
     }
 }
 

@@ -57,21 +57,14 @@ pub fn duty(map: &ShardMap, shard: ShardId, node: &NodeId, local: Local) -> Duty
     let token = map.token(shard);
     match map.owner(shard) {
         Some(owner) if owner == node => own_duty(map, shard, token, local),
-        None => {
-            Duty::Wait("no node owns it: the controller is finding out who has its data".into())
-        }
+        None => Duty::Wait("no node owns it: the controller is finding out who has its data".into()),
         Some(owner) if map.moving_to(shard) == Some(node) => match local.incoming == Some(token) {
-            true => Duty::Wait(format!(
-                "received from {owner}; waiting for the map to make this node its owner"
-            )),
-            false => Duty::Pull {
-                from: owner.clone(),
-            },
+            true => Duty::Wait(format!("received from {owner}; waiting for the map to make this node its owner")),
+            false => Duty::Pull { from: owner.clone() },
         },
-        Some(_) => Duty::Leave {
-            surplus: local.incoming.is_some()
-                || local.stored.is_some_and(|stored| stored.token < token),
-        },
+        Some(_) => {
+            Duty::Leave { surplus: local.incoming.is_some() || local.stored.is_some_and(|stored| stored.token < token) }
+        }
     }
 }
 
@@ -79,12 +72,9 @@ fn own_duty(map: &ShardMap, shard: ShardId, token: FencingToken, local: Local) -
     if token == FencingToken(1) {
         return match local.stored {
             None => Duty::LayOut,
-            Some(Stored {
-                token: FencingToken(1),
-                ..
-            }) => Duty::Wait(
-                "new and laid out; waiting for the map to say that it may be served".into(),
-            ),
+            Some(Stored { token: FencingToken(1), .. }) => {
+                Duty::Wait("new and laid out; waiting for the map to say that it may be served".into())
+            }
             Some(stored) => Duty::Missing(format!(
                 "the map says that shard {shard} is new, but data of token {} is here: the map must be found anew",
                 stored.token
@@ -93,36 +83,20 @@ fn own_duty(map: &ShardMap, shard: ShardId, token: FencingToken, local: Local) -
     }
     let previous = FencingToken(token.0.saturating_sub(1));
     match local {
-        Local {
-            stored: Some(stored),
-            ..
-        } if stored.token == token && stored.stopped => Duty::Wait(match map.moving_to(shard) {
-            Some(to) => format!("moving to {to}"),
-            None => "stopped for a move; waiting for a newer map".into(),
-        }),
-        Local {
-            stored: Some(stored),
-            ..
-        } if stored.token == token => Duty::Serve,
-        Local {
-            stored: Some(stored),
-            ..
-        } if stored.token == previous => Duty::Restamp,
-        Local {
-            incoming: Some(incoming),
-            ..
-        } if incoming == previous => Duty::Promote,
-        Local {
-            stored: Some(stored),
-            ..
-        } if stored.token > token => Duty::Wait(format!(
+        Local { stored: Some(stored), .. } if stored.token == token && stored.stopped => {
+            Duty::Wait(match map.moving_to(shard) {
+                Some(to) => format!("moving to {to}"),
+                None => "stopped for a move; waiting for a newer map".into(),
+            })
+        }
+        Local { stored: Some(stored), .. } if stored.token == token => Duty::Serve,
+        Local { stored: Some(stored), .. } if stored.token == previous => Duty::Restamp,
+        Local { incoming: Some(incoming), .. } if incoming == previous => Duty::Promote,
+        Local { stored: Some(stored), .. } if stored.token > token => Duty::Wait(format!(
             "its data was written under token {}; waiting for a newer map than token {token}",
             stored.token
         )),
-        Local {
-            stored: Some(stored),
-            ..
-        } => Duty::Missing(format!(
+        Local { stored: Some(stored), .. } => Duty::Missing(format!(
             "shard {shard} should be here under token {token}, but its data on this volume is of token {}",
             stored.token
         )),
@@ -141,9 +115,7 @@ pub fn may_hand_off(
     token: FencingToken,
     local: Local,
 ) -> Result<(), String> {
-    let ordered = map.owner(shard) == Some(node)
-        && map.moving_to(shard) == Some(to)
-        && map.token(shard) == token;
+    let ordered = map.owner(shard) == Some(node) && map.moving_to(shard) == Some(to) && map.token(shard) == token;
     if !ordered {
         return Err(format!(
             "map revision {} does not order shard {shard} to move to {to} under token {token}",
@@ -174,21 +146,13 @@ mod tests {
             nodes: vec![NodeId("a".into()), NodeId("b".into())],
             owners: vec![owner],
             tokens: vec![FencingToken(token)],
-            moves: moving_to
-                .map(|to| BTreeMap::from([(0, to)]))
-                .unwrap_or_default(),
+            moves: moving_to.map(|to| BTreeMap::from([(0, to)])).unwrap_or_default(),
         }
     }
 
     fn local(stored: Option<(u64, bool)>, incoming: Option<u64>) -> Local {
-        let stored = stored.map(|(token, stopped)| Stored {
-            token: FencingToken(token),
-            stopped,
-        });
-        Local {
-            stored,
-            incoming: incoming.map(FencingToken),
-        }
+        let stored = stored.map(|(token, stopped)| Stored { token: FencingToken(token), stopped });
+        Local { stored, incoming: incoming.map(FencingToken) }
     }
 
     fn a_does(map: &ShardMap, local: Local) -> Duty {
@@ -197,62 +161,32 @@ mod tests {
 
     #[test]
     fn a_new_shard_is_laid_out_and_served_only_once_established() {
-        assert_eq!(
-            a_does(&map(Some(0), 1, None), local(None, None)),
-            Duty::LayOut
-        );
-        assert!(matches!(
-            a_does(&map(Some(0), 1, None), local(Some((1, false)), None)),
-            Duty::Wait(_)
-        ));
-        assert_eq!(
-            a_does(&map(Some(0), 2, None), local(Some((1, false)), None)),
-            Duty::Restamp
-        );
-        assert_eq!(
-            a_does(&map(Some(0), 2, None), local(Some((2, false)), None)),
-            Duty::Serve
-        );
+        assert_eq!(a_does(&map(Some(0), 1, None), local(None, None)), Duty::LayOut);
+        assert!(matches!(a_does(&map(Some(0), 1, None), local(Some((1, false)), None)), Duty::Wait(_)));
+        assert_eq!(a_does(&map(Some(0), 2, None), local(Some((1, false)), None)), Duty::Restamp);
+        assert_eq!(a_does(&map(Some(0), 2, None), local(Some((2, false)), None)), Duty::Serve);
     }
 
     #[test]
     fn a_volume_that_came_back_empty_is_never_served() {
-        assert!(matches!(
-            a_does(&map(Some(0), 2, None), local(None, None)),
-            Duty::Missing(_)
-        ));
+        assert!(matches!(a_does(&map(Some(0), 2, None), local(None, None)), Duty::Missing(_)));
     }
 
     #[test]
     fn data_of_an_earlier_tenure_is_never_served() {
-        assert!(matches!(
-            a_does(&map(Some(0), 6, None), local(Some((4, false)), None)),
-            Duty::Missing(_)
-        ));
-        assert!(matches!(
-            a_does(&map(Some(0), 6, None), local(None, Some(4))),
-            Duty::Missing(_)
-        ));
+        assert!(matches!(a_does(&map(Some(0), 6, None), local(Some((4, false)), None)), Duty::Missing(_)));
+        assert!(matches!(a_does(&map(Some(0), 6, None), local(None, Some(4))), Duty::Missing(_)));
     }
 
     #[test]
     fn the_newest_copy_wins_over_older_data_of_the_same_node() {
-        assert_eq!(
-            a_does(&map(Some(0), 6, None), local(Some((3, true)), Some(5))),
-            Duty::Promote
-        );
+        assert_eq!(a_does(&map(Some(0), 6, None), local(Some((3, true)), Some(5))), Duty::Promote);
     }
 
     #[test]
     fn a_stopped_shard_is_not_served_again_under_its_token() {
-        assert!(matches!(
-            a_does(&map(Some(0), 6, Some(1)), local(Some((6, true)), None)),
-            Duty::Wait(_)
-        ));
-        assert!(matches!(
-            a_does(&map(Some(0), 6, None), local(Some((6, true)), None)),
-            Duty::Wait(_)
-        ));
+        assert!(matches!(a_does(&map(Some(0), 6, Some(1)), local(Some((6, true)), None)), Duty::Wait(_)));
+        assert!(matches!(a_does(&map(Some(0), 6, None), local(Some((6, true)), None)), Duty::Wait(_)));
         assert_eq!(
             a_does(&map(Some(0), 7, None), local(Some((6, true)), None)),
             Duty::Restamp,
@@ -263,33 +197,20 @@ mod tests {
     #[test]
     fn a_copy_of_a_withdrawn_move_is_pulled_again() {
         let again = map(Some(1), 7, Some(0));
-        assert_eq!(
-            a_does(&again, local(None, Some(6))),
-            Duty::Pull {
-                from: NodeId("b".into())
-            }
-        );
-        assert!(matches!(
-            a_does(&again, local(None, Some(7))),
-            Duty::Wait(_)
-        ));
+        assert_eq!(a_does(&again, local(None, Some(6))), Duty::Pull { from: NodeId("b".into()) });
+        assert!(matches!(a_does(&again, local(None, Some(7))), Duty::Wait(_)));
     }
 
     #[test]
     fn an_owner_serves_until_it_is_asked_for_the_shard() {
-        assert_eq!(
-            a_does(&map(Some(0), 6, Some(1)), local(Some((6, false)), None)),
-            Duty::Serve
-        );
+        assert_eq!(a_does(&map(Some(0), 6, Some(1)), local(Some((6, false)), None)), Duty::Serve);
     }
 
     #[test]
     fn only_the_move_that_the_map_orders_is_handed_off() {
         let (a, b) = (NodeId("a".into()), NodeId("b".into()));
         let here = local(Some((6, false)), None);
-        let ask = |map: &ShardMap, to: &NodeId, token: u64| {
-            may_hand_off(map, SHARD, &a, to, FencingToken(token), here)
-        };
+        let ask = |map: &ShardMap, to: &NodeId, token: u64| may_hand_off(map, SHARD, &a, to, FencingToken(token), here);
         assert!(ask(&map(Some(0), 6, Some(1)), &b, 6).is_ok());
         assert!(ask(&map(Some(0), 6, None), &b, 6).is_err());
         assert!(ask(&map(Some(0), 6, Some(1)), &b, 5).is_err());
@@ -299,19 +220,9 @@ mod tests {
 
     #[test]
     fn what_another_node_owns_is_surplus_here() {
-        assert_eq!(
-            a_does(&map(Some(1), 7, None), local(Some((6, true)), None)),
-            Duty::Leave { surplus: true }
-        );
-        assert_eq!(
-            a_does(&map(Some(1), 7, None), local(None, None)),
-            Duty::Leave { surplus: false }
-        );
+        assert_eq!(a_does(&map(Some(1), 7, None), local(Some((6, true)), None)), Duty::Leave { surplus: true });
+        assert_eq!(a_does(&map(Some(1), 7, None), local(None, None)), Duty::Leave { surplus: false });
         let newer = local(Some((9, false)), None);
-        assert_eq!(
-            a_does(&map(Some(1), 7, None), newer),
-            Duty::Leave { surplus: false },
-            "the map is behind: keep it"
-        );
+        assert_eq!(a_does(&map(Some(1), 7, None), newer), Duty::Leave { surplus: false }, "the map is behind: keep it");
     }
 }

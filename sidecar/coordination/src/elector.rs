@@ -40,11 +40,7 @@ pub trait Lock: Debug + Send + Sync + 'static {
     async fn read(&self) -> Result<Option<(LockRecord, DocumentVersion)>, Error>;
 
     /// Writes if the record stands at `expected` (`None`: must not exist). Never retried below.
-    async fn write(
-        &self,
-        expected: Option<&DocumentVersion>,
-        record: &LockRecord,
-    ) -> Result<Swap, Error>;
+    async fn write(&self, expected: Option<&DocumentVersion>, record: &LockRecord) -> Result<Swap, Error>;
 }
 
 /// One time of leading.
@@ -95,12 +91,7 @@ pub struct Elector<L> {
 impl<L: Lock> Elector<L> {
     /// A candidate that does not lead yet.
     pub fn new(lock: L, clock: Arc<dyn Clock>, settings: Settings) -> Self {
-        let Settings {
-            identity,
-            ttl,
-            renew,
-            call_limit,
-        } = settings;
+        let Settings { identity, ttl, renew, call_limit } = settings;
         Self {
             lock,
             candidate: Candidate::new(identity, ttl, clock),
@@ -138,10 +129,7 @@ impl<L: Lock> Elector<L> {
             if let (None, Some(term)) = (&work_of, self.candidate.term()) {
                 tracing::info!(identity = self.candidate.identity, "leading");
                 self.leading.send_replace(Some(term.clone()));
-                work_of = Some(Work {
-                    task: tokio::spawn(work(term.clone())),
-                    term,
-                });
+                work_of = Some(Work { task: tokio::spawn(work(term.clone())), term });
             }
             tokio::select! {
                 () = tokio::time::sleep(self.renew) => {}
@@ -184,19 +172,14 @@ impl<L: Lock> Elector<L> {
     async fn bounded_read(&self) -> Result<Option<(LockRecord, DocumentVersion)>, Error> {
         let limit = self.call_limit;
         let late = |_| Error::unavailable("Timeout", format!("no answer within {limit:?}"));
-        tokio::time::timeout(limit, self.lock.read())
-            .await
-            .map_err(late)?
+        tokio::time::timeout(limit, self.lock.read()).await.map_err(late)?
     }
 
     async fn bounded_write(&self, attempt: &Attempt) -> Result<Swap, Error> {
         let write = self.lock.write(attempt.expected.as_ref(), &attempt.record);
         match tokio::time::timeout(self.call_limit, write).await {
             Ok(answer) => answer,
-            Err(_) => Ok(Swap::Unknown(format!(
-                "no answer within {:?}",
-                self.call_limit
-            ))),
+            Err(_) => Ok(Swap::Unknown(format!("no answer within {:?}", self.call_limit))),
         }
     }
 
@@ -260,14 +243,7 @@ pub struct Candidate {
 impl Candidate {
     /// A candidate that has seen nothing.
     pub fn new(identity: String, ttl: Duration, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            identity,
-            ttl,
-            clock,
-            observer: Observer::default(),
-            known: None,
-            term: None,
-        }
+        Self { identity, ttl, clock, observer: Observer::default(), known: None, term: None }
     }
 
     /// The present term, if it has not lapsed.
@@ -281,14 +257,8 @@ impl Candidate {
     }
 
     /// What to write now, if anything. `found`: what a read has just returned, or `None` where none was needed.
-    #[allow(
-        clippy::option_option,
-        reason = "not read, read and absent, read and present"
-    )]
-    pub fn attempt(
-        &mut self,
-        found: Option<Option<(LockRecord, DocumentVersion)>>,
-    ) -> Option<Attempt> {
+    #[allow(clippy::option_option, reason = "not read, read and absent, read and present")]
+    pub fn attempt(&mut self, found: Option<Option<(LockRecord, DocumentVersion)>>) -> Option<Attempt> {
         let now = self.clock.now();
         let found = found.unwrap_or_else(|| self.known.clone());
         let (transitions, revision, expected) = match found {
@@ -296,18 +266,11 @@ impl Candidate {
             Some((record, version)) => {
                 let ours = record.holder.as_ref() == Some(&self.identity);
                 let ttl = Duration::from_secs(record.ttl_seconds);
-                if !ours
-                    && record.holder.is_some()
-                    && !self.observer.expired(version.clone(), ttl, now)
-                {
+                if !ours && record.holder.is_some() && !self.observer.expired(version.clone(), ttl, now) {
                     self.resign();
                     return None;
                 }
-                (
-                    record.transitions + u64::from(!ours),
-                    record.revision,
-                    Some(version),
-                )
+                (record.transitions + u64::from(!ours), record.revision, Some(version))
             }
         };
         let record = LockRecord {
@@ -316,11 +279,7 @@ impl Candidate {
             revision: revision + 1,
             ttl_seconds: self.ttl.as_secs(),
         };
-        Some(Attempt {
-            expected,
-            record,
-            asked: now,
-        })
+        Some(Attempt { expected, record, asked: now })
     }
 
     /// What became of an attempt.
@@ -328,18 +287,12 @@ impl Candidate {
         match answer {
             Ok(Swap::Applied(version)) => {
                 let until = attempt.asked + self.ttl;
-                let extended = self
-                    .term
-                    .as_ref()
-                    .is_some_and(|term| term.validity.extend(until));
+                let extended = self.term.as_ref().is_some_and(|term| term.validity.extend(until));
                 if !extended {
                     // A new term, also for a leader that lapsed and found the lock still its own: whoever worked under
                     // the old term must see that one end.
                     let validity = Validity::new(Arc::clone(&self.clock), until);
-                    self.term = Some(Term {
-                        validity,
-                        transitions: attempt.record.transitions,
-                    });
+                    self.term = Some(Term { validity, transitions: attempt.record.transitions });
                 }
                 self.known = Some((attempt.record, version));
             }
@@ -361,11 +314,7 @@ impl Candidate {
     fn release(&self, (record, version): (LockRecord, DocumentVersion)) -> Option<Attempt> {
         (record.holder.as_ref() == Some(&self.identity)).then(|| Attempt {
             expected: Some(version),
-            record: LockRecord {
-                holder: None,
-                revision: record.revision + 1,
-                ..record
-            },
+            record: LockRecord { holder: None, revision: record.revision + 1, ..record },
             asked: self.clock.now(),
         })
     }

@@ -15,9 +15,7 @@ struct Store {
 
 impl Store {
     fn read(&self) -> Option<(LockRecord, DocumentVersion)> {
-        self.record
-            .clone()
-            .map(|record| (record, DocumentVersion(self.version.to_string())))
+        self.record.clone().map(|record| (record, DocumentVersion(self.version.to_string())))
     }
 
     fn write(&mut self, expected: Option<&DocumentVersion>, record: &LockRecord) -> Swap {
@@ -39,11 +37,7 @@ impl Lock for MemoryLock {
         Ok(self.0.lock().unwrap().read())
     }
 
-    async fn write(
-        &self,
-        expected: Option<&DocumentVersion>,
-        record: &LockRecord,
-    ) -> Result<Swap, Error> {
+    async fn write(&self, expected: Option<&DocumentVersion>, record: &LockRecord) -> Result<Swap, Error> {
         Ok(self.0.lock().unwrap().write(expected, record))
     }
 }
@@ -75,10 +69,7 @@ fn the_first_leads_and_the_second_waits_ttl_and_margin_after_the_last_renewal_it
     clock.advance(TTL);
     step(&mut b, &mut store);
     assert!(!leads(&a), "its term is over by its own clock");
-    assert!(
-        !leads(&b),
-        "ttl alone is not enough: the margin covers clocks that run at different rates"
-    );
+    assert!(!leads(&b), "ttl alone is not enough: the margin covers clocks that run at different rates");
 
     clock.advance(margin(TTL));
     step(&mut b, &mut store);
@@ -110,10 +101,7 @@ fn a_released_lock_is_taken_at_once() {
     a.resign();
     assert!(!old.is_valid(), "the old term ends before the lock is free");
     let release = a.release(store.read().unwrap()).unwrap();
-    assert!(matches!(
-        store.write(release.expected.as_ref(), &release.record),
-        Swap::Applied(_)
-    ));
+    assert!(matches!(store.write(release.expected.as_ref(), &release.record), Swap::Applied(_)));
     step(&mut b, &mut store);
     assert!(leads(&b));
 }
@@ -131,11 +119,7 @@ fn a_release_never_frees_the_lock_of_another() {
 
     assert_eq!(a.release(store.read().unwrap()), None);
     let late = a.release(seen_by_a).unwrap();
-    assert_eq!(
-        store.write(late.expected.as_ref(), &late.record),
-        Swap::Rejected,
-        "conditional on its own version"
-    );
+    assert_eq!(store.write(late.expected.as_ref(), &late.record), Swap::Rejected, "conditional on its own version");
     assert_eq!(store.record.as_ref().unwrap().holder.as_deref(), Some("b"));
     assert!(leads(&b));
 }
@@ -188,11 +172,7 @@ fn two_leaders_in(seed: u64, blind: bool) -> bool {
         state % n
     };
     let (clock, mut store) = (ManualClock::default(), Store::default());
-    let mut candidates = [
-        candidate("a", &clock),
-        candidate("b", &clock),
-        candidate("c", &clock),
-    ];
+    let mut candidates = [candidate("a", &clock), candidate("b", &clock), candidate("c", &clock)];
     let mut delayed: Vec<(usize, Attempt)> = Vec::new();
     for _ in 0..400 {
         let who = usize::try_from(pick(3)).unwrap();
@@ -200,9 +180,7 @@ fn two_leaders_in(seed: u64, blind: bool) -> bool {
         let attempt = match pick(12) {
             0 => {
                 candidates[who].resign();
-                store
-                    .read()
-                    .and_then(|found| candidates[who].release(found))
+                store.read().and_then(|found| candidates[who].release(found))
             }
             _ => candidates[who].attempt(found),
         };
@@ -218,11 +196,7 @@ fn two_leaders_in(seed: u64, blind: bool) -> bool {
                 }
                 fate => {
                     let answer = store.write(attempt.expected.as_ref(), &attempt.record);
-                    let answer = if fate == 1 {
-                        Swap::Unknown("lost".into())
-                    } else {
-                        answer
-                    };
+                    let answer = if fate == 1 { Swap::Unknown("lost".into()) } else { answer };
                     if !is_release {
                         candidates[who].answered(attempt, Ok(answer));
                     }
@@ -237,12 +211,7 @@ fn two_leaders_in(seed: u64, blind: bool) -> bool {
             }
             let _late = store.write(attempt.expected.as_ref(), &attempt.record);
         }
-        if candidates
-            .iter()
-            .filter(|candidate| leads(candidate))
-            .count()
-            > 1
-        {
+        if candidates.iter().filter(|candidate| leads(candidate)).count() > 1 {
             return true;
         }
         let longest = if pick(20) == 0 { 30_000 } else { 3_000 };
@@ -275,11 +244,7 @@ async fn work_is_gone_before_the_lock_is_free_and_the_next_takes_over() {
     let lock = MemoryLock::default();
     let alive = Arc::new(());
     let (stop_a, stopped_a) = tokio::sync::oneshot::channel::<()>();
-    let a = Elector::new(
-        lock.clone(),
-        Arc::new(crate::clock::SystemClock),
-        settings("a"),
-    );
+    let a = Elector::new(lock.clone(), Arc::new(crate::clock::SystemClock), settings("a"));
     let mut leading = a.leadership();
     let held = Arc::clone(&alive);
     let run_a = tokio::spawn(a.run(async { drop(stopped_a.await) }, move |_| {
@@ -296,27 +261,14 @@ async fn work_is_gone_before_the_lock_is_free_and_the_next_takes_over() {
     assert_eq!(lock.read().await.unwrap().unwrap().0.holder, None);
 
     let (stop_b, stopped_b) = tokio::sync::oneshot::channel::<()>();
-    let b = Elector::new(
-        lock.clone(),
-        Arc::new(crate::clock::SystemClock),
-        settings("b"),
-    );
+    let b = Elector::new(lock.clone(), Arc::new(crate::clock::SystemClock), settings("b"));
     let mut leading = b.leadership();
     let run_b = tokio::spawn(b.run(async { drop(stopped_b.await) }, |_| std::future::pending()));
-    let term = leading
-        .wait_for(Option::is_some)
-        .await
-        .unwrap()
-        .clone()
-        .unwrap();
+    let term = leading.wait_for(Option::is_some).await.unwrap().clone().unwrap();
     assert!(term.is_valid());
     // Its lock is stolen under it (an administrator's edit): it must stop by itself.
     let (record, version) = lock.read().await.unwrap().unwrap();
-    let stolen = LockRecord {
-        holder: Some("thief".into()),
-        revision: record.revision + 100,
-        ..record
-    };
+    let stolen = LockRecord { holder: Some("thief".into()), revision: record.revision + 100, ..record };
     let mut at = version;
     while lock.write(Some(&at), &stolen).await.unwrap() == Swap::Rejected {
         at = lock.read().await.unwrap().unwrap().1;
@@ -325,8 +277,5 @@ async fn work_is_gone_before_the_lock_is_free_and_the_next_takes_over() {
     assert!(!term.is_valid());
     stop_b.send(()).unwrap();
     run_b.await.unwrap();
-    assert_eq!(
-        lock.read().await.unwrap().unwrap().0.holder.as_deref(),
-        Some("thief")
-    );
+    assert_eq!(lock.read().await.unwrap().unwrap().0.holder.as_deref(), Some("thief"));
 }

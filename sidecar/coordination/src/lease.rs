@@ -62,20 +62,9 @@ pub struct Taker<'a> {
 
 /// Whether `taker` may take a shard whose lease was read as `lease`. `session`: of the lease's owner; not asked for when
 /// the lease is free, absent or held by an earlier life of the taker itself.
-pub fn may_take(
-    shard: ShardId,
-    lease: Option<&ShardLease>,
-    session: HolderSession<'_>,
-    taker: &Taker<'_>,
-) -> Take {
+pub fn may_take(shard: ShardId, lease: Option<&ShardLease>, session: HolderSession<'_>, taker: &Taker<'_>) -> Take {
     let Some(lease) = lease else {
-        return Take::Write(taken(
-            shard,
-            FencingToken::default(),
-            0,
-            "first owner",
-            taker,
-        ));
+        return Take::Write(taken(shard, FencingToken::default(), 0, "first owner", taker));
     };
     let take = |why: &str| Take::Write(taken(shard, lease.token, lease.revision, why, taker));
     let Some(owner) = &lease.owner else {
@@ -96,20 +85,14 @@ pub fn may_take(
             take(&format!("the session of {owner} has ended"))
         }
         HolderSession::Found(_) => Take::Wait(format!("{owner} still holds it")),
-        HolderSession::Missing => Take::Wait(format!(
-            "{owner} holds it, and its session record is missing: waiting until it has lapsed"
-        )),
+        HolderSession::Missing => {
+            Take::Wait(format!("{owner} holds it, and its session record is missing: waiting until it has lapsed"))
+        }
         HolderSession::Gone => take(&format!("the life of {owner} that held it is over")),
     }
 }
 
-fn taken(
-    shard: ShardId,
-    token: FencingToken,
-    revision: u64,
-    why: &str,
-    taker: &Taker<'_>,
-) -> ShardLease {
+fn taken(shard: ShardId, token: FencingToken, revision: u64, why: &str, taker: &Taker<'_>) -> ShardLease {
     ShardLease {
         shard,
         owner: Some(taker.node.clone()),
@@ -139,11 +122,7 @@ mod tests {
     use super::*;
 
     fn life(pod: &str, start: u64) -> Incarnation {
-        Incarnation {
-            pod_uid: pod.into(),
-            start,
-            nonce: format!("{pod}-{start}"),
-        }
+        Incarnation { pod_uid: pod.into(), start, nonce: format!("{pod}-{start}") }
     }
 
     fn session(node: &str, incarnation: Incarnation, state: SessionState) -> SessionRecord {
@@ -177,16 +156,7 @@ mod tests {
 
     fn take(lease: Option<&ShardLease>, session: HolderSession<'_>) -> Take {
         let (node, incarnation) = (NodeId("b".into()), life("pod-b", 2));
-        may_take(
-            ShardId(7),
-            lease,
-            session,
-            &Taker {
-                node: &node,
-                incarnation: &incarnation,
-                now: "now",
-            },
-        )
+        may_take(ShardId(7), lease, session, &Taker { node: &node, incarnation: &incarnation, now: "now" })
     }
 
     fn token(take: &Take) -> Option<u64> {
@@ -211,59 +181,34 @@ mod tests {
     fn a_live_holder_keeps_its_lease() {
         let held = lease(Some("a"), life("pod-a", 1), 5);
         let live = session("a", life("pod-a", 1), SessionState::Live);
-        assert!(matches!(
-            take(Some(&held), HolderSession::Found(&live)),
-            Take::Wait(_)
-        ));
+        assert!(matches!(take(Some(&held), HolderSession::Found(&live)), Take::Wait(_)));
     }
 
     #[test]
     fn an_ended_session_or_a_newer_life_frees_the_lease() {
         let held = lease(Some("a"), life("pod-a", 1), 5);
         let ended = session("a", life("pod-a", 1), SessionState::Ended);
-        assert_eq!(
-            token(&take(Some(&held), HolderSession::Found(&ended))),
-            Some(6)
-        );
+        assert_eq!(token(&take(Some(&held), HolderSession::Found(&ended))), Some(6));
         let newer = session("a", life("pod-a", 2), SessionState::Live);
-        assert_eq!(
-            token(&take(Some(&held), HolderSession::Found(&newer))),
-            Some(6)
-        );
+        assert_eq!(token(&take(Some(&held), HolderSession::Found(&newer))), Some(6));
     }
 
     #[test]
     fn a_deleted_session_record_proves_nothing_until_it_was_gone_long_enough() {
         let held = lease(Some("a"), life("pod-a", 1), 5);
-        assert!(matches!(
-            take(Some(&held), HolderSession::Missing),
-            Take::Wait(_)
-        ));
-        assert_eq!(
-            token(&take(Some(&held), HolderSession::Gone)),
-            Some(6),
-            "gone for ttl and a margin"
-        );
+        assert!(matches!(take(Some(&held), HolderSession::Missing), Take::Wait(_)));
+        assert_eq!(token(&take(Some(&held), HolderSession::Gone)), Some(6), "gone for ttl and a margin");
     }
 
     #[test]
     fn a_new_life_takes_over_from_the_node_s_earlier_life_at_once() {
-        assert_eq!(
-            token(&take(
-                Some(&lease(Some("b"), life("pod-b", 1), 5)),
-                HolderSession::Missing
-            )),
-            Some(6)
-        );
+        assert_eq!(token(&take(Some(&lease(Some("b"), life("pod-b", 1), 5)), HolderSession::Missing)), Some(6));
     }
 
     #[test]
     fn a_lost_answer_is_found_to_be_ours() {
         let ours = lease(Some("b"), life("pod-b", 2), 5);
-        assert_eq!(
-            take(Some(&ours), HolderSession::Missing),
-            Take::Ours(FencingToken(5))
-        );
+        assert_eq!(take(Some(&ours), HolderSession::Missing), Take::Ours(FencingToken(5)));
     }
 
     #[test]

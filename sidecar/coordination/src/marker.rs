@@ -37,13 +37,9 @@ pub enum Claim {
 /// Decides on what was found. `me.revision` does not matter.
 pub fn claim(found: Option<&ClusterMarker>, me: &ClusterMarker) -> Claim {
     let Some(found) = found else {
-        return Claim::Create(ClusterMarker {
-            revision: 1,
-            ..me.clone()
-        });
+        return Claim::Create(ClusterMarker { revision: 1, ..me.clone() });
     };
-    let same_place = (&found.kubernetes, &found.namespace, &found.name)
-        == (&me.kubernetes, &me.namespace, &me.name);
+    let same_place = (&found.kubernetes, &found.namespace, &found.name) == (&me.kubernetes, &me.namespace, &me.name);
     if found.uid != me.uid && !same_place {
         let whose = match found.kubernetes == me.kubernetes {
             true => "of this Kubernetes cluster".to_owned(),
@@ -64,10 +60,7 @@ pub fn claim(found: Option<&ClusterMarker>, me: &ClusterMarker) -> Claim {
     }
     match found.uid == me.uid {
         true => Claim::Mine,
-        false => Claim::Adopt(ClusterMarker {
-            revision: found.revision + 1,
-            ..me.clone()
-        }),
+        false => Claim::Adopt(ClusterMarker { revision: found.revision + 1, ..me.clone() }),
     }
 }
 
@@ -90,16 +83,13 @@ mod tests {
     #[test]
     fn an_unclaimed_place_is_claimed_and_stays_claimed() {
         let me = marker("u1", "one", "k");
-        let Claim::Create(written) = claim(None, &me) else {
-            panic!("it is free")
-        };
+        let Claim::Create(written) = claim(None, &me) else { panic!("it is free") };
         assert_eq!(claim(Some(&written), &me), Claim::Mine);
     }
 
     #[test]
     fn the_place_of_another_cluster_is_refused_by_name() {
-        let Claim::Refuse(why) = claim(Some(&marker("u1", "one", "k")), &marker("u2", "two", "k"))
-        else {
+        let Claim::Refuse(why) = claim(Some(&marker("u1", "one", "k")), &marker("u2", "two", "k")) else {
             panic!("it is another's")
         };
         assert!(why.contains("default/one") && why.contains("u1"), "{why}");
@@ -107,32 +97,19 @@ mod tests {
 
     #[test]
     fn the_same_name_in_another_kubernetes_cluster_is_another_cluster() {
-        assert!(matches!(
-            claim(
-                Some(&marker("u1", "one", "k")),
-                &marker("u2", "one", "other")
-            ),
-            Claim::Refuse(_)
-        ));
+        assert!(matches!(claim(Some(&marker("u1", "one", "k")), &marker("u2", "one", "other")), Claim::Refuse(_)));
     }
 
     #[test]
     fn a_cluster_created_again_under_its_name_adopts_its_data_with_a_new_revision() {
         let me = marker("u2", "one", "k");
-        let Claim::Adopt(written) = claim(Some(&marker("u1", "one", "k")), &me) else {
-            panic!("the old one is gone")
-        };
+        let Claim::Adopt(written) = claim(Some(&marker("u1", "one", "k")), &me) else { panic!("the old one is gone") };
         assert_eq!((written.uid.as_str(), written.revision), ("u2", 4));
     }
 
     #[test]
     fn data_spread_over_another_number_of_shards_is_refused() {
-        let me = ClusterMarker {
-            shards: 64,
-            ..marker("u2", "one", "k")
-        };
-        assert!(
-            matches!(claim(Some(&marker("u1", "one", "k")), &me), Claim::Refuse(why) if why.contains("256"))
-        );
+        let me = ClusterMarker { shards: 64, ..marker("u2", "one", "k") };
+        assert!(matches!(claim(Some(&marker("u1", "one", "k")), &me), Claim::Refuse(why) if why.contains("256")));
     }
 }

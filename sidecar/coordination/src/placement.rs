@@ -23,18 +23,11 @@ pub fn place(previous: &[Option<NodeId>], nodes: &[NodeId]) -> Vec<Option<NodeId
 
     let mut placed: Vec<Option<&NodeId>> = Vec::with_capacity(previous.len());
     for owner in previous {
-        let kept = owner
-            .as_ref()
-            .filter(|owner| room.get_mut(owner).is_some_and(take_one));
+        let kept = owner.as_ref().filter(|owner| room.get_mut(owner).is_some_and(take_one));
         placed.push(kept);
     }
-    let mut free = room
-        .into_iter()
-        .flat_map(|(node, left)| std::iter::repeat_n(node, left));
-    placed
-        .into_iter()
-        .map(|owner| owner.or_else(|| free.next()).cloned())
-        .collect()
+    let mut free = room.into_iter().flat_map(|(node, left)| std::iter::repeat_n(node, left));
+    placed.into_iter().map(|owner| owner.or_else(|| free.next()).cloned()).collect()
 }
 
 fn take_one(left: &mut usize) -> bool {
@@ -45,10 +38,7 @@ fn take_one(left: &mut usize) -> bool {
 
 /// How many shards each node gets. The nodes that have the most get the one more: what is above the floor can stay
 /// only there.
-fn quotas<'a>(
-    previous: &'a [Option<NodeId>],
-    nodes: &BTreeSet<&'a NodeId>,
-) -> BTreeMap<&'a NodeId, usize> {
+fn quotas<'a>(previous: &'a [Option<NodeId>], nodes: &BTreeSet<&'a NodeId>) -> BTreeMap<&'a NodeId, usize> {
     let mut counts: BTreeMap<&NodeId, usize> = nodes.iter().map(|node| (*node, 0)).collect();
     for owner in previous.iter().flatten() {
         if let Some(count) = counts.get_mut(owner) {
@@ -59,11 +49,7 @@ fn quotas<'a>(
     let remainder = previous.len() % nodes.len();
     let mut by_count: Vec<(&NodeId, usize)> = counts.into_iter().collect();
     by_count.sort_by_key(|(_, count)| std::cmp::Reverse(*count)); // Stable: names break ties.
-    by_count
-        .into_iter()
-        .enumerate()
-        .map(|(rank, (node, _))| (node, floor + usize::from(rank < remainder)))
-        .collect()
+    by_count.into_iter().enumerate().map(|(rank, (node, _))| (node, floor + usize::from(rank < remainder))).collect()
 }
 
 #[cfg(test)]
@@ -81,28 +67,17 @@ mod tests {
     }
 
     fn count(placed: &[Option<NodeId>], node: &NodeId) -> usize {
-        placed
-            .iter()
-            .flatten()
-            .filter(|owner| *owner == node)
-            .count()
+        placed.iter().flatten().filter(|owner| *owner == node).count()
     }
 
     fn moved(before: &[Option<NodeId>], after: &[Option<NodeId>]) -> usize {
-        before
-            .iter()
-            .zip(after)
-            .filter(|(old, new)| old != new)
-            .count()
+        before.iter().zip(after).filter(|(old, new)| old != new).count()
     }
 
     fn balanced(placed: &[Option<NodeId>], nodes: &[NodeId]) -> bool {
         let floor = placed.len() / nodes.len();
         let ceiling = placed.len().div_ceil(nodes.len());
-        placed.iter().all(Option::is_some)
-            && nodes
-                .iter()
-                .all(|node| (floor..=ceiling).contains(&count(placed, node)))
+        placed.iter().all(Option::is_some) && nodes.iter().all(|node| (floor..=ceiling).contains(&count(placed, node)))
     }
 
     /// The fewest moves that any balanced placement can do with, found without regard to how `place` works: try every
@@ -112,11 +87,7 @@ mod tests {
         let remainder = previous.len() % nodes.len();
         let counts: Vec<usize> = nodes.iter().map(|node| count(previous, node)).collect();
         let kept_at_floor: usize = counts.iter().map(|count| (*count).min(floor)).sum();
-        let gain = counts
-            .iter()
-            .filter(|count| **count > floor)
-            .count()
-            .min(remainder);
+        let gain = counts.iter().filter(|count| **count > floor).count().min(remainder);
         previous.len() - kept_at_floor - gain
     }
 
@@ -124,16 +95,10 @@ mod tests {
     fn fewest_moves_by_force(previous: &[Option<NodeId>], nodes: &[NodeId]) -> usize {
         let floor = previous.len() / nodes.len();
         let remainder = previous.len() % nodes.len();
-        let kept = (0u32..1 << nodes.len())
-            .filter(|choice| choice.count_ones() as usize == remainder)
-            .map(|choice| {
-                let quota = |index: usize| floor + usize::from(choice >> index & 1 == 1);
-                nodes
-                    .iter()
-                    .enumerate()
-                    .map(|(index, node)| count(previous, node).min(quota(index)))
-                    .sum::<usize>()
-            });
+        let kept = (0u32..1 << nodes.len()).filter(|choice| choice.count_ones() as usize == remainder).map(|choice| {
+            let quota = |index: usize| floor + usize::from(choice >> index & 1 == 1);
+            nodes.iter().enumerate().map(|(index, node)| count(previous, node).min(quota(index))).sum::<usize>()
+        });
         previous.len() - kept.max().unwrap_or_default()
     }
 

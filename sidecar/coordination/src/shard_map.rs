@@ -55,16 +55,11 @@ impl ShardMap {
 
     /// The fencing token of a shard (0 where the strategy keeps them elsewhere).
     pub fn token(&self, shard: ShardId) -> FencingToken {
-        self.tokens
-            .get(shard.0 as usize)
-            .copied()
-            .unwrap_or_default()
+        self.tokens.get(shard.0 as usize).copied().unwrap_or_default()
     }
 
     /// All shards of a node, in order.
     pub fn shards_of<'a>(&'a self, node: &'a NodeId) -> impl Iterator<Item = ShardId> + 'a {
-        (0..self.shards())
-            .map(ShardId)
-            .filter(move |shard| self.owner(*shard) == Some(node))
+        (0..self.shards()).map(ShardId).filter(move |shard| self.owner(*shard) == Some(node))
     }
 }

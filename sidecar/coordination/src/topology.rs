@@ -50,7 +50,6 @@ pub struct TopologyNode {
 impl Topology {
     /// Whether `other` says the same of the nodes, whoever wrote it when.
     pub fn same_nodes(&self, other: &Self) -> bool {
-        (&self.cluster, self.map_revision, &self.nodes)
-            == (&other.cluster, other.map_revision, &other.nodes)
+        (&self.cluster, self.map_revision, &self.nodes) == (&other.cluster, other.map_revision, &other.nodes)
     }
 }

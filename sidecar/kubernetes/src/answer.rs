@@ -6,9 +6,7 @@ use brainy_storage::documents::Swap;
 /// A read that gave no answer.
 pub(crate) fn read_failure(error: &kube::Error) -> Error {
     match error {
-        kube::Error::Api(status) => {
-            Error::unavailable(status.reason.clone(), status.message.clone())
-        }
+        kube::Error::Api(status) => Error::unavailable(status.reason.clone(), status.message.clone()),
         other => Error::unavailable("KubernetesApi", other.to_string()),
     }
 }

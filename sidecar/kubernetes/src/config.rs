@@ -27,12 +27,7 @@ pub struct NodeConfig {
 
 /// Where data lives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(
-    rename_all = "camelCase",
-    rename_all_fields = "camelCase",
-    tag = "strategy",
-    deny_unknown_fields
-)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "strategy", deny_unknown_fields)]
 pub enum StorageConfig {
     /// On this node's volume.
     Isolated {

@@ -61,12 +61,9 @@ impl KubernetesDocuments {
         if name == documents::SHARD_MAP {
             return Ok(Place::ShardMap);
         }
-        let node = name
-            .strip_prefix(documents::SESSIONS)
-            .and_then(|rest| rest.strip_suffix(".json"));
-        node.map(Place::Session).ok_or_else(|| {
-            Error::invalid("document", format!("{name:?} has no place in Kubernetes"))
-        })
+        let node = name.strip_prefix(documents::SESSIONS).and_then(|rest| rest.strip_suffix(".json"));
+        node.map(Place::Session)
+            .ok_or_else(|| Error::invalid("document", format!("{name:?} has no place in Kubernetes")))
     }
 
     async fn create_shard_map(&self, text: &str) -> Result<Swap, Error> {
@@ -76,10 +73,7 @@ impl KubernetesDocuments {
                 labels: Some(
                     [
                         (names::CLUSTER_LABEL.to_owned(), self.cluster.clone()),
-                        (
-                            names::MANAGED_BY_LABEL.to_owned(),
-                            names::MANAGED_BY.to_owned(),
-                        ),
+                        (names::MANAGED_BY_LABEL.to_owned(), names::MANAGED_BY.to_owned()),
                     ]
                     .into(),
                 ),
@@ -89,11 +83,7 @@ impl KubernetesDocuments {
             data: Some([(names::SHARD_MAP_KEY.to_owned(), text.to_owned())].into()),
             ..ConfigMap::default()
         };
-        match self
-            .config_maps
-            .create(&PostParams::default(), &config_map)
-            .await
-        {
+        match self.config_maps.create(&PostParams::default(), &config_map).await {
             Ok(created) => applied(&created),
             Err(error) => write_failure(&error),
         }
@@ -105,18 +95,11 @@ impl Documents for KubernetesDocuments {
     async fn read(&self, name: &str) -> Result<Option<Document>, Error> {
         match self.place(name)? {
             Place::Session(node) => {
-                let lease = self
-                    .leases
-                    .get_opt(node)
-                    .await
-                    .map_err(|error| read_failure(&error))?;
+                let lease = self.leases.get_opt(node).await.map_err(|error| read_failure(&error))?;
                 lease.map_or(Ok(None), |lease| session_document(&lease))
             }
             Place::ShardMap => {
-                let found = self
-                    .config_maps
-                    .get_opt(&names::shard_map(&self.cluster))
-                    .await;
+                let found = self.config_maps.get_opt(&names::shard_map(&self.cluster)).await;
                 found
                     .map_err(|error| read_failure(&error))?
                     .map_or(Ok(None), |config_map| shard_map_document(&config_map))
@@ -124,25 +107,15 @@ impl Documents for KubernetesDocuments {
         }
     }
 
-    async fn swap(
-        &self,
-        name: &str,
-        expected: Option<&DocumentVersion>,
-        body: Bytes,
-    ) -> Result<Swap, Error> {
-        let text =
-            std::str::from_utf8(&body).map_err(|_| Error::invalid("document", "is not UTF-8"))?;
+    async fn swap(&self, name: &str, expected: Option<&DocumentVersion>, body: Bytes) -> Result<Swap, Error> {
+        let text = std::str::from_utf8(&body).map_err(|_| Error::invalid("document", "is not UTF-8"))?;
         let params = PatchParams::default();
         match self.place(name)? {
             Place::Session(node) => {
                 let version = match expected {
                     Some(version) => version.clone(),
                     None => {
-                        let lease = self
-                            .leases
-                            .get(node)
-                            .await
-                            .map_err(|error| read_failure(&error))?;
+                        let lease = self.leases.get(node).await.map_err(|error| read_failure(&error))?;
                         if session_document(&lease)?.is_some() {
                             return Ok(Swap::Rejected);
                         }
@@ -159,12 +132,7 @@ impl Documents for KubernetesDocuments {
                 let object = names::shard_map(&self.cluster);
                 let version = match expected {
                     Some(version) => version.clone(),
-                    None => match self
-                        .config_maps
-                        .get_opt(&object)
-                        .await
-                        .map_err(|error| read_failure(&error))?
-                    {
+                    None => match self.config_maps.get_opt(&object).await.map_err(|error| read_failure(&error))? {
                         None => return self.create_shard_map(text).await,
                         Some(found) if shard_map_document(&found)?.is_some() => {
                             return Ok(Swap::Rejected);
@@ -176,11 +144,7 @@ impl Documents for KubernetesDocuments {
                     "metadata": {"resourceVersion": version.0},
                     "data": {names::SHARD_MAP_KEY: text},
                 });
-                match self
-                    .config_maps
-                    .patch(&object, &params, &Patch::Merge(patch))
-                    .await
-                {
+                match self.config_maps.patch(&object, &params, &Patch::Merge(patch)).await {
                     Ok(config_map) => applied(&config_map),
                     Err(error) => write_failure(&error),
                 }
@@ -190,10 +154,7 @@ impl Documents for KubernetesDocuments {
 
     async fn names(&self, prefix: &str) -> Result<Vec<String>, Error> {
         let selector = format!("{}={}", names::CLUSTER_LABEL, self.cluster);
-        let leases = self
-            .leases
-            .list(&ListParams::default().labels(&selector))
-            .await;
+        let leases = self.leases.list(&ListParams::default().labels(&selector)).await;
         let mut found = Vec::new();
         for lease in leases.map_err(|error| read_failure(&error))? {
             if session_document(&lease)?.is_some() {
@@ -208,9 +169,7 @@ impl Documents for KubernetesDocuments {
 
 impl std::fmt::Debug for KubernetesDocuments {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KubernetesDocuments")
-            .field("cluster", &self.cluster)
-            .finish_non_exhaustive()
+        f.debug_struct("KubernetesDocuments").field("cluster", &self.cluster).finish_non_exhaustive()
     }
 }
 
@@ -219,25 +178,15 @@ pub fn session_document(lease: &Lease) -> Result<Option<Document>, Error> {
     let Some(text) = lease.annotations().get(names::SESSION_ANNOTATION) else {
         return Ok(None);
     };
-    Ok(Some(Document {
-        body: Bytes::copy_from_slice(text.as_bytes()),
-        version: version_of(lease)?,
-    }))
+    Ok(Some(Document { body: Bytes::copy_from_slice(text.as_bytes()), version: version_of(lease)? }))
 }
 
 /// The shard map in its ConfigMap, if there is one yet.
 pub fn shard_map_document(config_map: &ConfigMap) -> Result<Option<Document>, Error> {
-    let Some(text) = config_map
-        .data
-        .as_ref()
-        .and_then(|data| data.get(names::SHARD_MAP_KEY))
-    else {
+    let Some(text) = config_map.data.as_ref().and_then(|data| data.get(names::SHARD_MAP_KEY)) else {
         return Ok(None);
     };
-    Ok(Some(Document {
-        body: Bytes::copy_from_slice(text.as_bytes()),
-        version: version_of(config_map)?,
-    }))
+    Ok(Some(Document { body: Bytes::copy_from_slice(text.as_bytes()), version: version_of(config_map)? }))
 }
 
 /// The annotation, and beside it what people look for in a Lease.
@@ -257,9 +206,9 @@ fn session_patch(version: &DocumentVersion, text: &str) -> Result<Value, Error> 
 
 fn version_of<K: kube::Resource>(object: &K) -> Result<DocumentVersion, Error> {
     let version = object.meta().resource_version.clone();
-    version.map(DocumentVersion).ok_or_else(|| {
-        Error::unavailable("KubernetesApi", "an object came without resourceVersion")
-    })
+    version
+        .map(DocumentVersion)
+        .ok_or_else(|| Error::unavailable("KubernetesApi", "an object came without resourceVersion"))
 }
 
 fn applied<K: kube::Resource>(object: &K) -> Result<Swap, Error> {

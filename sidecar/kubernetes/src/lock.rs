@@ -27,64 +27,34 @@ pub struct LeaseLock {
 impl LeaseLock {
     /// The Lease `name` in `namespace`, through a [`bounded`](crate::client::bounded) client.
     pub fn new(client: Client, namespace: &str, name: &str) -> Self {
-        Self {
-            leases: Api::namespaced(client, namespace),
-            name: name.to_owned(),
-        }
+        Self { leases: Api::namespaced(client, namespace), name: name.to_owned() }
     }
 }
 
 impl std::fmt::Debug for LeaseLock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LeaseLock")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        f.debug_struct("LeaseLock").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
 #[async_trait]
 impl Lock for LeaseLock {
     async fn read(&self) -> Result<Option<(LockRecord, DocumentVersion)>, Error> {
-        let lease = self
-            .leases
-            .get_opt(&self.name)
-            .await
-            .map_err(|error| read_failure(&error))?;
-        Ok(lease.and_then(|lease| {
-            Some((
-                record(&lease),
-                DocumentVersion(lease.metadata.resource_version?),
-            ))
-        }))
+        let lease = self.leases.get_opt(&self.name).await.map_err(|error| read_failure(&error))?;
+        Ok(lease.and_then(|lease| Some((record(&lease), DocumentVersion(lease.metadata.resource_version?)))))
     }
 
-    async fn write(
-        &self,
-        expected: Option<&DocumentVersion>,
-        record: &LockRecord,
-    ) -> Result<Swap, Error> {
+    async fn write(&self, expected: Option<&DocumentVersion>, record: &LockRecord) -> Result<Swap, Error> {
         let written = match expected {
             Some(version) => {
-                self.leases
-                    .patch(
-                        &self.name,
-                        &PatchParams::default(),
-                        &Patch::Merge(patch(version, record)),
-                    )
-                    .await
+                self.leases.patch(&self.name, &PatchParams::default(), &Patch::Merge(patch(version, record))).await
             }
-            None => {
-                self.leases
-                    .create(&PostParams::default(), &new_lease(&self.name, record))
-                    .await
-            }
+            None => self.leases.create(&PostParams::default(), &new_lease(&self.name, record)).await,
         };
         match written {
             Ok(lease) => match lease.metadata.resource_version {
                 Some(version) => Ok(Swap::Applied(DocumentVersion(version))),
-                None => Ok(Swap::Unknown(
-                    "the Lease came back without resourceVersion".into(),
-                )),
+                None => Ok(Swap::Unknown("the Lease came back without resourceVersion".into())),
             },
             Err(error) => write_failure(&error),
         }
@@ -93,21 +63,12 @@ impl Lock for LeaseLock {
 
 fn record(lease: &Lease) -> LockRecord {
     let spec = lease.spec.clone().unwrap_or_default();
-    let revision = lease
-        .annotations()
-        .get(REVISION_ANNOTATION)
-        .and_then(|text| text.parse().ok());
+    let revision = lease.annotations().get(REVISION_ANNOTATION).and_then(|text| text.parse().ok());
     LockRecord {
         holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
-        transitions: spec
-            .lease_transitions
-            .and_then(|n| u64::try_from(n).ok())
-            .unwrap_or_default(),
+        transitions: spec.lease_transitions.and_then(|n| u64::try_from(n).ok()).unwrap_or_default(),
         revision: revision.unwrap_or_default(),
-        ttl_seconds: spec
-            .lease_duration_seconds
-            .and_then(|n| u64::try_from(n).ok())
-            .unwrap_or_default(),
+        ttl_seconds: spec.lease_duration_seconds.and_then(|n| u64::try_from(n).ok()).unwrap_or_default(),
     }
 }
 
@@ -131,9 +92,7 @@ fn new_lease(name: &str, record: &LockRecord) -> Lease {
     Lease {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
-            annotations: Some(
-                [(REVISION_ANNOTATION.to_owned(), record.revision.to_string())].into(),
-            ),
+            annotations: Some([(REVISION_ANNOTATION.to_owned(), record.revision.to_string())].into()),
             ..ObjectMeta::default()
         },
         spec: Some(LeaseSpec {

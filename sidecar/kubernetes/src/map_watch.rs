@@ -29,19 +29,14 @@ pub struct MapWatch {
 
 impl std::fmt::Debug for MapWatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MapWatch")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        f.debug_struct("MapWatch").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
 impl MapWatch {
     /// The map of `cluster` in `namespace`, through a [`watching`](crate::client::watching) client.
     pub fn new(client: Client, namespace: &str, cluster: &str) -> Self {
-        Self {
-            config_maps: Api::namespaced(client, namespace),
-            name: names::shard_map(cluster),
-        }
+        Self { config_maps: Api::namespaced(client, namespace), name: names::shard_map(cluster) }
     }
 
     /// Runs until dropped. `tell` gets each map as it is seen: maybe one twice, maybe not every one.
@@ -61,26 +56,16 @@ impl MapWatch {
 
     /// Reads the ConfigMap and follows its changes until the server ends the watch.
     async fn follow(&self, tell: &mut (impl FnMut(ShardMap) + Send)) -> Result<(), String> {
-        let found = within(CALL_LIMIT, self.config_maps.get_opt(&self.name))
-            .await?
-            .map_err(|error| error.to_string())?;
-        let version = found
-            .as_ref()
-            .and_then(|found| found.metadata.resource_version.clone());
+        let found =
+            within(CALL_LIMIT, self.config_maps.get_opt(&self.name)).await?.map_err(|error| error.to_string())?;
+        let version = found.as_ref().and_then(|found| found.metadata.resource_version.clone());
         if let Some(found) = &found {
             offer(found, tell);
         }
-        let only_it = WatchParams::default()
-            .fields(&format!("metadata.name={}", self.name))
-            .timeout(WATCH_SECONDS);
+        let only_it = WatchParams::default().fields(&format!("metadata.name={}", self.name)).timeout(WATCH_SECONDS);
         // Without the object a watch from "0" begins with what comes to be.
-        let watch = self
-            .config_maps
-            .watch(&only_it, version.as_deref().unwrap_or("0"));
-        let mut events = within(CALL_LIMIT, watch)
-            .await?
-            .map_err(|error| error.to_string())?
-            .boxed();
+        let watch = self.config_maps.watch(&only_it, version.as_deref().unwrap_or("0"));
+        let mut events = within(CALL_LIMIT, watch).await?.map_err(|error| error.to_string())?.boxed();
         while let Some(event) = within(SILENCE_LIMIT, events.next()).await? {
             match event.map_err(|error| error.to_string())? {
                 WatchEvent::Added(found) | WatchEvent::Modified(found) => offer(&found, tell),
@@ -93,17 +78,11 @@ impl MapWatch {
 }
 
 async fn within<T>(limit: Duration, call: impl Future<Output = T>) -> Result<T, String> {
-    tokio::time::timeout(limit, call)
-        .await
-        .map_err(|_| format!("no answer within {limit:?}"))
+    tokio::time::timeout(limit, call).await.map_err(|_| format!("no answer within {limit:?}"))
 }
 
 fn offer(found: &ConfigMap, tell: &mut impl FnMut(ShardMap)) {
-    let Some(text) = found
-        .data
-        .as_ref()
-        .and_then(|data| data.get(names::SHARD_MAP_KEY))
-    else {
+    let Some(text) = found.data.as_ref().and_then(|data| data.get(names::SHARD_MAP_KEY)) else {
         return;
     };
     match serde_json::from_str(text) {
@@ -138,29 +117,14 @@ mod tests {
     /// watch ends after that. The first read fails.
     fn api(reads: Arc<AtomicU64>) -> Client {
         let service = tower::service_fn(move |request: Request<Body>| {
-            let watch = request
-                .uri()
-                .query()
-                .is_some_and(|query| query.contains("watch=true"));
-            let read = if watch {
-                reads.load(Ordering::SeqCst)
-            } else {
-                reads.fetch_add(1, Ordering::SeqCst) + 1
-            };
+            let watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+            let read = if watch { reads.load(Ordering::SeqCst) } else { reads.fetch_add(1, Ordering::SeqCst) + 1 };
             let (status, body) = match (watch, read) {
-                (false, 1) => (
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    json!({"status": "Failure", "code": 500}),
-                ),
+                (false, 1) => (StatusCode::INTERNAL_SERVER_ERROR, json!({"status": "Failure", "code": 500})),
                 (false, _) => (StatusCode::OK, config_map(read * 10)),
-                (true, _) => (
-                    StatusCode::OK,
-                    json!({"type": "MODIFIED", "object": config_map(read * 10 + 1)}),
-                ),
+                (true, _) => (StatusCode::OK, json!({"type": "MODIFIED", "object": config_map(read * 10 + 1)})),
             };
-            let response = Response::builder()
-                .status(status)
-                .body(Body::from(format!("{body}\n").into_bytes()));
+            let response = Response::builder().status(status).body(Body::from(format!("{body}\n").into_bytes()));
             async move { Ok::<_, std::convert::Infallible>(response.expect("a response")) }
         });
         Client::new(service, "ns")

@@ -149,9 +149,8 @@ impl Table {
 
     fn elsewhere(&self, shard: ShardId, slot: &Slot, known: &Known) -> Place {
         let Some(map) = &known.map else {
-            return Place::Nowhere {
-                why: self.session_trouble(known).unwrap_or_else(|| "no shard map has been seen yet".into()),
-            };
+            let why = self.session_trouble(known).or_else(|| slot.why.clone());
+            return Place::Nowhere { why: why.unwrap_or_else(|| "no shard map has been seen yet".into()) };
         };
         match map.owner(shard) {
             None => Place::Nowhere { why: format!("shard {shard} has no owner yet") },

@@ -1,6 +1,6 @@
 //! Rolling, scaling, deleting.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::super::*;
 use super::*;

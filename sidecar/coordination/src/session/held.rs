@@ -10,16 +10,11 @@ use crate::{FencingToken, ShardId};
 /// Most shards in one list: more is no list of ours, and would only take memory.
 const MOST: u32 = 1 << 20;
 
-pub(super) fn serialize<S: Serializer>(
-    list: &[HeldShard],
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+pub(super) fn serialize<S: Serializer>(list: &[HeldShard], serializer: S) -> Result<S::Ok, S::Error> {
     let mut ranges: Vec<(u32, u32, FencingToken)> = Vec::new();
     for held in list {
         match ranges.last_mut() {
-            Some((_, last, token))
-                if *token == held.token && last.checked_add(1) == Some(held.shard.0) =>
-            {
+            Some((_, last, token)) if *token == held.token && last.checked_add(1) == Some(held.shard.0) => {
                 *last = held.shard.0;
             }
             _ => ranges.push((held.shard.0, held.shard.0, held.token)),
@@ -29,20 +24,13 @@ pub(super) fn serialize<S: Serializer>(
         true => format!("{first}@{token}"),
         false => format!("{first}-{last}@{token}"),
     };
-    ranges
-        .into_iter()
-        .map(text)
-        .collect::<Vec<_>>()
-        .serialize(serializer)
+    ranges.into_iter().map(text).collect::<Vec<_>>().serialize(serializer)
 }
 
-pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Vec<HeldShard>, D::Error> {
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HeldShard>, D::Error> {
     let mut list = Vec::new();
     for text in Vec::<String>::deserialize(deserializer)? {
-        let range = parse(&text)
-            .ok_or_else(|| D::Error::custom(format!("{text:?} is not like \"0-84@2\"")))?;
+        let range = parse(&text).ok_or_else(|| D::Error::custom(format!("{text:?} is not like \"0-84@2\"")))?;
         list.extend(range);
     }
     Ok(list)
@@ -53,12 +41,7 @@ fn parse(text: &str) -> Option<impl Iterator<Item = HeldShard>> {
     let (first, last) = shards.split_once('-').unwrap_or((shards, shards));
     let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
     let token = FencingToken(token.parse().ok()?);
-    (first <= last && last < MOST).then(|| {
-        (first..=last).map(move |shard| HeldShard {
-            shard: ShardId(shard),
-            token,
-        })
-    })
+    (first <= last && last < MOST).then(|| (first..=last).map(move |shard| HeldShard { shard: ShardId(shard), token }))
 }
 
 #[cfg(test)]
@@ -74,28 +57,21 @@ mod tests {
         Holder(
             pairs
                 .iter()
-                .map(|(shard, token)| HeldShard {
-                    shard: ShardId(*shard),
-                    token: FencingToken(*token),
-                })
+                .map(|(shard, token)| HeldShard { shard: ShardId(*shard), token: FencingToken(*token) })
                 .collect(),
         )
     }
 
     #[test]
     fn neighbours_of_equal_token_become_one_range() {
-        let text =
-            serde_json::to_string(&holder(&[(0, 2), (1, 2), (2, 2), (3, 3), (7, 3)])).unwrap();
+        let text = serde_json::to_string(&holder(&[(0, 2), (1, 2), (2, 2), (3, 3), (7, 3)])).unwrap();
         assert_eq!(text, r#"["0-2@2","3@3","7@3"]"#);
     }
 
     #[test]
     fn what_is_no_range_is_refused() {
         for text in ["5", "5-3@1", "@1", "1-@2", "0-4294967295@1"] {
-            assert!(
-                serde_json::from_str::<Holder>(&format!("[{text:?}]")).is_err(),
-                "{text}"
-            );
+            assert!(serde_json::from_str::<Holder>(&format!("[{text:?}]")).is_err(), "{text}");
         }
     }
 

@@ -84,14 +84,7 @@ pub struct SessionHolder {
 impl SessionHolder {
     /// A holder with no session yet.
     pub fn new(identity: Identity, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            identity,
-            clock,
-            life: None,
-            known: None,
-            observer: Observer::default(),
-            leaving: None,
-        }
+        Self { identity, clock, life: None, known: None, observer: Observer::default(), leaving: None }
     }
 
     /// The present life, if it has not lapsed.
@@ -106,10 +99,7 @@ impl SessionHolder {
 
     /// What to do now. `found`: what a read has just returned, if one was needed. `nonce`: random, never used before.
     /// `expires`: RFC 3339, for people.
-    #[allow(
-        clippy::option_option,
-        reason = "not read, read and absent, read and present"
-    )]
+    #[allow(clippy::option_option, reason = "not read, read and absent, read and present")]
     pub fn step(
         &mut self,
         found: Option<Option<(SessionRecord, DocumentVersion)>>,
@@ -123,9 +113,7 @@ impl SessionHolder {
         }
         let found = found.unwrap_or_else(|| self.known.clone());
         let incarnation = match (&self.life, &found) {
-            (Some(life), Some((record, _))) if is_ours(record, &life.incarnation) => {
-                life.incarnation.clone()
-            }
+            (Some(life), Some((record, _))) if is_ours(record, &life.incarnation) => life.incarnation.clone(),
             _ => {
                 // Someone ended it, replaced it or deleted it: whatever the clock says, this life is over (R8).
                 self.lapse();
@@ -136,13 +124,7 @@ impl SessionHolder {
             }
         };
         let revision = found.as_ref().map_or(0, |(record, _)| record.revision) + 1;
-        let Report {
-            map_revision,
-            holds,
-            received,
-            stored,
-            problem,
-        } = report.clone();
+        let Report { map_revision, holds, received, stored, problem } = report.clone();
         let record = SessionRecord {
             node: self.identity.node.clone(),
             incarnation,
@@ -151,18 +133,13 @@ impl SessionHolder {
             ttl_seconds: self.identity.ttl.as_secs(),
             expires: expires.to_owned(),
             address: self.identity.address.clone(),
-            map_revision: map_revision
-                .max(found.as_ref().map_or(0, |(record, _)| record.map_revision)),
+            map_revision: map_revision.max(found.as_ref().map_or(0, |(record, _)| record.map_revision)),
             holds,
             received,
             stored,
             problem,
         };
-        Step::Write(Box::new(Attempt {
-            expected: found.map(|(_, version)| version),
-            record,
-            asked,
-        }))
+        Step::Write(Box::new(Attempt { expected: found.map(|(_, version)| version), record, asked }))
     }
 
     /// The incarnation to begin with, given what stands there.
@@ -176,9 +153,7 @@ impl SessionHolder {
             None => 1,
             // The kubelet starts a container of a pod only after its predecessor ended, so an earlier life of this pod
             // is over for certain.
-            Some((record, _)) if record.incarnation.pod_uid == self.identity.pod_uid => {
-                record.incarnation.start + 1
-            }
+            Some((record, _)) if record.incarnation.pod_uid == self.identity.pod_uid => record.incarnation.start + 1,
             Some((record, _)) if record.state == SessionState::Ended => 1,
             Some((record, version)) => {
                 if !self.observer.expired(version.clone(), record.ttl(), now) {
@@ -190,11 +165,7 @@ impl SessionHolder {
                 1
             }
         };
-        Ok(Incarnation {
-            pod_uid: self.identity.pod_uid.clone(),
-            start,
-            nonce: nonce.to_owned(),
-        })
+        Ok(Incarnation { pod_uid: self.identity.pod_uid.clone(), start, nonce: nonce.to_owned() })
     }
 
     /// What became of an attempt. True: a new life began with it.
@@ -214,10 +185,7 @@ impl SessionHolder {
                     _ => {
                         let validity = Validity::new(Arc::clone(&self.clock), until);
                         let began = validity.holds();
-                        self.life = began.then_some(Life {
-                            incarnation,
-                            validity,
-                        });
+                        self.life = began.then_some(Life { incarnation, validity });
                         began
                     }
                 }

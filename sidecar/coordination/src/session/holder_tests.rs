@@ -13,9 +13,7 @@ struct Store {
 
 impl Store {
     fn read(&self) -> Option<(SessionRecord, DocumentVersion)> {
-        self.record
-            .clone()
-            .map(|record| (record, DocumentVersion(self.version.to_string())))
+        self.record.clone().map(|record| (record, DocumentVersion(self.version.to_string())))
     }
 
     fn write(&mut self, attempt: &Attempt) -> Swap {
@@ -34,12 +32,8 @@ impl Store {
 }
 
 fn holder(pod: &str, clock: &ManualClock) -> SessionHolder {
-    let identity = Identity {
-        node: NodeId("n-0".into()),
-        pod_uid: pod.into(),
-        address: "10.0.0.1:7701".into(),
-        ttl: TTL,
-    };
+    let identity =
+        Identity { node: NodeId("n-0".into()), pod_uid: pod.into(), address: "10.0.0.1:7701".into(), ttl: TTL };
     SessionHolder::new(identity, Arc::new(clock.clone()))
 }
 
@@ -89,11 +83,7 @@ fn the_deadline_counts_from_before_the_question_was_sent() {
     let answer = Ok(store.write(&renewal));
     clock.advance(Duration::from_secs(15)); // The answer is slow, and arrives in time.
     node.answered(renewal, &answer);
-    assert_eq!(
-        first.validity.remaining(),
-        Duration::from_secs(15),
-        "30 s from when it was asked, 15 s ago"
-    );
+    assert_eq!(first.validity.remaining(), Duration::from_secs(15), "30 s from when it was asked, 15 s ago");
 }
 
 #[test]
@@ -109,10 +99,7 @@ fn an_answer_after_the_deadline_revives_nothing() {
     node.answered(renewal, &answer);
     assert!(node.life().is_none() && !first.validity.holds());
 
-    assert!(
-        step(&mut node, &mut store, "z"),
-        "its own earlier life is over for certain: the next begins at once"
-    );
+    assert!(step(&mut node, &mut store, "z"), "its own earlier life is over for certain: the next begins at once");
     assert_eq!(life(&node).incarnation.start, 2);
     assert!(!first.validity.holds());
 }
@@ -165,11 +152,7 @@ fn a_lost_answer_is_cleared_up_by_reading_and_the_life_goes_on() {
     let renewal = attempt(&mut node, &store, "y").unwrap();
     let _lost = store.write(&renewal);
     node.answered(renewal, &Ok(Swap::Unknown("timeout".into())));
-    assert_eq!(
-        first.validity.remaining(),
-        TTL - TTL / 3,
-        "what is not known extends nothing"
-    );
+    assert_eq!(first.validity.remaining(), TTL - TTL / 3, "what is not known extends nothing");
     assert!(!step(&mut node, &mut store, "z"));
     assert_eq!(first.validity.remaining(), TTL);
 }
@@ -180,13 +163,7 @@ fn a_restarted_container_takes_its_session_back_at_once() {
     step(&mut holder("p", &clock), &mut store, "x");
     let mut again = holder("p", &clock);
     assert!(step(&mut again, &mut store, "y"));
-    assert_eq!(
-        (
-            life(&again).incarnation.start,
-            store.record.unwrap().revision
-        ),
-        (2, 2)
-    );
+    assert_eq!((life(&again).incarnation.start, store.record.unwrap().revision), (2, 2));
 }
 
 #[test]
@@ -210,10 +187,7 @@ fn a_new_pod_begins_at_once_when_its_predecessor_ended_its_session() {
     step(&mut old, &mut store, "x");
     let validity = life(&old).validity;
     let _lost_on_the_way = old.end(store.read()).unwrap();
-    assert!(
-        !validity.holds(),
-        "over on this side before others may know"
-    );
+    assert!(!validity.holds(), "over on this side before others may know");
     let end = old.end(store.read()).unwrap();
     assert!(matches!(store.write(&end), Swap::Applied(_)));
     assert!(step(&mut holder("new", &clock), &mut store, "y"));
@@ -232,13 +206,8 @@ fn a_node_never_ends_the_session_of_its_successor() {
 fn the_map_revision_once_reported_never_falls() {
     let (clock, mut store) = (ManualClock::default(), Store::default());
     let mut node = holder("p", &clock);
-    let report = Report {
-        map_revision: 9,
-        ..Report::default()
-    };
-    let Step::Write(attempt) = node.step(Some(None), &report, "x", "") else {
-        panic!("nothing in the way")
-    };
+    let report = Report { map_revision: 9, ..Report::default() };
+    let Step::Write(attempt) = node.step(Some(None), &report, "x", "") else { panic!("nothing in the way") };
     let _applied = store.write(&attempt);
     step(&mut holder("p", &clock), &mut store, "y");
     assert_eq!(store.record.unwrap().map_revision, 9);

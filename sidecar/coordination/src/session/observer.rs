@@ -25,9 +25,7 @@ impl<V: PartialEq> Observer<V> {
     /// `now`: this machine's clock after the answer came. What a remote clock says plays no part.
     pub fn expired(&mut self, version: V, ttl: Duration, now: Duration) -> bool {
         match &self.seen {
-            Some((seen, since)) if *seen == version => {
-                now.saturating_sub(*since) >= ttl + margin(ttl)
-            }
+            Some((seen, since)) if *seen == version => now.saturating_sub(*since) >= ttl + margin(ttl),
             _ => {
                 self.seen = Some((version, now));
                 false
@@ -56,11 +54,7 @@ mod tests {
         let mut observer = Observer::default();
         assert!(!observer.expired("v1", TTL, at(5)));
         assert!(!observer.expired("v1", TTL, at(20)));
-        assert!(!observer.expired(
-            "v1",
-            TTL,
-            at(5) + TTL + margin(TTL) - Duration::from_nanos(1)
-        ));
+        assert!(!observer.expired("v1", TTL, at(5) + TTL + margin(TTL) - Duration::from_nanos(1)));
         assert!(observer.expired("v1", TTL, at(5) + TTL + margin(TTL)));
     }
 

@@ -47,12 +47,7 @@ impl SessionRecord {
     /// The same session, over: what a takeover writes before it takes the shards (R8), and a node when it leaves.
     #[must_use]
     pub fn ended(&self) -> Self {
-        Self {
-            state: SessionState::Ended,
-            revision: self.revision + 1,
-            holds: Vec::new(),
-            ..self.clone()
-        }
+        Self { state: SessionState::Ended, revision: self.revision + 1, holds: Vec::new(), ..self.clone() }
     }
 
     /// How long the session lasts after a renewal.
