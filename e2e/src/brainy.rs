@@ -6,6 +6,7 @@ use anyhow::Context;
 use brainy_coordination::ShardMap;
 use brainy_crds::{BrainyCluster, condition};
 use brainy_kubernetes::names;
+use hyper::Request;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
 use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -38,7 +39,7 @@ pub fn documents(yaml: &str) -> anyhow::Result<Vec<Value>> {
 }
 
 /// Applies any object, server-side and strictly: an unknown field is an error.
-pub async fn apply(environment: &Environment, object: &Value, dry_run: bool) -> anyhow::Result<DynamicObject> {
+pub async fn apply(environment: &Environment, object: &Value) -> anyhow::Result<DynamicObject> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let (group, version) = text("/apiVersion").split_once('/').unwrap_or(("", text("/apiVersion")));
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, text("/kind")));
@@ -46,11 +47,24 @@ pub async fn apply(environment: &Environment, object: &Value, dry_run: bool) -> 
         "" => Api::all_with(environment.client.clone(), &resource),
         namespace => Api::namespaced_with(environment.client.clone(), namespace, &resource),
     };
-    let mut parameters = PatchParams::apply(FIELD_MANAGER).force().validation_strict();
-    if dry_run {
-        parameters = parameters.dry_run();
-    }
+    let parameters = PatchParams::apply(FIELD_MANAGER).force().validation_strict();
     Ok(api.patch(text("/metadata/name"), &parameters, &Patch::Apply(object)).await?)
+}
+
+/// Asks the API server whether it would take a BrainyCluster, as `kubectl apply --dry-run=server` does: a strict creation, or
+/// a strict change of what is there.
+pub async fn dry_run(environment: &Environment, object: &Value, change: bool) -> anyhow::Result<()> {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let collection = format!("/apis/brainy.io/v1alpha1/namespaces/{}/brainyclusters", text("/metadata/namespace"));
+    let query = "dryRun=All&fieldValidation=Strict";
+    let body = serde_json::to_vec(object)?;
+    let request = match change {
+        false => Request::post(format!("{collection}?{query}")).header("content-type", "application/json"),
+        true => Request::patch(format!("{collection}/{}?{query}", text("/metadata/name")))
+            .header("content-type", "application/merge-patch+json"),
+    };
+    environment.client.request::<Value>(request.body(body)?).await?;
+    Ok(())
 }
 
 /// A Secret with bucket keys.
@@ -70,7 +84,7 @@ impl Cluster {
             "metadata": {"name": name, "namespace": namespace},
             "spec": spec,
         });
-        apply(environment, &object, false).await?;
+        apply(environment, &object).await?;
         Ok(Self::existing(environment, namespace, name))
     }
 

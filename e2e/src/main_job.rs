@@ -112,7 +112,7 @@ async fn apply_example(
             document["stringData"]["accessKeyId"] = keys.id.as_str().into();
             document["stringData"]["secretAccessKey"] = keys.secret.as_str().into();
         }
-        let object = brainy::apply(environment, &document, false).await?;
+        let object = brainy::apply(environment, &document).await?;
         if kind == "BrainyCluster" {
             let namespace = object.metadata.namespace.unwrap_or_default();
             applied = Some(Cluster::existing(environment, &namespace, &object.metadata.name.unwrap_or_default()));

@@ -41,7 +41,7 @@ fn spec(replicas: i32, storage: Value) -> Value {
 pub async fn prepare_bucket(environment: &Environment, namespace: &str) -> anyhow::Result<Store> {
     let store = Store::connect(environment).await?;
     store.ensure_bucket(BUCKET).await?;
-    brainy::apply(environment, &keys_secret(namespace, KEYS, store.keys()), false).await?;
+    brainy::apply(environment, &keys_secret(namespace, KEYS, store.keys())).await?;
     Ok(store)
 }
 

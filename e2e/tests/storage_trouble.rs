@@ -41,7 +41,7 @@ async fn a_missing_secret_is_named_and_its_creation_is_enough() -> anyhow::Resul
         store.ensure_bucket(brainy_e2e::environment::BUCKET).await?;
         let cluster = Cluster::apply(environment, &namespace, "c", specs::shared(1, &namespace)).await?;
         trouble_then_mended(environment, &cluster, &["SecretNotFound"], || async {
-            brainy::apply(environment, &keys_secret(&namespace, KEYS, store.keys()), false).await.map(drop)
+            brainy::apply(environment, &keys_secret(&namespace, KEYS, store.keys())).await.map(drop)
         })
         .await
     })
@@ -54,10 +54,10 @@ async fn wrong_keys_are_named_and_the_right_ones_are_enough() -> anyhow::Result<
     with_temp_namespace(environment, "wrong-keys", |namespace| async move {
         let store = prepare_bucket(environment, &namespace).await?;
         let wrong = Keys { id: store.keys().id.clone(), secret: "not-the-secret".into() };
-        brainy::apply(environment, &keys_secret(&namespace, KEYS, &wrong), false).await?;
+        brainy::apply(environment, &keys_secret(&namespace, KEYS, &wrong)).await?;
         let cluster = Cluster::apply(environment, &namespace, "c", specs::shared(1, &namespace)).await?;
         trouble_then_mended(environment, &cluster, &["SignatureDoesNotMatch", "AccessDenied"], || async {
-            brainy::apply(environment, &keys_secret(&namespace, KEYS, store.keys()), false).await.map(drop)
+            brainy::apply(environment, &keys_secret(&namespace, KEYS, store.keys())).await.map(drop)
         })
         .await
     })
@@ -90,9 +90,9 @@ async fn an_unreachable_endpoint_is_named_and_its_coming_is_enough() -> anyhow::
             "metadata": {"name": "store", "namespace": namespace},
             "spec": {"type": "ExternalName", "externalName": format!("versitygw.{STORAGE_NAMESPACE}.svc.cluster.local")},
         });
-        let reasons = ["EndpointUnreachable", "Unreachable", "ConnectFailed", "StorageUnavailable"];
+        let reasons = ["Unreachable"];
         trouble_then_mended(environment, &cluster, &reasons, || async {
-            brainy::apply(environment, &service, false).await.map(drop)
+            brainy::apply(environment, &service).await.map(drop)
         })
         .await
     })
