@@ -80,13 +80,17 @@ impl Connections {
         Self { limits, slots: Arc::new(Semaphore::new(limits.connections as usize)), stop }
     }
 
-    /// When they are told to stop.
-    pub fn stopped(&self) -> Stop {
-        self.stop.clone()
+    /// The next connection, once there is a slot for it; `None` when they are told to stop.
+    pub async fn next<S>(&self, accept: impl Future<Output = S>) -> Option<(OwnedSemaphorePermit, S)> {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            next = async { (self.permit().await, accept.await) } => Some(next),
+            () = stop.wait() => None,
+        }
     }
 
     /// Waits for a free slot. None is ever given once all connections [`ended`](Self::ended).
-    pub async fn permit(&self) -> OwnedSemaphorePermit {
+    async fn permit(&self) -> OwnedSemaphorePermit {
         match Arc::clone(&self.slots).acquire_owned().await {
             Ok(permit) => permit,
             Err(_closed) => std::future::pending().await,
@@ -163,32 +167,14 @@ async fn refused(error: &io::Error) {
 
 /// Serves an app over TCP until the connections are told to stop.
 pub async fn serve_tcp(listener: TcpListener, connections: Connections, app: axum::Router) {
-    let mut stop = connections.stopped();
-    loop {
-        let permit = tokio::select! {
-            permit = connections.permit() => permit,
-            () = stop.wait() => return,
-        };
-        let stream = tokio::select! {
-            stream = accept_tcp(&listener) => stream,
-            () = stop.wait() => return,
-        };
+    while let Some((permit, stream)) = connections.next(accept_tcp(&listener)).await {
         connections.serve(permit, std::future::ready(Some(stream)), app.clone());
     }
 }
 
 /// Serves an app over a Unix socket until the connections are told to stop.
 pub async fn serve_unix(socket: Socket, connections: Connections, app: axum::Router) {
-    let mut stop = connections.stopped();
-    loop {
-        let permit = tokio::select! {
-            permit = connections.permit() => permit,
-            () = stop.wait() => return,
-        };
-        let stream = tokio::select! {
-            stream = accept_unix(&socket.listener) => stream,
-            () = stop.wait() => return,
-        };
+    while let Some((permit, stream)) = connections.next(accept_unix(&socket.listener)).await {
         connections.serve(permit, std::future::ready(Some(stream)), app.clone());
     }
 }

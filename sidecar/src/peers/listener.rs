@@ -42,16 +42,7 @@ pub fn app(router: Arc<Router>, ownership: Option<Ownership>) -> axum::Router {
 
 /// Serves the internal routes until the connections are told to stop.
 pub async fn serve(listener: TcpListener, certificates: Certificates, connections: Connections, app: axum::Router) {
-    let mut stop = connections.stopped();
-    loop {
-        let permit = tokio::select! {
-            permit = connections.permit() => permit,
-            () = stop.wait() => return,
-        };
-        let stream = tokio::select! {
-            stream = accept_tcp(&listener) => stream,
-            () = stop.wait() => return,
-        };
+    while let Some((permit, stream)) = connections.next(accept_tcp(&listener)).await {
         let acceptor = TlsAcceptor::from(certificates.current().server);
         let opening = async move {
             match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
