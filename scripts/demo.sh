@@ -4,9 +4,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 began=$SECONDS
 scripts/prerequisites.sh
-step "a Kubernetes cluster (the first time the tools and the node image are built: about ten minutes)" cluster_up
+beside "compiling the Rust programs" cargo_static build --workspace --bins
+step "a Kubernetes cluster (the first time the tools and the node image are built: some minutes)" cluster_up
 refresh
-step "images of operator and sidecar (the first time every crate is compiled: some minutes)" scripts/images.sh
+step "the Rust programs" joined "compiling the Rust programs"
+step "images of operator and sidecar" scripts/images.sh
 refresh
 step "the operator and an S3 server" scripts/install.sh
 step "the main job" "$(static_folder)/demo"

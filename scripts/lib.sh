@@ -25,16 +25,60 @@ step() {
   fi
 }
 
+# beside NAME COMMAND...: starts a long piece of work in the background, so that the waiting of the one fills with the
+# computing of the other. It ends with the script.
+declare -A BESIDE=()
+beside() {
+  local name=$1 log
+  shift
+  log=$(beside_log "$name")
+  mkdir -p "$BRAINY_STATE"
+  # In a process group of its own, so that all of it can be ended.
+  set -m
+  "$@" >"$log" 2>&1 </dev/null &
+  BESIDE[$name]=$!
+  set +m
+  trap end_beside EXIT
+  printf '== beside: %s (log: %s)\n' "$name" "$log"
+}
+
+beside_log() { echo "$BRAINY_STATE/${1// /-}.log"; }
+
+end_beside() {
+  local pid
+  for pid in "${BESIDE[@]}"; do kill -- -"$pid" 2>/dev/null || true; done
+}
+
+# joined NAME: waits for it, and says meanwhile how far it is.
+joined() {
+  local name=$1 pid=${BESIDE[$1]} log last='' now beats=0
+  log=$(beside_log "$name")
+  while kill -0 "$pid" 2>/dev/null; do
+    if [ $((beats++ % 15)) = 0 ]; then
+      now=$(tail -n 1 "$log")
+      [ "$now" = "$last" ] || printf '  %s\n' "$now"
+      last=$now
+    fi
+    sleep 1
+  done
+  unset "BESIDE[$name]"
+  wait "$pid" || { tail -n 60 "$log" >&2; return 1; }
+}
+
 host_target() { rustc -vV | sed -n 's/^host: //p'; }
 
 # Static binaries: they run in an image that holds nothing else. The flags go with an explicit target, so that the
 # artifacts of everyday builds stay as they are.
 cargo_static() {
-  local target variable command=$1
+  local target variable flags command=$1
   shift
   target=$(host_target)
   variable=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$target")_RUSTFLAGS
-  env "$variable=-C target-feature=+crt-static" cargo "$command" --release --locked --target "$target" "$@"
+  # Fewer pages that a start touches and that stay resident: relocations packed, and, where the linker is LLVM's (Rust's own
+  # on this target), equal functions folded into one.
+  flags="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs"
+  if [ "$target" = x86_64-unknown-linux-gnu ]; then flags+=" -C link-arg=-Wl,--icf=all"; fi
+  env "$variable=$flags" cargo "$command" --release --locked --target "$target" "$@"
 }
 
 static_folder() { echo "${CARGO_TARGET_DIR:-$ROOT/target}/$(host_target)/release"; }

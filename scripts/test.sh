@@ -49,7 +49,6 @@ deny() {
 }
 
 e2e() {
-  cluster_up
   refresh
   scripts/images.sh
   refresh
@@ -66,6 +65,7 @@ declare -A WHAT=(
   [fmt]="format" [clippy]="lints" [unit]="unit tests" [integration]="integration tests" [crds]="manifests"
   [chart]="Helm chart" [deny]="licences, sources, bans" [e2e]="end-to-end tests on Kubernetes"
 )
+CLUSTER="a Kubernetes cluster"
 ALL=(fmt clippy unit integration crds chart deny e2e)
 
 main() {
@@ -74,6 +74,10 @@ main() {
   scripts/prerequisites.sh
   for name in "${steps[@]}"; do
     [ -n "${WHAT[$name]:-}" ] || die "no such step: $name (there are: ${ALL[*]})"
+  done
+  if [[ " ${steps[*]} " = *" e2e "* ]]; then beside "$CLUSTER" cluster_up; fi
+  for name in "${steps[@]}"; do
+    if [ "$name" = e2e ]; then step "$CLUSTER" joined "$CLUSTER"; fi
     step "${WHAT[$name]}" run_strictly "$name" || die "${steps[*]}: $name failed"
   done
   printf '\nAll passed in %d s: %s\n' $((SECONDS - began)) "${steps[*]}"

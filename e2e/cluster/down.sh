@@ -33,7 +33,7 @@ delete_cluster() {
 lock cluster
 delete_cluster
 stop_engine
-rm -f "$KUBECONFIG" "$KUBECONFIG.new" "$KUBECONFIG.lock" "$BRAINY_STATE/kind-config.yaml"
+rm -f "$KUBECONFIG" "$KUBECONFIG.new" "$KUBECONFIG.lock" "$BRAINY_STATE/kind-config.yaml" "$BRAINY_STATE"/*.log
 rmdir "$BRAINY_STATE" 2>/dev/null || true
 if [ -n "$PURGE" ]; then
   say "removing the cache $BRAINY_CACHE"

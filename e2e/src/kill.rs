@@ -80,6 +80,7 @@ impl Killer {
     }
 }
 
-fn restarts(pod: &Pod) -> Vec<i32> {
+/// How often each container of a pod was restarted.
+pub fn restarts(pod: &Pod) -> Vec<i32> {
     statuses(pod).iter().map(|container| container.restart_count).collect()
 }

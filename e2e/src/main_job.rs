@@ -2,7 +2,7 @@
 //! every acknowledged record still there.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::brainy::{self, Cluster};
 use crate::bucket::{Keys, Store};
 use crate::environment::BUCKET;
-use crate::kill::Killer;
+use crate::kill::{Killer, restarts};
 use crate::load::{self, Gate, Progress};
 use crate::records::{Checksum, Input, Records};
 use crate::report::thousands;
@@ -25,8 +25,10 @@ const SECOND_LOAD: usize = 20_000;
 
 /// How the job differs between the demo and the test.
 pub struct Options {
-    /// The examples' own namespace, or another one, which must exist, with another prefix in the bucket.
+    /// The examples' own Kubernetes namespace, or another one, which must exist, with another prefix in the bucket.
     pub namespace: Option<String>,
+    /// Namespace in the storage: each run writes into one of its own, so that it finds nothing of an earlier run.
+    pub keys: String,
 }
 
 /// What was done to one cluster.
@@ -34,8 +36,8 @@ pub struct Options {
 pub struct Row {
     /// The cluster's name.
     pub cluster: String,
-    /// From apply to Ready.
-    pub ready: Duration,
+    /// From apply to Ready; `None`: it was there already.
+    pub ready: Option<Duration>,
     /// The first load.
     pub first: Checksum,
     /// How long it took.
@@ -61,40 +63,37 @@ pub async fn run(environment: &Environment, input: &Input, options: &Options) ->
     store.ensure_bucket(BUCKET).await?;
 
     println!("▸ two BrainyClusters: isolated (a volume each) and shared (one bucket)");
-    let began = Instant::now();
     let mut clusters = Vec::new();
     for example in [ISOLATED, SHARED] {
         clusters.push(apply_example(environment, example, options, store.keys()).await?);
     }
     let mut rows = Vec::new();
-    for cluster in &clusters {
+    for (cluster, _) in &clusters {
         cluster.ready().await?;
-        println!("  {} is Ready after {:.1} s", cluster.name, began.elapsed().as_secs_f64());
+        println!("  {} is Ready", cluster.name);
     }
-    for cluster in &clusters {
-        let ready = views::time_to_ready(cluster).await?;
-        rows.push(
-            one_cluster(environment, cluster, input, ready)
-                .await
-                .with_context(|| format!("cluster {}", cluster.name))?,
-        );
+    for (cluster, is_new) in &clusters {
+        let ready = if *is_new { Some(views::time_to_ready(cluster).await?) } else { None };
+        let row = one_cluster(environment, cluster, input, options, ready).await;
+        rows.push(row.with_context(|| format!("cluster {}", cluster.name))?);
     }
     println!("▸ what Kubernetes and the bucket say");
-    for cluster in &clusters {
+    for (cluster, _) in &clusters {
         views::columns(environment, cluster).await?;
         views::map_is_balanced(cluster).await?;
     }
-    views::bucket_agrees(&clusters[1], &store).await?;
+    views::bucket_agrees(&clusters[1].0, &store).await?;
     Ok(rows)
 }
 
-/// Applies an example as it stands, or (the test) in another namespace, where the namespace's name is also the prefix.
+/// Applies an example as it stands, or (the test) in another namespace, where the namespace's name is also the prefix. Says
+/// whether the cluster is new.
 async fn apply_example(
     environment: &Environment,
     yaml: &str,
     options: &Options,
     keys: &Keys,
-) -> anyhow::Result<Cluster> {
+) -> anyhow::Result<(Cluster, bool)> {
     let mut applied = None;
     for mut document in brainy::documents(yaml)? {
         let kind = document["kind"].as_str().unwrap_or_default().to_owned();
@@ -112,11 +111,13 @@ async fn apply_example(
             document["stringData"]["accessKeyId"] = keys.id.as_str().into();
             document["stringData"]["secretAccessKey"] = keys.secret.as_str().into();
         }
-        let object = brainy::apply(environment, &document).await?;
         if kind == "BrainyCluster" {
-            let namespace = object.metadata.namespace.unwrap_or_default();
-            applied = Some(Cluster::existing(environment, &namespace, &object.metadata.name.unwrap_or_default()));
+            let text = |field: &str| document["metadata"][field].as_str().unwrap_or_default();
+            let cluster = Cluster::existing(environment, text("namespace"), text("name"));
+            let is_new = cluster.api().get_opt(&cluster.name).await?.is_none();
+            applied = Some((cluster, is_new));
         }
+        brainy::apply(environment, &document).await?;
     }
     applied.context("the example has no BrainyCluster")
 }
@@ -125,13 +126,19 @@ async fn one_cluster(
     environment: &Environment,
     cluster: &Cluster,
     input: &Input,
-    ready: Duration,
+    options: &Options,
+    ready: Option<Duration>,
 ) -> anyhow::Result<Row> {
-    let (writer, victim, reader) = (cluster.node(0), cluster.node(1), cluster.node(2));
+    let [victim, writer, reader] =
+        roles(cluster).await?.map(|ordinal| cluster.node(ordinal).in_namespace(&options.keys));
     let first = Checksum::of(&input.records);
 
     println!("▸ {}: first load through {}", cluster.name, writer.pod());
-    let written = load::write(&writer, &input.records, &Progress::default(), None).await?;
+    let progress = Progress::default();
+    let (written, killer) = futures::try_join!(
+        load::write(&writer, &input.records, &progress, None),
+        Killer::beside(environment, cluster.pods_api(), victim.pod()),
+    )?;
     println!("▸ {}: read back through {}", cluster.name, victim.pod());
     let read = verify(&victim, &input.records, first).await?;
 
@@ -143,7 +150,7 @@ async fn one_cluster(
     );
     let more = second_records(&input.records);
     let second = Checksum::of(&more);
-    let resent = load_and_kill(environment, cluster, &writer, victim.pod(), &more).await?;
+    let resent = load_and_kill(killer, &writer, victim.pod(), &more).await?;
     cluster.ready().await?;
     println!("▸ {}: everything read back through {}", cluster.name, reader.pod());
     verify(&reader, &more, second).await?;
@@ -161,6 +168,16 @@ async fn one_cluster(
     })
 }
 
+/// Who is killed, who writes, who reads at the end. The node that was restarted least is killed: the pause that Kubernetes
+/// makes after several kills of one pod is none of ours.
+async fn roles(cluster: &Cluster) -> anyhow::Result<[i32; 3]> {
+    let pods = cluster.pods().await?;
+    let mut nodes: Vec<(i32, i32)> = pods.iter().map(|pod| restarts(pod).iter().sum()).zip(0..).collect();
+    nodes.sort_unstable();
+    let ordinals: Vec<i32> = nodes.into_iter().map(|(_, ordinal)| ordinal).collect();
+    ordinals.try_into().map_err(|nodes| anyhow::anyhow!("the example has three nodes, not {nodes:?}"))
+}
+
 /// The same packages under other keys, marked as the second load.
 fn second_records(records: &Records) -> Records {
     let mark = |(key, value): (&String, &Value)| {
@@ -173,13 +190,11 @@ fn second_records(records: &Records) -> Records {
 /// Kills when a quarter of the records has been acknowledged; the last quarter waits until Kubernetes has restarted the
 /// containers. So writes go on before, during and after, on a machine of any speed.
 async fn load_and_kill(
-    environment: &Environment,
-    cluster: &Cluster,
+    killer: Killer,
     writer: &crate::sidecar::SidecarClient,
     victim: &str,
     records: &Records,
 ) -> anyhow::Result<u64> {
-    let killer = Killer::beside(environment, cluster.pods_api(), victim).await?;
     let progress = Arc::new(Progress::default());
     let (opened, open) = watch::channel(false);
     let gate = Gate { free: records.len() * 3 / 4, open };

@@ -27,6 +27,8 @@ const REQUEST: Duration = Duration::from_secs(30);
 pub struct SidecarClient {
     place: Place,
     pod: String,
+    /// What batches go to: `/v1/kv`, or the same in a namespace.
+    keys: String,
     idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
 }
 
@@ -125,13 +127,19 @@ impl SidecarClient {
         Self {
             place: Place::Pod(Box::new(Api::namespaced(client.clone(), namespace))),
             pod: pod.to_owned(),
+            keys: "/v1/kv".to_owned(),
             idle: Mutex::default(),
         }
     }
 
     /// Of a sidecar on this machine, at `host:port`.
     pub fn local(address: &str) -> Self {
-        Self { place: Place::Local, pod: address.to_owned(), idle: Mutex::default() }
+        Self { place: Place::Local, pod: address.to_owned(), keys: "/v1/kv".to_owned(), idle: Mutex::default() }
+    }
+
+    /// Its batches write and read in a namespace of the storage.
+    pub fn in_namespace(self, namespace: &str) -> Self {
+        Self { keys: format!("/v1/namespaces/{namespace}/kv"), ..self }
     }
 
     /// The pod's name.
@@ -142,7 +150,7 @@ impl SidecarClient {
     /// Writes many items. `Err`: nobody can say for any of them.
     pub async fn set_batch(&self, items: &[(&str, &Value)]) -> anyhow::Result<SetResult> {
         let body: Vec<Value> = items.iter().map(|(key, value)| json!({"key": key, "value": value})).collect();
-        let answer: SetAnswer = self.post("/v1/kv:setBatch", &json!({"items": body})).await?;
+        let answer: SetAnswer = self.post(&format!("{}:setBatch", self.keys), &json!({"items": body})).await?;
         if answer.items.len() != items.len() || answer.items.iter().zip(items).any(|(got, sent)| got.key != sent.0) {
             bail!("setBatch did not answer for the items that were sent, in their order");
         }
@@ -154,7 +162,7 @@ impl SidecarClient {
 
     /// Reads many keys.
     pub async fn get_batch(&self, keys: &[&str]) -> anyhow::Result<GetResult> {
-        let answer: GetAnswer = self.post("/v1/kv:getBatch", &json!({"keys": keys})).await?;
+        let answer: GetAnswer = self.post(&format!("{}:getBatch", self.keys), &json!({"keys": keys})).await?;
         if answer.items.len() != keys.len() {
             bail!("getBatch answered for {} keys of {}", answer.items.len(), keys.len());
         }

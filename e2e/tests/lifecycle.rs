@@ -192,15 +192,18 @@ async fn claims(environment: &Environment, namespace: &str) -> anyhow::Result<us
     Ok(claims.list(&ListParams::default()).await?.items.len())
 }
 
-/// Deletes a cluster with data and makes it anew: the data is there.
-async fn comes_back(environment: &Environment, namespace: &str, spec: Value) -> anyhow::Result<Cluster> {
+/// Deletes a cluster of three nodes with data and makes one of two in its place: the data is there.
+async fn comes_back(environment: &Environment, namespace: &str, mut spec: Value) -> anyhow::Result<Cluster> {
+    spec["replicas"] = json!(3);
     let cluster = Cluster::apply(environment, namespace, "c", spec.clone()).await?;
     cluster.ready().await?;
     let records = sample("kept", 500);
     write(&cluster.node(0), &records).await?;
     cluster.delete_and_wait().await?;
+    spec["replicas"] = json!(2);
     let again = Cluster::apply(environment, namespace, "c", spec).await?;
     again.ready().await?;
+    ensure!(again.pods().await?.len() == 2, "the third node is still there");
     verify(&again.node(1), &records).await?;
     Ok(again)
 }
@@ -209,8 +212,8 @@ async fn comes_back(environment: &Environment, namespace: &str, spec: Value) -> 
 async fn deleting_an_isolated_cluster_keeps_its_volumes_unless_the_policy_says_delete() -> anyhow::Result<()> {
     let environment = &Environment::from_variables().await?;
     with_temp_namespace(environment, "delete-i", |namespace| async move {
-        let cluster = comes_back(environment, &namespace, specs::isolated(2)).await?;
-        ensure!(claims(environment, &namespace).await? == 2, "the volumes were not kept");
+        let cluster = comes_back(environment, &namespace, specs::isolated(3)).await?;
+        ensure!(claims(environment, &namespace).await? == 3, "the volumes were not kept");
         cluster.change(json!({"deletionPolicy": "Delete"})).await?;
         cluster.ready().await?;
         cluster.delete_and_wait().await?;
@@ -231,7 +234,7 @@ async fn deleting_a_shared_cluster_keeps_its_bucket_data_unless_the_policy_says_
         let bucket = brainy_e2e::environment::BUCKET;
         let neighbour = format!("{namespace}-neighbour/object");
         store.put(bucket, &neighbour, "not ours").await?;
-        let cluster = comes_back(environment, &namespace, specs::shared(2, &namespace)).await?;
+        let cluster = comes_back(environment, &namespace, specs::shared(3, &namespace)).await?;
         cluster.change(json!({"deletionPolicy": "Delete"})).await?;
         cluster.ready().await?;
         cluster.delete_and_wait().await?;

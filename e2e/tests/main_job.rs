@@ -8,7 +8,8 @@ async fn real_data_survives_a_kill_in_the_middle_of_a_load_with_either_strategy(
     let environment = &Environment::from_variables().await?;
     let input = records::input()?;
     with_temp_namespace(environment, "main", |namespace| async {
-        let rows = main_job::run(environment, &input, &Options { namespace: Some(namespace) }).await?;
+        let rows = main_job::run(environment, &input, &Options { namespace: Some(namespace), keys: "packages".into() })
+            .await?;
         assert_eq!(rows.len(), 2);
         Ok(())
     })

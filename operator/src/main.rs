@@ -6,6 +6,7 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> anyhow::Result<()> {
+    brainy_kubernetes::process::end_on_panic();
     let options = Options::parse();
     log(options.log_format);
     // One thread renews the lease while the other works.

@@ -170,9 +170,10 @@ async fn steps(
     seen.shards = Some(shards.view);
     seen.problems.clone_from(&shards.problems);
 
-    let replicas = scaling::replicas(validated.replicas, found.replicas(), |ordinal| {
-        shards.is_empty_handed(&NodeId(names::node(&validated.name, ordinal)))
-    });
+    let replicas =
+        scaling::replicas(validated.replicas, found.replicas().max(Some(shards.needed_nodes())), |ordinal| {
+            shards.is_empty_handed(&NodeId(names::node(&validated.name, ordinal)))
+        });
     context.must_lead()?;
     let prepared = build::build(
         validated,
@@ -220,6 +221,9 @@ fn changing(
     rollout: &Rollout,
 ) -> Option<(&'static str, String)> {
     let present = i32::try_from(found.pods.len()).unwrap_or(i32::MAX);
+    if let (true, Some(waiting)) = (shards.needed_nodes() > validated.replicas, &shards.waiting) {
+        return Some((status::ASSIGNING, waiting.clone()));
+    }
     if replicas > validated.replicas {
         return Some((
             status::DRAINING,

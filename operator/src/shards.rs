@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use brainy_coordination::clock::Clock;
 use brainy_coordination::controller::{Facts, Next, NodeSight, Rules, next_map};
-use brainy_coordination::{Epoch, NodeId, ShardMap};
+use brainy_coordination::{Epoch, NodeId, ShardId, ShardMap};
 use brainy_kubernetes::names;
 use brainy_storage::documents::{DocumentVersion, Documents};
 use kube::Client;
 
 use crate::reconcile::Error;
 use crate::reconcile::validate::ValidatedCluster;
+use crate::volumes;
 
 pub use sessions::significant_hash;
 pub use summary::Summary;
@@ -81,6 +82,11 @@ impl Controller<'_> {
         // The map before the sessions: what they say is then at least as new, as `Facts` asks for.
         let published = configmap::read(self.client, self.cluster).await?;
         let leases = sessions::from_leases(self.client, self.cluster).await?;
+        // While a shard has no owner its data may be on a volume whose node does not run.
+        let volumes = match &published.map {
+            Some(map) if (0..map.shards()).all(|shard| map.owner(ShardId(shard)).is_some()) => BTreeSet::new(),
+            _ => volumes::ordinals(self.client, self.cluster).await?,
+        };
         let existing: BTreeSet<String> = leases.iter().map(|lease| lease.name.clone()).collect();
         let records = leases.into_iter().filter_map(sessions::FoundLease::into_found).collect();
         let sights = self.memory.observers.judge(records, self.clock.now());
@@ -91,15 +97,16 @@ impl Controller<'_> {
         };
         let rules = Rules::Isolated { moves_at_once: MOVES_AT_ONCE };
         let nodes = sights.into_iter().map(|sight| (sight.record.node.clone(), sight)).collect();
-        match self.decide(published.map.as_ref(), rules, &nodes, epoch) {
-            Next::Keep { waiting } => Ok(Summary::new(published.map, &nodes, self.cluster, rules, waiting, existing)),
+        let (map, waiting) = match self.decide(published.map.as_ref(), rules, &nodes, &volumes, epoch) {
+            Next::Keep { waiting } => (published.map, waiting),
             Next::Publish(map) => {
                 configmap::write(self.client, self.cluster, &published, &map).await?;
                 tracing::info!(cluster = self.cluster.name, revision = map.revision, "published a shard map");
-                let waiting = Some("a new shard map was published".to_owned());
-                Ok(Summary::new(Some(map), &nodes, self.cluster, rules, waiting, existing))
+                (Some(map), Some("a new shard map was published".to_owned()))
             }
-        }
+        };
+        let summary = Summary::new(map, &nodes, self.cluster, rules, waiting, existing);
+        Ok(summary.with_volumes(self.cluster, &volumes))
     }
 
     async fn run_shared(&mut self, bucket: &dyn Documents) -> Result<Summary, Error> {
@@ -120,7 +127,7 @@ impl Controller<'_> {
             let waiting = Some("waiting for the nodes before the first placement".to_owned());
             return Ok(Summary::new(None, &nodes, self.cluster, Rules::Shared, waiting, BTreeSet::new()));
         }
-        let next = self.decide(present.map.as_ref(), Rules::Shared, &nodes, epoch);
+        let next = self.decide(present.map.as_ref(), Rules::Shared, &nodes, &BTreeSet::new(), epoch);
         let (map, waiting) = match self.republished(next, &present, &copy, epoch) {
             Next::Publish(map) => {
                 bucket::write_map(bucket, &present, &map).await?;
@@ -144,9 +151,12 @@ impl Controller<'_> {
         current: Option<&ShardMap>,
         rules: Rules,
         nodes: &BTreeMap<NodeId, NodeSight>,
+        volumes: &BTreeSet<i32>,
         epoch: Epoch,
     ) -> Next {
+        let node = |ordinal: &i32| NodeId(names::node(&self.cluster.name, *ordinal));
         let wanted: Vec<NodeId> = wanted_nodes(self.cluster);
+        let volumes: BTreeSet<NodeId> = volumes.iter().map(node).collect();
         next_map(
             current,
             &Facts {
@@ -154,6 +164,7 @@ impl Controller<'_> {
                 shards: self.cluster.shards,
                 rules,
                 wanted: &wanted,
+                volumes: &volumes,
                 nodes,
                 epoch,
                 writer: self.identity,

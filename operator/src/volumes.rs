@@ -1,8 +1,11 @@
-//! Grows the nodes' volumes. The claim template of a StatefulSet can't be changed, so the claims are resized directly,
-//! whatever the health of the pods: a full volume is often why they are not healthy.
+//! The nodes' volumes. Grows them: the claim template of a StatefulSet can't be changed, so the claims are resized directly,
+//! whatever the health of the pods, since a full volume is often why they are not healthy. Finds those that an earlier
+//! cluster of the name has left.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use brainy_kubernetes::names;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::{ListParams, Patch, PatchParams};
@@ -16,6 +19,20 @@ use crate::reconcile::validate::{ValidatedCluster, ValidatedStorage};
 
 /// Time between attempts to resize claims that are refused.
 const RETRY: Duration = Duration::from_secs(60);
+
+/// The claim of a node's volume, as a StatefulSet names it.
+pub fn claim(cluster: &str, ordinal: i32) -> String {
+    format!("{DATA_VOLUME}-{}", names::node(cluster, ordinal))
+}
+
+/// Ordinals of the nodes whose volumes exist, also of nodes that do not: deleting a cluster keeps them. A claim that is
+/// being deleted counts no more.
+pub async fn ordinals(client: &Client, cluster: &ValidatedCluster) -> Result<BTreeSet<i32>, Error> {
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &cluster.namespace);
+    let listed = claims.list(&ListParams::default().labels(&selector_text(&cluster.name))).await?;
+    let there = listed.iter().filter(|claim| claim.metadata.deletion_timestamp.is_none());
+    Ok(there.filter_map(|claim| node_ordinal(&claim.name_any(), &cluster.name)).collect())
+}
 
 /// The refusal that was met last, so that it is not asked for every second.
 #[derive(Debug, Default)]
@@ -53,7 +70,7 @@ pub async fn grow(
     for claim in claims.list(&ours).await? {
         let name = claim.name_any();
         let small = is_smaller(requested(&claim).as_ref(), &volume.size);
-        if !small || !is_a_node_s(&name, &cluster.name) {
+        if !small || node_ordinal(&name, &cluster.name).is_none() {
             continue;
         }
         let wish = json!({"spec": {"resources": {"requests": {"storage": volume.size}}}});
@@ -80,9 +97,8 @@ impl Memory {
     }
 }
 
-fn is_a_node_s(claim: &str, cluster: &str) -> bool {
-    let node = claim.strip_prefix(DATA_VOLUME).and_then(|rest| rest.strip_prefix('-'));
-    node.is_some_and(|node| ordinal_of(cluster, node).is_some())
+fn node_ordinal(claim: &str, cluster: &str) -> Option<i32> {
+    ordinal_of(cluster, claim.strip_prefix(DATA_VOLUME)?.strip_prefix('-')?)
 }
 
 fn requested(claim: &PersistentVolumeClaim) -> Option<Quantity> {
@@ -165,9 +181,9 @@ mod tests {
 
     #[test]
     fn claims_of_another_cluster_whose_name_begins_alike_are_not_touched() {
-        assert!(is_a_node_s("data-demo-0", "demo"));
-        assert!(!is_a_node_s("data-demo-x-0", "demo"));
-        assert!(!is_a_node_s("data-demo-00", "demo"));
-        assert!(!is_a_node_s("other", "demo"));
+        assert_eq!(node_ordinal("data-demo-7", "demo"), Some(7));
+        for other in ["data-demo-x-0", "data-demo-00", "data-demo", "other"] {
+            assert_eq!(node_ordinal(other, "demo"), None, "{other}");
+        }
     }
 }

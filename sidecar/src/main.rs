@@ -15,6 +15,7 @@ const BLOCKING_THREADS: usize = 32;
 const LAST_FILES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
+    brainy_kubernetes::process::end_on_panic();
     let cli = Cli::parse();
     let ended = match cli.command {
         Command::Probe(probe) => {

@@ -85,11 +85,14 @@ impl World {
     }
 
     fn condition(&self, type_: &str) -> (String, String) {
+        (self.condition_field(type_, "status"), self.condition_field(type_, "reason"))
+    }
+
+    fn condition_field(&self, type_: &str, field: &str) -> String {
         let object = self.api.object(CLUSTER).unwrap();
         let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
         let found = conditions.iter().find(|condition| condition["type"] == type_).cloned().unwrap_or_default();
-        let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
-        (text("status"), text("reason"))
+        found[field].as_str().unwrap_or_default().to_owned()
     }
 
     /// What the StatefulSet controller would do: pods of a revision.

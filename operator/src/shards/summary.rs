@@ -7,6 +7,7 @@ use brainy_coordination::{NodeId, ShardId, ShardMap};
 
 use crate::reconcile::status::ShardsView;
 use crate::reconcile::validate::ValidatedCluster;
+use crate::volumes;
 
 /// The shards after one look.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct Summary {
     /// Names of the sessions that exist as Leases.
     pub sessions: BTreeSet<String>,
     owners_are_known: bool,
+    /// How many nodes must run for every volume to be looked into.
+    needed: i32,
     /// Live nodes that serve something, or have not yet acted on the published map.
     busy: BTreeSet<NodeId>,
 }
@@ -41,6 +44,7 @@ impl Summary {
         let view = view(map.as_ref(), nodes, cluster.shards, rules);
         Self {
             owners_are_known: rules == Rules::Shared || view.assigned == view.total,
+            needed: 0,
             view,
             waiting,
             problems: problems.collect(),
@@ -53,6 +57,25 @@ impl Summary {
                 .collect(),
             map,
         }
+    }
+
+    /// Volumes that were found while a shard has no owner: their nodes must run to say what they store.
+    pub(super) fn with_volumes(mut self, cluster: &ValidatedCluster, ordinals: &BTreeSet<i32>) -> Self {
+        let left: Vec<String> =
+            ordinals.range(cluster.replicas..).map(|ordinal| volumes::claim(&cluster.name, *ordinal)).collect();
+        if let (Some(waiting), false) = (&mut self.waiting, left.is_empty()) {
+            waiting.push_str(&format!(
+                "; an earlier cluster of this name has left the volume claims {}: their nodes run until all data is found (delete a claim whose data is not wanted)",
+                left.join(", ")
+            ));
+        }
+        self.needed = ordinals.last().map_or(0, |highest| highest + 1);
+        self
+    }
+
+    /// How many nodes must run, whatever the spec wants, until the shards' data is found.
+    pub fn needed_nodes(&self) -> i32 {
+        self.needed
     }
 
     /// Every shard is held as the map says, and nothing is waited for.

@@ -52,6 +52,9 @@ pub struct Facts<'a> {
     pub rules: Rules,
     /// The nodes that should be there.
     pub wanted: &'a [NodeId],
+    /// Nodes whose volumes exist, wanted or not (Isolated; looked at only while a shard has no owner). An earlier cluster
+    /// of the name may have left data on them, and a node that has never run here has no record that would say so.
+    pub volumes: &'a BTreeSet<NodeId>,
     /// Every session record there is, also of nodes that are no longer wanted. Remove a record only with its node's data.
     pub nodes: &'a BTreeMap<NodeId, NodeSight>,
     /// The controller's epoch; never falls in a map.
@@ -199,13 +202,14 @@ fn next_isolated(current: Option<&ShardMap>, facts: &Facts<'_>, moves_at_once: u
 }
 
 /// Owners for a map that has none: by what the nodes store. Every node must have seen this map and so have stopped
-/// serving under any earlier one; only then is what it reports final. The exception is a node that is not wanted and has
-/// never reported any data: without a report no map gave it a shard to serve.
+/// serving under any earlier one; only then is what it reports final. The exception is a node that is not wanted, has no
+/// volume and has never reported any data: without a report no map gave it a shard to serve.
 fn find_owners(map: &ShardMap, facts: &Facts<'_>) -> Result<Draft, String> {
     let with_data = |sight: &NodeSight| !sight.record.stored.is_empty() || !sight.record.received.is_empty();
     let asked: BTreeSet<&NodeId> = facts
         .wanted
         .iter()
+        .chain(facts.volumes)
         .chain(facts.nodes.iter().filter(|(_, sight)| with_data(sight)).map(|(node, _)| node))
         .collect();
     let silent: Vec<&str> = asked

@@ -33,6 +33,7 @@ struct World {
     rules: Rules,
     shards: u32,
     wanted: Vec<NodeId>,
+    volumes: BTreeSet<NodeId>,
     nodes: BTreeMap<NodeId, NodeSight>,
     map: Option<ShardMap>,
 }
@@ -40,7 +41,8 @@ struct World {
 impl World {
     fn new(rules: Rules, shards: u32, names: &[&str]) -> Self {
         let nodes = names.iter().map(|name| (node(name), sight(name, true))).collect();
-        Self { rules, shards, wanted: names.iter().map(|name| node(name)).collect(), nodes, map: None }
+        let wanted = names.iter().map(|name| node(name)).collect();
+        Self { rules, shards, wanted, volumes: BTreeSet::new(), nodes, map: None }
     }
 
     fn next(&self) -> Next {
@@ -49,6 +51,7 @@ impl World {
             shards: self.shards,
             rules: self.rules,
             wanted: &self.wanted,
+            volumes: &self.volumes,
             nodes: &self.nodes,
             epoch: Epoch(1),
             writer: "w",
@@ -184,6 +187,23 @@ fn isolated_data_on_a_dead_node_is_waited_for_even_if_the_node_is_not_wanted() {
     assert!(matches!(world.next(), Next::Keep { waiting: Some(why) } if why.contains("gone")));
     world.record("gone").stored.clear();
     assert!(world.turn(), "a node that never had data is not waited for");
+}
+
+#[test]
+fn isolated_a_volume_without_a_node_is_waited_for_and_its_data_found() {
+    let mut world = World::new(ISOLATED, 4, &["a"]);
+    world.volumes.insert(node("left"));
+    world.settle();
+    assert!(matches!(world.next(), Next::Keep { waiting: Some(why) } if why.contains("left")));
+    assert!(world.map().owners.iter().all(Option::is_none), "shard 2 would be taken for a new one");
+
+    let mut left = sight("left", true);
+    left.record.map_revision = world.map().revision;
+    left.record.stored = vec![held(2, 7)];
+    world.nodes.insert(node("left"), left);
+    assert!(world.turn());
+    assert_eq!(world.map().owner(ShardId(2)), Some(&node("left")));
+    assert_eq!(world.count("a"), 3);
 }
 
 #[test]

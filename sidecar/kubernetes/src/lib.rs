@@ -8,5 +8,6 @@ pub mod documents;
 pub mod lock;
 pub mod map_watch;
 pub mod names;
+pub mod process;
 
 pub use config::NodeConfig;

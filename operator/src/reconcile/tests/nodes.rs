@@ -66,6 +66,28 @@ async fn scaling_down_waits_for_the_leaving_nodes_and_scaling_up_does_not() {
 }
 
 #[tokio::test]
+async fn a_volume_that_an_earlier_cluster_has_left_gets_its_node_until_all_data_is_found() {
+    let replicas = |world: &World| world.api.object(SET).unwrap()["spec"]["replicas"].as_i64().unwrap();
+    let claim = |ordinal: i32| json!({"metadata": {"name": format!("data-demo-{ordinal}"), "labels": {"brainy.io/cluster": "demo"}}});
+    let path = |ordinal: i32| format!("/api/v1/namespaces/team/persistentvolumeclaims/data-demo-{ordinal}");
+    let mut world = World::new(isolated());
+    for ordinal in [0, 4] {
+        world.api.insert(&path(ordinal), &claim(ordinal));
+    }
+    world.reconcile().await.unwrap();
+    assert_eq!(replicas(&world), 5);
+    world.reconcile().await.unwrap();
+    assert_eq!(replicas(&world), 5, "nobody has said yet what it stores");
+    let message = world.condition_field("Progressing", "message");
+    assert!(message.contains("data-demo-4"), "{message}");
+
+    world.api.remove(&path(4));
+    world.reconcile().await.unwrap();
+    world.reconcile().await.unwrap();
+    assert_eq!(replicas(&world), 5, "its node still runs, and may hold what was on it");
+}
+
+#[tokio::test]
 async fn a_budget_goes_when_one_node_is_left() {
     const BUDGET: &str = "/apis/policy/v1/namespaces/team/poddisruptionbudgets/demo";
     let mut world = World::new(isolated());

@@ -206,6 +206,7 @@ impl Simulation {
             shards: SHARDS,
             rules: Rules::Isolated { moves_at_once: 2 },
             wanted: &self.wanted,
+            volumes: &BTreeSet::new(),
             nodes: &seen.sessions,
             epoch: Epoch(1),
             writer: "w",

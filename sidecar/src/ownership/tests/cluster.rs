@@ -1,6 +1,6 @@
 //! The cluster under test.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -359,6 +359,7 @@ impl Cluster {
                     shards: SHARDS,
                     rules,
                     wanted: &wanted,
+                    volumes: &BTreeSet::new(),
                     nodes: &nodes,
                     epoch: Epoch(1),
                     writer: "test",
