@@ -1,12 +1,15 @@
 //! The operator's process.
 
+use brainy_kubernetes::process::{end_on_panic, log_filter};
 use brainy_operator::cli::{LogFormat, Options};
 use brainy_operator::run::run;
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{fmt, registry};
 
 fn main() -> anyhow::Result<()> {
-    brainy_kubernetes::process::end_on_panic();
+    end_on_panic();
     let options = Options::parse();
     log(options.log_format);
     // One thread renews the lease while the other works.
@@ -15,10 +18,10 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = registry().with(log_filter("RUST_LOG"));
+    let lines = fmt::layer().with_writer(std::io::stderr);
     match format {
-        LogFormat::Json => log.json().init(),
-        LogFormat::Text => log.init(),
+        LogFormat::Json => log.with(lines.json()).init(),
+        LogFormat::Text => log.with(lines).init(),
     }
 }

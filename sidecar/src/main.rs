@@ -4,18 +4,23 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use brainy_kubernetes::process::{end_on_panic, log_filter};
 use brainy_sidecar::cli::{Cli, Command};
 use brainy_sidecar::commands::{self, CommandError};
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{fmt, registry};
 
+/// Says what is logged.
+const LOG: &str = "BRAINY_LOG";
 /// Threads for file operations. Each costs memory while it is used, and disks gain nothing from more.
 const BLOCKING_THREADS: usize = 32;
 /// For file operations to end when everything else has.
 const LAST_FILES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    brainy_kubernetes::process::end_on_panic();
+    end_on_panic();
     let cli = Cli::parse();
     let ended = match cli.command {
         Command::Probe(probe) => {
@@ -61,15 +66,12 @@ fn run(threads: u16, command: impl Future<Output = Result<(), CommandError>>) ->
     ended
 }
 
-fn filter() -> EnvFilter {
-    EnvFilter::try_from_env("BRAINY_LOG").unwrap_or_else(|_| EnvFilter::new("info"))
-}
-
 fn log_for_people() {
-    let format = tracing_subscriber::fmt().with_env_filter(filter()).with_target(false);
-    format.with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).init();
+    let lines = fmt::layer().with_target(false).with_ansi(std::io::stderr().is_terminal());
+    registry().with(log_filter(LOG)).with(lines.with_writer(std::io::stderr)).init();
 }
 
 fn log_as_json() {
-    tracing_subscriber::fmt().with_env_filter(filter()).json().flatten_event(true).with_writer(std::io::stderr).init();
+    let lines = fmt::layer().json().flatten_event(true);
+    registry().with(log_filter(LOG)).with(lines.with_writer(std::io::stderr)).init();
 }

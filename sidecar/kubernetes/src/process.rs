@@ -1,5 +1,7 @@
 //! How a process of ours behaves towards whoever runs it.
 
+use tracing_subscriber::filter::Targets;
+
 /// From now on a panic anywhere ends the whole process. It is a mistake of ours, and the task that it ended (a renewal, a
 /// hand-off, a watch) would be missing silently from then on; a crash is what every part of the system is made for.
 pub fn end_on_panic() {
@@ -8,4 +10,11 @@ pub fn end_on_panic() {
         report(panic);
         std::process::abort();
     }));
+}
+
+/// What is logged: `info`, or levels by module (`info,brainy_sidecar=debug`), from an environment variable. What can't be read
+/// counts as not set: a log must not keep a process from starting.
+pub fn log_filter(variable: &str) -> Targets {
+    let asked = std::env::var(variable).ok().and_then(|text| text.parse().ok());
+    asked.unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO))
 }

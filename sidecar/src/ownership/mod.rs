@@ -181,8 +181,8 @@ impl Ownership {
     /// Takes part in a cluster. Returns at once: what is in the way of serving shows in [`status`](Self::status) and is
     /// tried again. When the last clone is dropped, everything stops as if the process had died; [`drain`](Self::drain)
     /// is the graceful way.
-    pub async fn start(settings: &NodeSettings, peers: Arc<dyn PeerClient>) -> Result<Self, StartError> {
-        Ok(Self::assemble(node::parts(settings, peers).await?))
+    pub fn start(settings: &NodeSettings, peers: Arc<dyn PeerClient>) -> Result<Self, StartError> {
+        Ok(Self::assemble(node::parts(settings, peers)?))
     }
 
     fn assemble(parts: node::Parts) -> Self {

@@ -213,18 +213,18 @@ async fn prepare(table: &Table, parts: &Parts) -> (Arc<dyn Documents>, Option<Ar
 /// Why a node can't start at all. What may be mended while it runs is no such error.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// There is no Kubernetes API to be reached from here.
-    #[error("no access to the Kubernetes API: {0}")]
-    NoKubernetes(#[from] kube::config::InferConfigError),
+    /// This is no pod with a ServiceAccount.
+    #[error("no access to the Kubernetes API: {0}; `node` runs in a pod of a BrainyCluster, `serve` runs anywhere")]
+    NoKubernetes(#[from] kube::config::InClusterError),
     /// The client can't be made.
     #[error("no client for the Kubernetes API: {0}")]
     Client(#[from] kube::Error),
 }
 
 /// The parts of a node in a cluster, from its settings.
-pub(super) async fn parts(settings: &NodeSettings, peers: Arc<dyn PeerClient>) -> Result<Parts, StartError> {
+pub(super) fn parts(settings: &NodeSettings, peers: Arc<dyn PeerClient>) -> Result<Parts, StartError> {
     let cluster = &settings.cluster;
-    let access = kube::Config::infer().await?;
+    let access = kube::Config::incluster()?;
     let watch = MapWatch::new(watching(&access)?, &cluster.namespace, &cluster.cluster);
     let strategy = match &cluster.storage {
         StorageConfig::Isolated { data } => Strategy::Isolated {
