@@ -5,6 +5,7 @@ mod answer;
 pub mod client;
 pub mod config;
 pub mod documents;
+pub mod in_pod;
 pub mod lock;
 pub mod map_watch;
 pub mod names;

@@ -10,9 +10,9 @@ use brainy_coordination::clock::{Clock, SystemClock};
 use brainy_coordination::session::SessionHolder;
 use brainy_coordination::session::holder::Identity;
 use brainy_coordination::{FencingToken, NodeId, ShardId, names};
-use brainy_kubernetes::client::{bounded, watching};
 use brainy_kubernetes::config::StorageConfig;
 use brainy_kubernetes::documents::KubernetesDocuments;
+use brainy_kubernetes::in_pod::{Access, NoAccess};
 use brainy_kubernetes::map_watch::MapWatch;
 use brainy_storage::backends::s3::{Credentials, S3Settings, S3Store};
 use brainy_storage::documents::Documents;
@@ -215,20 +215,17 @@ async fn prepare(table: &Table, parts: &Parts) -> (Arc<dyn Documents>, Option<Ar
 pub enum StartError {
     /// This is no pod with a ServiceAccount.
     #[error("no access to the Kubernetes API: {0}; `node` runs in a pod of a BrainyCluster, `serve` runs anywhere")]
-    NoKubernetes(#[from] kube::config::InClusterError),
-    /// The client can't be made.
-    #[error("no client for the Kubernetes API: {0}")]
-    Client(#[from] kube::Error),
+    NoKubernetes(#[from] NoAccess),
 }
 
 /// The parts of a node in a cluster, from its settings.
 pub(super) fn parts(settings: &NodeSettings, peers: Arc<dyn PeerClient>) -> Result<Parts, StartError> {
     let cluster = &settings.cluster;
-    let access = kube::Config::incluster()?;
-    let watch = MapWatch::new(watching(&access)?, &cluster.namespace, &cluster.cluster);
+    let access = Access::of_this_pod()?;
+    let watch = MapWatch::new(access.watching(), &cluster.namespace, &cluster.cluster);
     let strategy = match &cluster.storage {
         StorageConfig::Isolated { data } => Strategy::Isolated {
-            documents: Arc::new(KubernetesDocuments::new(bounded(&access)?, &cluster.namespace, &cluster.cluster)),
+            documents: Arc::new(KubernetesDocuments::new(access.bounded(), &cluster.namespace, &cluster.cluster)),
             data: data.clone(),
             peers,
         },
