@@ -16,7 +16,8 @@ start_build() {
   rm -rf "${BRAINY_CACHE:?}/tmp/build-$1".*
 }
 
-go_static() { CGO_ENABLED=0 GOWORK=off go "$@"; }
+# The compiler itself is a Go program of many short-lived processes: with more memory it spends less time collecting garbage.
+go_static() { CGO_ENABLED=0 GOWORK=off GOGC=${GOGC:-400} go "$@"; }
 
 # build_installable NAME VERSION PACKAGE HOW-LONG [LDFLAGS]: for modules that plain `go install` accepts.
 build_installable() {
