@@ -45,6 +45,8 @@ deny() {
     CARGO_PROFILE_DEV_DEBUG=0 CARGO_TARGET_DIR=$BRAINY_CACHE/tmp/cargo-deny cargo install --quiet --locked --debug --root "$folder" "cargo-deny@$CARGO_DENY"
     rm -rf "$BRAINY_CACHE/tmp/cargo-deny"
   fi
+  # Also of crates that only other systems compile.
+  cargo fetch --quiet --locked
   "$folder/bin/cargo-deny" --offline --locked check licenses bans sources
 }
 
