@@ -18,6 +18,7 @@ use serde_json::Value;
 use crate::brainy::Cluster;
 use crate::bucket::Store;
 use crate::environment::{BUCKET, OPERATOR_NAMESPACE};
+use crate::kill::restarts;
 use crate::{Environment, Seen, until};
 
 /// Selects the operator's objects.
@@ -54,8 +55,7 @@ pub async fn leader(environment: &Environment) -> anyhow::Result<Option<String>>
 pub async fn operator_restarts(environment: &Environment) -> anyhow::Result<i32> {
     let pods: Api<Pod> = Api::namespaced(environment.client.clone(), OPERATOR_NAMESPACE);
     let pods = pods.list(&ListParams::default().labels(OPERATOR)).await?;
-    let containers = pods.items.into_iter().filter_map(|pod| pod.status?.container_statuses).flatten();
-    Ok(containers.map(|container| container.restart_count).sum())
+    Ok(pods.items.iter().flat_map(restarts).sum())
 }
 
 /// How long the cluster took from its creation until it was Ready, in whole seconds.

@@ -154,9 +154,8 @@ impl Controller<'_> {
         volumes: &BTreeSet<i32>,
         epoch: Epoch,
     ) -> Next {
-        let node = |ordinal: &i32| NodeId(names::node(&self.cluster.name, *ordinal));
         let wanted: Vec<NodeId> = wanted_nodes(self.cluster);
-        let volumes: BTreeSet<NodeId> = volumes.iter().map(node).collect();
+        let volumes: BTreeSet<NodeId> = volumes.iter().map(|ordinal| node(self.cluster, *ordinal)).collect();
         next_map(
             current,
             &Facts {
@@ -223,7 +222,11 @@ impl Controller<'_> {
 
 /// The nodes that the spec wants, by name.
 fn wanted_nodes(cluster: &ValidatedCluster) -> Vec<NodeId> {
-    (0..cluster.replicas).map(|ordinal| NodeId(names::node(&cluster.name, ordinal))).collect()
+    (0..cluster.replicas).map(|ordinal| node(cluster, ordinal)).collect()
+}
+
+fn node(cluster: &ValidatedCluster, ordinal: i32) -> NodeId {
+    NodeId(names::node(&cluster.name, ordinal))
 }
 
 #[cfg(test)]

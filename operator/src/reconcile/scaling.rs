@@ -1,8 +1,8 @@
 //! How many pods the StatefulSet may have. It grows at once; it shrinks only by nodes that hold nothing.
 
 /// The StatefulSet's replicas. It removes the highest ordinals first, so the first node from the top that still holds
-/// something keeps all below it. `current`: what it has now, or needs
-/// for its data to be found; `None`: there is none yet.
+/// something keeps all below it. `current`: what it has now, or
+/// needs for its data to be found; `None`: there is none yet.
 pub(super) fn replicas(wanted: i32, current: Option<i32>, is_empty_handed: impl Fn(i32) -> bool) -> i32 {
     let mut replicas = current.unwrap_or(wanted).max(wanted);
     while replicas > wanted && is_empty_handed(replicas - 1) {

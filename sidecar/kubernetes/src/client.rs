@@ -23,7 +23,8 @@ pub fn watching(config: &Config) -> Result<Client, kube::Error> {
     Client::try_from(without_retry(config, WATCH_LIMIT))
 }
 
-fn without_retry(config: &Config, read_limit: Duration) -> Config {
+/// A configuration with our limits.
+pub(crate) fn without_retry(config: &Config, read_limit: Duration) -> Config {
     let mut config = config.clone();
     config.connect_timeout = Some(CONNECT_LIMIT);
     config.read_timeout = Some(read_limit);

@@ -20,7 +20,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::time::Instant;
 use tower::{Layer, ServiceBuilder};
 
-use crate::client::{CONNECT_LIMIT, READ_LIMIT, WATCH_LIMIT};
+use crate::client::{READ_LIMIT, WATCH_LIMIT, without_retry};
 
 /// Kubernetes replaces a token long before it expires.
 const REREAD_TOKEN: Duration = Duration::from_secs(60);
@@ -74,11 +74,11 @@ impl Access {
         tcp.enforce_http(false);
         let tls = HttpsConnectorBuilder::new().with_tls_config(self.tls.clone()).https_or_http().enable_http1();
         let mut connector = TimeoutConnector::new(tls.wrap_connector(tcp));
-        connector.set_connect_timeout(Some(CONNECT_LIMIT));
-        connector.set_read_timeout(Some(read_limit));
-        connector.set_write_timeout(Some(READ_LIMIT));
-        // The limit counts from the request, not from when a pooled connection went idle.
-        connector.set_reset_reader_on_write(true);
+        let limits = without_retry(&self.config, read_limit);
+        connector.set_connect_timeout(limits.connect_timeout);
+        connector.set_read_timeout(limits.read_timeout);
+        connector.set_write_timeout(limits.write_timeout);
+        connector.set_reset_reader_on_write(limits.reset_reader_on_write);
         let http: legacy::Client<_, Body> = legacy::Client::builder(TokioExecutor::new()).build(connector);
         let token = Arc::new(Token::new(self.config.auth_info.token_file.clone().unwrap_or_default()));
         let service = ServiceBuilder::new()
