@@ -81,6 +81,7 @@ fn default_shards() -> i32 {
     {"rule": "self.strategy == 'Isolated' || has(self.bucket)", "message": "storage.bucket is required with strategy Namespaced or Shared: nodes share their data through it"},
     {"rule": "self.strategy != 'Isolated' || !has(self.bucket)", "message": "storage.bucket has no use with strategy Isolated: data lives on each node's volume. Remove storage.bucket, or choose strategy Shared"},
     {"rule": "self.strategy != 'Shared' || !has(self.volume)", "message": "storage.volume has no use with strategy Shared: data lives in the bucket. Remove storage.volume"},
+    {"rule": "!has(self.layers) || self.layers.all(layer, self.layers.exists_one(other, other.type == layer.type))", "message": "storage.layers has a layer twice: each type may come once"},
     {"rule": "self.strategy == oldSelf.strategy", "message": "storage.strategy can't be changed: data does not move between strategies. Create a new BrainyCluster and copy the data"},
     {"rule": "has(self.bucket) == has(oldSelf.bucket) && (!has(self.bucket) || (self.bucket.name == oldSelf.bucket.name && (has(self.bucket.prefix) ? self.bucket.prefix : '') == (has(oldSelf.bucket.prefix) ? oldSelf.bucket.prefix : '')))", "message": "storage.bucket.name and storage.bucket.prefix can't be changed: the data stays where it was written"}
 ]))]
@@ -185,10 +186,44 @@ pub enum Provider {
 /// One layer over the store.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "!has(self.caching) || self.type == 'Caching'", "message": "storage.layers[].caching belongs to a layer of type Caching"}
+]))]
 pub struct LayerSpec {
     /// Which layer.
     #[serde(rename = "type")]
     pub kind: LayerKind,
+    /// Settings of a layer of type Caching.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caching: Option<CachingSpec>,
+}
+
+/// How much each node keeps in memory. Both bounds hold.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CachingSpec {
+    /// Most keys.
+    #[serde(default = "default_cache_entries")]
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub max_entries: i32,
+    /// Most megabytes (MiB) of keys and values, roughly.
+    #[serde(default = "default_cache_megabytes")]
+    #[schemars(range(min = 1, max = 65_536))]
+    pub max_megabytes: i32,
+}
+
+impl Default for CachingSpec {
+    fn default() -> Self {
+        Self { max_entries: default_cache_entries(), max_megabytes: default_cache_megabytes() }
+    }
+}
+
+fn default_cache_entries() -> i32 {
+    10_000
+}
+
+fn default_cache_megabytes() -> i32 {
+    64
 }
 
 /// The layers that the storage architecture knows.

@@ -47,6 +47,9 @@ pub struct Serve {
     /// Shards of a new data folder. It never changes afterwards.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=16_384))]
     pub shards: u32,
+    /// Most megabytes (MiB) of keys and values to keep in memory; 0: none.
+    #[arg(long, env = "BRAINY_CACHE_MEGABYTES", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=65_536))]
+    pub cache_megabytes: u64,
 }
 
 /// `node`.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use brainy_storage::layers::caching::CacheCounts;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -63,6 +64,9 @@ pub struct Metrics {
     map_revision: Gauge,
     session_valid: Gauge,
     sessions_lost: Gauge,
+    cache_hits: Counter,
+    cache_misses: Counter,
+    cache_entries: Gauge,
 }
 
 /// From a tenth of a millisecond to ten seconds.
@@ -95,6 +99,12 @@ impl Default for Metrics {
         registry.register("session_valid", "1 while this node may act on its shards", session_valid.clone());
         let sessions_lost = Gauge::default();
         registry.register("sessions_lost", "Sessions of this process that came to their end", sessions_lost.clone());
+        let cache_hits = Counter::default();
+        registry.register("cache_hits", "Reads answered from memory", cache_hits.clone());
+        let cache_misses = Counter::default();
+        registry.register("cache_misses", "Reads that asked the store", cache_misses.clone());
+        let cache_entries = Gauge::default();
+        registry.register("cache_entries", "Keys held in memory, about", cache_entries.clone());
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The program", build);
         Self {
@@ -109,6 +119,9 @@ impl Default for Metrics {
             map_revision,
             session_valid,
             sessions_lost,
+            cache_hits,
+            cache_misses,
+            cache_entries,
         }
     }
 }
@@ -126,7 +139,7 @@ impl Metrics {
     }
 
     /// As text, with the node's state of this moment.
-    pub fn encode(&self, status: &NodeStatus) -> Result<String, fmt::Error> {
+    pub fn encode(&self, status: &NodeStatus, cache: Option<CacheCounts>) -> Result<String, fmt::Error> {
         let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.ready.set(i64::from(status.ready));
         self.shards_held.set(count(status.held as u64));
@@ -134,6 +147,11 @@ impl Metrics {
         self.map_revision.set(count(status.map_revision));
         self.session_valid.set(i64::from(status.session_valid));
         self.sessions_lost.set(count(status.sessions_lost));
+        let cache = cache.unwrap_or_default();
+        // Counted by the cache itself: here only what came since the last time.
+        self.cache_hits.inc_by(cache.hits.saturating_sub(self.cache_hits.get()));
+        self.cache_misses.inc_by(cache.misses.saturating_sub(self.cache_misses.get()));
+        self.cache_entries.set(count(cache.entries));
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

@@ -4,8 +4,10 @@
 //! the rules, and because everything behind this step relies on them.
 
 use brainy_crds::{
-    ApplicationSpec, BrainyCluster, BucketSpec, DeletionPolicy, Pattern, PodSpec, Provider, Strategy, VolumeSpec,
+    ApplicationSpec, BrainyCluster, BucketSpec, DeletionPolicy, LayerKind, Pattern, PodSpec, Provider, Strategy,
+    VolumeSpec,
 };
+use brainy_kubernetes::config::CacheConfig;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
 
@@ -33,6 +35,8 @@ pub struct ValidatedCluster {
     pub shards: u32,
     /// Where data lives.
     pub storage: ValidatedStorage,
+    /// What each node keeps of it in memory.
+    pub cache: Option<CacheConfig>,
     /// Session length in seconds.
     pub lease_seconds: u64,
     /// Time between renewals in seconds, at most half of `lease_seconds`.
@@ -108,6 +112,7 @@ pub fn validate(cluster: &BrainyCluster) -> Result<ValidatedCluster, Refusal> {
         replicas: within("spec.replicas", spec.replicas, 1, MAX_REPLICAS)?,
         shards: within("spec.shards", spec.shards, 1, MAX_SHARDS)?.unsigned_abs(),
         storage: storage_of(cluster)?,
+        cache: cache_of(cluster)?,
         lease_seconds: u64::from(
             within("spec.coordination.lease.durationSeconds", spec.coordination.lease.duration_seconds, 2, 3600)?
                 .unsigned_abs(),
@@ -158,8 +163,8 @@ fn check_supported(cluster: &BrainyCluster) -> Result<(), Refusal> {
             "choose S3, with a server that honours conditional writes",
         );
     }
-    if let Some(layer) = storage.layers.first() {
-        return refuse("spec.storage.layers", format!("{:?}", layer.kind), "remove spec.storage.layers");
+    if let Some(layer) = storage.layers.iter().find(|layer| layer.kind != LayerKind::Caching) {
+        return refuse("spec.storage.layers", format!("{:?}", layer.kind), "remove that layer");
     }
     Ok(())
 }
@@ -178,6 +183,18 @@ fn storage_of(cluster: &BrainyCluster) -> Result<ValidatedStorage, Refusal> {
         }
         (_, Some(bucket), None) => Ok(ValidatedStorage::Shared(bucket.clone())),
     }
+}
+
+fn cache_of(cluster: &BrainyCluster) -> Result<Option<CacheConfig>, Refusal> {
+    const FIELD: &str = "spec.storage.layers[].caching";
+    let Some(layer) = cluster.spec.storage.layers.iter().find(|layer| layer.kind == LayerKind::Caching) else {
+        return Ok(None);
+    };
+    let size = layer.caching.unwrap_or_default();
+    Ok(Some(CacheConfig {
+        entries: u64::from(within(FIELD, size.max_entries, 1, 10_000_000)?.unsigned_abs()),
+        bytes: u64::from(within(FIELD, size.max_megabytes, 1, 65_536)?.unsigned_abs()) << 20,
+    }))
 }
 
 fn renewal_of(cluster: &BrainyCluster) -> Result<i32, Refusal> {
@@ -219,6 +236,15 @@ mod tests {
     }
 
     #[test]
+    fn a_cache_has_the_size_that_the_layer_asks_for() {
+        let cache = |layers| validate(&cluster("demo", json!({"storage": {"layers": layers}}))).unwrap().cache;
+        assert_eq!(cache(json!([])), None);
+        assert_eq!(cache(json!([{"type": "Caching"}])), Some(CacheConfig { entries: 10_000, bytes: 64 << 20 }));
+        let small = json!([{"type": "Caching", "caching": {"maxEntries": 5, "maxMegabytes": 1}}]);
+        assert_eq!(cache(small), Some(CacheConfig { entries: 5, bytes: 1 << 20 }));
+    }
+
+    #[test]
     fn what_does_not_run_yet_is_refused_by_field_value_and_way_out() {
         let bucket = json!({"name": "data", "provider": "R2", "endpoint": "https://a.example"});
         let cases = [
@@ -243,9 +269,9 @@ mod tests {
                 "choose S3",
             ),
             (
-                json!({"storage": {"layers": [{"type": "Caching"}]}}),
-                "spec.storage.layers: Caching",
-                "remove spec.storage.layers",
+                json!({"storage": {"layers": [{"type": "Caching"}, {"type": "Batching"}]}}),
+                "spec.storage.layers: Batching",
+                "remove that layer",
             ),
         ];
         for (spec, what, way_out) in cases {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use brainy_storage::layers::caching::{Cache, CacheSize};
+
 use super::shutdown::Signals;
 use super::{CommandError, Serving, listen, listen_unix};
 use crate::cli;
@@ -22,7 +24,9 @@ pub async fn run(arguments: cli::Serve) -> Result<(), CommandError> {
     let unix = arguments.socket.as_deref().map(|path| listen_unix(path, SOCKET_MODE)).transpose()?;
     let address = tcp.local_addr().unwrap_or(arguments.listen);
 
-    let ownership = Ownership::standalone(arguments.shards, Arc::new(folder));
+    let size = CacheSize { entries: u64::MAX, bytes: arguments.cache_megabytes << 20 };
+    let cache = (size.bytes > 0).then(|| Cache::new(size));
+    let ownership = Ownership::standalone(arguments.shards, Arc::new(folder), cache);
     let metrics = Arc::new(Metrics::default());
     let router = Router::new(Arc::new(ownership.clone()), None, Patience::default(), Arc::clone(&metrics));
     let location = arguments.data.display().to_string();

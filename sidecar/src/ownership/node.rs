@@ -16,6 +16,7 @@ use brainy_kubernetes::in_pod::{Access, NoAccess};
 use brainy_kubernetes::map_watch::MapWatch;
 use brainy_storage::backends::s3::{Credentials, S3Settings, S3Store};
 use brainy_storage::documents::Documents;
+use brainy_storage::layers::caching::{Cache, CacheSize};
 use brainy_storage::{Error, StorageAdapter};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -41,6 +42,7 @@ pub(super) struct Parts {
     pub(super) address: String,
     pub(super) cluster: String,
     pub(super) shards: u32,
+    pub(super) cache: Option<Cache>,
     pub(super) ttl: Duration,
     pub(super) renew: Duration,
     pub(super) clock: Arc<dyn Clock>,
@@ -247,6 +249,7 @@ pub(super) fn parts(settings: &NodeSettings, peers: Arc<dyn PeerClient>) -> Resu
         address: settings.address.clone(),
         cluster: cluster.uid.clone(),
         shards: cluster.shards,
+        cache: cluster.cache.map(|size| Cache::new(CacheSize { entries: size.entries, bytes: size.bytes })),
         ttl: Duration::from_secs(cluster.lease_seconds),
         renew: Duration::from_secs(cluster.renew_seconds),
         clock: Arc::new(SystemClock),

@@ -12,6 +12,7 @@ use brainy_coordination::clock::Validity;
 use brainy_coordination::session::HeldShard;
 use brainy_coordination::{FencingToken, NodeId, ShardId, ShardMap};
 use brainy_storage::StorageAdapter;
+use brainy_storage::layers::caching::{Cache, CacheCounts};
 use tokio::sync::{broadcast, watch};
 
 use super::tenure::{Operation, Tenure};
@@ -56,6 +57,7 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct Table {
     node: NodeId,
+    cache: Option<Cache>,
     slots: Vec<Mutex<Slot>>,
     /// Locked after a slot, never before.
     known: Mutex<Known>,
@@ -75,10 +77,11 @@ pub(super) fn now() -> String {
 }
 
 impl Table {
-    pub(super) fn new(node: NodeId, shards: u32) -> Arc<Self> {
+    pub(super) fn new(node: NodeId, shards: u32, cache: Option<Cache>) -> Arc<Self> {
         let slot = || Mutex::new(Slot { phase: Phase::Idle, since: now(), why: None });
         Arc::new(Self {
             node,
+            cache,
             slots: (0..shards).map(|_| slot()).collect(),
             known: Mutex::default(),
             changes: watch::Sender::new(0),
@@ -136,7 +139,7 @@ impl Table {
         if let (Some(stores), Some(session)) = (&known.alone, &known.session) {
             return match stores.open(shard, ALONE) {
                 Ok(storage) => {
-                    let tenure = Tenure::new(ALONE, storage, session.clone());
+                    let tenure = Tenure::new(ALONE, self.cached(storage), session.clone());
                     let operation = Operation::begin(&tenure);
                     slot.phase = Phase::Serving(tenure);
                     Place::Here(operation)
@@ -177,6 +180,18 @@ impl Table {
         known.session = Some(session);
     }
 
+    fn cached(&self, storage: Arc<dyn StorageAdapter>) -> Arc<dyn StorageAdapter> {
+        match &self.cache {
+            Some(cache) => cache.over(storage),
+            None => storage,
+        }
+    }
+
+    /// How often the cache had the answer, where there is one.
+    pub(super) fn cache_counts(&self) -> Option<CacheCounts> {
+        self.cache.as_ref().map(Cache::counts)
+    }
+
     /// Begins a tenure. One before it goes on for the operations in flight under it.
     pub(super) fn serve(
         &self,
@@ -186,6 +201,11 @@ impl Table {
         session: Validity,
     ) {
         self.change(shard, |slot| {
+            let storage = match &slot.phase {
+                // What is in flight under it may yet be acknowledged: the new tenure must see the same cache.
+                Phase::Serving(before) if before.stands() => Arc::clone(before.storage()),
+                _ => self.cached(storage),
+            };
             slot.phase = Phase::Serving(Tenure::new(token, storage, session));
             slot.why = None;
         });

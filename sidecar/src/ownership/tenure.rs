@@ -34,6 +34,10 @@ impl Tenure {
         self.token
     }
 
+    pub(super) fn storage(&self) -> &Arc<dyn StorageAdapter> {
+        &self.storage
+    }
+
     pub(super) fn stands(&self) -> bool {
         !self.over.load(Ordering::SeqCst) && self.session.holds()
     }

@@ -98,12 +98,18 @@ pub trait StorageAdapter: Debug + Send + Sync + 'static {
         found
     }
 
-    /// Writes many values, each with its own outcome, in the order given. Not atomic as a whole. Where a key comes
-    /// twice, the later item wins.
+    /// Writes many values, whatever stands there, each with its own outcome, in the order given. Not atomic as a whole.
+    /// Where a key comes twice, the later item wins.
     async fn set_batch(&self, items: Vec<(Key, Value)>) -> Vec<WriteResult<Version>> {
+        self.put_batch(items.into_iter().map(|(key, value)| (key, value, Condition::Any)).collect()).await
+    }
+
+    /// Writes many values, each under its own condition and with its own outcome, in the order given. Not atomic as a
+    /// whole. Where a key comes twice, the later item is written after the earlier one.
+    async fn put_batch(&self, items: Vec<(Key, Value, Condition)>) -> Vec<WriteResult<Version>> {
         let mut outcomes = Vec::with_capacity(items.len());
-        for (key, value) in items {
-            outcomes.push(self.set(&key, value).await);
+        for (key, value, condition) in items {
+            outcomes.push(self.put(&key, value, &condition).await);
         }
         outcomes
     }

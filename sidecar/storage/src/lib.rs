@@ -9,6 +9,7 @@ pub mod encoding;
 pub mod envelope;
 pub mod error;
 pub mod key;
+pub mod layers;
 pub mod outcome;
 pub mod value;
 

@@ -66,9 +66,10 @@ enum Flaw {
     BytesBecomeText,
     MissingNumberIsNoNumber,
     EmptyBatchHasAnAnswer,
+    BatchIgnoresItsConditions,
 }
 
-const FLAWS: [Flaw; 31] = {
+const FLAWS: [Flaw; 32] = {
     use Flaw::*;
     [
         SwapIgnoresTheOldValue,
@@ -102,6 +103,7 @@ const FLAWS: [Flaw; 31] = {
         BytesBecomeText,
         MissingNumberIsNoNumber,
         EmptyBatchHasAnAnswer,
+        BatchIgnoresItsConditions,
     ]
 };
 
@@ -252,7 +254,7 @@ impl StorageAdapter for Broken {
         found
     }
 
-    async fn set_batch(&self, mut items: Vec<(Key, Value)>) -> Vec<WriteResult<Version>> {
+    async fn put_batch(&self, mut items: Vec<(Key, Value, Condition)>) -> Vec<WriteResult<Version>> {
         let mut outcomes = Vec::new();
         if items.is_empty() && self.has(Flaw::EmptyBatchHasAnAnswer) {
             outcomes.push(Ok(Outcome::Rejected(None)));
@@ -261,8 +263,9 @@ impl StorageAdapter for Broken {
         if self.has(Flaw::FirstOfTwoItemsStands) {
             items.reverse();
         }
-        for (key, value) in items {
-            outcomes.push(self.set(&key, value).await);
+        for (key, value, condition) in items {
+            let condition = if self.has(Flaw::BatchIgnoresItsConditions) { Condition::Any } else { condition };
+            outcomes.push(self.put(&key, value, &condition).await);
         }
         if self.has(Flaw::FirstOfTwoItemsStands) {
             outcomes.reverse();

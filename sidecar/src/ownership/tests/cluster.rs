@@ -13,6 +13,7 @@ use brainy_coordination::session::{Observer, SessionRecord, SessionState};
 use brainy_coordination::{Epoch, FencingToken, NodeId, ShardId, ShardMap, names};
 use brainy_storage::backends::memory::{MemoryAdapter, MemoryDocuments};
 use brainy_storage::documents::{Document, DocumentVersion, Documents, Swap};
+use brainy_storage::layers::caching::{Cache, CacheSize};
 use brainy_storage::{Error, Key, Outcome, StorageAdapter};
 use bytes::Bytes;
 
@@ -183,6 +184,7 @@ impl Cluster {
             address: format!("{name}:7701"),
             cluster: "uid".into(),
             shards: SHARDS,
+            cache: Some(Cache::new(CacheSize::default())),
             ttl: self.ttl,
             renew: Duration::from_millis(200),
             clock: Arc::new(SystemClock),

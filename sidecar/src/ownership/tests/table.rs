@@ -4,6 +4,8 @@ use std::time::Duration;
 use brainy_coordination::clock::Validity;
 use brainy_coordination::{FencingToken, NodeId, ShardId};
 use brainy_storage::backends::memory::MemoryAdapter;
+use brainy_storage::layers::caching::{Cache, CacheSize};
+use brainy_storage::{Key, Value};
 
 use super::super::table::Table;
 use super::super::{Operation, Place, ShardState};
@@ -11,7 +13,7 @@ use super::super::{Operation, Place, ShardState};
 const SHARD: ShardId = ShardId(1);
 
 fn serving(session: &Validity) -> Arc<Table> {
-    let table = Table::new(NodeId("a".into()), 4);
+    let table = Table::new(NodeId("a".into()), 4, Some(Cache::new(CacheSize::default())));
     table.learn_session(Some(session.clone()));
     table.serve(SHARD, FencingToken(7), Arc::new(MemoryAdapter::new()), session.clone());
     table
@@ -74,4 +76,21 @@ fn watchers_see_each_change_with_its_reason() {
     let view = views.try_recv().unwrap();
     assert_eq!((view.shard, view.state, view.why.as_deref()), (SHARD, ShardState::Stopping, Some("moving")));
     assert_eq!(view.token, FencingToken(7));
+}
+
+#[tokio::test]
+async fn what_an_operation_of_the_tenure_before_writes_is_seen_through_the_cache() {
+    let (store, session) = (MemoryAdapter::new(), Validity::unbounded());
+    let table = Table::new(NodeId("a".into()), 4, Some(Cache::new(CacheSize::default())));
+    table.learn_session(Some(session.clone()));
+    let (key, number) = (Key::new("k").unwrap(), |n: i64| Value::Json(n.into()));
+    table.serve(SHARD, FencingToken(7), Arc::new(store.clone()), session.clone());
+    let before = here(&table).unwrap();
+    // The map has raised the token; the operation in flight is still good.
+    table.serve(SHARD, FencingToken(8), Arc::new(store), session);
+    let after = here(&table).unwrap();
+    assert_eq!(after.storage().get(&key).await.unwrap(), None);
+    before.storage().set(&key, number(1)).await.unwrap().applied().unwrap();
+    assert!(before.still_valid());
+    assert_eq!(after.storage().get(&key).await.unwrap().unwrap().value, number(1));
 }

@@ -1,7 +1,7 @@
 //! Many keys at once.
 
-use super::{Store, Verdict, applied, ensure, holds, key, number};
-use crate::{Entry, Key};
+use super::{Store, Verdict, applied, ensure, holds, is_absent, key, number, rejected};
+use crate::{Condition, Entry, Key};
 
 /// More than any adapter writes at once.
 const ITEMS: usize = 100;
@@ -47,4 +47,32 @@ pub(super) async fn an_empty_batch_is_one(store: Store) -> Verdict {
     ensure!(store.set_batch(Vec::new()).await.is_empty(), "a batch of nothing gave outcomes");
     ensure!(store.get_batch(&[]).await.is_empty(), "a batch of nothing gave answers");
     Ok(())
+}
+
+pub(super) async fn each_item_of_a_batch_has_its_own_condition(store: Store) -> Verdict {
+    let [a, b, c, d] = [key("a")?, key("b")?, key("c")?, key("d")?];
+    let stale = super::set(&store, &a, &number(1)).await?;
+    let at_a = super::set(&store, &a, &number(2)).await?;
+    let at_b = super::set(&store, &b, &number(2)).await?;
+    let items = vec![
+        (a.clone(), number(3), Condition::Version(stale.clone())),
+        (b.clone(), number(3), Condition::Version(at_b)),
+        (c.clone(), number(3), Condition::Absent),
+        (a.clone(), number(4), Condition::Absent),
+        (d.clone(), number(3), Condition::Version(stale)),
+        (a.clone(), number(5), Condition::Version(at_a.clone())),
+    ];
+    let mut outcomes = store.put_batch(items).await.into_iter();
+    let mut next = || outcomes.next().ok_or("an outcome is missing");
+    let standing = Some(Entry { value: number(2), version: at_a });
+    ensure!(rejected(next()?)? == standing, "a stale version was not answered with what stands");
+    applied(next()?)?;
+    applied(next()?)?;
+    ensure!(rejected(next()?)? == standing, "a key that exists was not answered with what stands");
+    ensure!(rejected(next()?)?.is_none(), "a key that does not exist was answered with a value");
+    applied(next()?)?;
+    holds(&store, &a, &number(5)).await?;
+    holds(&store, &b, &number(3)).await?;
+    holds(&store, &c, &number(3)).await?;
+    is_absent(&store, &d).await
 }

@@ -75,6 +75,7 @@ const CHECKS: &[Check] = &checks![
     batches::a_batch_answers_for_each_item_in_order,
     batches::the_last_of_two_items_with_one_key_stands,
     batches::an_empty_batch_is_one,
+    batches::each_item_of_a_batch_has_its_own_condition,
     listing::keys_are_listed_in_order,
     listing::a_prefix_selects_exactly_its_keys,
     listing::pages_join_without_gap_or_repetition,

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use brainy_storage::backends::s3::{Capabilities, Credentials, S3Settings, S3Store};
 use brainy_storage::documents::{Documents, Swap};
+use brainy_storage::layers::caching::{Cache, CacheSize};
 use brainy_storage::{Condition, Error, Key, Outcome, StorageAdapter, Value, WriteResult, conformance};
 use bytes::Bytes;
 use serde_json::json;
@@ -56,6 +57,16 @@ async fn s3_conforms() {
     let store = gateway.store().await;
     store.prove().await.unwrap();
     conforms(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_conforms_behind_a_cache() {
+    let gateway = Gateway::start().await;
+    let store = gateway.store().await;
+    let (cache, count) = (Cache::new(CacheSize::default()), AtomicU32::new(0));
+    let next = || count.fetch_add(1, Ordering::Relaxed);
+    let report = conformance::run(|| cache.over(Arc::new(store.adapter(&format!("cached/{:03}", next()))))).await;
+    assert!(report.is_clean(), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -83,7 +83,7 @@ impl App {
 
     fn with(patience: Patience) -> Self {
         let stores = Arc::new(MemoryStores::default());
-        let ownership = Ownership::standalone(SHARDS, Arc::clone(&stores) as _);
+        let ownership = Ownership::standalone(SHARDS, Arc::clone(&stores) as _, None);
         let metrics = Arc::new(Metrics::default());
         let router = Router::new(Arc::new(ownership.clone()), None, patience, Arc::clone(&metrics));
         let (stop, stopped) = server::stop();

@@ -10,34 +10,35 @@ use std::sync::Arc;
 
 use super::root::Root;
 use super::{Place, flush};
-use crate::{Outcome, Unknown, Value, Version, WriteResult};
+use crate::{Condition, Outcome, Unknown, Value, Version, WriteResult};
 
 /// Threads that write the files of one batch.
 const WRITERS: usize = 16;
 
-type Items = Vec<(Place, Value)>;
+type Item = (Place, Value, Condition);
+type Items = Vec<Item>;
 /// An outcome that holds once the folder, if one is named, is flushed.
 type Written = (WriteResult<Version>, Option<PathBuf>);
 
 /// Writes all items, each with its own outcome.
-pub(super) async fn set(root: Arc<Root>, items: Items) -> Vec<WriteResult<Version>> {
+pub(super) async fn put(root: Arc<Root>, items: Items) -> Vec<WriteResult<Version>> {
     let count = items.len();
     // A task of its own: it runs to its end, and cleans up, even if the caller gives up.
-    let done = tokio::spawn(async move { set_under_lock(root, items).await });
+    let done = tokio::spawn(async move { put_under_lock(root, items).await });
     done.await.unwrap_or_else(|why| (0..count).map(|_| interrupted(&why)).collect())
 }
 
-async fn set_under_lock(root: Arc<Root>, items: Items) -> Vec<WriteResult<Version>> {
+async fn put_under_lock(root: Arc<Root>, items: Items) -> Vec<WriteResult<Version>> {
     let count = items.len();
     let gate = match root.enter().await {
         Ok(gate) => gate,
         Err(error) => return vec![Err(error); count],
     };
-    let held = root.lock_keys(items.iter().map(|(place, _)| place.relative.clone())).await;
+    let held = root.lock_keys(items.iter().map(|(place, ..)| place.relative.clone())).await;
     let mut outcomes: Vec<Option<WriteResult<Version>>> = vec![None; count];
     for round in rounds(items) {
         let (indexes, items): (Vec<usize>, Items) = round.into_iter().unzip();
-        let results = set_distinct(&root, items).await;
+        let results = put_distinct(&root, items).await;
         for (index, result) in indexes.into_iter().zip(results) {
             outcomes[index] = Some(result);
         }
@@ -48,9 +49,9 @@ async fn set_under_lock(root: Arc<Root>, items: Items) -> Vec<WriteResult<Versio
 }
 
 /// Splits a batch so that no round holds a key twice: the later item of a key is written after the earlier one.
-fn rounds(items: Items) -> Vec<Vec<(usize, (Place, Value))>> {
+fn rounds(items: Items) -> Vec<Vec<(usize, Item)>> {
     let mut seen: HashMap<String, usize> = HashMap::new();
-    let mut rounds: Vec<Vec<(usize, (Place, Value))>> = Vec::new();
+    let mut rounds: Vec<Vec<(usize, Item)>> = Vec::new();
     for (index, item) in items.into_iter().enumerate() {
         let times = seen.entry(item.0.relative.clone()).or_default();
         if rounds.len() == *times {
@@ -62,7 +63,7 @@ fn rounds(items: Items) -> Vec<Vec<(usize, (Place, Value))>> {
     rounds
 }
 
-async fn set_distinct(root: &Arc<Root>, items: Items) -> Vec<WriteResult<Version>> {
+async fn put_distinct(root: &Arc<Root>, items: Items) -> Vec<WriteResult<Version>> {
     let share = items.len().div_ceil(WRITERS).max(1);
     let mut writers = Vec::with_capacity(WRITERS);
     let mut items = items.into_iter();
@@ -94,15 +95,18 @@ fn write_share(root: &Root, items: Items) -> Vec<Written> {
     if let Err(error) = root.own() {
         return items.iter().map(|_| (Err(error.clone()), None)).collect();
     }
-    let write = |(place, value): (Place, Value)| match write(root, &place, &value) {
+    let write = |(place, value, condition): Item| match write(root, &place, &value, &condition) {
         Ok(Outcome::Applied(version)) => (Ok(Outcome::Applied(version)), Some(place.folder().to_owned())),
         other => (other, None),
     };
     items.into_iter().map(write).collect()
 }
 
-fn write(root: &Root, place: &Place, value: &Value) -> WriteResult<Version> {
+fn write(root: &Root, place: &Place, value: &Value, condition: &Condition) -> WriteResult<Version> {
     let current = place.read()?;
+    if !condition.holds(current.as_ref().map(|entry| &entry.version)) {
+        return Ok(Outcome::Rejected(current));
+    }
     let (temp, version) = place.prepare(root, current.as_ref(), value)?;
     Ok(place.publish(temp)?.map_or_else(Outcome::Unknown, |()| Outcome::Applied(version)))
 }

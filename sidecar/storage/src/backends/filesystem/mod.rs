@@ -223,9 +223,9 @@ impl StorageAdapter for FilesystemAdapter {
         all.await.unwrap_or_else(|error| vec![Err(error); count])
     }
 
-    async fn set_batch(&self, items: Vec<(Key, Value)>) -> Vec<WriteResult<Version>> {
-        let items = items.into_iter().map(|(key, value)| (self.place(&key), value)).collect();
-        batch::set(Arc::clone(&self.root), items).await
+    async fn put_batch(&self, items: Vec<(Key, Value, Condition)>) -> Vec<WriteResult<Version>> {
+        let items = items.into_iter().map(|(key, value, condition)| (self.place(&key), value, condition)).collect();
+        batch::put(Arc::clone(&self.root), items).await
     }
 }
 

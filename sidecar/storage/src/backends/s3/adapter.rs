@@ -7,6 +7,7 @@
 //! A value is removed by a conditional DELETE where the store was proved to honour one, else by writing a tombstone in
 //! its place, under the same condition. A tombstone counts as "no value"; it stays, because no blind deletion is safe.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -229,17 +230,17 @@ impl StorageAdapter for S3Adapter {
         stream::iter(reads).buffered(CONCURRENCY).collect().await
     }
 
-    async fn set_batch(&self, items: Vec<(Key, Value)>) -> Vec<WriteResult<Version>> {
+    async fn put_batch(&self, items: Vec<(Key, Value, Condition)>) -> Vec<WriteResult<Version>> {
         let count = items.len();
         // The items of one key one after the other, so that the last one stands; different keys at the same time.
-        let mut by_key: std::collections::HashMap<Key, Vec<(usize, Value)>> = std::collections::HashMap::new();
-        for (index, (key, value)) in items.into_iter().enumerate() {
-            by_key.entry(key).or_default().push((index, value));
+        let mut by_key: HashMap<Key, Vec<(usize, Value, Condition)>> = HashMap::new();
+        for (index, (key, value, condition)) in items.into_iter().enumerate() {
+            by_key.entry(key).or_default().push((index, value, condition));
         }
         let writes = by_key.into_iter().map(|(key, values)| async move {
             let mut outcomes = Vec::with_capacity(values.len());
-            for (index, value) in values {
-                outcomes.push((index, self.set(&key, value).await));
+            for (index, value, condition) in values {
+                outcomes.push((index, self.put(&key, value, &condition).await));
             }
             outcomes
         });
