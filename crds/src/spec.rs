@@ -82,6 +82,8 @@ fn default_shards() -> i32 {
     {"rule": "self.strategy != 'Isolated' || !has(self.bucket)", "message": "storage.bucket has no use with strategy Isolated: data lives on each node's volume. Remove storage.bucket, or choose strategy Shared"},
     {"rule": "self.strategy != 'Shared' || !has(self.volume)", "message": "storage.volume has no use with strategy Shared: data lives in the bucket. Remove storage.volume"},
     {"rule": "!has(self.layers) || self.layers.all(layer, self.layers.exists_one(other, other.type == layer.type))", "message": "storage.layers has a layer twice: each type may come once"},
+    {"rule": "!has(self.layers) || !self.layers.exists(layer, layer.type == 'Caching') || self.layers[0].type == 'Caching'", "message": "storage.layers: Caching must come first: below Batching a read would have to wait for a flush, below Compression each read would decompress"},
+    {"rule": "!has(self.layers) || !self.layers.exists(layer, layer.type == 'Compression') || self.layers[self.layers.size() - 1].type == 'Compression'", "message": "storage.layers: Compression must come last: it belongs to how a value is stored, and what lies above must see the value itself"},
     {"rule": "self.strategy == oldSelf.strategy", "message": "storage.strategy can't be changed: data does not move between strategies. Create a new BrainyCluster and copy the data"},
     {"rule": "has(self.bucket) == has(oldSelf.bucket) && (!has(self.bucket) || (self.bucket.name == oldSelf.bucket.name && (has(self.bucket.prefix) ? self.bucket.prefix : '') == (has(oldSelf.bucket.prefix) ? oldSelf.bucket.prefix : '')))", "message": "storage.bucket.name and storage.bucket.prefix can't be changed: the data stays where it was written"}
 ]))]
@@ -98,7 +100,7 @@ pub struct StorageSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bucket: Option<BucketSpec>,
 
-    /// Layers over the store, outermost first.
+    /// Layers over the store, from the application down: Caching, Batching, Compression. Any of them may be left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub layers: Vec<LayerSpec>,
@@ -187,7 +189,9 @@ pub enum Provider {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "!has(self.caching) || self.type == 'Caching'", "message": "storage.layers[].caching belongs to a layer of type Caching"}
+    {"rule": "!has(self.caching) || self.type == 'Caching'", "message": "storage.layers[].caching belongs to a layer of type Caching"},
+    {"rule": "!has(self.batching) || self.type == 'Batching'", "message": "storage.layers[].batching belongs to a layer of type Batching"},
+    {"rule": "!has(self.compression) || self.type == 'Compression'", "message": "storage.layers[].compression belongs to a layer of type Compression"}
 ]))]
 pub struct LayerSpec {
     /// Which layer.
@@ -196,6 +200,12 @@ pub struct LayerSpec {
     /// Settings of a layer of type Caching.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caching: Option<CachingSpec>,
+    /// Settings of a layer of type Batching.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batching: Option<BatchingSpec>,
+    /// Settings of a layer of type Compression.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<CompressionSpec>,
 }
 
 /// How much each node keeps in memory. Both bounds hold.
@@ -226,12 +236,73 @@ fn default_cache_megabytes() -> i32 {
     64
 }
 
+/// When writes that came close together are flushed: whichever comes first. Each is acknowledged after that.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BatchingSpec {
+    /// Longest time that a write waits for others.
+    #[serde(default = "default_batch_delay")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub max_delay_milliseconds: i32,
+    /// Most writes in a batch.
+    #[serde(default = "default_batch_items")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub max_items: i32,
+}
+
+impl Default for BatchingSpec {
+    fn default() -> Self {
+        Self { max_delay_milliseconds: default_batch_delay(), max_items: default_batch_items() }
+    }
+}
+
+fn default_batch_delay() -> i32 {
+    100
+}
+
+fn default_batch_items() -> i32 {
+    1000
+}
+
+/// Which values are stored compressed. Where a value does not become smaller it is stored as it is.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CompressionSpec {
+    /// How.
+    #[serde(default)]
+    pub algorithm: Algorithm,
+    /// Values of up to this many bytes stay as they are.
+    #[serde(default = "default_above_bytes")]
+    #[schemars(range(min = 0, max = 1_048_576))]
+    pub above_bytes: i32,
+}
+
+impl Default for CompressionSpec {
+    fn default() -> Self {
+        Self { algorithm: Algorithm::default(), above_bytes: default_above_bytes() }
+    }
+}
+
+fn default_above_bytes() -> i32 {
+    1024
+}
+
+/// A way to compress.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum Algorithm {
+    /// RFC 8878.
+    #[default]
+    Zstd,
+    /// RFC 1952.
+    Gzip,
+}
+
 /// The layers that the storage architecture knows.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 pub enum LayerKind {
     /// Keeps what was read in memory.
     Caching,
-    /// Writes several items with one request.
+    /// Writes together what comes close together.
     Batching,
     /// Stores large values compressed.
     Compression,

@@ -92,8 +92,8 @@ async fn a_shared_cluster_grows_and_shrinks_under_load_and_keeps_its_data() -> a
     with_temp_namespace(environment, "scale-s", |namespace| async move {
         prepare_bucket(environment, &namespace).await?;
         let mut spec = specs::shared(3, &namespace);
-        // Shards come and go between living nodes: a cache that outlived its tenure would show.
-        spec["storage"]["layers"] = json!([{"type": "Caching"}]);
+        // Shards come and go between living nodes: a cache or a queue that outlived its tenure would show.
+        spec["storage"]["layers"] = json!([{"type": "Caching"}, {"type": "Batching"}, {"type": "Compression"}]);
         let cluster = Cluster::apply(environment, &namespace, "c", spec).await?;
         grows_and_shrinks(environment, &cluster).await
     })

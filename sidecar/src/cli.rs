@@ -50,6 +50,23 @@ pub struct Serve {
     /// Most megabytes (MiB) of keys and values to keep in memory; 0: none.
     #[arg(long, env = "BRAINY_CACHE_MEGABYTES", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=65_536))]
     pub cache_megabytes: u64,
+    /// Longest time in milliseconds that a write waits to be written together with others; 0: it does not.
+    #[arg(long, env = "BRAINY_BATCH_MILLISECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=10_000))]
+    pub batch_milliseconds: u64,
+    /// How values of more than 1,024 bytes are compressed, where that makes them smaller.
+    #[arg(long, env = "BRAINY_COMPRESSION", value_enum, default_value_t = CompressionChoice::None)]
+    pub compression: CompressionChoice,
+}
+
+/// How values are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CompressionChoice {
+    /// Not at all.
+    None,
+    /// RFC 8878.
+    Zstd,
+    /// RFC 1952.
+    Gzip,
 }
 
 /// `node`.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use brainy_coordination::{FencingToken, ShardId};
 use brainy_storage::backends::filesystem::FilesystemAdapter;
+use brainy_storage::layers::compression::Compression;
 use brainy_storage::{Error, StorageAdapter};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -62,6 +63,7 @@ fn process(pid: Option<u32>) -> String {
 #[derive(Debug)]
 pub struct DataFolder {
     path: PathBuf,
+    compression: Option<Compression>,
     /// The kernel frees the lock when the process ends, however it ends.
     _lock: File,
 }
@@ -95,7 +97,12 @@ impl DataFolder {
             }
             Err(error) => return Err(failed("reading node.json")(error)),
         }
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), compression: None, _lock: lock })
+    }
+
+    /// Compresses what is written from now on.
+    pub fn with_compression(self, compression: Option<Compression>) -> Self {
+        Self { compression, ..self }
     }
 }
 
@@ -138,7 +145,7 @@ fn write_durably(folder: &Path, file: &Path, content: &NodeFile) -> io::Result<(
 impl ShardStores for DataFolder {
     fn open(&self, shard: ShardId, _token: FencingToken) -> Result<Arc<dyn StorageAdapter>, Error> {
         let folder = self.path.join("shards").join(format!("shard-{shard}"));
-        Ok(Arc::new(FilesystemAdapter::open(&folder)?))
+        Ok(Arc::new(FilesystemAdapter::open(&folder)?.with_compression(self.compression)))
     }
 }
 

@@ -7,7 +7,10 @@ use brainy_crds::{
     ApplicationSpec, BrainyCluster, BucketSpec, DeletionPolicy, LayerKind, Pattern, PodSpec, Provider, Strategy,
     VolumeSpec,
 };
-use brainy_kubernetes::config::CacheConfig;
+use brainy_storage::layers::Layers;
+use brainy_storage::layers::batching::Batching;
+use brainy_storage::layers::caching::CacheSize;
+use brainy_storage::layers::compression::{Algorithm, Compression};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
 
@@ -35,8 +38,8 @@ pub struct ValidatedCluster {
     pub shards: u32,
     /// Where data lives.
     pub storage: ValidatedStorage,
-    /// What each node keeps of it in memory.
-    pub cache: Option<CacheConfig>,
+    /// What lies over it.
+    pub layers: Layers,
     /// Session length in seconds.
     pub lease_seconds: u64,
     /// Time between renewals in seconds, at most half of `lease_seconds`.
@@ -112,7 +115,7 @@ pub fn validate(cluster: &BrainyCluster) -> Result<ValidatedCluster, Refusal> {
         replicas: within("spec.replicas", spec.replicas, 1, MAX_REPLICAS)?,
         shards: within("spec.shards", spec.shards, 1, MAX_SHARDS)?.unsigned_abs(),
         storage: storage_of(cluster)?,
-        cache: cache_of(cluster)?,
+        layers: layers_of(cluster)?,
         lease_seconds: u64::from(
             within("spec.coordination.lease.durationSeconds", spec.coordination.lease.duration_seconds, 2, 3600)?
                 .unsigned_abs(),
@@ -163,9 +166,6 @@ fn check_supported(cluster: &BrainyCluster) -> Result<(), Refusal> {
             "choose S3, with a server that honours conditional writes",
         );
     }
-    if let Some(layer) = storage.layers.iter().find(|layer| layer.kind != LayerKind::Caching) {
-        return refuse("spec.storage.layers", format!("{:?}", layer.kind), "remove that layer");
-    }
     Ok(())
 }
 
@@ -185,16 +185,54 @@ fn storage_of(cluster: &BrainyCluster) -> Result<ValidatedStorage, Refusal> {
     }
 }
 
-fn cache_of(cluster: &BrainyCluster) -> Result<Option<CacheConfig>, Refusal> {
-    const FIELD: &str = "spec.storage.layers[].caching";
-    let Some(layer) = cluster.spec.storage.layers.iter().find(|layer| layer.kind == LayerKind::Caching) else {
-        return Ok(None);
-    };
-    let size = layer.caching.unwrap_or_default();
-    Ok(Some(CacheConfig {
-        entries: u64::from(within(FIELD, size.max_entries, 1, 10_000_000)?.unsigned_abs()),
-        bytes: u64::from(within(FIELD, size.max_megabytes, 1, 65_536)?.unsigned_abs()) << 20,
-    }))
+/// The layers, from the application down.
+fn layers_of(cluster: &BrainyCluster) -> Result<Layers, Refusal> {
+    const FIELD: &str = "spec.storage.layers";
+    let natural = |number: i32, least, most| Ok(within(FIELD, number, least, most)?.unsigned_abs());
+    let mut layers = Layers::default();
+    let mut above = None;
+    for layer in &cluster.spec.storage.layers {
+        let place = match layer.kind {
+            LayerKind::Caching => 0,
+            LayerKind::Batching => 1,
+            LayerKind::Compression => 2,
+        };
+        if above.is_some_and(|above| above >= place) {
+            let kind = layer.kind;
+            let message = format!(
+                "{kind:?} comes too late: each type may come once, in the order Caching, Batching, Compression"
+            );
+            return Err(Refusal::invalid(FIELD, message));
+        }
+        above = Some(place);
+        match layer.kind {
+            LayerKind::Caching => {
+                let size = layer.caching.unwrap_or_default();
+                layers.caching = Some(CacheSize {
+                    entries: u64::from(natural(size.max_entries, 1, 10_000_000)?),
+                    bytes: u64::from(natural(size.max_megabytes, 1, 65_536)?) << 20,
+                });
+            }
+            LayerKind::Batching => {
+                let batching = layer.batching.unwrap_or_default();
+                layers.batching = Some(Batching {
+                    max_delay_ms: u64::from(natural(batching.max_delay_milliseconds, 1, 10_000)?),
+                    max_items: natural(batching.max_items, 1, 10_000)?,
+                });
+            }
+            LayerKind::Compression => {
+                let compression = layer.compression.unwrap_or_default();
+                layers.compression = Some(Compression {
+                    algorithm: match compression.algorithm {
+                        brainy_crds::Algorithm::Zstd => Algorithm::Zstd,
+                        brainy_crds::Algorithm::Gzip => Algorithm::Gzip,
+                    },
+                    above_bytes: u64::from(natural(compression.above_bytes, 0, 1 << 20)?),
+                });
+            }
+        }
+    }
+    Ok(layers)
 }
 
 fn renewal_of(cluster: &BrainyCluster) -> Result<i32, Refusal> {
@@ -236,12 +274,33 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_has_the_size_that_the_layer_asks_for() {
-        let cache = |layers| validate(&cluster("demo", json!({"storage": {"layers": layers}}))).unwrap().cache;
-        assert_eq!(cache(json!([])), None);
-        assert_eq!(cache(json!([{"type": "Caching"}])), Some(CacheConfig { entries: 10_000, bytes: 64 << 20 }));
-        let small = json!([{"type": "Caching", "caching": {"maxEntries": 5, "maxMegabytes": 1}}]);
-        assert_eq!(cache(small), Some(CacheConfig { entries: 5, bytes: 1 << 20 }));
+    fn layers_are_as_the_spec_asks_for() {
+        let layers =
+            |layers| validate(&cluster("demo", json!({"storage": {"layers": layers}}))).map(|valid| valid.layers);
+        assert_eq!(layers(json!([])).unwrap(), Layers::default());
+        let all = json!([{"type": "Caching"}, {"type": "Batching"}, {"type": "Compression"}]);
+        let defaults = Layers {
+            caching: Some(CacheSize::default()),
+            batching: Some(Batching::default()),
+            compression: Some(Compression::default()),
+        };
+        assert_eq!(layers(all).unwrap(), defaults);
+        let some = json!([
+            {"type": "Caching", "caching": {"maxEntries": 5, "maxMegabytes": 1}},
+            {"type": "Compression", "compression": {"algorithm": "Gzip", "aboveBytes": 0}},
+        ]);
+        let asked = Layers {
+            caching: Some(CacheSize { entries: 5, bytes: 1 << 20 }),
+            batching: None,
+            compression: Some(Compression { algorithm: Algorithm::Gzip, above_bytes: 0 }),
+        };
+        assert_eq!(layers(some).unwrap(), asked);
+        for wrong in
+            [json!([{"type": "Batching"}, {"type": "Caching"}]), json!([{"type": "Caching"}, {"type": "Caching"}])]
+        {
+            let refusal = layers(wrong).unwrap_err().to_string();
+            assert!(refusal.contains("Caching comes too late"), "{refusal}");
+        }
     }
 
     #[test]
@@ -267,11 +326,6 @@ mod tests {
                 json!({"storage": {"strategy": "Shared", "bucket": bucket}}),
                 "spec.storage.bucket.provider: R2",
                 "choose S3",
-            ),
-            (
-                json!({"storage": {"layers": [{"type": "Caching"}, {"type": "Batching"}]}}),
-                "spec.storage.layers: Batching",
-                "remove that layer",
             ),
         ];
         for (spec, what, way_out) in cases {

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use brainy_storage::layers::Layers;
 use serde::{Deserialize, Serialize};
 
 /// Configuration of a node.
@@ -19,23 +20,13 @@ pub struct NodeConfig {
     pub shards: u32,
     /// Where data lives.
     pub storage: StorageConfig,
-    /// What is kept of it in memory; none: nothing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cache: Option<CacheConfig>,
+    /// What lies over it.
+    #[serde(default)]
+    pub layers: Layers,
     /// Session length in seconds.
     pub lease_seconds: u64,
     /// Time between renewals in seconds.
     pub renew_seconds: u64,
-}
-
-/// How much a node keeps in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct CacheConfig {
-    /// Most keys.
-    pub entries: u64,
-    /// Most bytes.
-    pub bytes: u64,
 }
 
 /// Where data lives.

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use brainy_storage::layers::caching::{Cache, CacheSize};
+use brainy_storage::layers::batching::Batching;
+use brainy_storage::layers::caching::CacheSize;
+use brainy_storage::layers::compression::{Algorithm, Compression};
+use brainy_storage::layers::{LayerStack, Layers};
 
 use super::shutdown::Signals;
 use super::{CommandError, Serving, listen, listen_unix};
@@ -19,14 +22,13 @@ const SOCKET_MODE: u32 = 0o600;
 /// Serves a folder until a signal comes.
 pub async fn run(arguments: cli::Serve) -> Result<(), CommandError> {
     let signals = Signals::listen().map_err(|error| CommandError::Start(error.to_string()))?;
-    let folder = DataFolder::take(&arguments.data, arguments.shards)?;
+    let layers = layers(&arguments);
+    let folder = DataFolder::take(&arguments.data, arguments.shards)?.with_compression(layers.compression);
     let tcp = listen(arguments.listen).await?;
     let unix = arguments.socket.as_deref().map(|path| listen_unix(path, SOCKET_MODE)).transpose()?;
     let address = tcp.local_addr().unwrap_or(arguments.listen);
 
-    let size = CacheSize { entries: u64::MAX, bytes: arguments.cache_megabytes << 20 };
-    let cache = (size.bytes > 0).then(|| Cache::new(size));
-    let ownership = Ownership::standalone(arguments.shards, Arc::new(folder), cache);
+    let ownership = Ownership::standalone(arguments.shards, Arc::new(folder), LayerStack::new(layers));
     let metrics = Arc::new(Metrics::default());
     let router = Router::new(Arc::new(ownership.clone()), None, Patience::default(), Arc::clone(&metrics));
     let location = arguments.data.display().to_string();
@@ -42,4 +44,19 @@ pub async fn run(arguments: cli::Serve) -> Result<(), CommandError> {
     serving.end().await;
     ownership.drain().await;
     Ok(())
+}
+
+fn layers(arguments: &cli::Serve) -> Layers {
+    let algorithm = match arguments.compression {
+        cli::CompressionChoice::None => None,
+        cli::CompressionChoice::Zstd => Some(Algorithm::Zstd),
+        cli::CompressionChoice::Gzip => Some(Algorithm::Gzip),
+    };
+    let cache = CacheSize { entries: u64::MAX, bytes: arguments.cache_megabytes << 20 };
+    let batching = Batching { max_delay_ms: arguments.batch_milliseconds, ..Batching::default() };
+    Layers {
+        caching: (cache.bytes > 0).then_some(cache),
+        batching: (batching.max_delay_ms > 0).then_some(batching),
+        compression: algorithm.map(|algorithm| Compression { algorithm, ..Compression::default() }),
+    }
 }

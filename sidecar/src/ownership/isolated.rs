@@ -235,7 +235,7 @@ impl Isolated {
     }
 
     async fn serve(&self, volume: &Volume, shard: ShardId, token: FencingToken) -> Result<bool, Error> {
-        let storage = Arc::new(volume.adapter(shard)?);
+        let storage = Arc::new(volume.adapter(shard)?.with_compression(self.table.compression()));
         let Some(life) = self.lives.borrow().clone() else {
             return Ok(false);
         };

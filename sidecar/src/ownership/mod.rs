@@ -32,7 +32,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use brainy_coordination::clock::Validity;
 use brainy_coordination::{FencingToken, NodeId, ShardId};
-use brainy_storage::layers::caching::{Cache, CacheCounts};
+use brainy_storage::layers::LayerStack;
+use brainy_storage::layers::caching::CacheCounts;
 use brainy_storage::{Error, StorageAdapter};
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -172,9 +173,9 @@ pub trait PeerClient: Debug + Send + Sync + 'static {
 
 impl Ownership {
     /// Serves all shards from one process, with no coordination: the embedded default. Shards are opened when first
-    /// asked for, and seen through the cache if there is one.
-    pub fn standalone(shards: u32, stores: Arc<dyn ShardStores>, cache: Option<Cache>) -> Self {
-        let table = table::Table::new(NodeId("standalone".into()), shards, cache);
+    /// asked for.
+    pub fn standalone(shards: u32, stores: Arc<dyn ShardStores>, layers: LayerStack) -> Self {
+        let table = table::Table::new(NodeId("standalone".into()), shards, layers);
         table.serve_all(stores, Validity::unbounded());
         Self { table, runtime: None }
     }
@@ -187,7 +188,7 @@ impl Ownership {
     }
 
     fn assemble(parts: node::Parts) -> Self {
-        let table = table::Table::new(parts.node.clone(), parts.shards, parts.cache.clone());
+        let table = table::Table::new(parts.node.clone(), parts.shards, parts.layers.clone());
         let runtime = node::Runtime::start(Arc::clone(&table), parts);
         Self { table, runtime: Some(Arc::new(runtime)) }
     }

@@ -16,7 +16,8 @@ use brainy_kubernetes::in_pod::{Access, NoAccess};
 use brainy_kubernetes::map_watch::MapWatch;
 use brainy_storage::backends::s3::{Credentials, S3Settings, S3Store};
 use brainy_storage::documents::Documents;
-use brainy_storage::layers::caching::{Cache, CacheSize};
+use brainy_storage::layers::LayerStack;
+use brainy_storage::layers::compression::Compression;
 use brainy_storage::{Error, StorageAdapter};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -42,7 +43,7 @@ pub(super) struct Parts {
     pub(super) address: String,
     pub(super) cluster: String,
     pub(super) shards: u32,
-    pub(super) cache: Option<Cache>,
+    pub(super) layers: LayerStack,
     pub(super) ttl: Duration,
     pub(super) renew: Duration,
     pub(super) clock: Arc<dyn Clock>,
@@ -240,7 +241,7 @@ pub(super) fn parts(settings: &NodeSettings, peers: Arc<dyn PeerClient>) -> Resu
                 credentials,
                 ..S3Settings::new(bucket)
             };
-            Strategy::Shared { bucket: Arc::new(S3Bucket(settings)) }
+            Strategy::Shared { bucket: Arc::new(S3Bucket { settings, compression: cluster.layers.compression }) }
         }
     };
     Ok(Parts {
@@ -249,7 +250,7 @@ pub(super) fn parts(settings: &NodeSettings, peers: Arc<dyn PeerClient>) -> Resu
         address: settings.address.clone(),
         cluster: cluster.uid.clone(),
         shards: cluster.shards,
-        cache: cluster.cache.map(|size| Cache::new(CacheSize { entries: size.entries, bytes: size.bytes })),
+        layers: LayerStack::new(cluster.layers),
         ttl: Duration::from_secs(cluster.lease_seconds),
         renew: Duration::from_secs(cluster.renew_seconds),
         clock: Arc::new(SystemClock),
@@ -259,24 +260,31 @@ pub(super) fn parts(settings: &NodeSettings, peers: Arc<dyn PeerClient>) -> Resu
 }
 
 /// The bucket of strategy Shared.
-struct S3Bucket(S3Settings);
+struct S3Bucket {
+    settings: S3Settings,
+    compression: Option<Compression>,
+}
 
 #[async_trait]
 impl SharedBucket for S3Bucket {
     async fn open(&self) -> Result<(Arc<dyn Documents>, Arc<dyn ShardStores>), Error> {
-        let store = S3Store::open(&self.0).await?;
+        let store = S3Store::open(&self.settings).await?;
         let capabilities = store.prove().await?;
         tracing::info!(?capabilities, "the store keeps its word");
-        Ok((Arc::new(store.documents("")), Arc::new(S3Shards(store))))
+        Ok((Arc::new(store.documents("")), Arc::new(S3Shards { store, compression: self.compression })))
     }
 }
 
 /// A shard's storage in the bucket.
 #[derive(Debug)]
-struct S3Shards(S3Store);
+struct S3Shards {
+    store: S3Store,
+    compression: Option<Compression>,
+}
 
 impl ShardStores for S3Shards {
     fn open(&self, shard: ShardId, _token: FencingToken) -> Result<Arc<dyn StorageAdapter>, Error> {
-        Ok(Arc::new(self.0.adapter(names::shard_data(shard).trim_end_matches('/'))))
+        let adapter = self.store.adapter(names::shard_data(shard).trim_end_matches('/'));
+        Ok(Arc::new(adapter.with_compression(self.compression)))
     }
 }

@@ -12,7 +12,9 @@ use brainy_coordination::clock::Validity;
 use brainy_coordination::session::HeldShard;
 use brainy_coordination::{FencingToken, NodeId, ShardId, ShardMap};
 use brainy_storage::StorageAdapter;
-use brainy_storage::layers::caching::{Cache, CacheCounts};
+use brainy_storage::layers::LayerStack;
+use brainy_storage::layers::caching::CacheCounts;
+use brainy_storage::layers::compression::Compression;
 use tokio::sync::{broadcast, watch};
 
 use super::tenure::{Operation, Tenure};
@@ -57,7 +59,7 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct Table {
     node: NodeId,
-    cache: Option<Cache>,
+    layers: LayerStack,
     slots: Vec<Mutex<Slot>>,
     /// Locked after a slot, never before.
     known: Mutex<Known>,
@@ -77,11 +79,11 @@ pub(super) fn now() -> String {
 }
 
 impl Table {
-    pub(super) fn new(node: NodeId, shards: u32, cache: Option<Cache>) -> Arc<Self> {
+    pub(super) fn new(node: NodeId, shards: u32, layers: LayerStack) -> Arc<Self> {
         let slot = || Mutex::new(Slot { phase: Phase::Idle, since: now(), why: None });
         Arc::new(Self {
             node,
-            cache,
+            layers,
             slots: (0..shards).map(|_| slot()).collect(),
             known: Mutex::default(),
             changes: watch::Sender::new(0),
@@ -139,7 +141,7 @@ impl Table {
         if let (Some(stores), Some(session)) = (&known.alone, &known.session) {
             return match stores.open(shard, ALONE) {
                 Ok(storage) => {
-                    let tenure = Tenure::new(ALONE, self.cached(storage), session.clone());
+                    let tenure = Tenure::new(ALONE, self.layers.over(storage), session.clone());
                     let operation = Operation::begin(&tenure);
                     slot.phase = Phase::Serving(tenure);
                     Place::Here(operation)
@@ -180,16 +182,13 @@ impl Table {
         known.session = Some(session);
     }
 
-    fn cached(&self, storage: Arc<dyn StorageAdapter>) -> Arc<dyn StorageAdapter> {
-        match &self.cache {
-            Some(cache) => cache.over(storage),
-            None => storage,
-        }
+    pub(super) fn compression(&self) -> Option<Compression> {
+        self.layers.compression()
     }
 
     /// How often the cache had the answer, where there is one.
     pub(super) fn cache_counts(&self) -> Option<CacheCounts> {
-        self.cache.as_ref().map(Cache::counts)
+        self.layers.cache_counts()
     }
 
     /// Begins a tenure. One before it goes on for the operations in flight under it.
@@ -202,9 +201,9 @@ impl Table {
     ) {
         self.change(shard, |slot| {
             let storage = match &slot.phase {
-                // What is in flight under it may yet be acknowledged: the new tenure must see the same cache.
+                // What is in flight under it may yet be acknowledged: the new tenure must see the same cache and queue.
                 Phase::Serving(before) if before.stands() => Arc::clone(before.storage()),
-                _ => self.cached(storage),
+                _ => self.layers.over(storage),
             };
             slot.phase = Phase::Serving(Tenure::new(token, storage, session));
             slot.why = None;

@@ -5,6 +5,9 @@
 //! {"name":"Ada"}
 //! ```
 //!
+//! A value that is stored [compressed](crate::layers::compression) has two fields more: `"encoding":"zstd","length":4096`, the
+//! length being that of the value itself. It is read the same with that layer or without.
+//!
 //! The nonce is random for each write, so that an ETag made of the content never repeats (R5). The checksum covers the
 //! header's fields and the value, so that damage is reported and never served.
 //!
@@ -16,6 +19,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::layers::compression::{Algorithm, Compression};
 use crate::{Error, Key, Value};
 
 /// The format's version, the first thing in each envelope.
@@ -32,6 +36,12 @@ struct Header<'a> {
     #[serde(borrow)]
     key: std::borrow::Cow<'a, str>,
     r#type: Type,
+    /// How the value was compressed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    encoding: Option<Algorithm>,
+    /// How many bytes it has itself, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    length: Option<u64>,
     xxh3: String,
 }
 
@@ -66,10 +76,16 @@ pub fn new_nonce() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
-/// The envelope of a value.
-pub fn seal(key: &Key, revision: u64, nonce: &str, value: &Value) -> Result<Bytes, Error> {
+/// The envelope of a value, compressed if that is asked for and worth it.
+pub fn seal(
+    key: &Key,
+    revision: u64,
+    nonce: &str,
+    value: &Value,
+    compression: Option<Compression>,
+) -> Result<Bytes, Error> {
     value.check()?;
-    let (r#type, payload) = match value {
+    let (r#type, plain) = match value {
         Value::Json(json) => {
             // A JSON value always has a text: its keys are strings and its numbers finite.
             let text = serde_json::to_vec(json).map_err(|why| Error::invalid("value", why.to_string()))?;
@@ -77,14 +93,22 @@ pub fn seal(key: &Key, revision: u64, nonce: &str, value: &Value) -> Result<Byte
         }
         Value::Bytes(bytes) => (Type::Bytes, bytes.clone()),
     };
-    let header = Header {
+    let compressed = compression.and_then(|how| Some((how.algorithm, how.compress(&plain)?)));
+    let (encoding, length, payload) = match compressed {
+        Some((encoding, payload)) => (Some(encoding), Some(plain.len() as u64), payload),
+        None => (None, None, plain),
+    };
+    let mut header = Header {
         brainy: FORMAT,
         revision,
         nonce: nonce.to_owned(),
         key: key.as_str().into(),
         r#type,
-        xxh3: checksum(revision, nonce, key.as_str(), r#type, &payload),
+        encoding,
+        length,
+        xxh3: String::new(),
     };
+    header.xxh3 = checksum(&header, &payload);
     Ok(line(&header, &payload))
 }
 
@@ -120,9 +144,14 @@ fn open_unchecked(key: &str, bytes: &Bytes) -> Result<Envelope, String> {
     if header.key != key {
         return Err(format!("it belongs to key {:?}", header.key));
     }
-    if header.xxh3 != checksum(header.revision, &header.nonce, &header.key, header.r#type, &payload) {
+    if header.xxh3 != checksum(&header, &payload) {
         return Err("its checksum does not match".to_owned());
     }
+    let payload = match (header.encoding, header.length) {
+        (None, None) => payload,
+        (Some(encoding), Some(length)) => encoding.decompress(&payload, length)?,
+        _ => return Err("bad header: encoding and length belong together".to_owned()),
+    };
     let value = match header.r#type {
         Type::Json => Value::Json(serde_json::from_slice(&payload).map_err(|why| format!("bad JSON: {why}"))?),
         Type::Bytes => Value::Bytes(payload),
@@ -135,10 +164,12 @@ fn check_format(found: u32) -> Result<(), String> {
 }
 
 /// Of all that an envelope says, with lengths, so that no byte can move from one field to the next.
-fn checksum(revision: u64, nonce: &str, key: &str, r#type: Type, payload: &[u8]) -> String {
+fn checksum(header: &Header<'_>, payload: &[u8]) -> String {
     let mut hash = Xxh3::new();
-    hash.update(&revision.to_le_bytes());
-    for part in [nonce.as_bytes(), key.as_bytes(), &[r#type as u8], payload] {
+    hash.update(&header.revision.to_le_bytes());
+    let kind = [header.r#type as u8, header.encoding.map_or(0, |encoding| encoding as u8 + 1)];
+    let length = header.length.unwrap_or_default().to_le_bytes();
+    for part in [header.nonce.as_bytes(), header.key.as_bytes(), &kind, &length, payload] {
         hash.update(&(part.len() as u64).to_le_bytes());
         hash.update(part);
     }
@@ -168,7 +199,7 @@ mod tests {
             Value::Bytes(Bytes::from_static(b"\n\n\x00\xff")),
         ];
         for value in values {
-            let sealed = seal(&key("a\nb\""), 7, &new_nonce(), &value).unwrap();
+            let sealed = seal(&key("a\nb\""), 7, &new_nonce(), &value, None).unwrap();
             let opened = open(&key("a\nb\""), &sealed).unwrap();
             assert_eq!((opened.revision, opened.value), (7, Some(value)));
         }
@@ -176,7 +207,7 @@ mod tests {
 
     #[test]
     fn two_writes_of_one_value_never_look_the_same() {
-        let write = || seal(&key("a"), 1, &new_nonce(), &Value::Json(json!(1))).unwrap();
+        let write = || seal(&key("a"), 1, &new_nonce(), &Value::Json(json!(1)), None).unwrap();
         assert_ne!(write(), write());
     }
 
@@ -186,19 +217,19 @@ mod tests {
         assert!(tombstone.len() <= MAX_TOMBSTONE_BYTES, "{}", tombstone.len());
         let opened = open(&key("a"), &tombstone).unwrap();
         assert_eq!((opened.revision, opened.value), (u64::MAX, None));
-        let smallest = seal(&key("a"), 1, &new_nonce(), &Value::Bytes(Bytes::new())).unwrap();
+        let smallest = seal(&key("a"), 1, &new_nonce(), &Value::Bytes(Bytes::new()), None).unwrap();
         assert!(smallest.len() > MAX_TOMBSTONE_BYTES, "{}", smallest.len());
     }
 
     #[test]
     fn another_keys_envelope_is_refused() {
-        let sealed = seal(&key("a"), 1, &new_nonce(), &Value::Json(json!(1))).unwrap();
+        let sealed = seal(&key("a"), 1, &new_nonce(), &Value::Json(json!(1)), None).unwrap();
         assert!(matches!(open(&key("b"), &sealed), Err(Error::Corrupt { .. })));
     }
 
     #[test]
     fn a_later_format_is_refused_by_name() {
-        let sealed = seal(&key("a"), 1, &new_nonce(), &Value::Json(json!(1))).unwrap();
+        let sealed = seal(&key("a"), 1, &new_nonce(), &Value::Json(json!(1)), None).unwrap();
         let later = String::from_utf8(sealed.to_vec()).unwrap().replacen("\"brainy\":1", "\"brainy\":2", 1);
         let Err(Error::Corrupt { problem, .. }) = open(&key("a"), &later.into()) else { panic!("it was read") };
         assert!(problem.contains("format is 2"), "{problem}");
@@ -206,9 +237,44 @@ mod tests {
 
     #[test]
     fn every_cut_is_noticed() {
-        let sealed = seal(&key("a"), 1, &new_nonce(), &Value::Bytes(Bytes::from_static(b"abc"))).unwrap();
+        let sealed = seal(&key("a"), 1, &new_nonce(), &Value::Bytes(Bytes::from_static(b"abc")), None).unwrap();
         for length in 0..sealed.len() {
             assert!(open(&key("a"), &sealed.slice(..length)).is_err(), "cut to {length} bytes");
+        }
+    }
+
+    fn compressed(value: &Value) -> Bytes {
+        seal(&key("a"), 1, &new_nonce(), value, Some(Compression::default())).unwrap()
+    }
+
+    #[test]
+    fn a_compressed_value_is_read_like_any_other() {
+        let long = "again and ".repeat(1000);
+        for value in [Value::Json(json!({"_compressed": long})), Value::Bytes(Bytes::from(long.clone()))] {
+            let sealed = compressed(&value);
+            assert!(sealed.len() < 1000, "{}", sealed.len());
+            assert_eq!(open(&key("a"), &sealed).unwrap().value, Some(value));
+        }
+    }
+
+    #[test]
+    fn what_looks_compressed_is_not_taken_for_it() {
+        let inner = compressed(&Value::Bytes(Bytes::from(vec![0; 5000])));
+        for value in [Value::Bytes(inner), Value::Json(json!({"encoding": "zstd", "length": 5, "_compressed": true}))] {
+            assert_eq!(open(&key("a"), &compressed(&value)).unwrap().value, Some(value));
+        }
+    }
+
+    #[test]
+    fn damage_to_a_compressed_value_is_noticed() {
+        let sealed = compressed(&Value::Bytes(Bytes::from(vec![0; 5000])));
+        for at in 0..sealed.len() {
+            let mut damaged = sealed.to_vec();
+            damaged[at] ^= 1;
+            if let Ok(read) = open(&key("a"), &damaged.into()) {
+                assert_eq!(read, open(&key("a"), &sealed).unwrap(), "byte {at}");
+            }
+            assert!(open(&key("a"), &sealed.slice(..at)).is_err(), "cut to {at} bytes");
         }
     }
 
@@ -216,7 +282,7 @@ mod tests {
         #[test]
         fn a_flipped_bit_is_noticed_or_harmless(payload in prop::collection::vec(any::<u8>(), 0..64), flip in any::<prop::sample::Index>()) {
             let value = Value::Bytes(payload.into());
-            let sealed = seal(&key("a"), 3, &new_nonce(), &value).unwrap();
+            let sealed = seal(&key("a"), 3, &new_nonce(), &value, None).unwrap();
             let mut damaged = sealed.to_vec();
             let bit = flip.index(damaged.len() * 8);
             damaged[bit / 8] ^= 1 << (bit % 8);

@@ -106,13 +106,13 @@ pub fn add(key: &Key, current: Option<&Value>, delta: &Number) -> Result<Number,
     sum.and_then(Number::from_f64).ok_or_else(overflow)
 }
 
-/// The version of a value: grows with each write of a key and never repeats. Opaque to clients (an HTTP ETag).
+/// The version of a value: never repeats, and grows with each write of a key that reaches the store. Opaque to clients (an HTTP ETag).
 ///
-/// `revision` counts the writes of the key since it was created; `tag` is what the backend needs to make the next
+/// `revision` counts these writes since the key was created; `tag` is what the backend needs to make the next
 /// write conditional (S3: the object's ETag; others: the writer's nonce).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Version {
-    /// Counts the writes of this key, from 1.
+    /// Counts the writes of this key that reached the store, from 1.
     pub revision: u64,
     /// What tells this write from every other one: letters, digits, `-`.
     pub tag: String,

@@ -7,6 +7,9 @@ use std::sync::Arc;
 
 use brainy_storage::backends::filesystem::FilesystemAdapter;
 use brainy_storage::backends::memory::MemoryAdapter;
+use brainy_storage::layers::batching::Batching;
+use brainy_storage::layers::caching::CacheSize;
+use brainy_storage::layers::{LayerStack, Layers};
 use brainy_storage::{Condition, Entry, Error, Key, Namespace, Outcome, StorageAdapter, Value, Version};
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -86,6 +89,8 @@ struct Model {
     entries: BTreeMap<String, Entry>,
     /// All versions of each key there ever were.
     versions: BTreeMap<String, Vec<Version>>,
+    /// Writes of one key may reach the store as one: they then share its revision.
+    combines: bool,
 }
 
 impl Model {
@@ -107,18 +112,19 @@ impl Model {
         let seen = self.versions.entry(key.to_owned()).or_default();
         assert!(!seen.contains(&version), "version {version} repeats");
         let revision = self.entries.get(key).map_or(0, |entry| entry.version.revision);
-        assert!(version.revision > revision, "{version} follows revision {revision}");
+        let grows = version.revision > revision || self.combines && version.revision == revision;
+        assert!(grows, "{version} follows revision {revision}");
         seen.push(version.clone());
         self.entries.insert(key.to_owned(), Entry { value, version });
     }
 }
 
-async fn check(store: Arc<dyn StorageAdapter>, run: Vec<(Option<bool>, String, Step)>) {
+async fn check(store: Arc<dyn StorageAdapter>, combines: bool, run: Vec<(Option<bool>, String, Step)>) {
     let mut models: BTreeMap<Option<bool>, Model> = BTreeMap::new();
     for (space, key, step) in run {
         let name = space.map(|deep| Namespace::new(if deep { "a/b" } else { "a" }).unwrap());
         let store = name.map_or_else(|| store.clone(), |name| store.with_namespace(&name));
-        let model = models.entry(space).or_default();
+        let model = models.entry(space).or_insert_with(|| Model { combines, ..Model::default() });
         apply(store.as_ref(), model, &key, step).await;
         let stands = store.get(&Key::new(key.as_str()).unwrap()).await.unwrap();
         assert_eq!(stands.as_ref(), model.entries.get(&key));
@@ -211,14 +217,24 @@ async fn apply(store: &dyn StorageAdapter, model: &mut Model, name: &str, step: 
 }
 
 fn block_on(future: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap().block_on(future);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap().block_on(future);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn memory_does_what_a_map_does(run in any_run()) {
-        block_on(check(Arc::new(MemoryAdapter::new()), run));
+        block_on(check(Arc::new(MemoryAdapter::new()), false, run));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+    #[test]
+    fn a_stack_of_layers_does_what_a_map_does(run in any_run()) {
+        let batching = Some(Batching { max_delay_ms: 0, ..Batching::default() });
+        let stack = LayerStack::new(Layers { caching: Some(CacheSize::default()), batching, compression: None });
+        block_on(async { check(stack.over(Arc::new(MemoryAdapter::new())), true, run).await });
     }
 }
 
@@ -228,6 +244,6 @@ proptest! {
     #[test]
     fn filesystem_does_what_a_map_does(run in any_run()) {
         let folder = tempfile::tempdir().unwrap();
-        block_on(check(Arc::new(FilesystemAdapter::open(&folder.path().join("root")).unwrap()), run));
+        block_on(check(Arc::new(FilesystemAdapter::open(&folder.path().join("root")).unwrap()), false, run));
     }
 }

@@ -68,7 +68,8 @@ async fn a_stream_that_breaks_off_ends_with_an_error() {
 
 #[tokio::test]
 async fn a_refusal_comes_with_its_reason() {
-    let ownership = Ownership::standalone(8, Arc::new(MemoryStores::default()), None);
+    let ownership =
+        Ownership::standalone(8, Arc::new(MemoryStores::default()), brainy_storage::layers::LayerStack::default());
     let router = Router::new(Arc::new(ownership.clone()), None, PATIENCE, Arc::default());
     let app = listener::app(Arc::new(router), Some(ownership));
     let Err(refusal) = ask(&Authority::new(), app).await else { panic!("a process that runs alone hands nothing off") };

@@ -32,7 +32,7 @@ pub fn node_config(cluster: &ValidatedCluster) -> NodeConfig {
                 credentials: bucket.credentials_secret.as_ref().map(|_| PathBuf::from(CREDENTIALS)),
             },
         },
-        cache: cluster.cache,
+        layers: cluster.layers,
         lease_seconds: cluster.lease_seconds,
         renew_seconds: cluster.renew_seconds,
     }

@@ -13,7 +13,8 @@ use brainy_coordination::session::{Observer, SessionRecord, SessionState};
 use brainy_coordination::{Epoch, FencingToken, NodeId, ShardId, ShardMap, names};
 use brainy_storage::backends::memory::{MemoryAdapter, MemoryDocuments};
 use brainy_storage::documents::{Document, DocumentVersion, Documents, Swap};
-use brainy_storage::layers::caching::{Cache, CacheSize};
+use brainy_storage::layers::caching::CacheSize;
+use brainy_storage::layers::{LayerStack, Layers};
 use brainy_storage::{Error, Key, Outcome, StorageAdapter};
 use bytes::Bytes;
 
@@ -184,7 +185,7 @@ impl Cluster {
             address: format!("{name}:7701"),
             cluster: "uid".into(),
             shards: SHARDS,
-            cache: Some(Cache::new(CacheSize::default())),
+            layers: LayerStack::new(Layers { caching: Some(CacheSize::default()), ..Layers::default() }),
             ttl: self.ttl,
             renew: Duration::from_millis(200),
             clock: Arc::new(SystemClock),

@@ -4,7 +4,8 @@ use std::time::Duration;
 use brainy_coordination::clock::Validity;
 use brainy_coordination::{FencingToken, NodeId, ShardId};
 use brainy_storage::backends::memory::MemoryAdapter;
-use brainy_storage::layers::caching::{Cache, CacheSize};
+use brainy_storage::layers::caching::CacheSize;
+use brainy_storage::layers::{LayerStack, Layers};
 use brainy_storage::{Key, Value};
 
 use super::super::table::Table;
@@ -13,7 +14,8 @@ use super::super::{Operation, Place, ShardState};
 const SHARD: ShardId = ShardId(1);
 
 fn serving(session: &Validity) -> Arc<Table> {
-    let table = Table::new(NodeId("a".into()), 4, Some(Cache::new(CacheSize::default())));
+    let layers = Layers { caching: Some(CacheSize::default()), ..Layers::default() };
+    let table = Table::new(NodeId("a".into()), 4, LayerStack::new(layers));
     table.learn_session(Some(session.clone()));
     table.serve(SHARD, FencingToken(7), Arc::new(MemoryAdapter::new()), session.clone());
     table
@@ -81,7 +83,8 @@ fn watchers_see_each_change_with_its_reason() {
 #[tokio::test]
 async fn what_an_operation_of_the_tenure_before_writes_is_seen_through_the_cache() {
     let (store, session) = (MemoryAdapter::new(), Validity::unbounded());
-    let table = Table::new(NodeId("a".into()), 4, Some(Cache::new(CacheSize::default())));
+    let layers = Layers { caching: Some(CacheSize::default()), ..Layers::default() };
+    let table = Table::new(NodeId("a".into()), 4, LayerStack::new(layers));
     table.learn_session(Some(session.clone()));
     let (key, number) = (Key::new("k").unwrap(), |n: i64| Value::Json(n.into()));
     table.serve(SHARD, FencingToken(7), Arc::new(store.clone()), session.clone());

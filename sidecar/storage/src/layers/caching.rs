@@ -16,9 +16,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::Number;
 use tokio::sync::OnceCell;
 
 use crate::encoding::keys_folder;
+use crate::value::add;
 use crate::{Condition, Entry, Error, Key, Namespace, Outcome, Page, StorageAdapter, Value, Version, WriteResult};
 
 /// Locks that the keys in use are spread over.
@@ -27,7 +30,8 @@ const STRIPES: usize = 64;
 const OVERHEAD: u64 = 200;
 
 /// How much a cache may hold: both bounds hold, so that neither many keys nor large values take memory without end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CacheSize {
     /// Most keys.
     pub entries: u64,
@@ -250,9 +254,13 @@ struct Writing {
 }
 
 impl Writing {
-    /// The version to write on, where it is known: one conditional request in place of finding out first.
+    /// What to write on, where it is known: one conditional request in place of finding out first.
+    fn known_entry(&self) -> Option<&Entry> {
+        self.before.as_ref()?.as_deref()
+    }
+
     fn known_version(&self) -> Option<Version> {
-        self.before.as_ref()?.as_ref().map(|entry| entry.version.clone())
+        self.known_entry().map(|entry| entry.version.clone())
     }
 
     /// Caches what now stands, unless another write of the key has begun since.
@@ -338,6 +346,57 @@ impl StorageAdapter for CachingAdapter {
         let outcome = self.inner.remove(key, condition).await?;
         if let Outcome::Applied(_) = &outcome {
             writing.applied(None);
+        }
+        Ok(outcome)
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &Key,
+        old: Option<Value>,
+        new: Option<Value>,
+    ) -> WriteResult<Option<Version>> {
+        let place = self.place(key);
+        if let Some(known) = self.cache.look(&place)
+            && known.as_ref().map(|entry| &entry.value) != old.as_ref()
+        {
+            return Ok(Outcome::Rejected(known.map(|entry| (*entry).clone())));
+        }
+        let writing = self.cache.begin_write(&place);
+        let mut outcome = None;
+        if let (Some(entry), Some(value)) = (writing.known_entry(), &new)
+            && Some(&entry.value) == old.as_ref()
+        {
+            let swapped = self.inner.put(key, value.clone(), &Condition::Version(entry.version.clone())).await?;
+            outcome = Some(swapped.map(Some)).filter(|outcome| !matches!(outcome, Outcome::Rejected(_)));
+        }
+        let outcome = match outcome {
+            Some(outcome) => outcome,
+            None => self.inner.compare_and_swap(key, old, new.clone()).await?,
+        };
+        if let Outcome::Applied(version) = &outcome {
+            writing.applied(new.zip(version.clone()).map(|(value, version)| Entry { value, version }));
+        }
+        Ok(outcome)
+    }
+
+    async fn increment(&self, key: &Key, delta: Number) -> WriteResult<(Number, Version)> {
+        let writing = self.cache.begin_write(&self.place(key));
+        let mut outcome = None;
+        if let Some(entry) = writing.known_entry()
+            && let Ok(sum) = add(key, Some(&entry.value), &delta)
+        {
+            let value = Value::Json(sum.clone().into());
+            let added = self.inner.put(key, value, &Condition::Version(entry.version.clone())).await?;
+            outcome =
+                Some(added.map(|version| (sum, version))).filter(|outcome| !matches!(outcome, Outcome::Rejected(_)));
+        }
+        let outcome = match outcome {
+            Some(outcome) => outcome,
+            None => self.inner.increment(key, delta).await?,
+        };
+        if let Outcome::Applied((sum, version)) = &outcome {
+            writing.applied(Some(Entry { value: Value::Json(sum.clone().into()), version: version.clone() }));
         }
         Ok(outcome)
     }

@@ -1,3 +1,9 @@
-//! Layers: each is a [`StorageAdapter`](crate::StorageAdapter) over another one.
+//! Layers: what lies between an application and a store. From the application down: [`caching`], [`batching`],
+//! [`compression`].
 
+pub mod batching;
 pub mod caching;
+pub mod compression;
+mod stack;
+
+pub use stack::{LayerStack, Layers};

@@ -11,6 +11,7 @@ use brainy_sidecar::http::{Api, StorageInfo, routes};
 use brainy_sidecar::metrics::Metrics;
 use brainy_sidecar::ownership::Ownership;
 use brainy_sidecar::routing::{Patience, Router};
+use brainy_storage::layers::LayerStack;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
@@ -83,7 +84,7 @@ impl App {
 
     fn with(patience: Patience) -> Self {
         let stores = Arc::new(MemoryStores::default());
-        let ownership = Ownership::standalone(SHARDS, Arc::clone(&stores) as _, None);
+        let ownership = Ownership::standalone(SHARDS, Arc::clone(&stores) as _, LayerStack::default());
         let metrics = Arc::new(Metrics::default());
         let router = Router::new(Arc::new(ownership.clone()), None, patience, Arc::clone(&metrics));
         let (stop, stopped) = server::stop();

@@ -27,6 +27,7 @@ pub use self::handoff::{Import, StoredFile};
 use self::root::Root;
 use crate::encoding::{encode, keys_folder};
 use crate::envelope::{Envelope, new_nonce, open, seal};
+use crate::layers::compression::Compression;
 use crate::{
     Condition, Entry, Error, Key, Namespace, Outcome, Page, StorageAdapter, Unknown, Value, Version, WriteResult,
 };
@@ -38,13 +39,20 @@ pub struct FilesystemAdapter {
     namespaces: Vec<Namespace>,
     /// Of the namespace, relative to the root, with a slash at its end.
     folder: String,
+    compression: Option<Compression>,
 }
 
 impl FilesystemAdapter {
     /// Opens the store in a folder, which need not exist: the first write creates it. Blocks for one reading of a small
     /// folder. Fails with cause `InUse` while another process has it open.
     pub fn open(root: &Path) -> Result<Self, Error> {
-        Ok(Self { root: Root::open(root)?, namespaces: Vec::new(), folder: keys_folder(&[]) })
+        let (namespaces, folder) = (Vec::new(), keys_folder(&[]));
+        Ok(Self { root: Root::open(root)?, namespaces, folder, compression: None })
+    }
+
+    /// Compresses what is written from now on. What is there is read as it is.
+    pub fn with_compression(self, compression: Option<Compression>) -> Self {
+        Self { compression, ..self }
     }
 
     /// The store's folder.
@@ -66,7 +74,7 @@ impl FilesystemAdapter {
 
     fn place(&self, key: &Key) -> Place {
         let relative = format!("{}{}", self.folder, encode(key.as_str()));
-        Place { key: key.clone(), path: self.root.path().join(&relative), relative }
+        Place { key: key.clone(), path: self.root.path().join(&relative), relative, compression: self.compression }
     }
 
     /// Runs one write of one key: alone on that key, on a thread that may block.
@@ -95,6 +103,7 @@ struct Place {
     path: PathBuf,
     /// Below the root; names the key among all namespaces.
     relative: String,
+    compression: Option<Compression>,
 }
 
 impl Place {
@@ -119,7 +128,7 @@ impl Place {
     fn prepare(&self, root: &Root, current: Option<&Entry>, value: &Value) -> Result<(Temp, Version), Error> {
         let revision = current.map_or(0, |entry| entry.version.revision).saturating_add(1);
         let version = Version { revision, tag: new_nonce() };
-        let sealed = seal(&self.key, revision, &version.tag, value)?;
+        let sealed = seal(&self.key, revision, &version.tag, value, self.compression)?;
         root.ensure_folder(self.folder())?;
         Ok((Temp::write(root.temp_path(), &sealed)?, version))
     }
@@ -209,7 +218,7 @@ impl StorageAdapter for FilesystemAdapter {
         let mut namespaces = self.namespaces.clone();
         namespaces.push(namespace.clone());
         let folder = keys_folder(&namespaces);
-        Arc::new(Self { root: Arc::clone(&self.root), namespaces, folder })
+        Arc::new(Self { namespaces, folder, ..self.clone() })
     }
 
     async fn get_batch(&self, keys: &[Key]) -> Vec<Result<Option<Entry>, Error>> {

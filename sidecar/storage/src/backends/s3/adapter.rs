@@ -20,6 +20,7 @@ use super::bucket::{Object, When, Written};
 use super::etag::ETag;
 use crate::encoding::{decode, encode, keys_folder};
 use crate::envelope::{self, MAX_TOMBSTONE_BYTES, new_nonce};
+use crate::layers::compression::Compression;
 use crate::{
     Condition, Entry, Error, Key, Namespace, Outcome, Page, StorageAdapter, Unknown, Value, Version, WriteResult,
 };
@@ -33,10 +34,12 @@ const MAX_ATTEMPTS: u32 = 64;
 #[derive(Clone, Debug)]
 pub struct S3Adapter {
     store: S3Store,
+    /// With a slash at its end, or empty.
     root: String,
     namespaces: Vec<Namespace>,
     /// Of the namespace, below the bucket's prefix, with a slash at its end.
     folder: String,
+    compression: Option<Compression>,
 }
 
 /// What stands under a key.
@@ -87,12 +90,13 @@ impl Expected {
 
 impl S3Adapter {
     pub(super) fn new(store: S3Store, root: &str) -> Self {
-        Self::in_namespaces(store, root.to_owned(), Vec::new())
+        let root = if root.is_empty() { String::new() } else { format!("{root}/") };
+        Self { store, folder: root.clone() + &keys_folder(&[]), root, namespaces: Vec::new(), compression: None }
     }
 
-    fn in_namespaces(store: S3Store, root: String, namespaces: Vec<Namespace>) -> Self {
-        let folder = if root.is_empty() { String::new() } else { format!("{root}/") } + &keys_folder(&namespaces);
-        Self { store, root, namespaces, folder }
+    /// Compresses what is written from now on. What is there is read as it is.
+    pub fn with_compression(self, compression: Option<Compression>) -> Self {
+        Self { compression, ..self }
     }
 
     fn object(&self, key: &Key) -> String {
@@ -152,7 +156,7 @@ impl StorageAdapter for S3Adapter {
         };
         for _ in 0..MAX_ATTEMPTS {
             let revision = expected.next_revision();
-            let body: Bytes = envelope::seal(key, revision, &new_nonce(), &value)?;
+            let body: Bytes = envelope::seal(key, revision, &new_nonce(), &value, self.compression)?;
             match self.store.bucket.put(&object, body, &expected.when).await? {
                 Written::Applied(etag) => return Ok(Outcome::Applied(version(revision, &etag))),
                 Written::Unknown(why) => return Ok(Outcome::Unknown(Unknown(why))),
@@ -220,7 +224,7 @@ impl StorageAdapter for S3Adapter {
     fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter> {
         let mut namespaces = self.namespaces.clone();
         namespaces.push(namespace.clone());
-        Arc::new(Self::in_namespaces(self.store.clone(), self.root.clone(), namespaces))
+        Arc::new(Self { folder: self.root.clone() + &keys_folder(&namespaces), namespaces, ..self.clone() })
     }
 
     async fn get_batch(&self, keys: &[Key]) -> Vec<Result<Option<Entry>, Error>> {

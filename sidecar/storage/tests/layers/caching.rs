@@ -1,107 +1,12 @@
-//! The cache: the suite over it, and each way in which a cache goes wrong.
-
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! Each way in which a cache goes wrong.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 
-use async_trait::async_trait;
-use brainy_storage::backends::filesystem::FilesystemAdapter;
-use brainy_storage::backends::memory::MemoryAdapter;
 use brainy_storage::layers::caching::{Cache, CacheCounts, CacheSize};
-use brainy_storage::{
-    Condition, Entry, Error, Key, Namespace, Outcome, Page, StorageAdapter, Unknown, Value, Version, WriteResult,
-    conformance,
-};
-use serde_json::json;
-use tokio::sync::Semaphore;
+use brainy_storage::{Condition, Key, Outcome, StorageAdapter, Value, Version};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cached_memory_conforms() {
-    let cache = Cache::new(CacheSize::default());
-    let report = conformance::run(|| cache.over(Arc::new(MemoryAdapter::new()))).await;
-    assert!(report.is_clean(), "{report}");
-    assert!(cache.counts().hits > 0, "the cache was never asked in vain");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cache_that_is_far_too_small_conforms() {
-    let cache = Cache::new(CacheSize { entries: 3, ..CacheSize::default() });
-    let report = conformance::run(|| cache.over(Arc::new(MemoryAdapter::new()))).await;
-    assert!(report.is_clean(), "{report}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn cached_files_conform() {
-    let folder = tempfile::tempdir().unwrap();
-    let (cache, count) = (Cache::new(CacheSize { bytes: 100_000, ..CacheSize::default() }), AtomicU32::new(0));
-    let report = conformance::run(|| {
-        let root = folder.path().join(format!("shard-{:03}", count.fetch_add(1, Ordering::Relaxed)));
-        cache.over(Arc::new(FilesystemAdapter::open(&root).unwrap()))
-    });
-    let report = report.await;
-    assert!(report.is_clean(), "{report}");
-}
-
-/// A store whose reads can be held up after they have looked, and whose writes can lose their answers.
-#[derive(Debug, Default)]
-struct Slow {
-    inner: MemoryAdapter,
-    reads: AtomicU32,
-    /// Conditions of the writes, in words.
-    writes: std::sync::Mutex<Vec<Condition>>,
-    hold_reads: AtomicBool,
-    looked: Semaphore0,
-    go_on: Semaphore0,
-    lose_answers: AtomicBool,
-}
-
-/// A semaphore that begins with no permit.
-#[derive(Debug)]
-struct Semaphore0(Semaphore);
-
-impl Default for Semaphore0 {
-    fn default() -> Self {
-        Self(Semaphore::new(0))
-    }
-}
-
-#[async_trait]
-impl StorageAdapter for Slow {
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        self.reads.fetch_add(1, Ordering::SeqCst);
-        let found = self.inner.get(key).await;
-        if self.hold_reads.load(Ordering::SeqCst) {
-            self.looked.0.add_permits(1);
-            self.go_on.0.acquire().await.unwrap().forget();
-        }
-        found
-    }
-
-    async fn put(&self, key: &Key, value: Value, condition: &Condition) -> WriteResult<Version> {
-        self.writes.lock().unwrap().push(condition.clone());
-        let outcome = self.inner.put(key, value, condition).await;
-        if self.lose_answers.load(Ordering::SeqCst) {
-            return Ok(Outcome::Unknown(Unknown("the answer was lost".into())));
-        }
-        outcome
-    }
-
-    async fn remove(&self, key: &Key, condition: &Condition) -> WriteResult<bool> {
-        self.inner.remove(key, condition).await
-    }
-
-    async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
-        self.inner.list(prefix, after, limit).await
-    }
-
-    fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter> {
-        self.inner.with_namespace(namespace)
-    }
-}
-
-/// Nothing here waits for this long, unless it waits for ever.
-const LONG: std::time::Duration = std::time::Duration::from_secs(60);
+use crate::store::{LONG, Slow, number};
 
 struct World {
     cache: Cache,
@@ -113,7 +18,7 @@ struct World {
 impl World {
     /// With value 1 in the store, and nothing cached.
     async fn new() -> Self {
-        let (cache, slow, key) = (Cache::new(CacheSize::default()), Arc::new(Slow::default()), Key::new("k").unwrap());
+        let (cache, slow, key) = (Cache::new(CacheSize::default()), Arc::new(Slow::new()), Key::new("k").unwrap());
         slow.inner.set(&key, number(1)).await.unwrap().applied().unwrap();
         let cached = cache.over(Arc::clone(&slow) as _);
         Self { cache, slow, cached, key }
@@ -124,13 +29,13 @@ impl World {
         self.slow.hold_reads.store(true, Ordering::SeqCst);
         let (cached, key) = (Arc::clone(&self.cached), self.key.clone());
         let read = tokio::spawn(async move { cached.get(&key).await.unwrap().map(|entry| entry.value) });
-        self.slow.looked.0.acquire().await.unwrap().forget();
+        self.slow.looked.acquire().await.unwrap().forget();
         self.slow.hold_reads.store(false, Ordering::SeqCst);
         read
     }
 
     fn release_read(&self) {
-        self.slow.go_on.0.add_permits(1);
+        self.slow.go_on.add_permits(1);
     }
 
     async fn get(&self) -> Option<Value> {
@@ -149,10 +54,6 @@ impl World {
     fn reads(&self) -> u32 {
         self.slow.reads.load(Ordering::SeqCst)
     }
-}
-
-fn number(n: i64) -> Value {
-    Value::Json(json!(n))
 }
 
 #[tokio::test]

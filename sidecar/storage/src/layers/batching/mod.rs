@@ -1,0 +1,301 @@
+//! Writes that come close together are written together, and those of one key as one.
+//!
+//! A write waits until its batch is flushed: after [`Batching::max_delay_ms`], or at [`Batching::max_items`]. It is
+//! answered with what became of it alone: what fails, fails those that asked for it, and no other. Operations on one key are
+//! judged in the order in which they came and written as one conditional write, so that any number of clients can
+//! increment one counter for the price of one. Reads go past the queue: what is in it was not acknowledged yet.
+
+mod flush;
+mod group;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::Number;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use self::group::{Done, Operation};
+use crate::encoding::keys_folder;
+use crate::{
+    Condition, Entry, Error, Key, Namespace, Outcome, Page, StorageAdapter, Unknown, Value, Version, WriteResult,
+};
+
+/// When a batch is flushed: whichever comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Batching {
+    /// Longest time that a write waits for others, in milliseconds.
+    pub max_delay_ms: u64,
+    /// Most writes in a batch.
+    pub max_items: u32,
+}
+
+impl Default for Batching {
+    /// 100 ms, 1,000 writes.
+    fn default() -> Self {
+        Self { max_delay_ms: 100, max_items: 1000 }
+    }
+}
+
+impl Batching {
+    /// A store whose writes are flushed in batches.
+    pub fn over(self, store: Arc<dyn StorageAdapter>) -> Arc<dyn StorageAdapter> {
+        let queue = Arc::new(Queue { settings: self, full: Notify::new(), state: Mutex::default() });
+        Arc::new(BatchingAdapter { queue, namespaces: Vec::new(), folder: keys_folder(&[]).into(), inner: store })
+    }
+}
+
+/// A write that waits, and who waits for it.
+#[derive(Debug)]
+struct Waiting {
+    /// The folder of its namespace; with the key it names the place among all namespaces.
+    folder: Arc<str>,
+    key: Key,
+    operation: Operation,
+    store: Arc<dyn StorageAdapter>,
+    answer: oneshot::Sender<WriteResult<Done>>,
+}
+
+/// Where a key lies among all namespaces.
+type Place = (Arc<str>, Key);
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: Vec<Waiting>,
+    /// When the first of them came.
+    since: Option<Instant>,
+    /// A task is there that flushes.
+    attended: bool,
+}
+
+/// The writes of one store that wait, of all its namespaces.
+#[derive(Debug)]
+struct Queue {
+    settings: Batching,
+    /// A batch is full.
+    full: Notify,
+    state: Mutex<State>,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn max_items(&self) -> usize {
+        usize::try_from(self.settings.max_items).unwrap_or(usize::MAX).max(1)
+    }
+
+    fn push(self: &Arc<Self>, writes: impl IntoIterator<Item = Waiting>) {
+        let mut state = self.lock();
+        state.waiting.extend(writes);
+        if state.waiting.is_empty() {
+            return;
+        }
+        state.since.get_or_insert_with(Instant::now);
+        if state.waiting.len() >= self.max_items() {
+            self.full.notify_one();
+        }
+        if !state.attended {
+            state.attended = true;
+            // A task of its own: a client that gives up must not hold up, or take along, the writes of others.
+            tokio::spawn(attend(Arc::clone(self)));
+        }
+    }
+
+    /// When the next batch is due; `None`: nothing waits, and the task that asks is to end.
+    fn due(&self) -> Option<Instant> {
+        let mut state = self.lock();
+        let Some(since) = state.since else {
+            state.attended = false;
+            return None;
+        };
+        let full = state.waiting.len() >= self.max_items();
+        Some(if full { since } else { since + Duration::from_millis(self.settings.max_delay_ms) })
+    }
+
+    fn take(&self) -> Vec<Waiting> {
+        let mut state = self.lock();
+        let count = state.waiting.len().min(self.max_items());
+        let batch = state.waiting.drain(..count).collect();
+        // Those that are left came later, but have waited for a flush all the same.
+        state.since = (!state.waiting.is_empty()).then(Instant::now);
+        batch
+    }
+}
+
+/// Flushes until nothing waits any more. One batch at a time: what comes meanwhile is the next one.
+async fn attend(queue: Arc<Queue>) {
+    let mut attendance = Attendance { queue: &queue, ended: false };
+    // What the last batch has left: a key that is written again and again need not be read in between.
+    let mut left = flush::Left::new();
+    while let Some(due) = queue.due() {
+        tokio::select! {
+            () = tokio::time::sleep_until(due) => {}
+            () = queue.full.notified() => {}
+        }
+        left = flush::flush(queue.take(), left).await;
+    }
+    attendance.ended = true;
+}
+
+/// Nobody waits for a task that broke off: what it leaves in the queue is answered as unknown.
+struct Attendance<'a> {
+    queue: &'a Queue,
+    ended: bool,
+}
+
+impl Drop for Attendance<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            *self.queue.lock() = State::default();
+        }
+    }
+}
+
+/// A store behind a queue.
+#[derive(Debug)]
+struct BatchingAdapter {
+    queue: Arc<Queue>,
+    namespaces: Vec<Namespace>,
+    folder: Arc<str>,
+    inner: Arc<dyn StorageAdapter>,
+}
+
+/// The answer to one write.
+#[derive(Debug)]
+struct Answer(oneshot::Receiver<WriteResult<Done>>);
+
+impl Answer {
+    async fn wait(self) -> WriteResult<Done> {
+        let lost = || Ok(Outcome::Unknown(Unknown("the batch was interrupted".to_owned())));
+        self.0.await.unwrap_or_else(|_| lost())
+    }
+
+    /// For an operation that is always answered with `Some` of its own kind.
+    async fn expect<T>(self, kind: impl FnOnce(Done) -> Option<T>) -> WriteResult<T> {
+        Ok(match self.wait().await? {
+            Outcome::Applied(done) => match kind(done) {
+                Some(done) => Outcome::Applied(done),
+                None => Outcome::Unknown(Unknown("the answer belongs to another operation".to_owned())),
+            },
+            Outcome::Rejected(current) => Outcome::Rejected(current),
+            Outcome::Unknown(why) => Outcome::Unknown(why),
+        })
+    }
+}
+
+impl BatchingAdapter {
+    fn waiting(&self, key: &Key, operation: Operation) -> (Waiting, Answer) {
+        let (sender, receiver) = oneshot::channel();
+        let waiting = Waiting {
+            folder: Arc::clone(&self.folder),
+            key: key.clone(),
+            operation,
+            store: Arc::clone(&self.inner),
+            answer: sender,
+        };
+        (waiting, Answer(receiver))
+    }
+
+    fn push(&self, key: &Key, operation: Operation) -> Answer {
+        let (waiting, answer) = self.waiting(key, operation);
+        self.queue.push([waiting]);
+        answer
+    }
+}
+
+fn written(done: Done) -> Option<Version> {
+    match done {
+        Done::Written(version) => Some(version),
+        _ => None,
+    }
+}
+
+#[async_trait]
+impl StorageAdapter for BatchingAdapter {
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        self.inner.get(key).await
+    }
+
+    async fn put(&self, key: &Key, value: Value, condition: &Condition) -> WriteResult<Version> {
+        value.check()?;
+        self.push(key, Operation::Put { value, condition: condition.clone() }).expect(written).await
+    }
+
+    async fn remove(&self, key: &Key, condition: &Condition) -> WriteResult<bool> {
+        condition.check_for_removal()?;
+        let kind = |done| match done {
+            Done::Removed(there) => Some(there),
+            _ => None,
+        };
+        self.push(key, Operation::Remove { condition: condition.clone() }).expect(kind).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
+        self.inner.list(prefix, after, limit).await
+    }
+
+    fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter> {
+        let mut namespaces = self.namespaces.clone();
+        namespaces.push(namespace.clone());
+        Arc::new(Self {
+            queue: Arc::clone(&self.queue),
+            folder: keys_folder(&namespaces).into(),
+            namespaces,
+            inner: self.inner.with_namespace(namespace),
+        })
+    }
+
+    async fn get_batch(&self, keys: &[Key]) -> Vec<Result<Option<Entry>, Error>> {
+        self.inner.get_batch(keys).await
+    }
+
+    async fn put_batch(&self, items: Vec<(Key, Value, Condition)>) -> Vec<WriteResult<Version>> {
+        let mut answers = Vec::with_capacity(items.len());
+        let mut writes = Vec::with_capacity(items.len());
+        for (key, value, condition) in items {
+            answers.push(value.check().map(|()| {
+                let (waiting, answer) = self.waiting(&key, Operation::Put { value, condition });
+                writes.push(waiting);
+                answer
+            }));
+        }
+        self.queue.push(writes);
+        let mut outcomes = Vec::with_capacity(answers.len());
+        for answer in answers {
+            outcomes.push(match answer {
+                Ok(answer) => answer.expect(written).await,
+                Err(error) => Err(error),
+            });
+        }
+        outcomes
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &Key,
+        old: Option<Value>,
+        new: Option<Value>,
+    ) -> WriteResult<Option<Version>> {
+        if let Some(value) = &new {
+            value.check()?;
+        }
+        let kind = |done| match done {
+            Done::Swapped(version) => Some(version),
+            _ => None,
+        };
+        self.push(key, Operation::Swap { old, new }).expect(kind).await
+    }
+
+    async fn increment(&self, key: &Key, delta: Number) -> WriteResult<(Number, Version)> {
+        let kind = |done| match done {
+            Done::Sum(sum, version) => Some((sum, version)),
+            _ => None,
+        };
+        self.push(key, Operation::Increment { delta }).expect(kind).await
+    }
+}

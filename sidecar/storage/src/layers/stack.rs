@@ -1,0 +1,63 @@
+//! The layers over a process's stores, in the one order that makes sense.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::batching::Batching;
+use super::caching::{Cache, CacheCounts, CacheSize};
+use super::compression::Compression;
+use crate::StorageAdapter;
+
+/// Which layers there are. The cache lies above the queue, so that a read never waits for a flush, and above compression, so
+/// that a value is not decompressed for each read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Layers {
+    /// What is kept in memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caching: Option<CacheSize>,
+    /// What is written together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batching: Option<Batching>,
+    /// What is stored compressed. Backends do that, with the values that they seal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
+}
+
+/// The layers of one process: all its stores share the cache.
+#[derive(Clone, Debug, Default)]
+pub struct LayerStack {
+    cache: Option<Cache>,
+    batching: Option<Batching>,
+    compression: Option<Compression>,
+}
+
+impl LayerStack {
+    /// With an empty cache.
+    pub fn new(layers: Layers) -> Self {
+        Self { cache: layers.caching.map(Cache::new), batching: layers.batching, compression: layers.compression }
+    }
+
+    /// For the backend that the layers will lie over.
+    pub fn compression(&self) -> Option<Compression> {
+        self.compression
+    }
+
+    /// A store below the layers. What an earlier call has cached, also of the same store, is not found through it.
+    pub fn over(&self, store: Arc<dyn StorageAdapter>) -> Arc<dyn StorageAdapter> {
+        let store = match self.batching {
+            Some(batching) => batching.over(store),
+            None => store,
+        };
+        match &self.cache {
+            Some(cache) => cache.over(store),
+            None => store,
+        }
+    }
+
+    /// How often the cache had the answer; `None`: there is no cache.
+    pub fn cache_counts(&self) -> Option<CacheCounts> {
+        self.cache.as_ref().map(Cache::counts)
+    }
+}

@@ -1,0 +1,87 @@
+//! A store that tests can hold up, cut off and count.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use brainy_storage::backends::memory::MemoryAdapter;
+use brainy_storage::{
+    Condition, Entry, Error, Key, Namespace, Outcome, Page, StorageAdapter, Unknown, Value, Version, WriteResult,
+};
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+/// Nothing here waits for this long, unless it waits for ever.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+pub(crate) fn number(n: i64) -> Value {
+    Value::Json(json!(n))
+}
+
+/// A store whose reads can be held up after they have looked, and whose writes can lose their answers.
+#[derive(Debug)]
+pub(crate) struct Slow {
+    pub(crate) inner: MemoryAdapter,
+    pub(crate) reads: AtomicU32,
+    /// Conditions of the writes.
+    pub(crate) writes: Mutex<Vec<Condition>>,
+    pub(crate) hold_reads: AtomicBool,
+    pub(crate) looked: Semaphore,
+    pub(crate) go_on: Semaphore,
+    pub(crate) lose_answers: AtomicBool,
+    /// Writes of this key fail cleanly.
+    pub(crate) broken: Mutex<Option<Key>>,
+}
+
+impl Slow {
+    pub(crate) fn new() -> Self {
+        Self {
+            inner: MemoryAdapter::new(),
+            reads: AtomicU32::new(0),
+            writes: Mutex::default(),
+            hold_reads: AtomicBool::new(false),
+            looked: Semaphore::new(0),
+            go_on: Semaphore::new(0),
+            lose_answers: AtomicBool::new(false),
+            broken: Mutex::default(),
+        }
+    }
+}
+
+#[async_trait]
+impl StorageAdapter for Slow {
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        let found = self.inner.get(key).await;
+        if self.hold_reads.load(Ordering::SeqCst) {
+            self.looked.add_permits(1);
+            self.go_on.acquire().await.unwrap().forget();
+        }
+        found
+    }
+
+    async fn put(&self, key: &Key, value: Value, condition: &Condition) -> WriteResult<Version> {
+        self.writes.lock().unwrap().push(condition.clone());
+        if self.broken.lock().unwrap().as_ref() == Some(key) {
+            return Err(Error::unavailable("Broken", "this key can't be written"));
+        }
+        let outcome = self.inner.put(key, value, condition).await;
+        if self.lose_answers.load(Ordering::SeqCst) {
+            return Ok(Outcome::Unknown(Unknown("the answer was lost".into())));
+        }
+        outcome
+    }
+
+    async fn remove(&self, key: &Key, condition: &Condition) -> WriteResult<bool> {
+        self.inner.remove(key, condition).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
+        self.inner.list(prefix, after, limit).await
+    }
+
+    fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter> {
+        self.inner.with_namespace(namespace)
+    }
+}
