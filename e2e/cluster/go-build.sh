@@ -35,77 +35,109 @@ build_installable() {
   exec {LOCK_FD}>&-
 }
 
-# build_kubernetes NAME...: kubelet, kubeadm, ... of $KUBERNETES_VERSION, in one go.
-# k8s.io/kubernetes replaces its staging modules by folders which its module does not hold; their published versions stand in.
-build_kubernetes() {
-  local name wanted=() packages=() out mod
-  for name in "$@"; do
-    [ -x "$TOOLS_DIR/$name-$KUBERNETES_VERSION" ] || wanted+=("$name")
-  done
-  [ ${#wanted[@]} -gt 0 ] || return 0
+# The programs of a node, all built in one Go module: what they share (client-go, gRPC, ...) is then compiled once.
+version_of() {
+  case $1 in
+    coredns) echo "$COREDNS_VERSION" ;;
+    etcd) echo "$ETCD_VERSION" ;;
+    local-path-provisioner) echo "$LOCAL_PATH_VERSION" ;;
+    *) echo "$KUBERNETES_VERSION" ;;
+  esac
+}
+
+package_of() {
+  case $1 in
+    coredns) echo ./coredns ;;
+    etcd) echo ./etcd ;;
+    local-path-provisioner) echo github.com/rancher/local-path-provisioner ;;
+    *) echo "k8s.io/kubernetes/cmd/$1" ;;
+  esac
+}
+
+# build_node_programs NAME...: kubelet, kubeadm, etcd, ...
+build_node_programs() {
+  local name packages=() out mod
+  is_built "$@" && return 0
   need_go
   local LOCK_FD
-  start_build kubernetes
-  for name in "${wanted[@]}"; do
-    [ -x "$TOOLS_DIR/$name-$KUBERNETES_VERSION" ] || packages+=("k8s.io/kubernetes/cmd/$name")
+  start_build node-programs
+  for name in "$@"; do
+    is_built "$name" || packages+=("$(package_of "$name")")
   done
   if [ ${#packages[@]} -gt 0 ]; then
-    say "building ${packages[*]##*/} $KUBERNETES_VERSION from Go modules (about 3 min for one, 6 min for all the first time)"
-    mod=$(new_tmp build-kubernetes.module)
-    quietly kubernetes-module write_kubernetes_module "$mod" "${packages[@]}"
-    out=$(new_tmp build-kubernetes)
-    quietly build-kubernetes go_static -C "$mod" build -trimpath -o "$out/" -ldflags "$GO_STRIP \
-      -X k8s.io/component-base/version.gitVersion=$KUBERNETES_VERSION \
-      -X k8s.io/component-base/version.gitMajor=1 \
-      -X k8s.io/component-base/version.gitMinor=$(cut -d. -f2 <<<"$KUBERNETES_VERSION") \
-      -X k8s.io/component-base/version.gitTreeState=clean \
-      -X k8s.io/client-go/pkg/version.gitVersion=$KUBERNETES_VERSION" "${packages[@]}"
-    for name in "$out"/*; do mv "$name" "$name-$KUBERNETES_VERSION"; done
+    say "building ${packages[*]##*/} for Kubernetes $KUBERNETES_VERSION from Go modules (about 3 min for one, 6 min for all the first time)"
+    mod=$(new_tmp build-node-programs.module)
+    quietly node-programs-module write_node_module "$mod" "${packages[@]}"
+    out=$(new_tmp build-node-programs)
+    quietly build-node-programs compile_node_programs "$mod" "$out/" "${packages[@]}"
+    for name in "$out"/*; do mv "$name" "$name-$(version_of "${name##*/}")"; done
     into_tools "$out"
     rm -rf "$mod"
   fi
   exec {LOCK_FD}>&-
 }
 
-write_kubernetes_module() {
-  local mod=$1 source staging tools
+# In two rounds: local-path-provisioner imports a module by a name that differs only by a capital from the others'.
+compile_node_programs() {
+  local mod=$1 out=$2 package together=() apart=() round
+  shift 2
+  for package in "$@"; do
+    case $package in *local-path*) apart+=("$package") ;; *) together+=("$package") ;; esac
+  done
+  for round in "${together[*]}" "${apart[*]}"; do
+    [ -n "$round" ] || continue
+    # shellcheck disable=SC2086  # package names
+    go_static -C "$mod" build -trimpath -o "$out" -ldflags "$GO_STRIP \
+      -X k8s.io/component-base/version.gitVersion=$KUBERNETES_VERSION \
+      -X k8s.io/component-base/version.gitMajor=1 \
+      -X k8s.io/component-base/version.gitMinor=$(cut -d. -f2 <<<"$KUBERNETES_VERSION") \
+      -X k8s.io/component-base/version.gitTreeState=clean \
+      -X k8s.io/client-go/pkg/version.gitVersion=$KUBERNETES_VERSION" $round
+  done
+}
+
+is_built() {
+  local name
+  for name in "$@"; do
+    [ -x "$TOOLS_DIR/$name-$(version_of "$name")" ] || return 1
+  done
+}
+
+# k8s.io/kubernetes replaces its staging modules by folders which its module does not hold; their published versions stand in.
+# All versions stand in the module whatever is built from it, so that a program built later finds the shared parts compiled.
+write_node_module() {
+  local mod=$1 source staging
   shift
   source=$(go mod download -json "k8s.io/kubernetes@$KUBERNETES_VERSION" | sed -nE 's/^\t"Dir": "(.*)",?$/\1/p')
   {
-    printf 'module brainy-e2e/kubernetes\n\n%s\n\n' "$(grep -E '^go ' "$source/go.mod")"
+    printf 'module brainy-e2e/node\n\n%s\n\n' "$(grep -E '^go ' "$source/go.mod")"
     grep -E '^godebug ' "$source/go.mod" || true
-    printf 'replace (\n'
+    printf 'require (\n\t%s\n\t%s\n\t%s\n\t%s\n)\n\nreplace (\n' "k8s.io/kubernetes $KUBERNETES_VERSION" \
+      "go.etcd.io/etcd/server/v3 $ETCD_VERSION" "github.com/coredns/coredns $COREDNS_VERSION" \
+      "github.com/rancher/local-path-provisioner $LOCAL_PATH_VERSION"
     while read -r staging; do printf '\t%s => %s %s\n' "$staging" "$staging" "$KUBERNETES_STAGING_VERSION"; done \
       < <(sed -nE 's#^\s*(k8s\.io/\S+) => \./staging/.*#\1#p' "$source/go.mod")
     printf ')\n'
   } >"$mod/go.mod"
-  tools=("${@/%/@$KUBERNETES_VERSION}")
-  go_static -C "$mod" get -tool "${tools[@]}"
+  mkdir "$mod/coredns" "$mod/etcd"
+  write_coredns_main >"$mod/coredns/main.go"
+  # The folder names the program.
+  printf 'package main\n\nimport "go.etcd.io/etcd/server/v3/etcdmain"\nimport "os"\n\nfunc main() { etcdmain.Main(os.Args) }\n' >"$mod/etcd/main.go"
+  go_static -C "$mod" get "$@"
 }
 
-# build_etcd: a module of its own, because `go install` refuses etcd's replace lines.
-build_etcd() {
-  local out mod
-  [ -x "$TOOLS_DIR/etcd-$ETCD_VERSION" ] && return 0
-  need_go
-  local LOCK_FD
-  start_build etcd
-  [ -x "$TOOLS_DIR/etcd-$ETCD_VERSION" ] && { exec {LOCK_FD}>&-; return 0; }
-  say "building etcd $ETCD_VERSION from Go modules (about 1 min the first time)"
-  mod=$(new_tmp build-etcd.module)
-  out=$(new_tmp build-etcd)
-  printf 'module brainy-e2e/etcd\n' >"$mod/go.mod"
-  quietly etcd-module go_static -C "$mod" get -tool "go.etcd.io/etcd/server/v3@$ETCD_VERSION"
-  quietly build-etcd go_static -C "$mod" build -trimpath -ldflags "$GO_STRIP" -o "$out/etcd-$ETCD_VERSION" go.etcd.io/etcd/server/v3
-  into_tools "$out"
-  rm -rf "$mod"
-  exec {LOCK_FD}>&-
+# CoreDNS with the plugins that kubeadm's Corefile names: all of them would compile the client libraries of several clouds.
+write_coredns_main() {
+  local plugin
+  printf 'package main\n\nimport "github.com/coredns/coredns/coremain"\n'
+  for plugin in cache errors forward health kubernetes loadbalance loop metrics ready reload; do
+    printf 'import _ "github.com/coredns/coredns/plugin/%s"\n' "$plugin"
+  done
+  printf '\nfunc main() { coremain.Run() }\n'
 }
 
 # node_binaries: all the programs of the node image.
 node_binaries() {
-  build_kubernetes kubectl kubelet kubeadm kube-apiserver kube-controller-manager kube-scheduler kube-proxy
-  build_etcd
-  build_installable coredns "$COREDNS_VERSION" github.com/coredns/coredns "about 2 min"
-  build_installable local-path-provisioner "$LOCAL_PATH_VERSION" github.com/rancher/local-path-provisioner "about 1 min"
+  build_node_programs kubectl kubelet kubeadm kube-apiserver kube-controller-manager kube-scheduler kube-proxy \
+    etcd coredns local-path-provisioner
 }

@@ -35,7 +35,7 @@ tool() {
         link kubectl "$path"
         return
       fi
-      build_kubernetes kubectl ;;
+      build_node_programs kubectl ;;
     *) die "unknown tool: $name (there are: kind kubectl helm versitygw)" ;;
   esac
   case $name in kubectl) path=$KUBERNETES_VERSION ;; kind) path=$KIND_VERSION ;; helm) path=$HELM_VERSION ;; *) path=$VERSITYGW_VERSION ;; esac

@@ -67,7 +67,7 @@ pub async fn reconcile(context: &Context, seen: &BrainyCluster, memory: &mut Clu
     match validate(&cluster) {
         Ok(validated) => Box::pin(run(context, cluster, &validated, memory)).await,
         Err(refusal) => {
-            deletion::release_finalizer_unless_needed(context, &cluster).await?;
+            deletion::retain_if_asked(context, &cluster).await?;
             let status = status::refused(&cluster, refusal.reason(), &refusal.to_string(), Timestamp::now());
             report(context, &cluster, &status).await?;
             Ok(LATER)
@@ -142,8 +142,10 @@ async fn steps(
         failed @ Storage::Failed { .. } => return Ok(storage_failed(failed, seen)),
     };
     deletion::keep_finalizer(context, &found.cluster, validated).await?;
+    volumes::follow_policy(&context.client, &found.cluster, &found.claims).await?;
     let claim_template = found.claim_template();
-    let grown = volumes::grow(&context.client, validated, claim_template.as_ref(), &mut memory.volumes, now);
+    let template = claim_template.as_ref();
+    let grown = volumes::grow(&context.client, validated, &found.claims, template, &mut memory.volumes, now);
     seen.failure = grown.await?.map(|problem| ("VolumeNotResized".to_owned(), problem));
     if memory.certificate_check_due(now) {
         identity::ensure(&context.client, validated, Timestamp::now()).await?;
@@ -157,6 +159,7 @@ async fn steps(
         bucket: bucket.as_ref(),
         identity: &context.identity,
         clock: &*context.clock,
+        volumes: &volumes::ordinals(&found.claims, &validated.name),
         pods: &pods,
         memory: &mut memory.shards,
     };

@@ -20,7 +20,6 @@ use kube::Client;
 
 use crate::reconcile::Error;
 use crate::reconcile::validate::ValidatedCluster;
-use crate::volumes;
 
 pub use sessions::significant_hash;
 pub use summary::Summary;
@@ -56,6 +55,8 @@ pub struct Controller<'a> {
     pub identity: &'a str,
     /// The clock that observers count on.
     pub clock: &'a dyn Clock,
+    /// Ordinals of the nodes whose volumes exist (strategy Isolated).
+    pub volumes: &'a BTreeSet<i32>,
     /// What is known of the pods, for the topology.
     pub pods: &'a [PodFacts],
     /// From earlier looks.
@@ -85,7 +86,7 @@ impl Controller<'_> {
         // While a shard has no owner its data may be on a volume whose node does not run.
         let volumes = match &published.map {
             Some(map) if (0..map.shards()).all(|shard| map.owner(ShardId(shard)).is_some()) => BTreeSet::new(),
-            _ => volumes::ordinals(self.client, self.cluster).await?,
+            _ => self.volumes.clone(),
         };
         let existing: BTreeSet<String> = leases.iter().map(|lease| lease.name.clone()).collect();
         let records = leases.into_iter().filter_map(sessions::FoundLease::into_found).collect();

@@ -1,183 +1,51 @@
-//! The nodes' volumes. Grows them: the claim template of a StatefulSet can't be changed, so the claims are resized directly,
-//! whatever the health of the pods, since a full volume is often why they are not healthy. Finds those that an earlier
-//! cluster of the name has left.
+//! The nodes' volumes: finds them, also those that an earlier cluster of the name has left, grows them, and lets them go
+//! with the cluster if the deletion policy says so.
+
+mod growth;
+mod lifetime;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use brainy_kubernetes::names;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
-use serde_json::json;
 
 use crate::reconcile::Error;
 use crate::reconcile::build::{DATA_VOLUME, selector_text};
 use crate::reconcile::dereference::ordinal_of;
-use crate::reconcile::validate::{ValidatedCluster, ValidatedStorage};
 
-/// Time between attempts to resize claims that are refused.
-const RETRY: Duration = Duration::from_secs(60);
+pub use growth::{Memory, grow};
+pub use lifetime::follow_policy;
 
 /// The claim of a node's volume, as a StatefulSet names it.
 pub fn claim(cluster: &str, ordinal: i32) -> String {
     format!("{DATA_VOLUME}-{}", names::node(cluster, ordinal))
 }
 
-/// Ordinals of the nodes whose volumes exist, also of nodes that do not: deleting a cluster keeps them. A claim that is
-/// being deleted counts no more.
-pub async fn ordinals(client: &Client, cluster: &ValidatedCluster) -> Result<BTreeSet<i32>, Error> {
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &cluster.namespace);
-    let listed = claims.list(&ListParams::default().labels(&selector_text(&cluster.name))).await?;
-    let there = listed.iter().filter(|claim| claim.metadata.deletion_timestamp.is_none());
-    Ok(there.filter_map(|claim| node_ordinal(&claim.name_any(), &cluster.name)).collect())
-}
-
-/// The refusal that was met last, so that it is not asked for every second.
-#[derive(Debug, Default)]
-pub struct Memory(Option<Refused>);
-
-#[derive(Clone, Debug)]
-struct Refused {
-    size: Quantity,
-    problem: String,
-    at: Duration,
-}
-
-/// Resizes the claims that are smaller than the spec wants. `template` is the live claim template: while it says what the
-/// spec says there is nothing to look at. Returns why a claim was not resized, in words; nodes go on all the same.
-pub async fn grow(
-    client: &Client,
-    cluster: &ValidatedCluster,
-    template: Option<&PersistentVolumeClaim>,
-    memory: &mut Memory,
-    now: Duration,
-) -> Result<Option<String>, Error> {
-    let ValidatedStorage::Isolated(volume) = &cluster.storage else {
-        return Ok(None);
+/// The claims of a cluster's nodes, also of nodes that do not exist: scaling keeps them, and so does deleting a cluster. A
+/// claim that is being deleted counts no more.
+pub async fn list(client: &Client, namespace: &str, cluster: &str) -> Result<Vec<PersistentVolumeClaim>, Error> {
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
+    let listed = claims.list(&ListParams::default().labels(&selector_text(cluster))).await?;
+    let is_one = |claim: &PersistentVolumeClaim| {
+        claim.metadata.deletion_timestamp.is_none() && node_ordinal(&claim.name_any(), cluster).is_some()
     };
-    let created_with = template.and_then(requested);
-    if created_with.is_none_or(|size| bytes(&size) == bytes(&volume.size)) {
-        return Ok(None);
-    }
-    if let Some(problem) = memory.still_refused(&volume.size, now) {
-        return Ok(Some(problem));
-    }
-    memory.0 = None;
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &cluster.namespace);
-    let ours = ListParams::default().labels(&selector_text(&cluster.name));
-    for claim in claims.list(&ours).await? {
-        let name = claim.name_any();
-        let small = is_smaller(requested(&claim).as_ref(), &volume.size);
-        if !small || node_ordinal(&name, &cluster.name).is_none() {
-            continue;
-        }
-        let wish = json!({"spec": {"resources": {"requests": {"storage": volume.size}}}});
-        match claims.patch(&name, &PatchParams::default(), &Patch::Merge(wish)).await {
-            Ok(_) => tracing::info!(claim = name, size = volume.size.0, "grew a volume"),
-            // Forbidden or invalid: no retry helps until a person acts.
-            Err(kube::Error::Api(status)) if status.is_forbidden() || status.is_invalid() => {
-                let problem = format!("volume claim {name} was not resized: {}", status.message);
-                tracing::warn!(problem, "a volume was not resized");
-                memory.0 = Some(Refused { size: volume.size.clone(), problem, at: now });
-                break;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(memory.0.as_ref().map(|refused| refused.problem.clone()))
+    Ok(listed.items.into_iter().filter(is_one).collect())
 }
 
-impl Memory {
-    fn still_refused(&self, size: &Quantity, now: Duration) -> Option<String> {
-        let refused = self.0.as_ref()?;
-        let same = refused.size == *size && now.saturating_sub(refused.at) < RETRY;
-        same.then(|| refused.problem.clone())
-    }
+/// Ordinals of the nodes whose volumes exist.
+pub fn ordinals(claims: &[PersistentVolumeClaim], cluster: &str) -> BTreeSet<i32> {
+    claims.iter().filter_map(|claim| node_ordinal(&claim.name_any(), cluster)).collect()
 }
 
 fn node_ordinal(claim: &str, cluster: &str) -> Option<i32> {
     ordinal_of(cluster, claim.strip_prefix(DATA_VOLUME)?.strip_prefix('-')?)
 }
 
-fn requested(claim: &PersistentVolumeClaim) -> Option<Quantity> {
-    claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?.get("storage").cloned()
-}
-
-/// A volume never shrinks, and what can't be read is left alone.
-fn is_smaller(there: Option<&Quantity>, wanted: &Quantity) -> bool {
-    match (there.and_then(bytes), bytes(wanted)) {
-        (Some(there), Some(wanted)) => there < wanted,
-        _ => false,
-    }
-}
-
-/// A quantity in bytes: `10Gi`, `500M`, `1e9`, `1.5Ti`. `None`: not a number of bytes.
-fn bytes(quantity: &Quantity) -> Option<u128> {
-    let text = quantity.0.trim();
-    let suffix_at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
-    let (number, suffix) = text.split_at(suffix_at);
-    let scale: f64 = match suffix {
-        "" => 1.0,
-        "k" => 1e3,
-        "M" => 1e6,
-        "G" => 1e9,
-        "T" => 1e12,
-        "P" => 1e15,
-        "Ki" => 1024_f64,
-        "Mi" => 1024_f64.powi(2),
-        "Gi" => 1024_f64.powi(3),
-        "Ti" => 1024_f64.powi(4),
-        "Pi" => 1024_f64.powi(5),
-        _ => {
-            return text.parse::<f64>().ok().filter(|value| *value >= 0.0).map(whole);
-        }
-    };
-    number.parse::<f64>().ok().filter(|value| *value >= 0.0).map(|value| whole(value * scale))
-}
-
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and far below 2^128")]
-fn whole(value: f64) -> u128 {
-    value.ceil() as u128
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn quantity(text: &str) -> Quantity {
-        Quantity(text.into())
-    }
-
-    #[test]
-    fn sizes_are_compared_in_bytes() {
-        let cases =
-            [("10Gi", 10_737_418_240), ("1.5Ki", 1536), ("500M", 500_000_000), ("1e9", 1_000_000_000), ("42", 42)];
-        for (text, expected) in cases {
-            assert_eq!(bytes(&quantity(text)), Some(expected), "{text}");
-        }
-        assert_eq!(bytes(&quantity("much")), None);
-        assert_eq!(bytes(&quantity("-1Gi")), None);
-    }
-
-    #[test]
-    fn a_refused_size_is_not_asked_for_again_at_once_and_another_one_is() {
-        let at = Duration::from_secs(100);
-        let refused = Refused { size: quantity("2Gi"), problem: "no".into(), at };
-        let memory = Memory(Some(refused));
-        assert_eq!(memory.still_refused(&quantity("2Gi"), at), Some("no".into()));
-        assert_eq!(memory.still_refused(&quantity("3Gi"), at), None);
-        assert_eq!(memory.still_refused(&quantity("2Gi"), at + RETRY), None);
-    }
-
-    #[test]
-    fn a_volume_grows_and_never_shrinks() {
-        assert!(is_smaller(Some(&quantity("1Gi")), &quantity("2Gi")));
-        assert!(!is_smaller(Some(&quantity("2Gi")), &quantity("2048Mi")));
-        assert!(!is_smaller(Some(&quantity("2Gi")), &quantity("1Gi")));
-        assert!(!is_smaller(None, &quantity("1Gi")));
-    }
 
     #[test]
     fn claims_of_another_cluster_whose_name_begins_alike_are_not_touched() {

@@ -1,5 +1,6 @@
-//! What outlives a BrainyCluster, and what does not. Objects go by their owner reference. Data in a bucket stays, unless
-//! the deletion policy is Delete: only then is there a finalizer, because a finalizer blocks the deletion of a namespace.
+//! What outlives a BrainyCluster, and what does not. Objects go by their owner reference; volumes have one only if the
+//! deletion policy is Delete. Data in a bucket stays, unless the policy is Delete: only then is there a finalizer, because a
+//! finalizer blocks the deletion of a namespace.
 
 use brainy_crds::{BrainyCluster, DeletionPolicy};
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -13,6 +14,7 @@ use super::validate::{ValidatedCluster, ValidatedStorage, validate};
 use super::{Error, LATER, SOON, dereference, status};
 use crate::context::{ClusterMemory, Context};
 use crate::storage;
+use crate::volumes;
 
 /// Holds a BrainyCluster until its data in the bucket is gone.
 pub const FINALIZER: &str = "brainy.io/bucket-data";
@@ -33,9 +35,15 @@ pub(super) async fn keep_finalizer(
     }
 }
 
-/// Removes the finalizer where the policy does not ask for it.
-pub(super) async fn release_finalizer_unless_needed(context: &Context, cluster: &BrainyCluster) -> Result<(), Error> {
-    if has_finalizer(cluster) && cluster.spec.deletion_policy != DeletionPolicy::Delete {
+/// Follows the policy Retain also where the rest of the spec is refused: what is deleted then must leave its data.
+pub(super) async fn retain_if_asked(context: &Context, cluster: &BrainyCluster) -> Result<(), Error> {
+    if cluster.spec.deletion_policy == DeletionPolicy::Delete {
+        return Ok(());
+    }
+    context.must_lead()?;
+    let claims = dereference::claims(&context.client, cluster).await?;
+    volumes::follow_policy(&context.client, cluster, &claims).await?;
+    if has_finalizer(cluster) {
         set_finalizer(context, cluster, false).await?;
     }
     Ok(())

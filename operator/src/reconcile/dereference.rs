@@ -1,7 +1,7 @@
 //! Step 1: reads what the decisions need, fresh from the API server: the BrainyCluster itself, its nodes, and the Secret
 //! that it names.
 
-use brainy_crds::{BrainyCluster, BucketSpec};
+use brainy_crds::{BrainyCluster, BucketSpec, Strategy};
 use brainy_kubernetes::names;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
@@ -12,6 +12,7 @@ use super::Error;
 use super::apply::is_owned_by;
 use super::build::selector_text;
 use crate::storage::{Credentials, Problem};
+use crate::volumes;
 
 /// What was read.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct Dereferenced {
     pub statefulset: Option<StatefulSet>,
     /// Pods of that very StatefulSet.
     pub pods: Vec<Pod>,
+    /// The claims of its nodes' volumes (strategy Isolated).
+    pub claims: Vec<PersistentVolumeClaim>,
     /// Credentials for the bucket, or what is wrong with them; `None`: there is no bucket.
     pub credentials: Option<Result<Credentials, Problem>>,
 }
@@ -60,11 +63,12 @@ pub async fn dereference(client: &Client, cluster: BrainyCluster) -> Result<Dere
         Some(statefulset) => pods(client, &namespace, &cluster.name_any(), statefulset).await?,
         None => Vec::new(),
     };
+    let claims = claims(client, &cluster).await?;
     let credentials = match &cluster.spec.storage.bucket {
         Some(bucket) => Some(credentials(client, &namespace, bucket).await?),
         None => None,
     };
-    Ok(Dereferenced { cluster, statefulset, pods, credentials })
+    Ok(Dereferenced { cluster, statefulset, pods, claims, credentials })
 }
 
 async fn statefulset(client: &Client, cluster: &BrainyCluster) -> Result<Option<StatefulSet>, Error> {
@@ -85,6 +89,14 @@ pub async fn pods(
     let listed = pods.list(&ListParams::default().labels(&selector_text(cluster))).await?;
     let uid = statefulset.uid().unwrap_or_default();
     Ok(listed.items.into_iter().filter(|pod| is_owned_by(&pod.metadata, &uid)).collect())
+}
+
+/// The claims of the nodes' volumes; none without strategy Isolated.
+pub async fn claims(client: &Client, cluster: &BrainyCluster) -> Result<Vec<PersistentVolumeClaim>, Error> {
+    if cluster.spec.storage.strategy != Strategy::Isolated {
+        return Ok(Vec::new());
+    }
+    volumes::list(client, &cluster.namespace().unwrap_or_default(), &cluster.name_any()).await
 }
 
 /// The node's place in the StatefulSet, from the pod's name.

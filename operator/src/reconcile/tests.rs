@@ -29,6 +29,10 @@ const CLUSTER: &str = "/apis/brainy.io/v1alpha1/namespaces/team/brainyclusters/d
 const SET: &str = "/apis/apps/v1/namespaces/team/statefulsets/demo";
 const SERVICE: &str = "/api/v1/namespaces/team/services/demo-nodes";
 
+fn claim_path(ordinal: i32) -> String {
+    format!("/api/v1/namespaces/team/persistentvolumeclaims/data-demo-{ordinal}")
+}
+
 struct World {
     api: FakeApi,
     context: Context,
@@ -112,6 +116,13 @@ impl World {
             "status": {"conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]},
         });
         self.api.insert(&format!("/api/v1/namespaces/team/pods/{name}"), &pod);
+    }
+
+    /// A volume claim as the StatefulSet controller makes it.
+    fn add_claim(&self, ordinal: i32) {
+        let claim =
+            json!({"metadata": {"name": format!("data-demo-{ordinal}"), "labels": {"brainy.io/cluster": "demo"}}});
+        self.api.insert(&claim_path(ordinal), &claim);
     }
 
     fn set_revision(&self, revision: &str) {

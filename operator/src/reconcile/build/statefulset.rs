@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use brainy_crds::{DeletionPolicy, VolumeSpec};
+use brainy_crds::VolumeSpec;
 use brainy_kubernetes::names;
 use k8s_openapi::api::apps::v1::{
     StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
@@ -43,16 +43,12 @@ pub(super) fn statefulset(
     }
 }
 
-/// A node that leaves keeps its volume whatever the policy: only deleting the cluster may delete data.
+/// The StatefulSet deletes no volume, whatever the policy: [`crate::volumes::follow_policy`] makes them go with the cluster,
+/// and with nothing less.
 fn retention(cluster: &ValidatedCluster) -> Option<StatefulSetPersistentVolumeClaimRetentionPolicy> {
-    let when_deleted = match cluster.deletion_policy {
-        DeletionPolicy::Retain => "Retain",
-        DeletionPolicy::Delete => "Delete",
-    };
-    matches!(cluster.storage, ValidatedStorage::Isolated(_)).then(|| StatefulSetPersistentVolumeClaimRetentionPolicy {
-        when_deleted: Some(when_deleted.into()),
-        when_scaled: Some("Retain".into()),
-    })
+    let retain = || Some("Retain".to_owned());
+    matches!(cluster.storage, ValidatedStorage::Isolated(_))
+        .then(|| StatefulSetPersistentVolumeClaimRetentionPolicy { when_deleted: retain(), when_scaled: retain() })
 }
 
 fn claim_template(cluster: &ValidatedCluster, carried: &Carried) -> Option<PersistentVolumeClaim> {

@@ -68,11 +68,9 @@ async fn scaling_down_waits_for_the_leaving_nodes_and_scaling_up_does_not() {
 #[tokio::test]
 async fn a_volume_that_an_earlier_cluster_has_left_gets_its_node_until_all_data_is_found() {
     let replicas = |world: &World| world.api.object(SET).unwrap()["spec"]["replicas"].as_i64().unwrap();
-    let claim = |ordinal: i32| json!({"metadata": {"name": format!("data-demo-{ordinal}"), "labels": {"brainy.io/cluster": "demo"}}});
-    let path = |ordinal: i32| format!("/api/v1/namespaces/team/persistentvolumeclaims/data-demo-{ordinal}");
     let mut world = World::new(isolated());
     for ordinal in [0, 4] {
-        world.api.insert(&path(ordinal), &claim(ordinal));
+        world.add_claim(ordinal);
     }
     world.reconcile().await.unwrap();
     assert_eq!(replicas(&world), 5);
@@ -81,10 +79,51 @@ async fn a_volume_that_an_earlier_cluster_has_left_gets_its_node_until_all_data_
     let message = world.condition_field("Progressing", "message");
     assert!(message.contains("data-demo-4"), "{message}");
 
-    world.api.remove(&path(4));
+    world.api.remove(&claim_path(4));
     world.reconcile().await.unwrap();
     world.reconcile().await.unwrap();
     assert_eq!(replicas(&world), 5, "its node still runs, and may hold what was on it");
+}
+
+#[tokio::test]
+async fn every_volume_goes_with_the_cluster_if_the_policy_is_delete_and_none_otherwise() {
+    let mut world = World::new(isolated());
+    let owners = |world: &World, ordinal| {
+        let claim = world.api.object(&claim_path(ordinal)).unwrap();
+        let references = claim["metadata"]["ownerReferences"].as_array().cloned().unwrap_or_default();
+        references.iter().map(|owner| owner["uid"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let set_policy = |world: &World, policy: &str| {
+        world.api.edit(CLUSTER, |cluster| cluster["spec"]["deletionPolicy"] = json!(policy));
+    };
+    // Of a node, of one that has left, and of a cluster whose name begins alike.
+    let stranger = "/api/v1/namespaces/team/persistentvolumeclaims/data-demo-x-0";
+    for ordinal in [0, 4] {
+        world.add_claim(ordinal);
+    }
+    world
+        .api
+        .insert(stranger, &json!({"metadata": {"name": "data-demo-x-0", "labels": {"brainy.io/cluster": "demo"}}}));
+    let theirs = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "backup", "uid": "theirs"}]);
+    world.api.edit(&claim_path(4), |claim| claim["metadata"]["ownerReferences"] = theirs);
+
+    world.reconcile().await.unwrap();
+    assert_eq!((owners(&world, 0), owners(&world, 4)), (vec![], vec!["theirs".to_owned()]));
+    set_policy(&world, "Delete");
+    world.reconcile().await.unwrap();
+    let both = ["theirs".to_owned(), "1111-2222".to_owned()];
+    assert_eq!((owners(&world, 0), owners(&world, 4)), (vec!["1111-2222".to_owned()], both.to_vec()));
+    assert!(world.api.object(stranger).unwrap()["metadata"]["ownerReferences"].is_null());
+
+    let _made = world.api.writes();
+    world.reconcile().await.unwrap();
+    assert!(!world.api.writes().iter().any(|call| call.contains("persistentvolumeclaims")), "written once");
+    // Also while the rest of the spec is refused.
+    set_policy(&world, "Retain");
+    world.api.edit(CLUSTER, |cluster| cluster["spec"]["coordination"] = json!({"pattern": "Consensus"}));
+    world.reconcile().await.unwrap();
+    assert_eq!(world.condition("Ready").1, "NotSupported");
+    assert_eq!((owners(&world, 0), owners(&world, 4)), (vec![], vec!["theirs".to_owned()]));
 }
 
 #[tokio::test]

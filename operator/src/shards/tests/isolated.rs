@@ -26,6 +26,7 @@ impl Isolated {
             bucket: None,
             identity,
             clock: &ManualClock::default(),
+            volumes: &BTreeSet::new(),
             pods: &[],
             memory: &mut self.memory,
         }

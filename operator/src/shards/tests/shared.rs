@@ -43,6 +43,7 @@ impl Shared {
             bucket: Some(&self.bucket),
             identity: self.identity,
             clock: &self.clock,
+            volumes: &BTreeSet::new(),
             pods: &[],
             memory: &mut self.memory,
         }
