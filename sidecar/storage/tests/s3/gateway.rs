@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use brainy_storage::backends::s3::{Credentials, Limits, S3Settings, S3Store};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub(crate) const BUCKET: &str = "brainy-test";
 pub(crate) const ACCESS_KEY_ID: &str = "test-key";
@@ -43,7 +44,7 @@ impl Gateway {
             .unwrap();
         let gateway = Self { process, folder, address };
         for _ in 0..200 {
-            if tokio::net::TcpStream::connect(&gateway.address).await.is_ok() {
+            if answers(&gateway.address).await {
                 return gateway;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -85,6 +86,14 @@ impl Drop for Gateway {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Whether a server speaks there. That a connection opens says less: while nobody listens, one can be opened to itself.
+async fn answers(address: &str) -> bool {
+    let Ok(mut stream) = tokio::net::TcpStream::connect(address).await else { return false };
+    let mut word = [0; 4];
+    let asked = stream.write_all(b"GET / HTTP/1.1\r\nhost: s3\r\nconnection: close\r\n\r\n").await;
+    asked.is_ok() && stream.read_exact(&mut word).await.is_ok() && word == *b"HTTP"
 }
 
 pub(crate) fn free_address() -> String {

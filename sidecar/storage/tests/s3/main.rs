@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use brainy_storage::backends::s3::{Capabilities, Credentials, S3Settings, S3Store};
 use brainy_storage::documents::{Documents, Swap};
 use brainy_storage::layers::caching::{Cache, CacheSize};
-use brainy_storage::{Condition, Error, Key, Outcome, StorageAdapter, Value, WriteResult, conformance};
+use brainy_storage::{Condition, Entry, Error, Key, Outcome, StorageAdapter, Value, WriteResult, conformance};
 use bytes::Bytes;
 use serde_json::json;
 use tokio::sync::Notify;
@@ -269,6 +269,19 @@ async fn every_write_that_is_sent_is_conditional() {
     assert!(matches!(documents.swap("d", None, Bytes::from_static(b"{}")).await, Ok(Swap::Applied(_))));
     assert!(proxy.writes() > 10);
     assert_eq!(proxy.unconditional_writes(), 0);
+}
+
+#[tokio::test]
+async fn a_large_value_is_not_sent_at_a_guess() {
+    let gateway = Gateway::start().await;
+    let proxy = Proxy::start(&gateway, Meddling::Nothing).await;
+    let adapter = open(settings(&proxy.endpoint())).await.adapter("s");
+    let large = |byte: u8| Value::Bytes(vec![byte; 1 << 20].into());
+    let _ = adapter.set(&key("a"), large(1)).await.unwrap().applied().unwrap();
+    let version = adapter.set(&key("a"), large(2)).await.unwrap().applied().unwrap();
+    assert_eq!(proxy.writes(), 2, "one that the store refuses may end in an unknown outcome");
+    let outcome = adapter.put(&key("a"), large(3), &Condition::Absent).await.unwrap();
+    assert_eq!((outcome, proxy.writes()), (Outcome::Rejected(Some(Entry { value: large(2), version })), 2));
 }
 
 #[tokio::test]

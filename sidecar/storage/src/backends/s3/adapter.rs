@@ -2,7 +2,7 @@
 //!
 //! A write first tries what it believes to stand there (nothing, or the version named by its condition). When the store
 //! refuses, it looks, judges its condition by what it saw, and tries again on exactly that. So a write that arrives late
-//! finds another version and changes nothing (R4).
+//! finds another version and changes nothing (R4). For a large value it looks first.
 //!
 //! A value is removed by a conditional DELETE where the store was proved to honour one, else by writing a tombstone in
 //! its place, under the same condition. A tombstone counts as "no value"; it stays, because no blind deletion is safe.
@@ -29,6 +29,9 @@ use crate::{
 const CONCURRENCY: usize = 32;
 /// Most attempts of one write while others come between.
 const MAX_ATTEMPTS: u32 = 64;
+/// Most bytes that are sent at a guess of what stands there. A store refuses before it has read what is sent, and may
+/// hang up then: if the rest was still on its way, the refusal is lost with the connection and the outcome is unknown.
+const LARGEST_GUESS: usize = 64 << 10;
 
 /// The values below one folder of a bucket.
 #[derive(Clone, Debug)]
@@ -154,10 +157,15 @@ impl StorageAdapter for S3Adapter {
             Condition::Any | Condition::Absent => Expected::nothing(),
             Condition::Version(version) => Expected::version(version),
         };
+        let mut guessed = !matches!(condition, Condition::Version(_));
         for _ in 0..MAX_ATTEMPTS {
             let revision = expected.next_revision();
             let body: Bytes = envelope::seal(key, revision, &new_nonce(), &value, self.compression)?;
-            match self.store.bucket.put(&object, body, &expected.when).await? {
+            let written = match std::mem::take(&mut guessed) && body.len() > LARGEST_GUESS {
+                true => Written::Refused,
+                false => self.store.bucket.put(&object, body, &expected.when).await?,
+            };
+            match written {
                 Written::Applied(etag) => return Ok(Outcome::Applied(version(revision, &etag))),
                 Written::Unknown(why) => return Ok(Outcome::Unknown(Unknown(why))),
                 Written::Refused => {}
