@@ -133,3 +133,27 @@ pub(super) fn parse(key: &[u8], value: &[u8]) -> Result<(String, Meta), Error> {
 pub(super) fn damaged(what: &str) -> Error {
     Error::Corrupt { key: "the database".to_owned(), problem: what.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_is_made_again_if_its_store_was_replaced_meanwhile_and_fails_if_it_was_removed() {
+        let stores = Stores { by_name: Mutex::default(), highest: AtomicU64::new(0) };
+        let store = stores.of("a").unwrap();
+        stores.set("a", 1);
+        let replaced = store.read(|generation| {
+            // The data of generation 1 is deleted as soon as generation 2 has taken its place.
+            stores.set("a", 2);
+            Ok(if generation == 1 { Vec::new() } else { vec![generation] })
+        });
+        assert_eq!(replaced.unwrap(), [2]);
+        let removed = store.read(|_| {
+            stores.remove("a");
+            Ok(())
+        });
+        assert!(matches!(removed, Err(Error::Unavailable { cause, .. }) if cause == "Removed"));
+        assert_eq!(stores.of("a").unwrap().generation().unwrap(), 0, "the name is free");
+    }
+}
