@@ -12,6 +12,7 @@ mod adapter;
 mod cleaner;
 mod committer;
 mod engine;
+mod folder;
 mod handoff;
 mod layout;
 mod settings;
