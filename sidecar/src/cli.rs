@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::data_folder::Engine;
+
 /// Storage for small values, with shards spread over the nodes of a cluster.
 #[derive(Debug, Parser)]
 #[command(name = "brainy-sidecar", version, after_help = EXIT_CODES)]
@@ -47,6 +49,9 @@ pub struct Serve {
     /// Shards of a new data folder. It never changes afterwards.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=16_384))]
     pub shards: u32,
+    /// What a new data folder keeps its data in. It never changes afterwards. [default: embedded]
+    #[arg(long, env = "BRAINY_ENGINE", value_enum)]
+    pub engine: Option<Engine>,
     /// Most megabytes (MiB) of keys and values to keep in memory; 0: none.
     #[arg(long, env = "BRAINY_CACHE_MEGABYTES", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=65_536))]
     pub cache_megabytes: u64,

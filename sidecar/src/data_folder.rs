@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! <data>/.lock                   held by the process that uses the folder; its id is in it, for people
-//! <data>/node.json               how many shards the data is spread over
-//! <data>/shards/shard-NNN/       a shard
+//! <data>/node.json               how many shards the data is spread over, and in what it is kept
+//! <data>/database/               all shards, in an embedded database
+//! <data>/shards/shard-NNN/       or a shard, as files that people can read
 //! ```
 
 use std::fs::{self, File, OpenOptions};
@@ -12,13 +13,43 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use brainy_coordination::{FencingToken, ShardId};
+use brainy_storage::backends::embedded::EmbeddedDatabase;
 use brainy_storage::backends::filesystem::FilesystemAdapter;
 use brainy_storage::layers::compression::Compression;
 use brainy_storage::{Error, StorageAdapter};
+use clap::ValueEnum;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::ownership::ShardStores;
+
+/// What a data folder keeps its data in. It never changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// An embedded database: many writers share one flush of the disk.
+    Embedded,
+    /// A file per key, for data that people want to see as files.
+    Files,
+}
+
+impl Engine {
+    /// As on the command line.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Files => "files",
+        }
+    }
+
+    /// As `GET /v1/storage` calls it.
+    pub fn backend(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Files => "filesystem",
+        }
+    }
+}
 
 /// Why a data folder can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +84,27 @@ pub enum FolderError {
         /// What was asked for.
         asked: u32,
     },
+    /// Its data is kept in something else.
+    #[error(
+        "the data folder {folder} keeps its data as `{}`, not `{}`: start without --engine, or choose another folder with --data",
+        found.name(), asked.name()
+    )]
+    OtherEngine {
+        /// The folder.
+        folder: PathBuf,
+        /// What it was made with.
+        found: Engine,
+        /// What was asked for.
+        asked: Engine,
+    },
+    /// Its database can't be opened.
+    #[error("the database in the data folder {folder} can't be opened: {source}")]
+    Database {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: Error,
+    },
 }
 
 fn process(pid: Option<u32>) -> String {
@@ -62,48 +114,82 @@ fn process(pid: Option<u32>) -> String {
 /// A data folder that this process has for itself until it is dropped.
 #[derive(Debug)]
 pub struct DataFolder {
-    path: PathBuf,
+    data: Data,
     compression: Option<Compression>,
-    /// The kernel frees the lock when the process ends, however it ends.
+    /// The kernel frees the lock when the process ends, however it ends. Declared last, so that it is given back last.
     _lock: File,
+}
+
+#[derive(Debug)]
+enum Data {
+    Embedded(EmbeddedDatabase),
+    Files(PathBuf),
 }
 
 #[derive(Serialize, Deserialize)]
 struct NodeFile {
     shards: u32,
+    /// Folders of before there was a choice keep files.
+    #[serde(default = "files")]
+    engine: Engine,
+}
+
+fn files() -> Engine {
+    Engine::Files
 }
 
 impl DataFolder {
-    /// Takes a folder, which is made if it does not exist.
-    pub fn take(path: &Path, shards: u32) -> Result<Self, FolderError> {
-        let failed = |doing| move |source| FolderError::Unusable { folder: path.to_owned(), doing, source };
-        fs::create_dir_all(path.join("shards")).map_err(failed("making it"))?;
+    /// Takes a folder, which is made if it does not exist: for this engine, or the embedded one if none is asked for.
+    /// Blocks.
+    pub fn take(path: &Path, shards: u32, engine: Option<Engine>) -> Result<Self, FolderError> {
+        let folder = || path.to_owned();
+        let failed = |doing| move |source| FolderError::Unusable { folder: folder(), doing, source };
+        fs::create_dir_all(path).map_err(failed("making it"))?;
         let lock = lock(path)?;
         let file = path.join("node.json");
-        match fs::read(&file) {
-            Ok(text) => {
-                let found: NodeFile =
-                    serde_json::from_slice(&text).map_err(io::Error::from).map_err(failed("reading node.json"))?;
-                if found.shards != shards {
-                    return Err(FolderError::OtherShards {
-                        folder: path.to_owned(),
-                        found: found.shards,
-                        asked: shards,
-                    });
-                }
-            }
+        let found = match fs::read(&file) {
+            Ok(text) => serde_json::from_slice(&text).map_err(io::Error::from).map_err(failed("reading node.json"))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                write_durably(path, &file, &NodeFile { shards }).map_err(failed("writing node.json"))?;
+                let engine = if holds_files(path) { Engine::Files } else { engine.unwrap_or(Engine::Embedded) };
+                let new = NodeFile { shards, engine };
+                write_durably(path, &file, &new).map_err(failed("writing node.json"))?;
+                new
             }
             Err(error) => return Err(failed("reading node.json")(error)),
+        };
+        if found.shards != shards {
+            return Err(FolderError::OtherShards { folder: folder(), found: found.shards, asked: shards });
         }
-        Ok(Self { path: path.to_owned(), compression: None, _lock: lock })
+        if let Some(asked) = engine.filter(|asked| *asked != found.engine) {
+            return Err(FolderError::OtherEngine { folder: folder(), found: found.engine, asked });
+        }
+        let data = match found.engine {
+            Engine::Files => Data::Files(path.join("shards")),
+            Engine::Embedded => {
+                let database = EmbeddedDatabase::open(&path.join("database"));
+                Data::Embedded(database.map_err(|source| FolderError::Database { folder: folder(), source })?)
+            }
+        };
+        Ok(Self { data, compression: None, _lock: lock })
     }
 
     /// Compresses what is written from now on.
     pub fn with_compression(self, compression: Option<Compression>) -> Self {
         Self { compression, ..self }
     }
+
+    /// What it keeps its data in.
+    pub fn engine(&self) -> Engine {
+        match self.data {
+            Data::Embedded(_) => Engine::Embedded,
+            Data::Files(_) => Engine::Files,
+        }
+    }
+}
+
+/// Whether there are shards as files, whatever else is missing.
+fn holds_files(path: &Path) -> bool {
+    fs::read_dir(path.join("shards")).is_ok_and(|mut shards| shards.next().is_some())
 }
 
 fn lock(path: &Path) -> Result<File, FolderError> {
@@ -144,8 +230,13 @@ fn write_durably(folder: &Path, file: &Path, content: &NodeFile) -> io::Result<(
 
 impl ShardStores for DataFolder {
     fn open(&self, shard: ShardId, _token: FencingToken) -> Result<Arc<dyn StorageAdapter>, Error> {
-        let folder = self.path.join("shards").join(format!("shard-{shard}"));
-        Ok(Arc::new(FilesystemAdapter::open(&folder)?.with_compression(self.compression)))
+        let name = format!("shard-{shard}");
+        Ok(match &self.data {
+            Data::Embedded(database) => Arc::new(database.store(&name)?.with_compression(self.compression)),
+            Data::Files(folder) => {
+                Arc::new(FilesystemAdapter::open(&folder.join(name))?.with_compression(self.compression))
+            }
+        })
     }
 }
 
@@ -156,20 +247,20 @@ mod tests {
     #[test]
     fn a_folder_in_use_is_refused_and_its_user_named() {
         let folder = tempfile::tempdir().unwrap();
-        let first = DataFolder::take(folder.path(), 16).unwrap();
-        let message = DataFolder::take(folder.path(), 16).unwrap_err().to_string();
+        let first = DataFolder::take(folder.path(), 16, None).unwrap();
+        let message = DataFolder::take(folder.path(), 16, None).unwrap_err().to_string();
         assert!(message.contains(&format!("(process {})", std::process::id())), "{message}");
         drop(first);
-        assert!(DataFolder::take(folder.path(), 16).is_ok());
+        assert!(DataFolder::take(folder.path(), 16, None).is_ok());
     }
 
     #[test]
     fn the_number_of_shards_of_a_folder_never_changes() {
         let folder = tempfile::tempdir().unwrap();
-        drop(DataFolder::take(folder.path(), 16).unwrap());
-        let message = DataFolder::take(folder.path(), 8).unwrap_err().to_string();
+        drop(DataFolder::take(folder.path(), 16, None).unwrap());
+        let message = DataFolder::take(folder.path(), 8, None).unwrap_err().to_string();
         assert!(message.contains("--shards 16"), "{message}");
-        assert!(DataFolder::take(folder.path(), 16).is_ok());
+        assert!(DataFolder::take(folder.path(), 16, None).is_ok());
     }
 
     #[test]
@@ -177,6 +268,55 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
-        assert!(matches!(DataFolder::take(&file, 16), Err(FolderError::Unusable { .. })));
+        assert!(matches!(DataFolder::take(&file, 16, None), Err(FolderError::Unusable { .. })));
+    }
+
+    #[test]
+    fn a_new_folder_is_a_database_unless_files_are_asked_for() {
+        for (asked, engine, made) in [
+            (None, Engine::Embedded, "database"),
+            (Some(Engine::Embedded), Engine::Embedded, "database"),
+            (Some(Engine::Files), Engine::Files, "shards"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let taken = DataFolder::take(folder.path(), 16, asked).unwrap();
+            let shard = ShardStores::open(&taken, ShardId(7), FencingToken(1)).unwrap();
+            let key = brainy_storage::Key::new("k").unwrap();
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let set = shard.set(&key, brainy_storage::Value::Json(1.into()));
+            assert!(runtime.block_on(set).unwrap().applied().is_some());
+            drop((shard, taken));
+            assert!(folder.path().join(made).is_dir(), "{asked:?}");
+            assert_eq!(DataFolder::take(folder.path(), 16, None).unwrap().engine(), engine);
+        }
+    }
+
+    #[test]
+    fn a_folder_of_before_there_was_a_choice_goes_on_as_files() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("node.json"), r#"{"shards":16}"#).unwrap();
+        assert_eq!(DataFolder::take(folder.path(), 16, None).unwrap().engine(), Engine::Files);
+        assert!(!folder.path().join("database").exists());
+        fs::remove_file(folder.path().join("node.json")).unwrap();
+        fs::create_dir_all(folder.path().join("shards/shard-007")).unwrap();
+        assert_eq!(DataFolder::take(folder.path(), 16, None).unwrap().engine(), Engine::Files);
+    }
+
+    #[test]
+    fn the_engine_of_a_folder_never_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(DataFolder::take(folder.path(), 16, Some(Engine::Files)).unwrap());
+        let message = DataFolder::take(folder.path(), 16, Some(Engine::Embedded)).unwrap_err().to_string();
+        assert!(message.contains("`files`") && message.contains("`embedded`"), "{message}");
+        assert!(message.contains("without --engine"), "{message}");
+        assert_eq!(DataFolder::take(folder.path(), 16, None).unwrap().engine(), Engine::Files);
+    }
+
+    #[test]
+    fn a_database_that_is_damaged_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(DataFolder::take(folder.path(), 16, None).unwrap());
+        fs::remove_dir_all(folder.path().join("database/engine")).unwrap();
+        assert!(matches!(DataFolder::take(folder.path(), 16, None), Err(FolderError::Database { .. })));
     }
 }

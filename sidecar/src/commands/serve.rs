@@ -23,7 +23,10 @@ const SOCKET_MODE: u32 = 0o600;
 pub async fn run(arguments: cli::Serve) -> Result<(), CommandError> {
     let signals = Signals::listen().map_err(|error| CommandError::Start(error.to_string()))?;
     let layers = layers(&arguments);
-    let folder = DataFolder::take(&arguments.data, arguments.shards)?.with_compression(layers.compression);
+    let (data, shards, engine) = (arguments.data.clone(), arguments.shards, arguments.engine);
+    let taken = tokio::task::spawn_blocking(move || DataFolder::take(&data, shards, engine)).await;
+    let folder = taken.map_err(|error| CommandError::Start(error.to_string()))??.with_compression(layers.compression);
+    let engine = folder.engine();
     let tcp = listen(arguments.listen).await?;
     let unix = arguments.socket.as_deref().map(|path| listen_unix(path, SOCKET_MODE)).transpose()?;
     let address = tcp.local_addr().unwrap_or(arguments.listen);
@@ -32,12 +35,12 @@ pub async fn run(arguments: cli::Serve) -> Result<(), CommandError> {
     let metrics = Arc::new(Metrics::default());
     let router = Router::new(Arc::new(ownership.clone()), None, Patience::default(), Arc::clone(&metrics));
     let location = arguments.data.display().to_string();
-    let storage = StorageInfo { backend: "filesystem", strategy: "Standalone", location };
+    let storage = StorageInfo { backend: engine.backend(), strategy: "Standalone", location };
     let serving = Serving::start(Arc::new(router), ownership.clone(), metrics, storage, tcp, unix);
     if !address.ip().is_loopback() {
         tracing::warn!(%address, "the storage API has no access control, and this address can be reached by others");
     }
-    tracing::info!(data = %arguments.data.display(), "serving http://{address}");
+    tracing::info!(data = %arguments.data.display(), engine = engine.backend(), "serving http://{address}");
 
     signals.first().await;
     tracing::info!("stopping: requests in progress may end");

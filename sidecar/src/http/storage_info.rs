@@ -13,7 +13,7 @@ use super::{Api, answer};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StorageInfo {
-    /// `filesystem` or `s3`.
+    /// `embedded`, `filesystem` or `s3`.
     pub backend: &'static str,
     /// `Standalone`, `Isolated` or `Shared`.
     pub strategy: &'static str,

@@ -1,10 +1,14 @@
-//! How fast the backends are on this machine: `throughput filesystem <folder>`, or `throughput s3 <endpoint> <bucket>
-//! <access key id> <secret access key>`. Prints one line per measurement.
+//! How fast the backends are on this machine: `throughput filesystem <folder>`, `throughput embedded <folder>`, or
+//! `throughput s3 <endpoint> <bucket> <access key id> <secret access key>`. Prints one line per measurement.
+//!
+//! `throughput embedded <folder> <keys>` instead fills a database with so many keys of 1 KiB in 256 stores, if it is empty,
+//! opens it again, and prints how long that takes, how much memory it needs, and how long a read and a listing take.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use brainy_storage::backends::embedded::{EmbeddedAdapter, EmbeddedDatabase};
 use brainy_storage::backends::filesystem::FilesystemAdapter;
 use brainy_storage::backends::s3::{Credentials, S3Settings, S3Store};
 use brainy_storage::{Condition, Key, Outcome, StorageAdapter, Value};
@@ -20,6 +24,8 @@ async fn main() -> Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["filesystem", folder] => measure(Arc::new(FilesystemAdapter::open(folder.as_ref())?)).await,
+        ["embedded", folder] => measure(Arc::new(EmbeddedDatabase::open(folder.as_ref())?.store("measured")?)).await,
+        ["embedded", folder, keys] => measure_many(folder.as_ref(), keys.parse()?).await,
         ["s3", endpoint, bucket, id, secret] => {
             let mut settings = S3Settings::new(*bucket);
             settings.endpoint = Some((*endpoint).to_owned());
@@ -31,7 +37,9 @@ async fn main() -> Result<()> {
             measure(Arc::new(store.adapter(&root))).await?;
             store.delete_prefix(&root).await.map(drop).context("cleaning up")
         }
-        _ => bail!("say `filesystem <folder>` or `s3 <endpoint> <bucket> <access key id> <secret access key>`"),
+        _ => bail!(
+            "say `filesystem <folder>`, `embedded <folder> [<keys>]` or `s3 <endpoint> <bucket> <access key id> <secret access key>`"
+        ),
     }
 }
 
@@ -41,7 +49,7 @@ fn items(round: usize) -> Result<Vec<(Key, Value)>> {
 }
 
 async fn measure(store: Arc<dyn StorageAdapter>) -> Result<()> {
-    for concurrency in [1, 8, 32] {
+    for concurrency in [1, 8, 32, 64] {
         let begun = Instant::now();
         let creates = stream::iter(items(concurrency)?).map(|(key, value)| {
             let store = store.clone();
@@ -81,4 +89,58 @@ fn report(what: &str, begun: Instant) {
         "{what}: {ITEMS} of {VALUE_BYTES} bytes in {took:.0?}, {:.0} per second",
         ITEMS as f64 / took.as_secs_f64()
     );
+}
+
+const STORES: u64 = 256;
+/// How often is read and listed.
+const ROUNDS: u64 = 5000;
+
+async fn measure_many(folder: &std::path::Path, keys: u64) -> Result<()> {
+    println!("an empty process: {} KiB resident", resident()?);
+    let database = EmbeddedDatabase::open(folder)?;
+    let stores = |database: &EmbeddedDatabase| -> Result<Vec<EmbeddedAdapter>, brainy_storage::Error> {
+        (0..STORES).map(|n| database.store(&format!("shard-{n:03}"))).collect()
+    };
+    let key = |n: u64| Key::new(format!("user/{n:08}"));
+    if database.stamps().await?.is_empty() {
+        let begun = Instant::now();
+        let opened = stores(&database)?;
+        for store in 0..STORES {
+            let batch: Result<Vec<_>> = (0..keys / STORES)
+                .map(|n| Ok((key(n * STORES + store)?, Value::Bytes(Bytes::from(vec![n as u8; VALUE_BYTES])))))
+                .collect();
+            for batch in batch?.chunks(ITEMS) {
+                for outcome in opened[store as usize].set_batch(batch.to_vec()).await {
+                    outcome?.applied().context("not applied")?;
+                }
+            }
+        }
+        println!("filled with {keys} keys in {:.1?}: {} KiB resident", begun.elapsed(), resident()?);
+    }
+    drop(database);
+    println!("closed: {} KiB resident", resident()?);
+    let begun = Instant::now();
+    let database = EmbeddedDatabase::open(folder)?;
+    println!("opened in {:.1?}: {} KiB resident", begun.elapsed(), resident()?);
+    let opened = stores(&database)?;
+    for round in 0..3 {
+        let begun = Instant::now();
+        for n in 0..ROUNDS {
+            let n = (n * 7_919 + round) * 104_729 % (keys / STORES * STORES);
+            opened[(n % STORES) as usize].get(&key(n)?).await?.context("missing")?;
+        }
+        println!("get: {:.1?} each, {} KiB resident", begun.elapsed() / ROUNDS as u32, resident()?);
+        let begun = Instant::now();
+        for store in &opened {
+            store.list("user/", Some(&key(keys / 2)?), 20).await?;
+        }
+        println!("20 keys of each of {STORES} stores: {:.1?}", begun.elapsed());
+    }
+    Ok(())
+}
+
+fn resident() -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }

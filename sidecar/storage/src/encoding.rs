@@ -93,26 +93,34 @@ pub fn keys_folder(namespaces: &[Namespace]) -> String {
     folder
 }
 
-/// The encoded key of a path below the root of a store, if the path is that of a key in some namespace.
+/// The key of a path below the root of a store, if the path is that of a key in some namespace.
 pub fn key_of_path(path: &str) -> Option<String> {
+    parse_path(path).map(|(_, key)| key)
+}
+
+/// The namespaces, outermost first, and the key of a path below the root of a store; `None` if it is no key's path.
+pub fn parse_path(path: &str) -> Option<(Vec<String>, String)> {
+    let mut namespaces = Vec::new();
     let mut rest = path;
     loop {
         if let Some(encoded) = rest.strip_prefix("kv/") {
-            return decode(encoded).filter(|key| !key.is_empty());
+            return decode(encoded).filter(|key| !key.is_empty()).map(|key| (namespaces, key));
         }
-        rest = after_namespace(rest.strip_prefix("ns/")?)?;
+        let (namespace, inner) = split_namespace(rest.strip_prefix("ns/")?)?;
+        namespaces.push(namespace);
+        rest = inner;
     }
 }
 
-/// What follows an encoded namespace and its slash.
-fn after_namespace(path: &str) -> Option<&str> {
+/// A namespace at the start of a path, and what follows it and its slash.
+fn split_namespace(path: &str) -> Option<(String, &str)> {
     let mut end = 0;
     loop {
         let segment = path[end..].find('/')?;
         end += segment + 1;
         let encoded = &path[..end - 1];
         if !encoded.ends_with(FOLDER_MARK) {
-            return decode(encoded).filter(|text| !text.is_empty()).map(|_| &path[end..]);
+            return decode(encoded).filter(|text| !text.is_empty()).map(|text| (text, &path[end..]));
         }
     }
 }
@@ -206,8 +214,11 @@ mod tests {
         ) {
             let namespaces: Result<Vec<_>, _> = names.into_iter().map(Namespace::new).collect();
             prop_assume!(namespaces.is_ok());
-            let path = format!("{}{}", keys_folder(&namespaces.unwrap()), encode(&text));
-            prop_assert_eq!(key_of_path(&path), Some(text));
+            let namespaces = namespaces.unwrap();
+            let path = format!("{}{}", keys_folder(&namespaces), encode(&text));
+            prop_assert_eq!(key_of_path(&path), Some(text.clone()));
+            let names: Vec<String> = namespaces.iter().map(ToString::to_string).collect();
+            prop_assert_eq!(parse_path(&path), Some((names, text)));
         }
     }
 }

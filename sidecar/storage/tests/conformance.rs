@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use brainy_storage::backends::embedded::EmbeddedDatabase;
 use brainy_storage::backends::filesystem::FilesystemAdapter;
 use brainy_storage::backends::memory::MemoryAdapter;
 use brainy_storage::{
@@ -29,6 +30,17 @@ async fn filesystem_conforms() {
         Arc::new(FilesystemAdapter::open(&root).unwrap())
     });
     let report = report.await;
+    assert!(report.is_clean(), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn embedded_conforms() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = EmbeddedDatabase::open(folder.path()).unwrap();
+    let count = std::sync::atomic::AtomicU32::new(0);
+    let next = || count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    // All stores of one database: they must not see each other either.
+    let report = conformance::run(|| Arc::new(database.store(&format!("shard-{:03}", next())).unwrap())).await;
     assert!(report.is_clean(), "{report}");
 }
 

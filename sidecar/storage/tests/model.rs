@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use brainy_storage::backends::embedded::EmbeddedDatabase;
 use brainy_storage::backends::filesystem::FilesystemAdapter;
 use brainy_storage::backends::memory::MemoryAdapter;
 use brainy_storage::layers::batching::Batching;
@@ -245,5 +246,16 @@ proptest! {
     fn filesystem_does_what_a_map_does(run in any_run()) {
         let folder = tempfile::tempdir().unwrap();
         block_on(check(Arc::new(FilesystemAdapter::open(&folder.path().join("root")).unwrap()), false, run));
+    }
+}
+
+proptest! {
+    // Each write is flushed to the disk.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn embedded_does_what_a_map_does(run in any_run()) {
+        let folder = tempfile::tempdir().unwrap();
+        let database = EmbeddedDatabase::open(folder.path()).unwrap();
+        block_on(check(Arc::new(database.store("shard-007").unwrap()), false, run));
     }
 }

@@ -75,12 +75,35 @@ fn an_acknowledged_write_survives_kill_9() {
     assert!(body.contains("\"value\":42"), "{body}");
     let (_, keys) = over_tcp(running.address, "GET /v1/kv", "").unwrap();
     assert_eq!(keys, "{\"keys\":[\"greeting\",\"n\"]}");
-    assert!(
-        data.join("shards")
-            .read_dir()
-            .unwrap()
-            .all(|shard| { shard.unwrap().file_name().to_string_lossy().starts_with("shard-") })
-    );
+    let (_, storage) = over_tcp(running.address, "GET /v1/storage", "").unwrap();
+    assert!(storage.contains("\"backend\":\"embedded\""), "{storage}");
+    let (code, message) = refused(&folder.path().join("other"), "127.0.0.1:0", &["--engine", "none"]);
+    assert_eq!(code, 2, "{message}");
+    drop(running);
+    let (code, message) = refused(&data, "127.0.0.1:0", &["--engine", "files"]);
+    assert_eq!(code, 5, "{message}");
+    assert!(message.contains("`embedded`"), "{message}");
+}
+
+#[test]
+fn data_can_be_kept_as_files_that_people_can_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, socket) = (folder.path().join("data"), folder.path().join("api.sock"));
+    let mut first = command(&data, "127.0.0.1:0").args(["--engine", "files"]).spawn().unwrap();
+    let mut log = BufReader::new(first.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("http://") {
+        assert_ne!(log.read_line(&mut said).unwrap(), 0, "it ended: {said}");
+    }
+    first.kill().unwrap();
+    first.wait().unwrap();
+    // Once made, it stays what it is.
+    let running = start(&data, &socket);
+    assert_eq!(over_tcp(running.address, "PUT /v1/kv/greeting", "\"hello\"").unwrap().0, 200);
+    let shards: Vec<_> = data.join("shards").read_dir().unwrap().map(|shard| shard.unwrap().path()).collect();
+    assert!(shards.iter().any(|shard| shard.join("kv/greeting").is_file()), "{shards:?}");
+    let (_, storage) = over_tcp(running.address, "GET /v1/storage", "").unwrap();
+    assert!(storage.contains("\"backend\":\"filesystem\""), "{storage}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use brainy_storage::backends::embedded::EmbeddedDatabase;
 use brainy_storage::backends::filesystem::FilesystemAdapter;
 use brainy_storage::backends::memory::MemoryAdapter;
 use brainy_storage::layers::batching::Batching;
@@ -53,6 +54,18 @@ async fn files_conform_below_every_stack() {
         conforms(layers, open)
     });
     futures::future::join_all(all).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_embedded_database_conforms_below_the_whole_stack() {
+    let (folder, count) = (tempfile::tempdir().unwrap(), AtomicU32::new(0));
+    let database = EmbeddedDatabase::open(folder.path()).unwrap();
+    let layers = stacks().pop().unwrap();
+    let open = || -> Arc<dyn StorageAdapter> {
+        let name = format!("shard-{:03}", count.fetch_add(1, Ordering::Relaxed));
+        Arc::new(database.store(&name).unwrap().with_compression(layers.compression))
+    };
+    conforms(layers, open).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,7 @@ use crate::Error;
 const REMEMBERED_FOLDERS: usize = 4096;
 
 /// What went wrong with a file, in the words of [`Error::Unavailable`].
-pub(super) fn failure(doing: &str, path: &Path, error: &io::Error) -> Error {
+pub(in crate::backends) fn failure(doing: &str, path: &Path, error: &io::Error) -> Error {
     let cause = match Errno::from_io_error(error) {
         Some(Errno::NOSPC | Errno::DQUOT) => "DiskFull",
         Some(Errno::ROFS) => "ReadOnly",
@@ -29,7 +29,7 @@ pub(super) fn failure(doing: &str, path: &Path, error: &io::Error) -> Error {
 }
 
 /// The content of a file; `None` if there is none.
-pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+pub(in crate::backends) fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if is_missing(&error) => Ok(None),
@@ -43,12 +43,12 @@ pub(super) fn is_missing(error: &io::Error) -> bool {
 }
 
 /// Flushes a folder: what was created, renamed or removed in it is durable.
-pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+pub(in crate::backends) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
 /// Removes a folder and all in it; it may be missing.
-pub(super) fn remove_tree(folder: &Path) -> Result<(), Error> {
+pub(in crate::backends) fn remove_tree(folder: &Path) -> Result<(), Error> {
     match fs::remove_dir_all(folder) {
         Ok(()) => Ok(()),
         Err(error) if is_missing(&error) => Ok(()),
@@ -58,13 +58,13 @@ pub(super) fn remove_tree(folder: &Path) -> Result<(), Error> {
 
 /// A file that is written and flushed, but not yet in its place. Dropping it removes it.
 #[derive(Debug)]
-pub(super) struct Temp {
+pub(in crate::backends) struct Temp {
     path: Option<PathBuf>,
 }
 
 impl Temp {
     /// Writes and flushes a new file. A failure leaves nothing behind.
-    pub(super) fn write(path: PathBuf, bytes: &[u8]) -> Result<Self, Error> {
+    pub(in crate::backends) fn write(path: PathBuf, bytes: &[u8]) -> Result<Self, Error> {
         let result = Self::create(&path).and_then(|mut file| {
             let temp = Self { path: Some(path.clone()) };
             file.write_all(bytes)?;
@@ -89,7 +89,7 @@ impl Temp {
     }
 
     /// Puts the file in its place. The folder must exist, and is left to the caller to flush.
-    pub(super) fn publish(mut self, place: &Path) -> Result<(), PublishError> {
+    pub(in crate::backends) fn publish(mut self, place: &Path) -> Result<(), PublishError> {
         let Some(temp) = self.path.as_deref() else { return Ok(()) };
         match fs::rename(temp, place) {
             Ok(()) => {
@@ -116,7 +116,7 @@ impl Drop for Temp {
 
 /// Why a file did not get to its place.
 #[derive(Debug)]
-pub(super) enum PublishError {
+pub(in crate::backends) enum PublishError {
     /// It certainly is not there.
     Refused(Error),
     /// It may be there.
@@ -125,12 +125,12 @@ pub(super) enum PublishError {
 
 /// Makes folders durable, each once.
 #[derive(Debug, Default)]
-pub(super) struct Folders(Mutex<HashSet<PathBuf>>);
+pub(in crate::backends) struct Folders(Mutex<HashSet<PathBuf>>);
 
 impl Folders {
     /// Creates a folder with all its parents, durably: each parent of a created folder is flushed. Below `root`, folders
     /// that were there already are made durable as well, because an earlier life may have ended before it did so.
-    pub(super) fn ensure(&self, root: &Path, folder: &Path) -> Result<(), Error> {
+    pub(in crate::backends) fn ensure(&self, root: &Path, folder: &Path) -> Result<(), Error> {
         // Held throughout: a second writer must not go on before the folder it shares is durable.
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.contains(folder) {

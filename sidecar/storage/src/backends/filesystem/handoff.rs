@@ -6,7 +6,6 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use rustix::fs::{CWD, RenameFlags, renameat_with, syncfs};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
@@ -14,28 +13,11 @@ use tokio::sync::mpsc;
 use super::blocking;
 use super::files::{failure, is_missing, read, remove_tree, sync_folder};
 use super::root::{Root, lock_folder};
-use crate::{Error, Key, encoding, envelope};
+use crate::backends::stored::StoredFile;
+use crate::{Error, encoding};
 
 /// Files read ahead of whoever takes an export.
 const READ_AHEAD: usize = 8;
-
-/// One key as stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredFile {
-    /// Below the root of the store, with slashes.
-    pub path: String,
-    /// The value in its envelope.
-    pub content: Bytes,
-}
-
-impl StoredFile {
-    /// Refuses what is no key's file, or damaged: a copy must not spread it.
-    fn check(&self) -> Result<(), Error> {
-        let foreign = || Error::invalid("path", format!("{:?} is not the path of a key", self.path));
-        let key = Key::new(encoding::key_of_path(&self.path).ok_or_else(foreign)?)?;
-        envelope::open(&key, &self.content).map(drop)
-    }
-}
 
 /// Reads a store into a channel, see [`super::FilesystemAdapter::export`].
 pub(super) fn export(root: Arc<Root>) -> mpsc::Receiver<Result<StoredFile, Error>> {

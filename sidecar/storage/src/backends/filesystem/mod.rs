@@ -12,10 +12,10 @@
 //! a failure of the *machine* could still take back, from all readers alike; a failure of the process can't.
 
 mod batch;
-mod files;
+pub(super) mod files;
 mod handoff;
 mod listing;
-mod root;
+pub(super) mod root;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,8 +23,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use self::files::{PublishError, Temp};
-pub use self::handoff::{Import, StoredFile};
+pub use self::handoff::Import;
 use self::root::Root;
+pub use super::stored::StoredFile;
 use crate::encoding::{encode, keys_folder};
 use crate::envelope::{Envelope, new_nonce, open, seal};
 use crate::layers::compression::Compression;

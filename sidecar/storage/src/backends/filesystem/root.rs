@@ -159,7 +159,7 @@ impl Drop for Root {
 }
 
 /// Locks an existing folder against other processes.
-pub(super) fn lock_folder(folder: &Path) -> Result<File, Error> {
+pub(in crate::backends) fn lock_folder(folder: &Path) -> Result<File, Error> {
     let path = folder.join(LOCK_FILE);
     let file = OpenOptions::new()
         .create(true)

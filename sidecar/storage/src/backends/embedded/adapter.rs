@@ -1,0 +1,224 @@
+//! One store of a database as a [`StorageAdapter`].
+
+use std::fmt;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::Number;
+use tokio::sync::{mpsc, oneshot};
+
+use super::committer::{Decide, Decision, Job, Place};
+use super::stores::Store;
+use super::{EmbeddedDatabase, blocking, handoff, layout};
+use crate::backends::stored::StoredFile;
+use crate::layers::compression::Compression;
+use crate::{
+    Condition, Entry, Error, Key, Namespace, Outcome, Page, StorageAdapter, Unknown, Value, Version, WriteResult,
+};
+
+/// A store in an [`EmbeddedDatabase`]. Clones share it.
+#[derive(Clone)]
+pub struct EmbeddedAdapter {
+    database: EmbeddedDatabase,
+    store: Arc<Store>,
+    /// The namespaces, as [`layout`] has them.
+    space: Arc<[u8]>,
+    compression: Option<Compression>,
+}
+
+impl fmt::Debug for EmbeddedAdapter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { database, store, .. } = self;
+        f.debug_struct("EmbeddedAdapter")
+            .field("database", database)
+            .field("store", &store.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl EmbeddedAdapter {
+    pub(super) fn new(database: EmbeddedDatabase, store: Arc<Store>) -> Self {
+        Self { database, store, space: Arc::new([]), compression: None }
+    }
+
+    /// Compresses what is written from now on. What is there is read as it is.
+    pub fn with_compression(self, compression: Option<Compression>) -> Self {
+        Self { compression, ..self }
+    }
+
+    /// The store's name.
+    pub fn name(&self) -> &str {
+        &self.store.name
+    }
+
+    /// All keys of all namespaces as stored, for [`Import`](super::Import) elsewhere: as they are now, whatever is
+    /// written meanwhile. They come one by one as they are taken from the channel, so that memory stays bounded. An error
+    /// is the last item.
+    pub fn export(&self) -> mpsc::Receiver<Result<StoredFile, Error>> {
+        handoff::export(Arc::clone(&self.database.inner.engine), Arc::clone(&self.store))
+    }
+
+    fn place(&self, key: &Key) -> Result<Place, Error> {
+        layout::check_length(&self.space, key)?;
+        let (store, space) = (Arc::clone(&self.store), Arc::clone(&self.space));
+        Ok(Place { store, space, key: key.clone(), compression: self.compression })
+    }
+
+    fn read(&self, place: &Place) -> Result<Option<Entry>, Error> {
+        let bytes = self.store.read(|generation| self.database.inner.engine.get(&place.at(generation)))?;
+        place.open(bytes)
+    }
+
+    fn page(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
+        let engine = &self.database.inner.engine;
+        self.store.read(|generation| {
+            let prefix = layout::data_prefix(generation, &self.space, prefix);
+            let from = match after.map(|after| layout::data_key(generation, &self.space, after)) {
+                Some(after) if after >= prefix => Bound::Excluded(after),
+                _ => Bound::Included(prefix.clone()),
+            };
+            let snapshot = engine.snapshot();
+            let mut found = engine.keys(&snapshot, prefix, from);
+            let mut page = Page::default();
+            while let Some(bytes) = found.next().transpose()? {
+                if page.keys.len() == limit {
+                    page.more = true;
+                    break;
+                }
+                let foreign = || super::stores::damaged("a key that is none");
+                let (_, _, key) = layout::parse_data_key(&bytes).ok_or_else(foreign)?;
+                page.keys.push(key);
+            }
+            Ok(page)
+        })
+    }
+
+    /// Has the committer judge a write, and waits until it is durable.
+    async fn write<T: Send + 'static>(&self, key: &Key, decide: Decide<T>) -> WriteResult<T> {
+        let place = self.place(key)?;
+        let (reply, answer) = oneshot::channel();
+        self.database
+            .submit(Job::Write(Box::new(move |round| {
+                let judged = round.write(&place, decide);
+                // If nobody waits any more, it is written all the same.
+                round.at_end(move |ended| drop(reply.send(judged.settle(ended))));
+            })))
+            .await?;
+        answer.await.unwrap_or_else(|_| lost())
+    }
+}
+
+/// The committer took a write and did not answer.
+fn lost<T>() -> WriteResult<T> {
+    Ok(Outcome::Unknown(Unknown("the write was interrupted".to_owned())))
+}
+
+/// Decides a write of a value under a condition.
+fn put(value: Value, condition: Condition) -> Decide<Version> {
+    Box::new(move |current| {
+        let current = current?;
+        if !condition.holds(current.as_ref().map(|entry| &entry.version)) {
+            return Ok(Decision::Reject(current));
+        }
+        Ok(Decision::Write(value, Box::new(|version| version)))
+    })
+}
+
+#[async_trait]
+impl StorageAdapter for EmbeddedAdapter {
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        let (adapter, place) = (self.clone(), self.place(key)?);
+        blocking(move || adapter.read(&place)).await
+    }
+
+    async fn put(&self, key: &Key, value: Value, condition: &Condition) -> WriteResult<Version> {
+        self.write(key, put(value, condition.clone())).await
+    }
+
+    async fn remove(&self, key: &Key, condition: &Condition) -> WriteResult<bool> {
+        condition.check_for_removal()?;
+        let condition = condition.clone();
+        let decide: Decide<bool> = Box::new(move |current| match (current, condition) {
+            // Without a condition a damaged value can be removed as well: that is how to get rid of it.
+            (Ok(Some(_)) | Err(Error::Corrupt { .. }), Condition::Any) => Ok(Decision::Remove(true)),
+            (Ok(None), Condition::Any) => Ok(Decision::Keep(false)),
+            (current, condition) => {
+                let current = current?;
+                let holds = condition.holds(current.as_ref().map(|entry| &entry.version));
+                Ok(if holds { Decision::Remove(true) } else { Decision::Reject(current) })
+            }
+        });
+        self.write(key, decide).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
+        let (adapter, prefix, after) = (self.clone(), prefix.to_owned(), after.cloned());
+        blocking(move || adapter.page(&prefix, after.as_ref(), limit)).await
+    }
+
+    fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter> {
+        let mut space = self.space.to_vec();
+        layout::enter(&mut space, namespace);
+        Arc::new(Self { space: space.into(), ..self.clone() })
+    }
+
+    async fn get_batch(&self, keys: &[Key]) -> Vec<Result<Option<Entry>, Error>> {
+        let (adapter, keys) = (self.clone(), keys.to_vec());
+        let count = keys.len();
+        let all = blocking(move || {
+            let read = |key| adapter.place(key).and_then(|place| adapter.read(&place));
+            Ok(keys.iter().map(read).collect())
+        });
+        all.await.unwrap_or_else(|error| vec![Err(error); count])
+    }
+
+    async fn put_batch(&self, items: Vec<(Key, Value, Condition)>) -> Vec<WriteResult<Version>> {
+        let count = items.len();
+        let place = |(key, value, condition): (Key, Value, Condition)| (self.place(&key), put(value, condition));
+        let items: Vec<(Result<Place, Error>, Decide<Version>)> = items.into_iter().map(place).collect();
+        let (reply, answer) = oneshot::channel();
+        let job = Job::Write(Box::new(move |round| {
+            // In order, within one round: a later item of a key finds what the earlier one is about to write.
+            let judge = |(place, decide): (Result<Place, Error>, _)| Ok(round.write(&place?, decide));
+            let judged: Vec<Result<_, Error>> = items.into_iter().map(judge).collect();
+            round.at_end(move |ended| {
+                let settle = |item: Result<super::committer::Judged<Version>, Error>| item?.settle(ended);
+                drop(reply.send(judged.into_iter().map(settle).collect()));
+            });
+        }));
+        match self.database.submit(job).await {
+            Ok(()) => answer.await.unwrap_or_else(|_| (0..count).map(|_| lost()).collect()),
+            Err(error) => vec![Err(error); count],
+        }
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &Key,
+        old: Option<Value>,
+        new: Option<Value>,
+    ) -> WriteResult<Option<Version>> {
+        let decide: Decide<Option<Version>> = Box::new(move |current| {
+            let current = current?;
+            if current.as_ref().map(|entry| &entry.value) != old.as_ref() {
+                return Ok(Decision::Reject(current));
+            }
+            Ok(match (new, current) {
+                (Some(value), _) => Decision::Write(value, Box::new(Some)),
+                (None, Some(_)) => Decision::Remove(None),
+                (None, None) => Decision::Keep(None),
+            })
+        });
+        self.write(key, decide).await
+    }
+
+    async fn increment(&self, key: &Key, delta: Number) -> WriteResult<(Number, Version)> {
+        let name = key.clone();
+        let decide: Decide<(Number, Version)> = Box::new(move |current| {
+            let sum = crate::value::add(&name, current?.as_ref().map(|entry| &entry.value), &delta)?;
+            Ok(Decision::Write(Value::Json(sum.clone().into()), Box::new(|version| (sum, version))))
+        });
+        self.write(key, decide).await
+    }
+}

@@ -1,0 +1,303 @@
+//! The engine: one folder, one process, one ordered space of keys. A commit is durable, or it is not made.
+//!
+//! Where the engine could not write its journal or flush it, nobody knows whether the batch counts at the next start:
+//! unknown. It refuses every write after that, and so do we; the same after its background thread failed, most often for
+//! lack of room. The process has to be started again then, and what was acknowledged is read from the journal. Reads go
+//! on meanwhile: they only ever see what is durable. Lack of room is found out *before* it can do any of this: see `room`.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::ops::{Bound, RangeBounds};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use fjall::{Database, Keyspace, PersistMode, Readable, Snapshot};
+use rustix::fs::statvfs;
+
+use super::folder::{self, Opened, engine_failure};
+use super::settings;
+use crate::backends::filesystem::files::failure;
+use crate::{Error, Unknown};
+
+/// Why the engine refuses to write, as far as it says.
+const GAVE_UP: &str = "its own background work failed; perhaps the disk is full";
+/// How often is looked whether the engine has caught up.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+/// A key, and its new value or `None`.
+pub(super) type Change = (Vec<u8>, Option<Bytes>);
+
+/// When a commit must be durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Durable {
+    /// When it returns.
+    Now,
+    /// With the next commit that is.
+    Later,
+}
+
+impl Durable {
+    fn mode(self) -> PersistMode {
+        match self {
+            // The journal has its size from the start, and what grows it later is metadata that fdatasync flushes too.
+            Self::Now => PersistMode::SyncData,
+            Self::Later => PersistMode::Buffer,
+        }
+    }
+}
+
+/// Why a commit did not end well.
+#[derive(Clone, Debug)]
+pub(super) enum Failed {
+    /// Nothing of it was written, or ever will be.
+    Clean(Error),
+    /// Nobody knows.
+    Unknown(Unknown),
+}
+
+impl Failed {
+    /// For whoever wrote what nobody sees before a later commit: it is as good as not written.
+    pub(super) fn into_error(self) -> Error {
+        match self {
+            Self::Clean(error) => error,
+            Self::Unknown(Unknown(why)) => Error::unavailable("EngineFailed", why),
+        }
+    }
+}
+
+pub(super) struct Engine {
+    folder: PathBuf,
+    database: Database,
+    data: Keyspace,
+    writer: Mutex<Writer>,
+    failure: OnceLock<Error>,
+    syncs: AtomicU64,
+    /// Declared last, so that it is given back last.
+    _lock: File,
+}
+
+/// What only the one who commits needs.
+struct Writer {
+    /// Bytes in the engine's memory that are only in its journal yet.
+    unflushed: u64,
+    /// The next commit fails.
+    #[cfg(test)]
+    broken: bool,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Opens a folder, or lays out a new one. Blocks.
+    pub(super) fn open(folder: &Path) -> Result<Self, Error> {
+        let Opened { folder, lock, database, data, unflushed } = folder::open(folder)?;
+        let writer = Writer {
+            unflushed,
+            #[cfg(test)]
+            broken: false,
+        };
+        let engine = Self {
+            folder,
+            database,
+            data,
+            writer: Mutex::new(writer),
+            failure: OnceLock::new(),
+            syncs: AtomicU64::new(0),
+            _lock: lock,
+        };
+        // What was read back from the journal into memory goes to the disk, so that memory is free again.
+        engine.make_way(&mut engine.writer()).map_err(Failed::into_error)?;
+        Ok(engine)
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// How often the journal was flushed.
+    pub(super) fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why nothing more can be written, if that is so.
+    pub(super) fn failure(&self) -> Option<Error> {
+        if let Some(error) = self.failure.get() {
+            return Some(error.clone());
+        }
+        // Writes nothing: it is how the engine says that it has given up.
+        let given_up = self.database.persist(PersistMode::Buffer).is_err();
+        given_up.then(|| self.fail(&GAVE_UP))
+    }
+
+    /// From now on nothing is written.
+    fn fail(&self, why: &dyn Display) -> Error {
+        let error = Error::unavailable(
+            "EngineFailed",
+            format!(
+                "the database in {} stopped writing: {why}. Start the process again: what was acknowledged is recovered \
+                 then. Reads go on",
+                self.folder.display()
+            ),
+        );
+        tracing::error!(folder = %self.folder.display(), "the database stopped writing: {why}");
+        self.failure.get_or_init(|| error).clone()
+    }
+
+    /// Writes all changes or none. Each key must come once. Blocks: for the disk, and while the engine is behind.
+    pub(super) fn commit(&self, changes: Vec<Change>, durable: Durable) -> Result<(), Failed> {
+        // One at a time: nobody may write behind a batch that failed.
+        let mut writer = self.writer();
+        self.failure().map_or(Ok(()), |error| Err(Failed::Clean(error)))?;
+        self.make_way(&mut writer)?;
+        let mut batch = self.database.batch().durability(Some(durable.mode()));
+        for (key, value) in changes {
+            writer.unflushed += settings::cost(key.len(), value.as_ref().map_or(0, Bytes::len));
+            match value {
+                Some(value) => batch.insert(&self.data, key, &*value),
+                None => batch.remove(&self.data, key),
+            }
+        }
+        #[cfg(test)]
+        let result = if std::mem::take(&mut writer.broken) {
+            Err(std::io::Error::other("a test").into())
+        } else {
+            batch.commit()
+        };
+        #[cfg(not(test))]
+        let result = batch.commit();
+        match result {
+            Ok(()) => {
+                if durable == Durable::Now {
+                    self.syncs.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(())
+            }
+            // It had given up before it wrote anything.
+            Err(fjall::Error::Poisoned) => Err(Failed::Clean(self.fail(&GAVE_UP))),
+            Err(error) => {
+                let why = format!("its journal could not be written: {error}");
+                Err(Failed::Unknown(Unknown(self.fail(&why).to_string())))
+            }
+        }
+    }
+
+    /// Seals what is in memory once it is enough, and waits while too much is sealed and not on the disk yet.
+    fn make_way(&self, writer: &mut Writer) -> Result<(), Failed> {
+        if writer.unflushed > settings::MEMORY_TABLE_BYTES {
+            // The engine could do this by itself. But it asks its one thread for it with every write, and that queue,
+            // once full, is never emptied again: the thread waits for room in it.
+            let sealed = self.data.rotate_memtable();
+            sealed.map_err(|error| Failed::Clean(self.fail(&format!("its memory could not be flushed: {error}"))))?;
+            writer.unflushed = 0;
+        }
+        while self.data.sealed_memtable_count() > settings::MAX_SEALED || self.data.l0_table_count() > settings::MAX_L0
+        {
+            self.failure().map_or(Ok(()), |error| Err(Failed::Clean(error)))?;
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+
+    /// How many bytes of values the disk still has room for, besides what the engine needs to keep going; and whether
+    /// there is still room for removals, which make more.
+    pub(super) fn room(&self) -> Result<(u64, bool), Error> {
+        let disk = statvfs(&self.folder).map_err(|errno| failure("examining", &self.folder, &errno.into()))?;
+        let in_memory =
+            self.writer().unflushed + self.data.sealed_memtable_count() as u64 * settings::MEMORY_TABLE_BYTES;
+        let reserve = settings::reserve(disk.f_blocks.saturating_mul(disk.f_frsize)) + in_memory;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        Ok((free.saturating_sub(reserve), free > reserve / 2))
+    }
+
+    /// What a write that found no room is told.
+    pub(super) fn full(&self) -> Error {
+        Error::unavailable(
+            "DiskFull",
+            format!(
+                "{} has no room left but what the database needs to keep going: delete something",
+                self.folder.display()
+            ),
+        )
+    }
+
+    /// The value of a key, as of now.
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        let value = self.data.get(key).map_err(|error| self.read_failure(&error))?;
+        // A copy: what the engine hands out keeps a whole block of its cache in memory.
+        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    /// All keys and values as they are now, for as long as it is held.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        self.database.snapshot()
+    }
+
+    /// The value of a key, as of then.
+    pub(super) fn get_at(&self, snapshot: &Snapshot, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        let value = snapshot.get(&self.data, key).map_err(|error| self.read_failure(&error))?;
+        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    /// The keys from `from` on that begin with `prefix`, in order.
+    pub(super) fn keys(
+        &self,
+        snapshot: &Snapshot,
+        prefix: Vec<u8>,
+        from: Bound<Vec<u8>>,
+    ) -> impl Iterator<Item = Result<Vec<u8>, Error>> {
+        let items = snapshot.range(&self.data, bounds(from)).map(|item| match item.key() {
+            Ok(key) => Ok(key.to_vec()),
+            Err(error) => Err(self.read_failure(&error)),
+        });
+        items.take_while(move |key| key.as_ref().map_or(true, |key| key.starts_with(&prefix)))
+    }
+
+    /// All keys that begin with `prefix`, with their values, in order.
+    pub(super) fn items(
+        &self,
+        snapshot: &Snapshot,
+        prefix: Vec<u8>,
+    ) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), Error>> {
+        let items =
+            snapshot.range(&self.data, bounds(Bound::Included(prefix.clone()))).map(|item| match item.into_inner() {
+                Ok((key, value)) => Ok((key.to_vec(), Bytes::copy_from_slice(&value))),
+                Err(error) => Err(self.read_failure(&error)),
+            });
+        items.take_while(move |item| item.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix)))
+    }
+
+    fn read_failure(&self, error: &fjall::Error) -> Error {
+        engine_failure("reading", &self.folder, error)
+    }
+
+    /// Makes the next commit fail as it does when the journal can't be written.
+    #[cfg(test)]
+    pub(super) fn break_next_commit(&self) {
+        self.writer().broken = true;
+    }
+}
+
+fn bounds(from: Bound<Vec<u8>>) -> impl RangeBounds<Vec<u8>> {
+    (from, Bound::Unbounded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_must_be_durable_now_is_flushed() {
+        assert_eq!(Durable::Now.mode(), PersistMode::SyncData);
+    }
+}
