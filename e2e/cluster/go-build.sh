@@ -123,7 +123,19 @@ write_node_module() {
   write_coredns_main >"$mod/coredns/main.go"
   # The folder names the program.
   printf 'package main\n\nimport "go.etcd.io/etcd/server/v3/etcdmain"\nimport "os"\n\nfunc main() { etcdmain.Main(os.Args) }\n' >"$mod/etcd/main.go"
-  go_static -C "$mod" get "$@"
+  # Without its version a package would be fetched in its newest one.
+  # shellcheck disable=SC2046  # package names
+  go_static -C "$mod" get ./coredns ./etcd $(with_versions "$@")
+}
+
+with_versions() {
+  local package
+  for package in "$@"; do
+    case $package in
+      k8s.io/kubernetes/*) echo "$package@$KUBERNETES_VERSION" ;;
+      github.com/rancher/*) echo "$package@$LOCAL_PATH_VERSION" ;;
+    esac
+  done
 }
 
 # CoreDNS with the plugins that kubeadm's Corefile names: all of them would compile the client libraries of several clouds.
