@@ -216,7 +216,8 @@ fn leftovers(database: &EmbeddedDatabase, own: u64) -> usize {
 #[tokio::test]
 async fn what_a_crash_left_of_an_import_or_a_removal_is_deleted_at_the_next_start() {
     let folder = tempfile::tempdir().unwrap();
-    let sealed = |text: &str| crate::envelope::seal(&key(text), 1, &crate::envelope::new_nonce(), &number(1), None).unwrap();
+    let sealed =
+        |text: &str| crate::envelope::seal(&key(text), 1, &crate::envelope::new_nonce(), &number(1), None).unwrap();
     {
         let engine = Engine::open(folder.path()).unwrap();
         let data = |generation, text: String| (layout::data_key(generation, &[], &key(&text)), Some(sealed(&text)));
@@ -264,7 +265,8 @@ async fn an_import_that_is_given_up_while_it_writes_leaves_nothing() {
         let import = database.import("shard-007").await.unwrap();
         let files = (0..50).map(|n| {
             let text = format!("k{n}");
-            let content = crate::envelope::seal(&key(&text), 1, &crate::envelope::new_nonce(), &number(n), None).unwrap();
+            let content =
+                crate::envelope::seal(&key(&text), 1, &crate::envelope::new_nonce(), &number(n), None).unwrap();
             crate::backends::stored::StoredFile { path: format!("kv/{text}"), content }
         });
         let files: Vec<_> = files.collect();
