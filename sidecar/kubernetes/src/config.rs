@@ -21,7 +21,7 @@ pub struct NodeConfig {
     /// Where data lives.
     pub storage: StorageConfig,
     /// What lies over it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Layers::is_empty")]
     pub layers: Layers,
     /// Session length in seconds.
     pub lease_seconds: u64,

@@ -25,6 +25,13 @@ pub struct Layers {
     pub compression: Option<Compression>,
 }
 
+impl Layers {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// The layers of one process: all its stores share the cache.
 #[derive(Clone, Debug, Default)]
 pub struct LayerStack {
