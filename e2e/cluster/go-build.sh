@@ -19,9 +19,22 @@ start_build() {
 # The compiler itself is a Go program of many short-lived processes: with more memory it spends less time collecting garbage.
 go_static() { CGO_ENABLED=0 GOWORK=off GOGC=${GOGC:-400} go "$@"; }
 
-# build_installable NAME VERSION PACKAGE HOW-LONG [LDFLAGS]: for modules that plain `go install` accepts.
+version_of() {
+  case $1 in
+    coredns) echo "$COREDNS_VERSION" ;;
+    etcd) echo "$ETCD_VERSION" ;;
+    helm) echo "$HELM_VERSION" ;;
+    kind) echo "$KIND_VERSION" ;;
+    local-path-provisioner) echo "$LOCAL_PATH_VERSION" ;;
+    versitygw) echo "$VERSITYGW_VERSION" ;;
+    *) echo "$KUBERNETES_VERSION" ;;
+  esac
+}
+
+# build_installable NAME PACKAGE HOW-LONG [LDFLAGS]: for modules that plain `go install` accepts.
 build_installable() {
-  local name=$1 version=$2 package=$3 how_long=$4 flags=${5:-} out
+  local name=$1 package=$2 how_long=$3 flags=${4:-} version out
+  version=$(version_of "$name")
   [ -x "$TOOLS_DIR/$name-$version" ] && return 0
   need_go
   local LOCK_FD
@@ -35,41 +48,34 @@ build_installable() {
   exec {LOCK_FD}>&-
 }
 
-# The programs of a node, all built in one Go module: what they share (client-go, gRPC, ...) is then compiled once.
-version_of() {
-  case $1 in
-    coredns) echo "$COREDNS_VERSION" ;;
-    etcd) echo "$ETCD_VERSION" ;;
-    local-path-provisioner) echo "$LOCAL_PATH_VERSION" ;;
-    *) echo "$KUBERNETES_VERSION" ;;
-  esac
-}
-
+# The programs of a node, kubectl and helm are all built in one Go module: what they share (client-go, gRPC, ...) is then
+# compiled once.
 package_of() {
   case $1 in
     coredns) echo ./coredns ;;
     etcd) echo ./etcd ;;
+    helm) echo helm.sh/helm/v3/cmd/helm ;;
     local-path-provisioner) echo github.com/rancher/local-path-provisioner ;;
     *) echo "k8s.io/kubernetes/cmd/$1" ;;
   esac
 }
 
-# build_node_programs NAME...: kubelet, kubeadm, etcd, ...
-build_node_programs() {
-  local name packages=() out mod
+# build_kubernetes_programs NAME...: kubelet, kubeadm, etcd, ...
+build_kubernetes_programs() {
+  local name names=() out mod
   is_built "$@" && return 0
   need_go
   local LOCK_FD
-  start_build node-programs
+  start_build kubernetes-programs
   for name in "$@"; do
-    is_built "$name" || packages+=("$(package_of "$name")")
+    is_built "$name" || names+=("$name")
   done
-  if [ ${#packages[@]} -gt 0 ]; then
-    say "building ${packages[*]##*/} for Kubernetes $KUBERNETES_VERSION from Go modules (about 3 min for one, 6 min for all the first time)"
-    mod=$(new_tmp build-node-programs.module)
-    quietly node-programs-module write_node_module "$mod" "${packages[@]}"
-    out=$(new_tmp build-node-programs)
-    quietly build-node-programs compile_node_programs "$mod" "$out/" "${packages[@]}"
+  if [ ${#names[@]} -gt 0 ]; then
+    say "building ${names[*]} for Kubernetes $KUBERNETES_VERSION from Go modules (about 3 min for one, 6 min for all the first time)"
+    mod=$(new_tmp build-kubernetes-programs.module)
+    quietly kubernetes-programs-module write_kubernetes_module "$mod" "${names[@]}"
+    out=$(new_tmp build-kubernetes-programs)
+    quietly build-kubernetes-programs compile_kubernetes_programs "$mod" "$out/" "${names[@]}"
     for name in "$out"/*; do mv "$name" "$name-$(version_of "${name##*/}")"; done
     into_tools "$out"
     rm -rf "$mod"
@@ -78,11 +84,11 @@ build_node_programs() {
 }
 
 # In two rounds: local-path-provisioner imports a module by a name that differs only by a capital from the others'.
-compile_node_programs() {
-  local mod=$1 out=$2 package together=() apart=() round
+compile_kubernetes_programs() {
+  local mod=$1 out=$2 name together=() apart=() round
   shift 2
-  for package in "$@"; do
-    case $package in *local-path*) apart+=("$package") ;; *) together+=("$package") ;; esac
+  for name in "$@"; do
+    case $name in local-path*) apart+=("$(package_of "$name")") ;; *) together+=("$(package_of "$name")") ;; esac
   done
   for round in "${together[*]}" "${apart[*]}"; do
     [ -n "$round" ] || continue
@@ -92,7 +98,8 @@ compile_node_programs() {
       -X k8s.io/component-base/version.gitMajor=1 \
       -X k8s.io/component-base/version.gitMinor=$(cut -d. -f2 <<<"$KUBERNETES_VERSION") \
       -X k8s.io/component-base/version.gitTreeState=clean \
-      -X k8s.io/client-go/pkg/version.gitVersion=$KUBERNETES_VERSION" $round
+      -X k8s.io/client-go/pkg/version.gitVersion=$KUBERNETES_VERSION \
+      -X helm.sh/helm/v3/internal/version.version=$HELM_VERSION" $round
   done
 }
 
@@ -105,15 +112,15 @@ is_built() {
 
 # k8s.io/kubernetes replaces its staging modules by folders which its module does not hold; their published versions stand in.
 # All versions stand in the module whatever is built from it, so that a program built later finds the shared parts compiled.
-write_node_module() {
+write_kubernetes_module() {
   local mod=$1 source staging
   shift
   source=$(go mod download -json "k8s.io/kubernetes@$KUBERNETES_VERSION" | sed -nE 's/^\t"Dir": "(.*)",?$/\1/p')
   {
-    printf 'module brainy-e2e/node\n\n%s\n\n' "$(grep -E '^go ' "$source/go.mod")"
+    printf 'module brainy-e2e/kubernetes\n\n%s\n\n' "$(grep -E '^go ' "$source/go.mod")"
     grep -E '^godebug ' "$source/go.mod" || true
-    printf 'require (\n\t%s\n\t%s\n\t%s\n\t%s\n)\n\nreplace (\n' "k8s.io/kubernetes $KUBERNETES_VERSION" \
-      "go.etcd.io/etcd/server/v3 $ETCD_VERSION" "github.com/coredns/coredns $COREDNS_VERSION" \
+    printf 'require (\n\t%s\n\t%s\n\t%s\n\t%s\n\t%s\n)\n\nreplace (\n' "k8s.io/kubernetes $KUBERNETES_VERSION" \
+      "helm.sh/helm/v3 $HELM_VERSION" "go.etcd.io/etcd/server/v3 $ETCD_VERSION" "github.com/coredns/coredns $COREDNS_VERSION" \
       "github.com/rancher/local-path-provisioner $LOCAL_PATH_VERSION"
     while read -r staging; do printf '\t%s => %s %s\n' "$staging" "$staging" "$KUBERNETES_STAGING_VERSION"; done \
       < <(sed -nE 's#^\s*(k8s\.io/\S+) => \./staging/.*#\1#p' "$source/go.mod")
@@ -129,12 +136,10 @@ write_node_module() {
 }
 
 with_versions() {
-  local package
-  for package in "$@"; do
-    case $package in
-      k8s.io/kubernetes/*) echo "$package@$KUBERNETES_VERSION" ;;
-      github.com/rancher/*) echo "$package@$LOCAL_PATH_VERSION" ;;
-    esac
+  local name package
+  for name in "$@"; do
+    package=$(package_of "$name")
+    case $package in ./*) ;; *) echo "$package@$(version_of "$name")" ;; esac
   done
 }
 
@@ -150,6 +155,6 @@ write_coredns_main() {
 
 # node_binaries: all the programs of the node image.
 node_binaries() {
-  build_node_programs kubectl kubelet kubeadm kube-apiserver kube-controller-manager kube-scheduler kube-proxy \
+  build_kubernetes_programs kubectl kubelet kubeadm kube-apiserver kube-controller-manager kube-scheduler kube-proxy \
     etcd coredns local-path-provisioner
 }

@@ -25,21 +25,19 @@ link() { # link NAME TARGET
 tool() {
   local name=$1 path
   case $name in
-    kind)      build_installable kind "$KIND_VERSION" sigs.k8s.io/kind "about 10 s" ;;
-    helm)      build_installable helm "$HELM_VERSION" helm.sh/helm/v3/cmd/helm "about 90 s" \
-                 "-X helm.sh/helm/v3/internal/version.version=$HELM_VERSION" ;;
-    versitygw) build_installable versitygw "$VERSITYGW_VERSION" github.com/versity/versitygw/cmd/versitygw "about 70 s" \
+    kind)      build_installable kind sigs.k8s.io/kind "about 10 s" ;;
+    helm)      build_kubernetes_programs helm ;;
+    versitygw) build_installable versitygw github.com/versity/versitygw/cmd/versitygw "about 70 s" \
                  "-X main.Version=$VERSITYGW_VERSION" ;;
     kubectl)
       if [ ! -x "$TOOLS_DIR/kubectl-$KUBERNETES_VERSION" ] && path=$(own_kubectl); then
         link kubectl "$path"
         return
       fi
-      build_node_programs kubectl ;;
+      build_kubernetes_programs kubectl ;;
     *) die "unknown tool: $name (there are: kind kubectl helm versitygw)" ;;
   esac
-  case $name in kubectl) path=$KUBERNETES_VERSION ;; kind) path=$KIND_VERSION ;; helm) path=$HELM_VERSION ;; *) path=$VERSITYGW_VERSION ;; esac
-  link "$name" "$TOOLS_DIR/$name-$path"
+  link "$name" "$TOOLS_DIR/$name-$(version_of "$name")"
 }
 
 [ $# -gt 0 ] || set -- kind kubectl helm versitygw

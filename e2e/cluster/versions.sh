@@ -2,7 +2,8 @@
 # Every version the cluster is made of. A change here makes what depends on it be rebuilt.
 
 KIND_VERSION=v0.33.0
-HELM_VERSION=v3.22.0
+# The last one made with the client libraries of the Kubernetes below: it is built together with it.
+HELM_VERSION=v3.20.2
 VERSITYGW_VERSION=v1.8.0
 
 # The last Kubernetes line that still starts on a cgroup v1 host (with failCgroupV1: false).
