@@ -94,6 +94,7 @@ async fn the_probe_passes_and_leaves_nothing_behind() {
         atomic_under_race: true,
         read_after_write: true,
         conditional_delete: false,
+        etag_is_md5: true,
     };
     assert_eq!(capabilities, expected);
     assert_eq!(serde_json::to_value(capabilities).unwrap()["conditionalDelete"], json!(false));
@@ -282,6 +283,47 @@ async fn a_large_value_is_not_sent_at_a_guess() {
     assert_eq!(proxy.writes(), 2, "one that the store refuses may end in an unknown outcome");
     let outcome = adapter.put(&key("a"), large(3), &Condition::Absent).await.unwrap();
     assert_eq!((outcome, proxy.writes()), (Outcome::Rejected(Some(Entry { value: large(2), version })), 2));
+}
+
+#[tokio::test]
+async fn an_old_body_under_a_new_etag_is_not_taken_for_what_stands() {
+    let gateway = Gateway::start().await;
+    let proxy = Proxy::start(&gateway, Meddling::Nothing).await;
+    let store = open(settings(&proxy.endpoint())).await;
+    store.prove().await.unwrap();
+    let (adapter, files) = (store.adapter("s"), store.documents("s/kv"));
+    let _ = adapter.set(&key("a"), number(1)).await.unwrap().applied().unwrap();
+    let old = files.read("a").await.unwrap().unwrap().body;
+    let second = adapter.set(&key("a"), number(2)).await.unwrap().applied().unwrap();
+    for condition in [Some(number(1)), None] {
+        proxy.meddle(Meddling::TearsReads(1, old.clone()));
+        match condition {
+            // Taken at its word, 1 would be swapped where 2 stands, which nobody has seen.
+            Some(expected) => {
+                let outcome = adapter.compare_and_swap(&key("a"), Some(expected), Some(number(3))).await.unwrap();
+                assert!(matches!(outcome, Outcome::Rejected(_)), "{outcome:?}");
+            }
+            None => {
+                let read = adapter.get(&key("a")).await.unwrap().unwrap();
+                assert_eq!((read.value, read.version), (number(2), second.clone()));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_object_whose_etag_is_of_another_kind_is_read_all_the_same() {
+    let gateway = Gateway::start().await;
+    let proxy = Proxy::start(&gateway, Meddling::Nothing).await;
+    let store = open(settings(&proxy.endpoint())).await;
+    store.prove().await.unwrap();
+    let adapter = store.adapter("s");
+    let _ = adapter.set(&key("a"), number(1)).await.unwrap().applied().unwrap();
+    let body = store.documents("s/kv").read("a").await.unwrap().unwrap().body;
+    let _ = adapter.set(&key("a"), number(2)).await.unwrap().applied().unwrap();
+    // As from a store that began to encrypt with a key of its own after it was probed: no body has its ETag.
+    proxy.meddle(Meddling::TearsReads(usize::MAX, body));
+    assert_eq!(adapter.get(&key("a")).await.unwrap().unwrap().value, number(1));
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_sdk_s3::config::http::HttpResponse;
@@ -20,7 +21,8 @@ use crate::Error;
 const MAX_OBJECT_NAME_BYTES: usize = 1024;
 /// Most objects a store lists or deletes in one request.
 const PAGE: usize = 1000;
-/// Most attempts of a conditional write that was each time turned away before it had an effect.
+/// Most attempts of a conditional write that was each time turned away before it had an effect, and of a read that was
+/// each time torn.
 const ATTEMPTS: u32 = 5;
 /// Before the second attempt; doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -36,10 +38,11 @@ struct Inner {
     /// Empty, or ends with a slash.
     prefix: String,
     server: String,
+    etags_are_md5: AtomicBool,
 }
 
 /// An object as read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Object {
     pub(super) body: Bytes,
     pub(super) etag: ETag,
@@ -73,7 +76,14 @@ impl Bucket {
     pub(super) async fn open(settings: &S3Settings) -> Result<Self, Error> {
         let clients = connect(settings).await?;
         let prefix = if settings.prefix.is_empty() { String::new() } else { format!("{}/", settings.prefix) };
-        Ok(Self(Arc::new(Inner { clients, name: settings.bucket.clone(), prefix, server: settings.server() })))
+        let (name, server) = (settings.bucket.clone(), settings.server());
+        Ok(Self(Arc::new(Inner { clients, name, prefix, server, etags_are_md5: AtomicBool::new(false) })))
+    }
+
+    /// Whether an object's ETag is the MD5 of its body, as on most stores that don't encrypt with keys of their own. Then
+    /// [`Bucket::get`] can tell that it read a whole version.
+    pub(super) fn set_etags_are_md5(&self, are: bool) {
+        self.0.etags_are_md5.store(are, Ordering::Release);
     }
 
     /// The full name of an object; refuses one that no store could hold.
@@ -90,7 +100,26 @@ impl Bucket {
         Ok(object)
     }
 
+    /// One version of an object. Some stores look up the ETag and open the body in two steps, and answer with one version's
+    /// body under another's ETag if a write comes between; whoever replaced that ETag would overwrite what nobody has
+    /// seen. Such a read is repeated. What twice reads the same is no torn read but an ETag of another kind.
     pub(super) async fn get(&self, name: &str) -> Result<Option<Object>, Error> {
+        let mut before: Option<Object> = None;
+        for attempt in 1..=ATTEMPTS {
+            match self.get_once(name).await? {
+                Some(object) if self.may_be_torn(&object) && before.as_ref() != Some(&object) => before = Some(object),
+                whole => return Ok(whole),
+            }
+            pause(attempt).await;
+        }
+        Err(Error::unavailable("TornRead", format!("{}: {name} changed during each of {ATTEMPTS} reads", self.0.server)))
+    }
+
+    fn may_be_torn(&self, object: &Object) -> bool {
+        self.0.etags_are_md5.load(Ordering::Acquire) && object.etag.is_md5_of(&object.body) == Some(false)
+    }
+
+    async fn get_once(&self, name: &str) -> Result<Option<Object>, Error> {
         let inner = &*self.0;
         let request = inner.clients.ordinary.get_object().bucket(&inner.name).key(self.object(name)?);
         let read = async {

@@ -1,5 +1,7 @@
 //! ETags as the tags of versions.
 
+use md5::{Digest, Md5};
+
 /// An ETag as the store gave it, fit to be sent back: it names one version and nothing else. Never empty, never `*`,
 /// never a list, any of which would make a write less conditional than it looks (R4).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -26,6 +28,13 @@ impl ETag {
     /// As sent in `If-Match`.
     pub(super) fn header(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it is the MD5 of `body`; `None` if it does not look like an MD5.
+    pub(super) fn is_md5_of(&self, body: &[u8]) -> Option<bool> {
+        let hex = self.0.trim_matches('"');
+        let looks = hex.len() == 32 && hex.bytes().all(|b| b.is_ascii_hexdigit());
+        looks.then(|| hex.eq_ignore_ascii_case(&format!("{:032x}", u128::from_be_bytes(Md5::digest(body).into()))))
     }
 
     /// As the tag of a version: letters, digits and `-` only. The common form, a quoted hash, stands for itself; any
@@ -69,6 +78,14 @@ mod tests {
     #[test]
     fn a_common_etag_is_its_own_tag() {
         assert_eq!(ETag::new("\"9f86d0-2\"").unwrap().tag(), "9f86d0-2");
+    }
+
+    #[test]
+    fn an_md5_is_told_from_another_and_from_what_is_none() {
+        let etag = |header: &str| ETag::new(header).unwrap();
+        assert_eq!(etag("\"900150983CD24fb0d6963f7d28e17f72\"").is_md5_of(b"abc"), Some(true));
+        assert_eq!(etag("\"900150983cd24fb0d6963f7d28e17f72\"").is_md5_of(b"abd"), Some(false));
+        assert_eq!(etag("\"900150983cd24fb0d6963f7d28e17f72-2\"").is_md5_of(b"abc"), None);
     }
 
     #[test]

@@ -52,6 +52,7 @@ impl S3Store {
     pub async fn prove(&self) -> Result<Capabilities, Error> {
         let capabilities = Box::pin(probe::prove(&self.bucket)).await?;
         self.deletes_conditionally.store(capabilities.conditional_delete, Ordering::Release);
+        self.bucket.set_etags_are_md5(capabilities.etag_is_md5);
         Ok(capabilities)
     }
 

@@ -13,14 +13,14 @@ use super::etag::ETag;
 use crate::Error;
 
 /// Writers in a race.
-const RACERS: usize = 16;
+const RACERS: usize = 32;
 /// Races of each kind.
 const ROUNDS: usize = 4;
 
 /// Answers of a store that does not delete conditionally, or does not let us delete at all.
 const WITHOUT_DELETE: [&str; 3] = ["NotImplemented", "MethodNotAllowed", "AccessDenied"];
 
-/// What a store was proved to do. All but `conditional_delete` are required.
+/// What a store was proved to do. All but the last two are required.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Capabilities {
@@ -34,6 +34,8 @@ pub struct Capabilities {
     pub read_after_write: bool,
     /// `If-Match` deletes only that very version. Without it, removed values leave tombstones.
     pub conditional_delete: bool,
+    /// An object's ETag is the MD5 of its body. Then every read is checked to be one whole version.
+    pub etag_is_md5: bool,
 }
 
 /// Runs all checks; an error names the one that failed.
@@ -70,6 +72,7 @@ impl Probe<'_> {
             atomic_under_race: true,
             read_after_write: true,
             conditional_delete: self.conditional_delete().await?,
+            etag_is_md5: self.etag_is_md5().await?,
         })
     }
 
@@ -127,6 +130,12 @@ impl Probe<'_> {
             Some(_) => Err(violated(check, "another version is read than was written last")),
             None => Err(violated(check, "what was written is not found")),
         }
+    }
+
+    async fn etag_is_md5(&self) -> Result<bool, Error> {
+        self.must_apply("etag", "etag", When::Absent).await?;
+        let object = self.bucket.get(&self.name("etag")).await?;
+        Ok(object.is_some_and(|object| object.etag.is_md5_of(&object.body) == Some(true)))
     }
 
     async fn race_to_create(&self) -> Result<(), Error> {
