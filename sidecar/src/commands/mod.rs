@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::ConfigError;
 use crate::data_folder::FolderError;
+use crate::http::intake::Intake;
 use crate::http::server::{self, API_LIMITS, Connections, Socket};
 use crate::http::{Api, StorageInfo, routes};
 use crate::ownership::Ownership;
@@ -98,7 +99,8 @@ impl Serving {
         let heartbeat = crate::health::Heartbeat::default();
         tokio::spawn(heartbeat.clone().beat());
         let connections = Connections::new(API_LIMITS, stopped.clone());
-        let api = Api { router, ownership, metrics, storage: Arc::new(storage), heartbeat, stop: stopped };
+        let (storage, intake) = (Arc::new(storage), Intake::default());
+        let api = Api { router, ownership, metrics, storage, heartbeat, intake, stop: stopped };
         let app = routes::app(api);
         let mut listeners = vec![tokio::spawn(server::serve_tcp(tcp, connections.clone(), app.clone()))];
         if let Some(unix) = unix {

@@ -41,7 +41,7 @@ pub(super) async fn get_batch(
     Scope(namespace): Scope,
     request: Request,
 ) -> Result<Response, Problem> {
-    let asked: GetBatch = request::document(request).await?;
+    let (asked, _room) = request::document::<GetBatch>(&api.intake, request).await?;
     request::batch_size("keys", asked.keys.len())?;
     let mut calls = Vec::with_capacity(asked.keys.len());
     for (index, text) in asked.keys.iter().enumerate() {
@@ -106,7 +106,7 @@ pub(super) async fn set_batch(
     Scope(namespace): Scope,
     request: Request,
 ) -> Result<Response, Problem> {
-    let asked: SetBatch = request::document(request).await?;
+    let (asked, _room) = request::document::<SetBatch>(&api.intake, request).await?;
     request::batch_size("items", asked.items.len())?;
     let mut calls = Vec::with_capacity(asked.items.len());
     for (index, item) in asked.items.into_iter().enumerate() {

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use brainy_storage::{Condition, Key, Version};
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
@@ -35,7 +35,7 @@ struct Written {
 /// `PUT`: writes the body, if the condition in the headers holds.
 pub(super) async fn put(State(api): State<Api>, target: Target, request: Request) -> Result<Response, Problem> {
     let condition = condition(request.headers())?;
-    let value = request::value(request).await?;
+    let (value, _room) = request::value(&api.intake, request).await?;
     let call = Call::Put { key: target.key, value, condition };
     match Problem::of(api.router.run_one(target.namespace.as_ref(), call).await)? {
         Reply::Written(version) => Ok(answer::versioned(&Written { version: version.to_string() }, Some(&version))),
@@ -92,7 +92,7 @@ pub(super) async fn compare_and_swap(
     Scope(namespace): Scope,
     request: Request,
 ) -> Result<Response, Problem> {
-    let asked: CompareAndSwap = request::document(request).await?;
+    let (asked, _room) = request::document::<CompareAndSwap>(&api.intake, request).await?;
     let call = Call::CompareAndSwap {
         key: Key::new(asked.key)?,
         old: request::either_or_none("oldValue", asked.old_value, asked.old_value_base64)?,
@@ -129,7 +129,7 @@ pub(super) async fn increment(
     Scope(namespace): Scope,
     request: Request,
 ) -> Result<Response, Problem> {
-    let asked: Increment = request::document(request).await?;
+    let (asked, _room) = request::document::<Increment>(&api.intake, request).await?;
     let call = Call::Increment { key: Key::new(asked.key)?, delta: asked.delta };
     match Problem::of(api.router.run_one(namespace.as_ref(), call).await)? {
         Reply::Sum(value, version) => {
@@ -167,12 +167,4 @@ fn version(etag: &str) -> Result<Version, Problem> {
         || Problem::invalid("If-Match", format!("{etag:?} is not one ETag of an earlier answer, such as \"1-a2b\""));
     let text = etag.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).ok_or_else(bad)?;
     Version::from_str(text).map_err(|_| bad())
-}
-
-/// A request for the empty key: no route has it, and "no such resource" would not help.
-pub(super) fn empty_key() -> Response {
-    match Key::new("") {
-        Err(error) => Problem::from(error).into_response(),
-        Ok(_) => Problem::new(Kind::NotFound, "no such resource").into_response(),
-    }
 }

@@ -2,12 +2,13 @@
 //!
 //! - [`kv`], [`batch`], [`list`]: values and keys; [`shards`], [`storage_info`], [`health`]: what lies around them.
 //! - [`routes`]: the table of all routes; [`openapi`]: the document that describes them.
-//! - [`request`], [`answer`], [`problem`]: how requests are read and answers written.
+//! - [`request`], [`intake`], [`answer`], [`problem`]: how requests are read and answers written.
 //! - [`server`]: connections, their limits and their end.
 
 mod answer;
 mod batch;
 mod health;
+pub mod intake;
 mod kv;
 pub mod list;
 pub mod openapi;
@@ -40,6 +41,8 @@ pub struct Api {
     pub storage: Arc<StorageInfo>,
     /// Whether the process makes progress.
     pub heartbeat: Heartbeat,
+    /// Takes in the bodies of requests.
+    pub intake: intake::Intake,
     /// Ends streams that would never end by themselves.
     pub stop: server::Stop,
 }

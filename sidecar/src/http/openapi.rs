@@ -1,7 +1,8 @@
 //! The OpenAPI document, served at `/openapi.json`.
 //!
 //! `openapi.json` beside this file describes each path once. The paths of keys and values exist a second time under
-//! `/v1/namespaces/{namespace}`: those are derived here, so that the two can't drift apart.
+//! `/v1/namespaces/{namespace}`, and some answers may be given to any request: those are derived here, so that nothing
+//! drifts apart.
 
 use axum::response::Response;
 use serde_json::{Map, Value, json};
@@ -15,16 +16,32 @@ pub(super) async fn serve() -> Response {
     answer::json(&document())
 }
 
+/// Answers that a request may get whatever it asks for: it can't be read, it does not come in, or too much does at once.
+const ANY_REQUEST: [(&str, &str); 4] =
+    [("400", "InvalidRequest"), ("408", "RequestTimeout"), ("431", "HeadTooLarge"), ("503", "Unavailable")];
+
 /// The whole document.
 pub fn document() -> Value {
     // The file is a part of the program, and a test reads it.
     let mut document: Value = serde_json::from_str(DOCUMENT).unwrap_or_default();
     document["info"]["version"] = env!("CARGO_PKG_VERSION").into();
     if let Some(paths) = document["paths"].as_object_mut() {
+        paths.values_mut().for_each(complete);
         let namespaced: Map<String, Value> = paths.iter().filter_map(|(path, item)| in_namespace(path, item)).collect();
         paths.extend(namespaced);
     }
     document
+}
+
+/// Adds the answers that any request may get to the operations of a path.
+fn complete(item: &mut Value) {
+    let operations = item.as_object_mut().into_iter().flat_map(Map::values_mut);
+    for responses in operations.filter_map(|operation| operation.get_mut("responses")?.as_object_mut()) {
+        for (status, response) in ANY_REQUEST {
+            let reference = json!({ "$ref": format!("#/components/responses/{response}") });
+            responses.entry(status).or_insert(reference);
+        }
+    }
 }
 
 /// The same path in a namespace, if it is one of keys and values.

@@ -9,6 +9,8 @@ use serde::Serialize;
 use crate::metrics::OutcomeLabel;
 use crate::routing::Reply;
 
+const MEDIA_TYPE: &str = "application/problem+json";
+
 /// What went wrong. Its `type` never changes its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -28,6 +30,8 @@ pub enum Kind {
     PreconditionFailed,
     /// The body is too large.
     TooLarge,
+    /// Path and headers are too large.
+    HeadTooLarge,
     /// The body's media type is not taken here.
     UnsupportedMediaType,
     /// The stored value is damaged.
@@ -38,6 +42,8 @@ pub enum Kind {
     StorageUnavailable,
     /// Too many writers at once on one key.
     Contended,
+    /// Too many connections at once, or too many bytes on their way in.
+    Overloaded,
     /// It can't be known whether the request took effect.
     OutcomeUnknown,
 }
@@ -55,6 +61,9 @@ impl Kind {
             Self::NotANumber => ("not-a-number", "Not a number", StatusCode::CONFLICT),
             Self::PreconditionFailed => ("precondition-failed", "Precondition failed", StatusCode::PRECONDITION_FAILED),
             Self::TooLarge => ("too-large", "Request too large", StatusCode::PAYLOAD_TOO_LARGE),
+            Self::HeadTooLarge => {
+                ("head-too-large", "Path and headers too large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
+            }
             Self::UnsupportedMediaType => {
                 ("unsupported-media-type", "Unsupported media type", StatusCode::UNSUPPORTED_MEDIA_TYPE)
             }
@@ -62,6 +71,7 @@ impl Kind {
             Self::NoServer => ("no-server", "Shard has no server", StatusCode::SERVICE_UNAVAILABLE),
             Self::StorageUnavailable => ("storage-unavailable", "Storage unavailable", StatusCode::SERVICE_UNAVAILABLE),
             Self::Contended => ("contended", "Too many writers on one key", StatusCode::SERVICE_UNAVAILABLE),
+            Self::Overloaded => ("overloaded", "Too much at once", StatusCode::SERVICE_UNAVAILABLE),
             Self::OutcomeUnknown => ("outcome-unknown", "Outcome unknown", StatusCode::GATEWAY_TIMEOUT),
         }
     }
@@ -69,6 +79,11 @@ impl Kind {
     /// The request may have had an effect.
     pub fn outcome_unknown(self) -> bool {
         self == Self::OutcomeUnknown
+    }
+
+    /// The connection ends with the answer: the rest of the request is not read.
+    fn ends_connection(self) -> bool {
+        matches!(self, Self::RequestTimeout | Self::TooLarge | Self::HeadTooLarge | Self::Overloaded)
     }
 }
 
@@ -160,6 +175,19 @@ impl Problem {
         // Text and numbers always have a JSON form.
         serde_json::to_value(document).unwrap_or_default()
     }
+
+    /// As a whole HTTP message, where there is no request to answer: what came in could not be read, or not to its end.
+    /// The connection ends with it.
+    pub(super) fn message(&self) -> Vec<u8> {
+        let (_, _, status) = self.kind.parts();
+        let body = self.document().to_string();
+        let retry = if status == StatusCode::SERVICE_UNAVAILABLE { "retry-after: 1\r\n" } else { "" };
+        let head = format!(
+            "HTTP/1.1 {status}\r\ncontent-type: {MEDIA_TYPE}\r\nconnection: close\r\n{retry}content-length: {}\r\n\r\n",
+            body.len()
+        );
+        (head + &body).into_bytes()
+    }
 }
 
 impl From<Error> for Problem {
@@ -180,7 +208,10 @@ impl IntoResponse for Problem {
         let (_, _, status) = self.kind.parts();
         let mut response = (status, self.document().to_string()).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        if self.kind.ends_connection() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

@@ -1,30 +1,22 @@
 //! Reads requests: the path, the body, the values in it. Whatever is wrong becomes a problem that names the field.
 
-use std::time::Duration;
-
-use axum::body::Body;
 use axum::extract::{FromRequestParts, RawPathParams, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Uri};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use brainy_storage::{Key, Namespace, Value};
-use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
+use super::intake::{Intake, Room, Shape};
 use super::problem::{Kind, Problem};
 
-/// Most bytes of a request's body.
-pub const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 /// Most keys or items of one batch.
 pub const MAX_BATCH: usize = 10_000;
 /// Deepest nesting of a JSON value. The parser's own limit is 128, and a value travels inside other documents.
 pub const MAX_DEPTH: usize = 96;
-/// For a body to come in.
-const BODY: Duration = Duration::from_secs(30);
 
 /// The namespace in the path, if it has one.
 pub(super) struct Scope(pub(super) Option<Namespace>);
@@ -34,6 +26,34 @@ pub(super) struct Scope(pub(super) Option<Namespace>);
 pub(super) struct Target {
     pub(super) namespace: Option<Namespace>,
     pub(super) key: Key,
+}
+
+/// Refuses an address whose percent-encoding is malformed, or whose text is not UTF-8: decoded at a guess, it would
+/// stand for another key than was meant.
+pub(super) fn check_encoding(uri: &Uri) -> Result<(), Problem> {
+    for (field, text) in [("path", uri.path()), ("query", uri.query().unwrap_or_default())] {
+        decodable(text).map_err(|problem| Problem::invalid(field, problem))?;
+    }
+    Ok(())
+}
+
+fn decodable(text: &str) -> Result<(), &'static str> {
+    if !text.contains('%') {
+        return Ok(());
+    }
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+        decoded.push(match byte {
+            b'%' => match (digit(rest.next()), digit(rest.next())) {
+                (Some(high), Some(low)) => (high * 16 + low) as u8,
+                _ => return Err("is malformed: a percent sign must be followed by two hexadecimal digits"),
+            },
+            plain => plain,
+        });
+    }
+    std::str::from_utf8(&decoded).map(drop).map_err(|_| "is not UTF-8 when its percent-encoding is decoded")
 }
 
 async fn path_parameter(parts: &mut Parts, name: &str) -> Result<Option<String>, Problem> {
@@ -61,42 +81,28 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
     }
 }
 
-/// The body as bytes, within its limits of size and time.
-pub(super) async fn body(request: Request) -> Result<Bytes, Problem> {
-    let too_large = || Problem::new(Kind::TooLarge, format!("the body may have {MAX_BODY_BYTES} bytes"));
-    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|length: u64| length > MAX_BODY_BYTES as u64) {
-        return Err(too_large());
-    }
-    let limited: Limited<Body> = Limited::new(request.into_body(), MAX_BODY_BYTES);
-    match tokio::time::timeout(BODY, limited.collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(error)) => Err(Problem::invalid("body", format!("broke off: {error}"))),
-        Err(_) => {
-            Err(Problem::new(Kind::RequestTimeout, format!("the body did not come in within {} s", BODY.as_secs())))
-        }
-    }
-}
-
 /// The body as a JSON document of a known shape.
 ///
 /// It must be declared as JSON: a web page can make a browser send anything else to a loopback address without asking.
-pub(super) async fn document<T: DeserializeOwned>(request: Request) -> Result<T, Problem> {
+pub(super) async fn document<T: DeserializeOwned>(intake: &Intake, request: Request) -> Result<(T, Room), Problem> {
     if !is_json(request.headers()) {
         return Err(Problem::new(
             Kind::UnsupportedMediaType,
             "send JSON, with the header content-type: application/json",
         ));
     }
-    json(&body(request).await?)
+    let (body, room) = intake.take(request, Shape::Json).await?;
+    Ok((json(&body)?, room))
 }
 
 /// The body as a value: JSON if it is declared so, else bytes.
-pub(super) async fn value(request: Request) -> Result<Value, Problem> {
-    let is_json = is_json(request.headers());
-    let body = body(request).await?;
-    if is_json { Ok(Value::Json(checked("body", json(&body)?)?)) } else { Ok(Value::Bytes(body)) }
+pub(super) async fn value(intake: &Intake, request: Request) -> Result<(Value, Room), Problem> {
+    if is_json(request.headers()) {
+        let (body, room) = intake.take(request, Shape::Json).await?;
+        return Ok((Value::Json(checked("body", json(&body)?)?), room));
+    }
+    let (body, room) = intake.take(request, Shape::Raw).await?;
+    Ok((Value::Bytes(body), room))
 }
 
 fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
@@ -158,4 +164,22 @@ pub(super) fn batch_size(field: &str, count: usize) -> Result<(), Problem> {
         return Err(Problem::invalid(field, format!("has {count} entries; a batch may have {MAX_BATCH}")));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_can_not_be_decoded_is_refused() {
+        for good in ["", "/v1/kv/a", "/v1/kv/%E2%82%ac", "/v1/kv/%2525", "/a?prefix=%20+x"] {
+            assert_eq!(check_encoding(&good.parse().unwrap_or_default()), Ok(()), "{good}");
+        }
+        for (bad, field) in
+            [("/%", "path"), ("/%4", "path"), ("/%zz", "path"), ("/%ff", "path"), ("/?prefix=%C3", "query")]
+        {
+            let problem = check_encoding(&bad.parse().unwrap()).unwrap_err().document();
+            assert_eq!(problem["field"], field, "{bad}");
+        }
+    }
 }

@@ -8,8 +8,10 @@ use axum::http::{Method, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
+use brainy_storage::{Key, Namespace};
 
 use super::problem::{Kind, Problem};
+use super::request::check_encoding;
 use super::{Api, batch, health, kv, list, openapi, shards, storage_info};
 use crate::metrics::Metrics;
 
@@ -81,18 +83,32 @@ pub fn app(api: Api) -> axum::Router {
 
 async fn count(metrics: Arc<Metrics>, operation: &'static str, request: Request, next: Next) -> Response {
     let running = metrics.start(operation);
-    let response = next.run(request).await;
+    let response = match check_encoding(request.uri()) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    };
     let outcome = response.extensions().get().copied().unwrap_or_default();
     running.end(outcome);
     response
 }
 
 async fn no_such_resource(uri: Uri) -> Response {
+    // No route has an empty key or namespace, and "nothing is there" would not help.
+    if uri.path().starts_with("/v1/namespaces//") {
+        return refused(Namespace::new(""));
+    }
     if uri.path().ends_with("/kv/") {
-        return kv::empty_key();
+        return refused(Key::new(""));
     }
     Problem::new(Kind::NotFound, format!("nothing is at {}; GET /openapi.json says what there is", uri.path()))
         .into_response()
+}
+
+fn refused<T>(empty: Result<T, brainy_storage::Error>) -> Response {
+    match empty {
+        Err(error) => Problem::from(error).into_response(),
+        Ok(_) => Problem::new(Kind::NotFound, "no such resource").into_response(),
+    }
 }
 
 async fn no_such_method(method: Method, uri: Uri) -> Response {

@@ -5,9 +5,11 @@ use axum::response::Response;
 use brainy_storage::key::{MAX_KEY_BYTES, MAX_NAMESPACE_BYTES};
 use serde::Serialize;
 
+use super::intake::MAX_BODY_BYTES;
 use super::list::MAX_LIMIT;
-use super::request::{MAX_BATCH, MAX_BODY_BYTES};
+use super::request::MAX_BATCH;
 use super::{Api, answer};
+use crate::ownership::StoreProof;
 
 /// Where data lives and what it can do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -29,6 +31,9 @@ struct Described<'a> {
     node: String,
     shards: u32,
     capabilities: [&'static str; 9],
+    /// What the store below was proved to do; a folder needs no proof.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probe: Option<StoreProof>,
     limits: Limits,
 }
 
@@ -53,6 +58,7 @@ pub(super) async fn describe(State(api): State<Api>) -> Response {
         node: api.ownership.node().to_string(),
         shards: api.ownership.shards(),
         capabilities: CAPABILITIES,
+        probe: api.ownership.store_proof(),
         limits: Limits {
             key_bytes: MAX_KEY_BYTES,
             namespace_bytes: MAX_NAMESPACE_BYTES,

@@ -8,7 +8,7 @@
 //! - `isolated`: follows the map, pulls shards and clears away copies (strategy Isolated).
 //! - `volume`: the shards on this node's volume; `handoff`: a shard on its way between two volumes.
 //! - `actions`: one action per shard at a time.
-//! - `node`: puts a node of a cluster together from its settings.
+//! - `node`: puts a node of a cluster together from its settings; `proof`: whether its store keeps its word (R7).
 
 mod actions;
 mod handoff;
@@ -16,6 +16,7 @@ mod isolated;
 mod maps;
 mod node;
 mod nodes;
+mod proof;
 mod session;
 mod shared;
 mod table;
@@ -32,6 +33,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use brainy_coordination::clock::Validity;
 use brainy_coordination::{FencingToken, NodeId, ShardId};
+use brainy_storage::backends::s3::Capabilities;
 use brainy_storage::layers::LayerStack;
 use brainy_storage::layers::caching::CacheCounts;
 use brainy_storage::{Error, StorageAdapter};
@@ -129,6 +131,22 @@ pub struct NodeStatus {
     pub session_valid: bool,
     /// How often a session of this process came to its end.
     pub sessions_lost: u64,
+}
+
+/// What the store below was proved to do when it was put to the test last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreProof {
+    /// When (RFC 3339).
+    pub at: String,
+    /// It was proved to do all that safety rests on. Otherwise it is not used.
+    pub passed: bool,
+    /// Which check failed, and how.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// What it can do, where it passed.
+    #[serde(flatten)]
+    pub capabilities: Option<Capabilities>,
 }
 
 /// Gives the storage of a shard.
@@ -238,6 +256,11 @@ impl Ownership {
     /// How this node is doing.
     pub fn status(&self) -> NodeStatus {
         self.table.status()
+    }
+
+    /// What the store was proved to do; `None`: it needs no proof, or the first has not ended yet.
+    pub fn store_proof(&self) -> Option<StoreProof> {
+        self.table.store_proof()
     }
 
     /// `node` did not answer at its address, or says that it is not the owner of what it was asked for: reads the map and

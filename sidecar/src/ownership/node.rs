@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use super::isolated::Isolated;
 use super::maps::Maps;
 use super::nodes::Nodes;
+use super::proof::{self, PROVE_EVERY, Proof};
 use super::session::{Reporting, SessionLoop};
 use super::shared::Shared;
 use super::table::Table;
@@ -50,6 +51,8 @@ pub(super) struct Parts {
     /// Where the map is watched, beside the documents.
     pub(super) watch: Option<MapWatch>,
     pub(super) strategy: Strategy,
+    /// Between two proofs of the store, about.
+    pub(super) prove_every: Duration,
 }
 
 /// Where data lies, and where sessions and the map are.
@@ -61,8 +64,24 @@ pub(super) enum Strategy {
 /// A bucket that all nodes share.
 #[async_trait]
 pub(super) trait SharedBucket: Send + Sync + 'static {
-    /// Proves that the store keeps its word (R7), and opens it.
-    async fn open(&self) -> Result<(Arc<dyn Documents>, Arc<dyn ShardStores>), Error>;
+    /// Prepares it for use; asks the store nothing yet.
+    async fn open(&self) -> Result<OpenBucket, Error>;
+}
+
+/// A bucket ready for use, if it passes the proof.
+#[derive(Clone)]
+pub(super) struct OpenBucket {
+    pub(super) documents: Arc<dyn Documents>,
+    pub(super) stores: Arc<dyn ShardStores>,
+    pub(super) proof: Arc<dyn Proof>,
+}
+
+/// How a time of serving ended.
+enum Ended {
+    /// In order.
+    Stopped,
+    /// The store was found not to keep its word (R7): nothing more may be written to it.
+    Distrusted(Error),
 }
 
 /// A node at work.
@@ -119,19 +138,36 @@ async fn run(
     slot: Arc<Mutex<Option<Arc<Isolated>>>>,
     mut stop: watch::Receiver<bool>,
 ) {
+    loop {
+        let (documents, bucket) = tokio::select! {
+            prepared = prepare(&table, &parts) => prepared,
+            () = stopped(&mut stop) => return,
+        };
+        match Box::pin(serve(&table, &parts, documents, bucket, &slot, stop.clone())).await {
+            Ended::Stopped => return,
+            // From here on it is as it was before the first proof.
+            Ended::Distrusted(error) => table.problem("storage", Some(in_words(&error))),
+        }
+    }
+}
+
+/// Takes part in the cluster until `stop`, or until the store proves not to keep its word.
+async fn serve(
+    table: &Arc<Table>,
+    parts: &Parts,
+    documents: Arc<dyn Documents>,
+    bucket: Option<OpenBucket>,
+    slot: &Mutex<Option<Arc<Isolated>>>,
+    mut stop: watch::Receiver<bool>,
+) -> Ended {
     let (stopping, renew) = (stop.clone(), parts.renew);
     let (news, reported) = watch::channel(0);
     let (lives, life) = watch::channel(None);
     let mut tasks = JoinSet::new();
 
-    let preparing = prepare(&table, &parts);
-    let (documents, stores) = tokio::select! {
-        prepared = preparing => prepared,
-        () = stopped(&mut stop) => return,
-    };
-    let maps = Arc::new(Maps::new(Arc::clone(&table), Arc::clone(&documents), parts.cluster.clone()));
+    let maps = Arc::new(Maps::new(Arc::clone(table), Arc::clone(&documents), parts.cluster.clone()));
     let nodes = Arc::new(Nodes {
-        table: Arc::clone(&table),
+        table: Arc::clone(table),
         documents: Arc::clone(&documents),
         clock: Arc::clone(&parts.clock),
         ttl: parts.ttl,
@@ -140,35 +176,42 @@ async fn run(
     });
     tasks.spawn(Arc::clone(&maps).run(renew));
     tasks.spawn(Arc::clone(&nodes).run(Arc::clone(&maps), renew));
-    if let Some(watch) = parts.watch {
+    if let Some(watch) = parts.watch.clone() {
         let maps = Arc::clone(&maps);
         tasks.spawn(watch.run(move |map| maps.offer(map)));
     }
 
-    let (reporting, work): (Arc<dyn Reporting>, _) = match (parts.strategy, stores) {
+    let proof = bucket.as_ref().map(|bucket| Arc::clone(&bucket.proof));
+    let (reporting, work): (Arc<dyn Reporting>, _) = match (&parts.strategy, bucket) {
         (Strategy::Isolated { data, peers, .. }, _) => {
-            let isolated = Isolated::new(Arc::clone(&table), maps, nodes, peers, data, life, news);
+            let (data, peers) = (data.clone(), Arc::clone(peers));
+            let isolated = Isolated::new(Arc::clone(table), maps, nodes, peers, data, life.clone(), news);
             // Before the session says anything: what it does not list as stored counts as not there.
             tokio::select! {
                 () = isolated.open_volume() => {}
-                () = stopped(&mut stop) => return,
+                () = stopped(&mut stop) => return Ended::Stopped,
             }
             *slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Arc::clone(&isolated));
             (Arc::clone(&isolated) as _, tokio::spawn(isolated.run(stopping)))
         }
-        (Strategy::Shared { .. }, Some(stores)) => {
-            let shared = Shared::new(Arc::clone(&table), maps, nodes, stores, life, news);
+        (Strategy::Shared { .. }, Some(bucket)) => {
+            let shared = Shared::new(Arc::clone(table), maps, nodes, bucket.stores, life.clone(), news);
             (Arc::clone(&shared) as _, tokio::spawn(shared.run(stopping)))
         }
-        (Strategy::Shared { .. }, None) => return,
+        (Strategy::Shared { .. }, None) => return Ended::Stopped,
     };
     let mut work = AbortOnDrop(work);
 
-    let identity = Identity { node: parts.node, pod_uid: parts.pod_uid, address: parts.address, ttl: parts.ttl };
+    let identity = Identity {
+        node: parts.node.clone(),
+        pod_uid: parts.pod_uid.clone(),
+        address: parts.address.clone(),
+        ttl: parts.ttl,
+    };
     let (end_session, session_ends) = watch::channel(false);
     let session = SessionLoop {
-        table,
-        holder: SessionHolder::new(identity, parts.clock),
+        table: Arc::clone(table),
+        holder: SessionHolder::new(identity, Arc::clone(&parts.clock)),
         documents,
         reporting,
         news: reported,
@@ -177,11 +220,32 @@ async fn run(
         ttl: parts.ttl,
     };
     let mut session = AbortOnDrop(tokio::spawn(session.run(session_ends)));
+    let distrusted = async {
+        match &proof {
+            Some(proof) => proof::lost(table, &**proof, parts.prove_every).await,
+            None => std::future::pending().await,
+        }
+    };
+    let ended = tokio::select! {
+        _ended = &mut work.0 => Ended::Stopped,
+        error = distrusted => Ended::Distrusted(error),
+    };
+    if let Ended::Distrusted(_) = ended {
+        // At once, and for what is in flight too: its outcome is unknown. Then those who could write end unheard.
+        if let Some(life) = &*life.borrow() {
+            life.validity.end();
+        }
+        work.end().await;
+        session.end().await;
+        tasks.shutdown().await;
+        table.drop_all("the store does not keep its word");
+        return ended;
+    }
     // The leases first, then the session: a session that has ended releases nothing.
-    let _ended = (&mut work.0).await;
     end_session.send_replace(true);
     let _ended = (&mut session.0).await;
     tasks.shutdown().await;
+    ended
 }
 
 /// A task that does not outlive its owner.
@@ -193,24 +257,38 @@ impl Drop for AbortOnDrop {
     }
 }
 
+impl AbortOnDrop {
+    /// Ends it where it stands, and waits until it has.
+    async fn end(&mut self) {
+        self.0.abort();
+        let _aborted = (&mut self.0).await;
+    }
+}
+
 /// Opens the store, as often as it takes: what is wrong with it may be mended.
-async fn prepare(table: &Table, parts: &Parts) -> (Arc<dyn Documents>, Option<Arc<dyn ShardStores>>) {
+async fn prepare(table: &Table, parts: &Parts) -> (Arc<dyn Documents>, Option<OpenBucket>) {
     let bucket = match &parts.strategy {
         Strategy::Isolated { documents, .. } => return (Arc::clone(documents), None),
         Strategy::Shared { bucket } => bucket,
     };
     let mut pause = STORE_RETRY.0;
     loop {
-        match bucket.open().await {
-            Ok((documents, stores)) => {
+        match open_proved(table, &**bucket).await {
+            Ok(open) => {
                 table.problem("storage", None);
-                return (documents, Some(stores));
+                return (Arc::clone(&open.documents), Some(open));
             }
             Err(error) => table.problem("storage", Some(in_words(&error))),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(STORE_RETRY.1);
     }
+}
+
+async fn open_proved(table: &Table, bucket: &dyn SharedBucket) -> Result<OpenBucket, Error> {
+    let open = bucket.open().await?;
+    proof::prove(table, &*open.proof).await?;
+    Ok(open)
 }
 
 /// Why a node can't start at all. What may be mended while it runs is no such error.
@@ -256,6 +334,7 @@ pub(super) fn parts(settings: &NodeSettings, peers: Arc<dyn PeerClient>) -> Resu
         clock: Arc::new(SystemClock),
         watch: Some(watch),
         strategy,
+        prove_every: PROVE_EVERY,
     })
 }
 
@@ -267,11 +346,13 @@ struct S3Bucket {
 
 #[async_trait]
 impl SharedBucket for S3Bucket {
-    async fn open(&self) -> Result<(Arc<dyn Documents>, Arc<dyn ShardStores>), Error> {
+    async fn open(&self) -> Result<OpenBucket, Error> {
         let store = S3Store::open(&self.settings).await?;
-        let capabilities = store.prove().await?;
-        tracing::info!(?capabilities, "the store keeps its word");
-        Ok((Arc::new(store.documents("")), Arc::new(S3Shards { store, compression: self.compression })))
+        Ok(OpenBucket {
+            documents: Arc::new(store.documents("")),
+            proof: Arc::new(store.clone()),
+            stores: Arc::new(S3Shards { store, compression: self.compression }),
+        })
     }
 }
 

@@ -18,7 +18,7 @@ use brainy_storage::layers::compression::Compression;
 use tokio::sync::{broadcast, watch};
 
 use super::tenure::{Operation, Tenure};
-use super::{Place, ShardStores, ShardView, in_words};
+use super::{Place, ShardStores, ShardView, StoreProof, in_words};
 
 /// Views kept for a slow watcher.
 const WATCH_BUFFER: usize = 4096;
@@ -52,6 +52,7 @@ struct Known {
     sessions_lost: u64,
     /// By who found it.
     problems: BTreeMap<&'static str, String>,
+    proof: Option<StoreProof>,
     /// A process that runs alone opens shards when they are first asked for.
     alone: Option<Arc<dyn ShardStores>>,
 }
@@ -332,6 +333,26 @@ impl Table {
         let known = lock(&self.known);
         let all: Vec<&str> = known.problems.values().map(String::as_str).collect();
         (!all.is_empty()).then(|| all.join("; "))
+    }
+
+    /// Takes note of what the store was proved to do.
+    pub(super) fn learn_proof(&self, proof: StoreProof) {
+        lock(&self.known).proof = Some(proof);
+    }
+
+    pub(super) fn store_proof(&self) -> Option<StoreProof> {
+        lock(&self.known).proof.clone()
+    }
+
+    /// Serves nothing any more, and has no session: what is in flight ends with an unknown outcome.
+    pub(super) fn drop_all(&self, why: &str) {
+        for shard in (0..self.shards()).map(ShardId) {
+            if let Some(tenure) = self.stop(shard, why) {
+                tenure.end_now();
+            }
+            self.rest(shard, Some(why.to_owned()));
+        }
+        self.learn_session(None);
     }
 
     /// Lets no more operations in, anywhere. The tenures that were, to be ended.

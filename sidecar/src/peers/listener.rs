@@ -42,7 +42,7 @@ pub fn app(router: Arc<Router>, ownership: Option<Ownership>) -> axum::Router {
 
 /// Serves the internal routes until the connections are told to stop.
 pub async fn serve(listener: TcpListener, certificates: Certificates, connections: Connections, app: axum::Router) {
-    while let Some((permit, stream)) = connections.next(accept_tcp(&listener)).await {
+    while let Some((admission, stream)) = connections.next(|| accept_tcp(&listener)).await {
         let acceptor = TlsAcceptor::from(certificates.current().server);
         let opening = async move {
             match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
@@ -54,7 +54,7 @@ pub async fn serve(listener: TcpListener, certificates: Certificates, connection
                 Err(_) => None,
             }
         };
-        connections.serve(permit, opening, app.clone());
+        connections.serve(admission, opening, app.clone());
     }
 }
 

@@ -4,11 +4,13 @@
 mod api;
 mod api_batches;
 mod api_errors;
+mod bad_input;
 mod certificates;
 mod connections;
 mod forwarding;
 mod handoff;
 mod listing;
 mod mutual_tls;
+mod openapi;
 mod process;
 mod support;

@@ -1,50 +1,11 @@
 //! The real program: what survives its death, how it stops, and what it says when it can't start.
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 
+use crate::support::program::{PROGRAM, Running, command, start};
 use crate::support::wire::{over_tcp, over_unix};
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_brainy-sidecar");
-
-/// A running program. Killed when the test ends.
-struct Running {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn command(data: &Path, listen: &str) -> Command {
-    let mut command = Command::new(PROGRAM);
-    command.arg("serve").arg("--data").arg(data).args(["--listen", listen]);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    command
-}
-
-/// Starts the program and waits until it says where it listens.
-fn start(data: &Path, socket: &Path) -> Running {
-    let mut child = command(data, "127.0.0.1:0").arg("--socket").arg(socket).spawn().unwrap();
-    let mut log = BufReader::new(child.stderr.take().unwrap());
-    let mut said = String::new();
-    let address = loop {
-        let begin = said.len();
-        assert_ne!(log.read_line(&mut said).unwrap(), 0, "it ended: {said}");
-        if let Some((_, rest)) = said[begin..].split_once("http://") {
-            break rest.split_whitespace().next().unwrap().parse().unwrap();
-        }
-    };
-    // Read on, or it would stand still when the pipe is full.
-    std::thread::spawn(move || drop(log.read_to_end(&mut Vec::new())));
-    Running { child, address }
-}
 
 fn signal(running: &Running, name: &str) {
     let sent = Command::new("kill").arg(format!("-{name}")).arg(running.child.id().to_string()).status().unwrap();

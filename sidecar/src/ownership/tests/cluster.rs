@@ -12,13 +12,15 @@ use brainy_coordination::controller::{Facts, Next, NodeSight, Rules, next_map};
 use brainy_coordination::session::{Observer, SessionRecord, SessionState};
 use brainy_coordination::{Epoch, FencingToken, NodeId, ShardId, ShardMap, names};
 use brainy_storage::backends::memory::{MemoryAdapter, MemoryDocuments};
+use brainy_storage::backends::s3::Capabilities;
 use brainy_storage::documents::{Document, DocumentVersion, Documents, Swap};
 use brainy_storage::layers::caching::CacheSize;
 use brainy_storage::layers::{LayerStack, Layers};
 use brainy_storage::{Error, Key, Outcome, StorageAdapter};
 use bytes::Bytes;
 
-use super::super::node::{Parts, SharedBucket, Strategy};
+use super::super::node::{OpenBucket, Parts, SharedBucket, Strategy};
+use super::super::proof::Proof;
 use super::super::{HandoffRequest, HandoffStream, Ownership, PeerClient, Place, ShardStores};
 
 pub(super) const SHARDS: u32 = 12;
@@ -33,6 +35,25 @@ pub(super) struct Link {
     /// One of so many writes is answered with "unknown", half of them after they took effect; 0: none.
     pub(super) lose_one_in: AtomicU64,
     count: AtomicU64,
+    /// What the next proof of the store comes to, if it does not pass.
+    pub(super) verdict: Mutex<Option<Error>>,
+    /// Proofs so far.
+    pub(super) proofs: AtomicU64,
+}
+
+impl Link {
+    /// Documents that this node has tried to write.
+    pub(super) fn writes(&self) -> u64 {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the store has been put to the test a few more times.
+    pub(super) async fn proved(&self) {
+        let before = self.proofs.load(Ordering::SeqCst);
+        while self.proofs.load(Ordering::SeqCst) < before + 3 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
 }
 
 #[async_trait]
@@ -84,10 +105,28 @@ struct Bucket(Arc<Link>, Arc<MemoryShards>);
 
 #[async_trait]
 impl SharedBucket for Bucket {
-    async fn open(&self) -> Result<(Arc<dyn Documents>, Arc<dyn ShardStores>), Error> {
-        Ok((Arc::clone(&self.0) as _, Arc::clone(&self.1) as _))
+    async fn open(&self) -> Result<OpenBucket, Error> {
+        Ok(OpenBucket { documents: Arc::clone(&self.0) as _, stores: Arc::clone(&self.1) as _, proof: self.0.clone() })
     }
 }
+
+#[async_trait]
+impl Proof for Link {
+    async fn prove(&self) -> Result<Capabilities, Error> {
+        let verdict = self.verdict.lock().unwrap().clone();
+        self.proofs.fetch_add(1, Ordering::SeqCst);
+        verdict.map_or(Ok(CAPABLE), Err)
+    }
+}
+
+const CAPABLE: Capabilities = Capabilities {
+    create_only: true,
+    if_match: true,
+    atomic_under_race: true,
+    read_after_write: true,
+    conditional_delete: true,
+    etag_is_md5: true,
+};
 
 /// Hands shards from process to process without a network.
 #[derive(Clone, Debug, Default)]
@@ -170,6 +209,8 @@ impl Cluster {
             cut: AtomicBool::new(false),
             lose_one_in: AtomicU64::new(0),
             count: AtomicU64::new(0),
+            verdict: Mutex::default(),
+            proofs: AtomicU64::new(0),
         });
         let strategy = match &self.data {
             Some(_) => Strategy::Isolated {
@@ -191,6 +232,7 @@ impl Cluster {
             clock: Arc::new(SystemClock),
             watch: None,
             strategy,
+            prove_every: Duration::from_millis(100),
         });
         self.peers.0.lock().unwrap().insert(id(name), ownership.clone());
         self.nodes.lock().unwrap().insert(id(name), ownership);

@@ -2,6 +2,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use brainy_coordination::ShardId;
+use brainy_storage::Error;
 
 use super::super::Place;
 use super::cluster::{Cluster, SHARDS};
@@ -117,5 +118,44 @@ async fn a_shard_changes_hands_only_when_what_is_in_flight_has_ended() {
         .await;
     drop(operation);
     cluster.settled().await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_no_longer_keeps_its_word_is_not_written_to_until_it_does_again() {
+    let cluster = Cluster::shared(FOR_EVER);
+    let link = cluster.start("a", "a");
+    cluster.settled().await;
+    let a = cluster.node("a");
+    assert!(a.store_proof().unwrap().passed);
+    let Place::Here(operation) = a.place(ShardId(0)) else { panic!("a serves all") };
+
+    *link.verdict.lock().unwrap() = Some(Error::unavailable("UnsafeStore", "check \"if-match\" failed"));
+    cluster.eventually("a has let go", || !a.status().session_valid && a.status().held == 0).await;
+    assert!(!operation.still_valid(), "what is in flight must not be acknowledged");
+    cluster.eventually("it says why", || a.status().problem.is_some_and(|problem| problem.contains("if-match"))).await;
+    let proof = a.store_proof().unwrap();
+    assert!(!proof.passed && proof.capabilities.is_none() && proof.problem.unwrap().contains("if-match"));
+    let writes = link.writes();
+    link.proved().await;
+    assert_eq!(link.writes(), writes, "neither its session nor a lease is written");
+    assert!((0..SHARDS).all(|shard| !matches!(a.place(ShardId(shard)), Place::Here(_))));
+
+    *link.verdict.lock().unwrap() = None;
+    cluster.settled().await;
+    assert!(a.store_proof().unwrap().passed && a.status().problem.is_none());
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_can_not_be_asked_has_not_failed_the_proof() {
+    let cluster = Cluster::shared(FOR_EVER);
+    let link = cluster.start("a", "a");
+    cluster.settled().await;
+    let a = cluster.node("a");
+    let Place::Here(operation) = a.place(ShardId(0)) else { panic!("a serves all") };
+    *link.verdict.lock().unwrap() = Some(Error::unavailable("Unreachable", "no route"));
+    link.proved().await;
+    assert!(operation.still_valid() && a.status().ready && a.store_proof().unwrap().passed);
     cluster.finish().await;
 }

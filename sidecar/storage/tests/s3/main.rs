@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod check_then_write;
+mod faults;
 mod gateway;
 mod proxy;
 
@@ -18,7 +20,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 
 use gateway::{ACCESS_KEY_ID, Gateway, SECRET_ACCESS_KEY, free_address, impatient, keys, settings};
-use proxy::{Meddling, Proxy};
+use proxy::{Meddling, Proxy, Spoil};
 
 fn key(text: &str) -> Key {
     Key::new(text).unwrap()
@@ -296,7 +298,7 @@ async fn an_old_body_under_a_new_etag_is_not_taken_for_what_stands() {
     let old = files.read("a").await.unwrap().unwrap().body;
     let second = adapter.set(&key("a"), number(2)).await.unwrap().applied().unwrap();
     for condition in [Some(number(1)), None] {
-        proxy.meddle(Meddling::TearsReads(1, old.clone()));
+        proxy.meddle(Meddling::SpoilsReads(1, Spoil::Tear(old.clone())));
         match condition {
             // Taken at its word, 1 would be swapped where 2 stands, which nobody has seen.
             Some(expected) => {
@@ -322,7 +324,7 @@ async fn an_object_whose_etag_is_of_another_kind_is_read_all_the_same() {
     let body = store.documents("s/kv").read("a").await.unwrap().unwrap().body;
     let _ = adapter.set(&key("a"), number(2)).await.unwrap().applied().unwrap();
     // As from a store that began to encrypt with a key of its own after it was probed: no body has its ETag.
-    proxy.meddle(Meddling::TearsReads(usize::MAX, body));
+    proxy.meddle(Meddling::SpoilsReads(usize::MAX, Spoil::Tear(body)));
     assert_eq!(adapter.get(&key("a")).await.unwrap().unwrap().value, number(1));
 }
 

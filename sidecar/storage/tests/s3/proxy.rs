@@ -1,5 +1,6 @@
 //! A server between the adapter and the gateway that loses, delays or falsifies, as networks and stores do.
 
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,8 +8,10 @@ use std::time::Duration;
 use aws_sdk_s3::config::{BehaviorVersion, Region};
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use futures::stream;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Body as _, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
@@ -31,15 +34,38 @@ pub(crate) enum Meddling {
     ChecksThenWrites,
     /// Deletions honour `If-Match`, as AWS does, and are atomic.
     DeletesConditionally,
+    /// Writes are lost on their way to the store.
+    LosesRequests,
     /// Writes take effect, but their answers are lost.
     LosesAnswers,
+    /// Writes take effect, and are then answered with this status and code.
+    FailsAfterwards(u16, &'static str),
     /// Writes are turned away with this status and code.
     Answers(u16, &'static str),
     /// The first write waits for this before it is passed on.
     DelaysFirstWrite(Arc<Notify>),
-    /// So many object reads are answered with this body, under the ETag that stands.
-    TearsReads(usize, Bytes),
+    /// Writes come in with one byte of their body changed.
+    DamagesWrites,
+    /// So many reads of objects go wrong.
+    SpoilsReads(usize, Spoil),
 }
+
+/// What goes wrong with the read of an object.
+#[derive(Clone, Debug)]
+pub(crate) enum Spoil {
+    /// It is answered with this body, under the ETag that stands.
+    Tear(Bytes),
+    /// The connection ends in the middle of the body.
+    Cut,
+    /// The byte at this place is changed.
+    Damage(usize),
+    /// It is turned away with this status and code.
+    Fail(u16, &'static str),
+    /// It is never answered.
+    Hang,
+}
+
+type Body = BoxBody<Bytes, Infallible>;
 
 pub(crate) struct Proxy {
     pub(crate) address: String,
@@ -56,6 +82,8 @@ struct State {
     writes: AtomicUsize,
     unconditional_writes: AtomicUsize,
     finished_writes: Notify,
+    /// Every write that was passed on as it was.
+    passed_on: Mutex<Vec<Received>>,
 }
 
 impl Proxy {
@@ -85,6 +113,7 @@ impl Proxy {
             writes: AtomicUsize::new(0),
             unconditional_writes: AtomicUsize::new(0),
             finished_writes: Notify::new(),
+            passed_on: Mutex::default(),
         });
         let serving = state.clone();
         tokio::spawn(async move {
@@ -119,6 +148,17 @@ impl Proxy {
         self.state.unconditional_writes.load(Ordering::SeqCst)
     }
 
+    /// Sends every write that came by once more, in the order in which they came, as a network may that lost track of
+    /// them. Returns the statuses of the answers.
+    pub(crate) async fn replay(&self) -> Vec<u16> {
+        let writes = self.state.passed_on.lock().unwrap().clone();
+        let mut statuses = Vec::new();
+        for write in writes {
+            statuses.push(forward(&self.state, write).await.status().as_u16());
+        }
+        statuses
+    }
+
     /// Waits until one more write has been passed on and answered.
     pub(crate) async fn write_has_arrived(&self) {
         tokio::time::timeout(Duration::from_secs(20), self.state.finished_writes.notified()).await.unwrap();
@@ -126,6 +166,7 @@ impl Proxy {
 }
 
 /// A request with its body read.
+#[derive(Clone)]
 struct Received {
     method: Method,
     uri: Uri,
@@ -136,6 +177,10 @@ struct Received {
 impl Received {
     fn is_write(&self) -> bool {
         self.method == Method::PUT || self.method == Method::DELETE
+    }
+
+    fn is_read_of_object(&self) -> bool {
+        self.method == Method::GET && !self.uri.query().is_some_and(|query| query.contains("list-type"))
     }
 
     fn header(&self, name: &str) -> Option<String> {
@@ -161,13 +206,12 @@ impl Received {
 }
 
 /// `None`: the connection breaks without an answer.
-async fn handle(state: Arc<State>, request: Request<Incoming>) -> Option<Response<Full<Bytes>>> {
+async fn handle(state: Arc<State>, request: Request<Incoming>) -> Option<Response<Body>> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.ok()?.to_bytes();
     let received = Received { method: head.method, uri: head.uri, headers: head.headers, body };
     if !received.is_write() {
-        let answer = forward(&state, received).await;
-        return Some(tear(&state, answer));
+        return Some(read(&state, received).await);
     }
     state.writes.fetch_add(1, Ordering::SeqCst);
     if received.header("if-match").is_none() && received.header("if-none-match").is_none() {
@@ -175,7 +219,11 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> Option<Respons
     }
     let answer = meddle(&state, received).await;
     state.finished_writes.notify_one();
-    answer
+    answer.map(whole)
+}
+
+fn whole(answer: Response<Full<Bytes>>) -> Response<Body> {
+    answer.map(BodyExt::boxed)
 }
 
 async fn meddle(state: &State, received: Received) -> Option<Response<Full<Bytes>>> {
@@ -200,9 +248,18 @@ async fn meddle(state: &State, received: Received) -> Option<Response<Full<Bytes
                 _ => forward(state, received).await,
             }
         }
+        Meddling::LosesRequests => return None,
         Meddling::LosesAnswers => {
             forward(state, received).await;
             return None;
+        }
+        Meddling::FailsAfterwards(status, code) => {
+            forward(state, received).await;
+            answer(status, code)
+        }
+        Meddling::DamagesWrites => {
+            let body = changed(&received.body, received.body.len() / 2);
+            forward(state, Received { body, ..received }).await
         }
         Meddling::Answers(status, code) => answer(status, code),
         Meddling::DelaysFirstWrite(until) => {
@@ -210,22 +267,48 @@ async fn meddle(state: &State, received: Received) -> Option<Response<Full<Bytes
             until.notified().await;
             forward(state, received).await
         }
-        _ => forward(state, received).await,
+        _ => {
+            state.passed_on.lock().unwrap().push(received.clone());
+            forward(state, received).await
+        }
     })
 }
 
-/// An object's answer carries an ETag; a listing's does not.
-fn tear(state: &State, answer: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
-    let mut meddling = state.meddling.lock().unwrap();
-    match &mut *meddling {
-        Meddling::TearsReads(left @ 1.., body) if answer.headers().contains_key("etag") => {
-            *left -= 1;
-            let mut head = answer.into_parts().0;
-            head.headers.insert("content-length", body.len().into());
-            Response::from_parts(head, Full::from(body.clone()))
-        }
-        _ => answer,
+fn changed(body: &Bytes, place: usize) -> Bytes {
+    let mut bytes = body.to_vec();
+    if let Some(byte) = bytes.get_mut(place) {
+        *byte ^= 1;
     }
+    bytes.into()
+}
+
+async fn read(state: &State, received: Received) -> Response<Body> {
+    let spoil = match &mut *state.meddling.lock().unwrap() {
+        Meddling::SpoilsReads(left @ 1.., spoil) if received.is_read_of_object() => {
+            *left -= 1;
+            Some(spoil.clone())
+        }
+        _ => None,
+    };
+    match spoil {
+        Some(Spoil::Fail(status, code)) => return whole(answer(status, code)),
+        Some(Spoil::Hang) => std::future::pending().await,
+        _ => {}
+    }
+    let answer = forward(state, received).await;
+    let Some(spoil) = spoil.filter(|_| answer.status().is_success()) else { return whole(answer) };
+    let (mut head, body) = answer.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    let body = match spoil {
+        Spoil::Tear(other) => Full::from(other).boxed(),
+        Spoil::Damage(place) => Full::from(changed(&body, place)).boxed(),
+        // Of a length that is not known beforehand, so that what was announced stays as it was.
+        _ => StreamBody::new(stream::iter([Ok(Frame::data(body.slice(..body.len() / 2)))])).boxed(),
+    };
+    if let Some(length) = body.size_hint().exact() {
+        head.headers.insert("content-length", length.into());
+    }
+    Response::from_parts(head, body)
 }
 
 /// The answer of a store that finds the condition not met.

@@ -1,12 +1,14 @@
 //! The storage API in this process, called without a connection.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, Request, StatusCode};
+use axum::http::{Request, StatusCode};
 use brainy_sidecar::health::Heartbeat;
-use brainy_sidecar::http::server::{self, StopSender};
+use brainy_sidecar::http::intake::Intake;
+use brainy_sidecar::http::server::{self, Connections, Limits, Stop, StopSender};
 use brainy_sidecar::http::{Api, StorageInfo, routes};
 use brainy_sidecar::metrics::Metrics;
 use brainy_sidecar::ownership::Ownership;
@@ -14,8 +16,11 @@ use brainy_sidecar::routing::{Patience, Router};
 use brainy_storage::layers::LayerStack;
 use http_body_util::BodyExt;
 use serde_json::Value;
+use tokio::net::TcpListener;
 use tower::ServiceExt;
 
+pub(crate) use super::answer::{Answer, failed};
+use super::contract;
 use super::faulty::MemoryStores;
 
 pub(crate) const SHARDS: u32 = 8;
@@ -29,43 +34,7 @@ pub(crate) struct App {
     pub(crate) stores: Arc<MemoryStores>,
     pub(crate) ownership: Ownership,
     pub(crate) stop: StopSender,
-}
-
-/// An answer.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Vec<u8>,
-}
-
-impl Answer {
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
-    }
-
-    pub(crate) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-
-    pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
-    }
-
-    /// Status, and the last part of the problem's type, and its outcome.
-    pub(crate) fn problem(&self) -> (u16, String, String) {
-        assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text());
-        let document = self.json();
-        assert_eq!(document["status"], self.status.as_u16());
-        assert!(document["title"].is_string() && document["detail"].is_string());
-        let kind = document["type"].as_str().unwrap().strip_prefix("urn:brainy:problem:").unwrap().to_owned();
-        (self.status.as_u16(), kind, document["outcome"].as_str().unwrap().to_owned())
-    }
-}
-
-/// Why a request is expected to fail cleanly.
-pub(crate) fn failed(status: u16, kind: &str) -> (u16, String, String) {
-    (status, kind.into(), "failed".into())
+    stopped: Stop,
 }
 
 pub(crate) fn storage_info() -> StorageInfo {
@@ -74,15 +43,16 @@ pub(crate) fn storage_info() -> StorageInfo {
 
 impl App {
     pub(crate) fn new() -> Self {
-        Self::with(PATIENCE)
+        Self::with(PATIENCE, Intake::default())
     }
 
     /// For tests that wait for the end of its patience.
     pub(crate) fn impatient() -> Self {
-        Self::with(Patience { owner: Duration::from_millis(50), storage: Duration::from_millis(50) })
+        let patience = Duration::from_millis(50);
+        Self::with(Patience { owner: patience, storage: patience }, Intake::new(16 << 20, patience))
     }
 
-    fn with(patience: Patience) -> Self {
+    fn with(patience: Patience, intake: Intake) -> Self {
         let stores = Arc::new(MemoryStores::default());
         let ownership = Ownership::standalone(SHARDS, Arc::clone(&stores) as _, LayerStack::default());
         let metrics = Arc::new(Metrics::default());
@@ -94,11 +64,22 @@ impl App {
             metrics,
             storage: Arc::new(storage_info()),
             heartbeat: Heartbeat::default(),
-            stop: stopped,
+            intake,
+            stop: stopped.clone(),
         };
-        Self { app: routes::app(api), stores, ownership, stop }
+        Self { app: routes::app(api), stores, ownership, stop, stopped }
     }
 
+    /// Serves it over TCP, until the end of the test.
+    pub(crate) async fn serve(&self, limits: Limits) -> (SocketAddr, Connections) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = Connections::new(limits, self.stopped.clone());
+        tokio::spawn(server::serve_tcp(listener, connections.clone(), self.app.clone()));
+        (address, connections)
+    }
+
+    /// Asks, and holds the answer to the OpenAPI document.
     pub(crate) async fn call(
         &self,
         method: &str,
@@ -113,7 +94,9 @@ impl App {
         let response = self.app.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes().to_vec();
-        Answer { status: head.status, headers: head.headers, body }
+        let answer = Answer { status: head.status, headers: head.headers, body };
+        contract::check(method, path, &answer);
+        answer
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -125,7 +108,9 @@ impl App {
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
-        self.call("POST", path, &[("content-type", "application/json")], body.to_string()).await
+        let answer = self.call("POST", path, &[("content-type", "application/json")], body.to_string()).await;
+        contract::check_request(path, body, &answer);
+        answer
     }
 
     /// A response whose body does not end by itself: its first bytes.
@@ -133,6 +118,8 @@ impl App {
         let request = Request::builder().uri(path).body(Body::empty()).unwrap();
         let response = self.app.clone().oneshot(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
-        response.into_body()
+        let (head, body) = response.into_parts();
+        contract::check("GET", path, &Answer { status: head.status, headers: head.headers, body: Vec::new() });
+        body
     }
 }

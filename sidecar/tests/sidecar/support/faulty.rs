@@ -28,9 +28,9 @@ pub(crate) enum Fault {
 }
 
 /// Memory with a fault.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Faulty {
-    memory: MemoryAdapter,
+    memory: Arc<dyn StorageAdapter>,
     fault: Arc<Mutex<Fault>>,
 }
 
@@ -77,8 +77,7 @@ impl StorageAdapter for Faulty {
     }
 
     fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter> {
-        // The fault is that of the store, whatever the namespace: only the tests of values use namespaces.
-        self.memory.with_namespace(namespace)
+        Arc::new(Self { memory: self.memory.with_namespace(namespace), fault: Arc::clone(&self.fault) })
     }
 }
 
@@ -95,7 +94,7 @@ impl MemoryStores {
     }
 
     pub(crate) fn shard(&self, shard: ShardId) -> Faulty {
-        let fresh = || Faulty { memory: MemoryAdapter::default(), fault: Arc::clone(&self.fault) };
+        let fresh = || Faulty { memory: Arc::new(MemoryAdapter::default()), fault: Arc::clone(&self.fault) };
         self.shards.lock().unwrap().entry(shard).or_insert_with(fresh).clone()
     }
 }

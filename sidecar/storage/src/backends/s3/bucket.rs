@@ -112,7 +112,10 @@ impl Bucket {
             }
             pause(attempt).await;
         }
-        Err(Error::unavailable("TornRead", format!("{}: {name} changed during each of {ATTEMPTS} reads", self.0.server)))
+        Err(Error::unavailable(
+            "TornRead",
+            format!("{}: {name} changed during each of {ATTEMPTS} reads", self.0.server),
+        ))
     }
 
     fn may_be_torn(&self, object: &Object) -> bool {

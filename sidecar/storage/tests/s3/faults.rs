@@ -1,0 +1,205 @@
+//! Faults of networks and stores, one by one: what each leaves behind, and what the caller is told.
+
+use brainy_storage::backends::s3::S3Store;
+use brainy_storage::documents::{Documents, Swap};
+use brainy_storage::{Condition, Error, Key, Outcome, StorageAdapter, Value, WriteResult};
+use bytes::Bytes;
+use serde_json::json;
+
+use crate::gateway::{Gateway, impatient, settings};
+use crate::proxy::{Meddling, Proxy, Spoil};
+use crate::{is_unknown, key, number, open, unavailable};
+
+struct Way {
+    gateway: Gateway,
+    proxy: Proxy,
+    /// Through the proxy.
+    store: S3Store,
+}
+
+async fn way() -> Way {
+    let gateway = Gateway::start().await;
+    let proxy = Proxy::start(&gateway, Meddling::Nothing).await;
+    let store = open(settings(&proxy.endpoint())).await;
+    Way { gateway, proxy, store }
+}
+
+/// What each kind of write comes to while something goes wrong, on keys of its own that stand at 1.
+async fn writes(adapter: &dyn StorageAdapter, proxy: &Proxy, meddling: Meddling) -> Vec<(Key, WriteResult<()>)> {
+    let keys = ["set", "put", "swapped", "increment", "deleted"].map(key);
+    proxy.meddle(Meddling::Nothing);
+    for key in &keys {
+        let _ = adapter.set(key, number(1)).await.unwrap();
+    }
+    let version = adapter.get(&keys[1]).await.unwrap().unwrap().version;
+    proxy.meddle(meddling);
+    let results = [
+        adapter.set(&keys[0], number(2)).await.map(|outcome| outcome.map(drop)),
+        adapter.put(&keys[1], number(2), &Condition::Version(version)).await.map(|outcome| outcome.map(drop)),
+        adapter.compare_and_swap(&keys[2], Some(number(1)), Some(number(2))).await.map(|outcome| outcome.map(drop)),
+        adapter.increment(&keys[3], 1.into()).await.map(|outcome| outcome.map(drop)),
+        adapter.delete(&keys[4]).await.map(|outcome| outcome.map(drop)),
+    ];
+    keys.into_iter().zip(results).collect()
+}
+
+async fn value(adapter: &dyn StorageAdapter, key: &Key) -> Option<Value> {
+    adapter.get(key).await.unwrap().map(|entry| entry.value)
+}
+
+#[tokio::test]
+async fn a_request_lost_on_its_way_is_unknown_and_is_not_sent_again() {
+    let Way { proxy, store, .. } = way().await;
+    let adapter = store.adapter("s");
+    let outcomes = writes(&adapter, &proxy, Meddling::LosesRequests).await;
+    proxy.meddle(Meddling::Nothing);
+    for (key, outcome) in outcomes {
+        assert!(is_unknown(&outcome), "{key}: {outcome:?}");
+        assert_eq!(value(&adapter, &key).await, Some(number(1)), "{key}: it had no effect");
+    }
+    // Nothing is left over that could stand in the way.
+    for (key, outcome) in writes(&adapter, &proxy, Meddling::Nothing).await {
+        assert!(matches!(outcome, Ok(Outcome::Applied(()))), "{key}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_failure_after_the_effect_is_unknown_and_is_not_sent_again() {
+    let Way { proxy, store, .. } = way().await;
+    let adapter = store.adapter("s");
+    for (status, code) in [(500, "InternalError"), (503, "ServiceUnavailable"), (502, "BadGateway"), (504, "")] {
+        let outcomes = writes(&adapter, &proxy, Meddling::FailsAfterwards(status, code)).await;
+        proxy.meddle(Meddling::Nothing);
+        for (key, outcome) in outcomes {
+            // The set was refused first, for its key exists: that answer was replaced as well, and nothing was sent again.
+            let expected = match key.as_str() {
+                "set" => Some(number(1)),
+                "deleted" => None,
+                _ => Some(number(2)),
+            };
+            assert!(is_unknown(&outcome), "{status} {key}: {outcome:?}");
+            assert_eq!(value(&adapter, &key).await, expected, "{status} {key}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_asks_for_patience_is_asked_again_and_then_the_write_fails_cleanly() {
+    let Way { proxy, store, .. } = way().await;
+    let adapter = store.adapter("s");
+    let outcomes = writes(&adapter, &proxy, Meddling::Answers(503, "SlowDown")).await;
+    proxy.meddle(Meddling::Nothing);
+    for (key, outcome) in outcomes {
+        assert_eq!(unavailable(outcome).0, "SlowDown", "{key}");
+        assert_eq!(value(&adapter, &key).await, Some(number(1)), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_is_turned_away_is_repeated_and_fails_with_the_stores_own_word() {
+    let Way { proxy, store, .. } = way().await;
+    let adapter = store.adapter("s");
+    let _ = adapter.set(&key("a"), number(1)).await.unwrap();
+    for (status, code) in [(503, "SlowDown"), (503, "ServiceUnavailable"), (500, "InternalError")] {
+        proxy.meddle(Meddling::SpoilsReads(2, Spoil::Fail(status, code)));
+        assert_eq!(value(&adapter, &key("a")).await, Some(number(1)), "{code}");
+        proxy.meddle(Meddling::SpoilsReads(usize::MAX, Spoil::Fail(status, code)));
+        assert_eq!(unavailable(adapter.get(&key("a")).await).0, code);
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_too_slow_fails_a_read_and_leaves_a_write_as_it_was() {
+    let gateway = Gateway::start().await;
+    let proxy = Proxy::start(&gateway, Meddling::Nothing).await;
+    let adapter = open(impatient(&proxy.endpoint())).await.adapter("s");
+    let _ = adapter.set(&key("a"), number(1)).await.unwrap();
+    proxy.meddle(Meddling::SpoilsReads(usize::MAX, Spoil::Hang));
+    assert_eq!(unavailable(adapter.get(&key("a")).await).0, "TimedOut");
+    // It must look before it writes, and so it has written nothing when it gives up.
+    assert_eq!(unavailable(adapter.increment(&key("a"), 1.into()).await).0, "TimedOut");
+    proxy.meddle(Meddling::Nothing);
+    assert_eq!(value(&adapter, &key("a")).await, Some(number(1)));
+}
+
+#[tokio::test]
+async fn a_body_that_is_cut_off_is_never_taken_for_a_value() {
+    let Way { proxy, store, .. } = way().await;
+    let (adapter, documents) = (store.adapter("s"), store.documents("_cluster"));
+    let values =
+        [("json", Value::Json(json!({ "a": "b".repeat(1000) }))), ("bytes", Value::Bytes(vec![7; 200_000].into()))];
+    for (name, value) in values {
+        let _ = adapter.set(&key(name), value.clone()).await.unwrap();
+        proxy.meddle(Meddling::SpoilsReads(usize::MAX, Spoil::Cut));
+        assert_eq!(unavailable(adapter.get(&key(name)).await).0, "BadAnswer", "{name}");
+        assert_eq!(unavailable(adapter.compare_and_swap(&key(name), None, Some(value.clone())).await).0, "BadAnswer");
+        proxy.meddle(Meddling::Nothing);
+        assert_eq!(adapter.get(&key(name)).await.unwrap().unwrap().value, value);
+    }
+    assert!(matches!(documents.swap("d", None, Bytes::from_static(b"{\"revision\":12}")).await, Ok(Swap::Applied(_))));
+    proxy.meddle(Meddling::SpoilsReads(usize::MAX, Spoil::Cut));
+    assert_eq!(unavailable(documents.read("d").await).0, "BadAnswer");
+}
+
+#[tokio::test]
+async fn damage_anywhere_in_a_body_is_found_by_its_checksum() {
+    let Way { proxy, store, .. } = way().await;
+    let adapter = store.adapter("s");
+    for (name, value) in
+        [("json", Value::Json(json!({ "a": [1, "b"] }))), ("bytes", Value::Bytes(vec![0, 255, 7].into()))]
+    {
+        let _ = adapter.set(&key(name), value.clone()).await.unwrap();
+        let length = store.documents("s/kv").read(name).await.unwrap().unwrap().body.len();
+        for place in 0..length {
+            proxy.meddle(Meddling::SpoilsReads(usize::MAX, Spoil::Damage(place)));
+            let read = adapter.get(&key(name)).await;
+            assert!(matches!(read, Err(Error::Corrupt { .. })), "{name}, byte {place} of {length}: {read:?}");
+        }
+        proxy.meddle(Meddling::Nothing);
+        assert_eq!(adapter.get(&key(name)).await.unwrap().unwrap().value, value);
+    }
+}
+
+#[tokio::test]
+async fn damage_on_the_way_is_mended_by_a_second_read_where_etags_tell() {
+    let Way { proxy, store, .. } = way().await;
+    assert!(store.prove().await.unwrap().etag_is_md5);
+    let adapter = store.adapter("s");
+    let _ = adapter.set(&key("a"), number(1)).await.unwrap();
+    proxy.meddle(Meddling::SpoilsReads(1, Spoil::Damage(9)));
+    assert_eq!(value(&adapter, &key("a")).await, Some(number(1)));
+}
+
+#[tokio::test]
+async fn a_write_that_is_damaged_on_its_way_is_refused_and_fails_cleanly() {
+    let Way { gateway, proxy, store } = way().await;
+    let adapter = store.adapter("s");
+    proxy.meddle(Meddling::DamagesWrites);
+    let (cause, _) = unavailable(adapter.set(&key("a"), number(1)).await);
+    assert!(cause.contains("SHA256") || cause.contains("Digest"), "{cause}");
+    assert!(gateway.files().is_empty(), "{:?}", gateway.files());
+}
+
+#[tokio::test]
+async fn a_write_that_arrives_a_second_time_changes_nothing() {
+    let Way { proxy, store, .. } = way().await;
+    let (adapter, documents) = (store.adapter("s"), store.documents("_cluster"));
+    for n in 1..4 {
+        let _ = adapter.set(&key("set"), number(n)).await.unwrap();
+        let _ = adapter.increment(&key("sum"), 1.into()).await.unwrap();
+    }
+    let _ = adapter.set(&key("deleted"), number(1)).await.unwrap();
+    let _ = adapter.delete(&key("deleted")).await.unwrap();
+    let _ = adapter.set(&key("again"), number(1)).await.unwrap();
+    let _ = adapter.delete(&key("again")).await.unwrap();
+    let _ = adapter.set(&key("again"), number(2)).await.unwrap();
+    let Ok(Swap::Applied(first)) = documents.swap("d", None, Bytes::from_static(b"1")).await else { panic!() };
+    let Ok(Swap::Applied(_)) = documents.swap("d", Some(&first), Bytes::from_static(b"2")).await else { panic!() };
+
+    let keys = ["set", "sum", "deleted", "again"].map(key);
+    let before = adapter.get_batch(&keys).await;
+    let statuses = proxy.replay().await;
+    assert!(statuses.len() > 10 && statuses.iter().all(|status| *status == 412), "{statuses:?}");
+    assert_eq!(adapter.get_batch(&keys).await, before);
+    assert_eq!(documents.read("d").await.unwrap().unwrap().body, "2");
+}
