@@ -85,12 +85,12 @@ fn described() -> Seen {
 /// What depends on the request alone, and on what is stored.
 async fn ordinary(seen: &mut Seen) {
     let app = App::new();
-    for prefix in ["/v1", "/v1/namespaces/ns"] {
-        app.put_json(&format!("{prefix}/kv/k"), "1").await;
-    }
     let too_large = (16 * 1024 * 1024 + 1).to_string();
     let stale = ("if-match", "\"1-a\"");
     for request in good_requests() {
+        for prefix in ["/v1", "/v1/namespaces/ns"] {
+            app.put_json(&format!("{prefix}/kv/k"), "1").await;
+        }
         seen.insert((request.id, request.status(&app, "", &[]).await));
         seen.insert((request.id, request.status(&app, "?x=%zz", &[]).await));
         if request.json.is_some() {
@@ -142,8 +142,9 @@ async fn over_connections(seen: &mut Seen) {
             (full, request.raw("", true)),
         ];
         let answers = tokio::task::spawn_blocking(|| sent.map(|(address, bytes)| send_raw(address, &bytes).unwrap()));
-        for answer in answers.await.unwrap() {
-            contract::check(&request.method, &request.path, &answer);
+        for (answer, status) in answers.await.unwrap().iter().zip([431, 400, 408, 503]) {
+            assert_eq!(answer.status, status, "{} {}: {}", request.method, request.path, answer.text());
+            contract::check(&request.method, &request.path, answer);
             seen.insert((request.id, answer.status.as_u16()));
         }
     }

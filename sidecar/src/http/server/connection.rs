@@ -39,8 +39,12 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)
         .max_buf_size(BUFFER)
+        // Or else one that came in quickly enough could be larger.
+        .max_header_size(BUFFER)
         .serve_connection(TokioIo::new(stream), service);
     let ended = tokio::select! {
+        // First: a request that has come in already is still served.
+        biased;
         ended = &mut connection => Some(ended),
         () = async { tokio::select! { () = stop.wait() => {}, () = activity.asked_to_leave() => {} } } => {
             // The request in progress gets its answer, then the connection closes.

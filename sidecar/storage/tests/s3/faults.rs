@@ -49,7 +49,7 @@ async fn value(adapter: &dyn StorageAdapter, key: &Key) -> Option<Value> {
 
 #[tokio::test]
 async fn a_request_lost_on_its_way_is_unknown_and_is_not_sent_again() {
-    let Way { proxy, store, .. } = way().await;
+    let Way { gateway: _gateway, proxy, store } = way().await;
     let adapter = store.adapter("s");
     let outcomes = writes(&adapter, &proxy, Meddling::LosesRequests).await;
     proxy.meddle(Meddling::Nothing);
@@ -65,7 +65,7 @@ async fn a_request_lost_on_its_way_is_unknown_and_is_not_sent_again() {
 
 #[tokio::test]
 async fn a_failure_after_the_effect_is_unknown_and_is_not_sent_again() {
-    let Way { proxy, store, .. } = way().await;
+    let Way { gateway: _gateway, proxy, store } = way().await;
     let adapter = store.adapter("s");
     for (status, code) in [(500, "InternalError"), (503, "ServiceUnavailable"), (502, "BadGateway"), (504, "")] {
         let outcomes = writes(&adapter, &proxy, Meddling::FailsAfterwards(status, code)).await;
@@ -85,7 +85,7 @@ async fn a_failure_after_the_effect_is_unknown_and_is_not_sent_again() {
 
 #[tokio::test]
 async fn a_store_that_asks_for_patience_is_asked_again_and_then_the_write_fails_cleanly() {
-    let Way { proxy, store, .. } = way().await;
+    let Way { gateway: _gateway, proxy, store } = way().await;
     let adapter = store.adapter("s");
     let outcomes = writes(&adapter, &proxy, Meddling::Answers(503, "SlowDown")).await;
     proxy.meddle(Meddling::Nothing);
@@ -97,7 +97,7 @@ async fn a_store_that_asks_for_patience_is_asked_again_and_then_the_write_fails_
 
 #[tokio::test]
 async fn a_read_that_is_turned_away_is_repeated_and_fails_with_the_stores_own_word() {
-    let Way { proxy, store, .. } = way().await;
+    let Way { gateway: _gateway, proxy, store } = way().await;
     let adapter = store.adapter("s");
     let _ = adapter.set(&key("a"), number(1)).await.unwrap();
     for (status, code) in [(503, "SlowDown"), (503, "ServiceUnavailable"), (500, "InternalError")] {
@@ -124,7 +124,7 @@ async fn a_store_that_is_too_slow_fails_a_read_and_leaves_a_write_as_it_was() {
 
 #[tokio::test]
 async fn a_body_that_is_cut_off_is_never_taken_for_a_value() {
-    let Way { proxy, store, .. } = way().await;
+    let Way { gateway: _gateway, proxy, store } = way().await;
     let (adapter, documents) = (store.adapter("s"), store.documents("_cluster"));
     let values =
         [("json", Value::Json(json!({ "a": "b".repeat(1000) }))), ("bytes", Value::Bytes(vec![7; 200_000].into()))];
@@ -143,7 +143,7 @@ async fn a_body_that_is_cut_off_is_never_taken_for_a_value() {
 
 #[tokio::test]
 async fn damage_anywhere_in_a_body_is_found_by_its_checksum() {
-    let Way { proxy, store, .. } = way().await;
+    let Way { gateway: _gateway, proxy, store } = way().await;
     let adapter = store.adapter("s");
     for (name, value) in
         [("json", Value::Json(json!({ "a": [1, "b"] }))), ("bytes", Value::Bytes(vec![0, 255, 7].into()))]
@@ -162,7 +162,7 @@ async fn damage_anywhere_in_a_body_is_found_by_its_checksum() {
 
 #[tokio::test]
 async fn damage_on_the_way_is_mended_by_a_second_read_where_etags_tell() {
-    let Way { proxy, store, .. } = way().await;
+    let Way { gateway: _gateway, proxy, store } = way().await;
     assert!(store.prove().await.unwrap().etag_is_md5);
     let adapter = store.adapter("s");
     let _ = adapter.set(&key("a"), number(1)).await.unwrap();
@@ -182,7 +182,7 @@ async fn a_write_that_is_damaged_on_its_way_is_refused_and_fails_cleanly() {
 
 #[tokio::test]
 async fn a_write_that_arrives_a_second_time_changes_nothing() {
-    let Way { proxy, store, .. } = way().await;
+    let Way { gateway: _gateway, proxy, store } = way().await;
     let (adapter, documents) = (store.adapter("s"), store.documents("_cluster"));
     for n in 1..4 {
         let _ = adapter.set(&key("set"), number(n)).await.unwrap();

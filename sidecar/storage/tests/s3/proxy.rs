@@ -8,7 +8,7 @@ use std::time::Duration;
 use aws_sdk_s3::config::{BehaviorVersion, Region};
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt, future, stream};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body as _, Frame, Incoming};
@@ -282,6 +282,13 @@ fn changed(body: &Bytes, place: usize) -> Bytes {
     bytes.into()
 }
 
+/// A body that ends too early, a moment after what there is of it has been sent. Its length is not known beforehand, so
+/// that what was announced stays as it was.
+fn cut(part: Bytes) -> impl hyper::body::Body<Data = Bytes, Error = Infallible> + Send + Sync + 'static {
+    let moment = stream::once(tokio::time::sleep(Duration::from_millis(20))).filter_map(|()| future::ready(None));
+    StreamBody::new(stream::iter([Ok(Frame::data(part))]).chain(moment))
+}
+
 async fn read(state: &State, received: Received) -> Response<Body> {
     let spoil = match &mut *state.meddling.lock().unwrap() {
         Meddling::SpoilsReads(left @ 1.., spoil) if received.is_read_of_object() => {
@@ -302,8 +309,7 @@ async fn read(state: &State, received: Received) -> Response<Body> {
     let body = match spoil {
         Spoil::Tear(other) => Full::from(other).boxed(),
         Spoil::Damage(place) => Full::from(changed(&body, place)).boxed(),
-        // Of a length that is not known beforehand, so that what was announced stays as it was.
-        _ => StreamBody::new(stream::iter([Ok(Frame::data(body.slice(..body.len() / 2)))])).boxed(),
+        _ => cut(body.slice(..body.len() / 2)).boxed(),
     };
     if let Some(length) = body.size_hint().exact() {
         head.headers.insert("content-length", length.into());
