@@ -44,7 +44,7 @@ pub const API_LIMITS: Limits = Limits {
     connections: 512,
     head: Duration::from_secs(75),
     write: Duration::from_secs(30),
-    idle: Duration::from_millis(100),
+    idle: Duration::from_millis(20),
     wait: Duration::from_secs(1),
 };
 /// For other nodes: longer than their pools keep an unused connection.
