@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 
 use crate::config::ConfigError;
@@ -22,6 +22,9 @@ use crate::ownership::Ownership;
 use crate::peers::certificates::CertificateError;
 use crate::routing::Router;
 
+/// Connections that may wait to be accepted: a client that finds the queue full tries again after a whole second. The
+/// system may allow fewer.
+const BACKLOG: u32 = 4096;
 /// For requests in progress to end before the process does.
 const LAST_REQUESTS: Duration = Duration::from_secs(4);
 
@@ -71,8 +74,16 @@ impl CommandError {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, CommandError> {
-    TcpListener::bind(address).await.map_err(|source| CommandError::Listen { address: address.to_string(), source })
+fn listen(address: SocketAddr) -> Result<TcpListener, CommandError> {
+    listen_tcp(address).map_err(|source| CommandError::Listen { address: address.to_string(), source })
+}
+
+fn listen_tcp(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A process that was here a moment ago leaves its connections behind for a while.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn listen_unix(path: &Path, mode: u32) -> Result<Socket, CommandError> {

@@ -22,8 +22,8 @@ pub async fn run(arguments: cli::Node) -> Result<(), CommandError> {
     let settings = NodeSettings::load(&arguments)?;
     let (certificates, follower) = Certificates::load(&arguments.tls)?;
     tokio::spawn(follower.follow());
-    let others = listen(peer_listener(arguments.peers, arguments.pod_ip)).await?;
-    let tcp = listen(arguments.listen).await?;
+    let others = listen(peer_listener(arguments.peers, arguments.pod_ip))?;
+    let tcp = listen(arguments.listen)?;
     let unix = listen_unix(&arguments.socket, SOCKET_MODE)?;
 
     let peers = PeerPool::new(certificates.clone(), &settings.cluster.cluster, &settings.cluster.namespace);

@@ -27,7 +27,7 @@ pub async fn run(arguments: cli::Serve) -> Result<(), CommandError> {
     let taken = tokio::task::spawn_blocking(move || DataFolder::take(&data, shards, engine)).await;
     let folder = taken.map_err(|error| CommandError::Start(error.to_string()))??.with_compression(layers.compression);
     let engine = folder.engine();
-    let tcp = listen(arguments.listen).await?;
+    let tcp = listen(arguments.listen)?;
     let unix = arguments.socket.as_deref().map(|path| listen_unix(path, SOCKET_MODE)).transpose()?;
     let address = tcp.local_addr().unwrap_or(arguments.listen);
 

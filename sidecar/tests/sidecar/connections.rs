@@ -15,8 +15,9 @@ use crate::support::app::App;
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 /// Only a hanging test ever meets it.
 const LONG: Duration = Duration::from_secs(30);
-/// None of which a test meets that does not set it.
-const LIMITS: Limits = Limits { connections: 8, head: LONG, write: LONG, idle: Duration::ZERO, wait: LONG };
+/// None of which a test meets that does not set it. A place that only comes free because a head never came is no place.
+const LIMITS: Limits =
+    Limits { connections: 8, head: Duration::from_secs(3600), write: LONG, idle: Duration::ZERO, wait: LONG };
 
 struct Server {
     address: SocketAddr,
