@@ -156,6 +156,7 @@ impl Connections {
             let _permit = admission.permit;
             let activity = &member.activity;
             let opened = tokio::select! {
+                biased;
                 opened = opening => opened,
                 () = activity.asked_to_leave() => None,
             };
