@@ -128,6 +128,19 @@ pub struct VolumeSpec {
     /// StorageClass; the cluster's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_class_name: Option<String>,
+    /// In what the node keeps its data. A volume that has data stays what it is: a change holds for new ones.
+    #[serde(default)]
+    pub engine: VolumeEngine,
+}
+
+/// In what a node keeps its data on its volume.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum VolumeEngine {
+    /// An embedded database: many writers share one flush of the disk.
+    #[default]
+    Embedded,
+    /// A file per key, for data that people want to see as files.
+    Files,
 }
 
 fn default_volume_size() -> Quantity {
@@ -136,7 +149,7 @@ fn default_volume_size() -> Quantity {
 
 impl Default for VolumeSpec {
     fn default() -> Self {
-        Self { size: default_volume_size(), storage_class_name: None }
+        Self { size: default_volume_size(), storage_class_name: None, engine: VolumeEngine::default() }
     }
 }
 

@@ -30,6 +30,7 @@ use super::shared::Shared;
 use super::table::Table;
 use super::{PeerClient, ShardStores, in_words, stopped};
 use crate::config::NodeSettings;
+use crate::data_folder::Engine;
 
 /// Pauses before a store that can't be used is tried again: doubled from the first to the last.
 const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -54,7 +55,7 @@ pub(super) struct Parts {
 
 /// Where data lies, and where sessions and the map are.
 pub(super) enum Strategy {
-    Isolated { documents: Arc<dyn Documents>, data: PathBuf, peers: Arc<dyn PeerClient> },
+    Isolated { documents: Arc<dyn Documents>, data: PathBuf, engine: Engine, peers: Arc<dyn PeerClient> },
     Shared { bucket: Arc<dyn SharedBucket> },
 }
 
@@ -146,8 +147,8 @@ async fn run(
     }
 
     let (reporting, work): (Arc<dyn Reporting>, _) = match (parts.strategy, stores) {
-        (Strategy::Isolated { data, peers, .. }, _) => {
-            let isolated = Isolated::new(Arc::clone(&table), maps, nodes, peers, data, life, news);
+        (Strategy::Isolated { data, engine, peers, .. }, _) => {
+            let isolated = Isolated::new(Arc::clone(&table), maps, nodes, peers, (data, engine), life, news);
             // Before the session says anything: what it does not list as stored counts as not there.
             tokio::select! {
                 () = isolated.open_volume() => {}
@@ -227,9 +228,10 @@ pub(super) fn parts(settings: &NodeSettings, peers: Arc<dyn PeerClient>) -> Resu
     let access = Access::of_this_pod()?;
     let watch = MapWatch::new(access.watching(), &cluster.namespace, &cluster.cluster);
     let strategy = match &cluster.storage {
-        StorageConfig::Isolated { data } => Strategy::Isolated {
+        StorageConfig::Isolated { data, engine } => Strategy::Isolated {
             documents: Arc::new(KubernetesDocuments::new(access.bounded(), &cluster.namespace, &cluster.cluster)),
             data: data.clone(),
+            engine: (*engine).into(),
             peers,
         },
         StorageConfig::Shared { bucket, prefix, region, endpoint, credentials } => {

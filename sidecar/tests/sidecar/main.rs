@@ -10,5 +10,6 @@ mod forwarding;
 mod handoff;
 mod listing;
 mod mutual_tls;
+mod once;
 mod process;
 mod support;

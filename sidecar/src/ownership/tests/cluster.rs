@@ -20,6 +20,7 @@ use bytes::Bytes;
 
 use super::super::node::{Parts, SharedBucket, Strategy};
 use super::super::{HandoffRequest, HandoffStream, Ownership, PeerClient, Place, ShardStores};
+use crate::data_folder::Engine;
 
 pub(super) const SHARDS: u32 = 12;
 /// No test may take longer, and none checks how long it took.
@@ -175,6 +176,7 @@ impl Cluster {
             Some(_) => Strategy::Isolated {
                 documents: Arc::clone(&link) as _,
                 data: self.volume(name),
+                engine: Engine::Embedded,
                 peers: Arc::new(self.peers.clone()),
             },
             None => Strategy::Shared { bucket: Arc::new(Bucket(Arc::clone(&link), Arc::clone(&self.shards))) },

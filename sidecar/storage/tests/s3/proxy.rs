@@ -33,6 +33,14 @@ pub(crate) enum Meddling {
     DeletesConditionally,
     /// Writes take effect, but their answers are lost.
     LosesAnswers,
+    /// The same, and from then on nothing is answered any more.
+    LosesAnswersAndFallsSilent,
+    /// The first write takes effect, and its answer is lost once this is raised.
+    LosesFirstAnswerLater(Arc<Notify>),
+    /// Writes are lost on their way.
+    LosesWrites,
+    /// Nothing is answered.
+    Silent,
     /// Writes are turned away with this status and code.
     Answers(u16, &'static str),
     /// The first write waits for this before it is passed on.
@@ -166,6 +174,9 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> Option<Respons
     let body = body.collect().await.ok()?.to_bytes();
     let received = Received { method: head.method, uri: head.uri, headers: head.headers, body };
     if !received.is_write() {
+        if matches!(*state.meddling.lock().unwrap(), Meddling::Silent) {
+            return None;
+        }
         let answer = forward(&state, received).await;
         return Some(tear(&state, answer));
     }
@@ -204,6 +215,19 @@ async fn meddle(state: &State, received: Received) -> Option<Response<Full<Bytes
             forward(state, received).await;
             return None;
         }
+        Meddling::LosesAnswersAndFallsSilent => {
+            forward(state, received).await;
+            *state.meddling.lock().unwrap() = Meddling::Silent;
+            return None;
+        }
+        Meddling::LosesFirstAnswerLater(until) => {
+            *state.meddling.lock().unwrap() = Meddling::Nothing;
+            forward(state, received).await;
+            state.finished_writes.notify_one();
+            until.notified().await;
+            return None;
+        }
+        Meddling::LosesWrites | Meddling::Silent => return None,
         Meddling::Answers(status, code) => answer(status, code),
         Meddling::DelaysFirstWrite(until) => {
             *state.meddling.lock().unwrap() = Meddling::Nothing;

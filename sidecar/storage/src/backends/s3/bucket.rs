@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
@@ -112,16 +113,35 @@ impl Bucket {
             }
             pause(attempt).await;
         }
-        Err(Error::unavailable("TornRead", format!("{}: {name} changed during each of {ATTEMPTS} reads", self.0.server)))
+        Err(self.torn(name))
     }
 
     fn may_be_torn(&self, object: &Object) -> bool {
         self.0.etags_are_md5.load(Ordering::Acquire) && object.etag.is_md5_of(&object.body) == Some(false)
     }
 
+    /// One short look, to find out what became of a write.
+    pub(super) async fn look(&self, name: &str) -> Result<Option<Object>, Error> {
+        let clients = &self.0.clients;
+        let found = self.get_with(&clients.conditional, clients.conditional_limit, name).await?;
+        match found {
+            Some(object) if self.may_be_torn(&object) => Err(self.torn(name)),
+            whole => Ok(whole),
+        }
+    }
+
+    fn torn(&self, name: &str) -> Error {
+        Error::unavailable("TornRead", format!("{}: {name} changed while it was read", self.0.server))
+    }
+
     async fn get_once(&self, name: &str) -> Result<Option<Object>, Error> {
+        let clients = &self.0.clients;
+        self.get_with(&clients.ordinary, clients.ordinary_limit, name).await
+    }
+
+    async fn get_with(&self, client: &Client, limit: Duration, name: &str) -> Result<Option<Object>, Error> {
         let inner = &*self.0;
-        let request = inner.clients.ordinary.get_object().bucket(&inner.name).key(self.object(name)?);
+        let request = client.get_object().bucket(&inner.name).key(self.object(name)?);
         let read = async {
             let answer = match request.send().await {
                 Ok(answer) => answer,
@@ -135,7 +155,7 @@ impl Bucket {
             let body = body.map_err(|why| Error::unavailable("BadAnswer", format!("{}: {why}", inner.server)))?;
             Ok(Some(Object { body: body.into_bytes(), etag }))
         };
-        self.in_time(inner.clients.ordinary_limit, read).await
+        self.in_time(limit, read).await
     }
 
     /// Writes an object if the condition holds. Sent once, and again only after an answer that says that nothing was

@@ -14,6 +14,7 @@ mod client;
 mod documents;
 mod etag;
 mod failure;
+mod lost;
 mod probe;
 mod settings;
 
