@@ -313,7 +313,9 @@ mod tests {
 
     #[test]
     fn every_cut_is_noticed() {
-        let sealed = seal(&key("a"), 1, &new_nonce(), &Value::Bytes(Bytes::from_static(b"abc")), &Trail::default(), None).unwrap();
+        let sealed =
+            seal(&key("a"), 1, &new_nonce(), &Value::Bytes(Bytes::from_static(b"abc")), &Trail::default(), None)
+                .unwrap();
         for length in 0..sealed.len() {
             assert!(open(&key("a"), &sealed.slice(..length)).is_err(), "cut to {length} bytes");
         }

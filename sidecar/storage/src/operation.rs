@@ -265,7 +265,8 @@ pub(crate) fn decide(key: &Key, operation: Operation, id: &OperationId, stands: 
     }
     let (value, kind) = match operation {
         Operation::Remove { .. } | Operation::Swap { new: None, .. } => {
-            let problem = "can't go with a removal, which forgets it with the value: to remove again what is gone does no harm";
+            let problem =
+                "can't go with a removal, which forgets it with the value: to remove again what is gone does no harm";
             return Err(Error::invalid("Idempotency-Key", problem));
         }
         Operation::Put { condition, .. } if !condition.holds(stands.entry.map(|entry| &entry.version)) => {
@@ -303,7 +304,12 @@ mod tests {
         OperationId::new(text).unwrap()
     }
 
-    fn run(operation: Operation, id: &OperationId, entry: Option<&Entry>, performed: &Performed) -> Result<Step, Error> {
+    fn run(
+        operation: Operation,
+        id: &OperationId,
+        entry: Option<&Entry>,
+        performed: &Performed,
+    ) -> Result<Step, Error> {
         let revision = entry.map_or(0, |entry| entry.version.revision);
         decide(&Key::new("k").unwrap(), operation, id, Stands { revision, entry, performed })
     }
@@ -365,10 +371,9 @@ mod tests {
 
     #[test]
     fn a_removal_takes_no_id() {
-        for operation in [
-            Operation::Remove { condition: Condition::Any },
-            Operation::Swap { old: Some(number(1)), new: None },
-        ] {
+        for operation in
+            [Operation::Remove { condition: Condition::Any }, Operation::Swap { old: Some(number(1)), new: None }]
+        {
             let refused = run(operation, &id("a"), Some(&standing(number(1), 1)), &Performed::default());
             assert!(matches!(refused, Err(Error::Invalid { field: "Idempotency-Key", .. })), "{refused:?}");
         }

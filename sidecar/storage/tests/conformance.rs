@@ -169,7 +169,14 @@ struct Broken {
 impl Broken {
     fn with(flaw: Flaw) -> Arc<dyn StorageAdapter> {
         let inner: Arc<dyn StorageAdapter> = Arc::new(MemoryAdapter::new());
-        Arc::new(Self { top: inner.clone(), inner, flaw, path: String::new(), written: Default::default(), ledger: Default::default() })
+        Arc::new(Self {
+            top: inner.clone(),
+            inner,
+            flaw,
+            path: String::new(),
+            written: Default::default(),
+            ledger: Default::default(),
+        })
     }
 
     fn has(&self, flaw: Flaw) -> bool {
@@ -316,7 +323,14 @@ impl StorageAdapter for Broken {
             Flaw::NestedNamespacesAreJoined => self.top.with_namespace(&Namespace::new(path.as_str()).unwrap()),
             _ => self.inner.with_namespace(namespace),
         };
-        Arc::new(Self { inner, flaw: self.flaw, path, top: self.top.clone(), written: Default::default(), ledger: Default::default() })
+        Arc::new(Self {
+            inner,
+            flaw: self.flaw,
+            path,
+            top: self.top.clone(),
+            written: Default::default(),
+            ledger: Default::default(),
+        })
     }
 
     async fn get_batch(&self, keys: &[Key]) -> Vec<Result<Option<Entry>, Error>> {

@@ -77,7 +77,7 @@ trait Shards: Debug + Send + Sync + 'static {
 
 /// A copy being received. Dropped before it is finished, it is no copy.
 #[async_trait]
-trait Receiving: Send {
+trait Receiving: Send + Sync {
     /// Receives some keys. Not durable before the end.
     async fn write(&self, files: Vec<StoredFile>) -> Result<(), Error>;
 

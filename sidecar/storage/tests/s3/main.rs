@@ -13,7 +13,8 @@ use brainy_storage::backends::s3::{Capabilities, Credentials, S3Settings, S3Stor
 use brainy_storage::documents::{Documents, Swap};
 use brainy_storage::layers::caching::{Cache, CacheSize};
 use brainy_storage::{
-    Condition, Done, Entry, Error, Key, Operation, OperationId, Outcome, StorageAdapter, Value, WriteResult, conformance,
+    Condition, Done, Entry, Error, Key, Operation, OperationId, Outcome, StorageAdapter, Value, WriteResult,
+    conformance,
 };
 use bytes::Bytes;
 use serde_json::json;

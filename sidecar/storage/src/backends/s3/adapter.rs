@@ -189,7 +189,9 @@ impl S3Adapter {
     /// What to remove: `None` if there is nothing. A damaged value can be removed, as long as no version is asked for.
     async fn target(&self, key: &Key) -> Result<Option<Expected>, Error> {
         match self.find(key).await {
-            Ok(found) => Ok(found.filter(|found| found.envelope.value.is_some()).map(|found| Expected::found(Some(&found)))),
+            Ok(found) => {
+                Ok(found.filter(|found| found.envelope.value.is_some()).map(|found| Expected::found(Some(&found))))
+            }
             Err(Error::Corrupt { .. }) => {
                 let object = self.store.bucket.get(&self.object(key)).await?;
                 Ok(object.map(|object| Expected { when: When::Matches(object.etag), ..Expected::nothing() }))
