@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use brainy_coordination::clock::{Clock, SystemClock};
 use brainy_coordination::controller::{Facts, Next, NodeSight, Rules, next_map};
-use brainy_coordination::session::{Observer, SessionRecord, SessionState};
+use brainy_coordination::session::{HeldShard, Observer, SessionRecord, SessionState};
 use brainy_coordination::{Epoch, FencingToken, NodeId, ShardId, ShardMap, names};
 use brainy_storage::backends::memory::{MemoryAdapter, MemoryDocuments};
 use brainy_storage::documents::{Document, DocumentVersion, Documents, Swap};
@@ -231,6 +231,12 @@ impl Cluster {
 
     pub(super) fn node(&self, name: &str) -> Ownership {
         self.nodes.lock().unwrap()[&id(name)].clone()
+    }
+
+    /// What a node says it has on its volume.
+    pub(super) async fn stored(&self, name: &str) -> Vec<HeldShard> {
+        let session = self.documents.read(&names::session(&id(name))).await.unwrap().unwrap();
+        serde_json::from_slice::<SessionRecord>(&session.body).unwrap().stored
     }
 
     pub(super) async fn delete_map(&self) {
