@@ -5,13 +5,14 @@ use md5::{Digest, Md5};
 /// An ETag as the store gave it, fit to be sent back: it names one version and nothing else. Never empty, never `*`,
 /// never a list, any of which would make a write less conditional than it looks (R4).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct ETag(String);
+pub struct ETag(String);
 
 /// Marks a tag that holds the ETag's bytes in hexadecimal.
 const HEX_MARK: &str = "x-";
 
 impl ETag {
-    pub(super) fn new(header: impl Into<String>) -> Option<Self> {
+    /// Of the header as received; `None` if it could match more than one version.
+    pub fn new(header: impl Into<String>) -> Option<Self> {
         let header = header.into();
         let strong = header.strip_prefix("W/").unwrap_or(&header);
         let inner = strong.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
@@ -26,12 +27,12 @@ impl ETag {
     }
 
     /// As sent in `If-Match`.
-    pub(super) fn header(&self) -> &str {
+    pub fn header(&self) -> &str {
         &self.0
     }
 
     /// Whether it is the MD5 of `body`; `None` if it does not look like an MD5.
-    pub(super) fn is_md5_of(&self, body: &[u8]) -> Option<bool> {
+    pub fn is_md5_of(&self, body: &[u8]) -> Option<bool> {
         let hex = self.0.trim_matches('"');
         let looks = hex.len() == 32 && hex.bytes().all(|b| b.is_ascii_hexdigit());
         looks.then(|| hex.eq_ignore_ascii_case(&format!("{:032x}", u128::from_be_bytes(Md5::digest(body).into()))))
@@ -39,7 +40,7 @@ impl ETag {
 
     /// As the tag of a version: letters, digits and `-` only. The common form, a quoted hash, stands for itself; any
     /// other is written in hexadecimal, because the exact ETag is needed for the next `If-Match`.
-    pub(super) fn tag(&self) -> String {
+    pub fn tag(&self) -> String {
         let inner = self.0.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
         let plain = |text: &&str| {
             !text.is_empty()
@@ -56,7 +57,7 @@ impl ETag {
     }
 
     /// The ETag of a tag. A tag that no ETag gave leads to one that no object has.
-    pub(super) fn of_tag(tag: &str) -> Self {
+    pub fn of_tag(tag: &str) -> Self {
         let from_hex = |digits: &str| {
             let bytes: Option<Vec<u8>> = (0..digits.len())
                 .step_by(2)

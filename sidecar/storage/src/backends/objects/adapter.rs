@@ -15,8 +15,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
 
-use super::S3Store;
-use super::bucket::{Object, When, Written};
+use super::BucketStore;
+use super::bucket::{Bucket, Object, When, Written};
 use super::etag::ETag;
 use crate::encoding::{decode, encode, keys_folder};
 use crate::envelope::{self, MAX_TOMBSTONE_BYTES, new_nonce};
@@ -35,8 +35,8 @@ const LARGEST_GUESS: usize = 64 << 10;
 
 /// The values below one folder of a bucket.
 #[derive(Clone, Debug)]
-pub struct S3Adapter {
-    store: S3Store,
+pub struct BucketAdapter<B> {
+    store: BucketStore<B>,
     /// With a slash at its end, or empty.
     root: String,
     namespaces: Vec<Namespace>,
@@ -54,10 +54,20 @@ struct Found {
 }
 
 impl Found {
+    fn open(key: &Key, Object { body, etag }: Object) -> Result<Self, Error> {
+        let envelope = envelope::open(key, &body)?;
+        Ok(Self { etag, revision: envelope.revision, value: envelope.value })
+    }
+
     fn entry(self) -> Option<Entry> {
         let version = version(self.revision, &self.etag);
         self.value.map(|value| Entry { value, version })
     }
+}
+
+/// What an object says of a key: its value and version, or that it has none.
+pub(in crate::backends) fn entry_of(key: &Key, object: Object) -> Result<Option<Entry>, Error> {
+    Found::open(key, object).map(Found::entry)
 }
 
 fn version(revision: u64, etag: &ETag) -> Version {
@@ -91,8 +101,8 @@ impl Expected {
     }
 }
 
-impl S3Adapter {
-    pub(super) fn new(store: S3Store, root: &str) -> Self {
+impl<B: Bucket> BucketAdapter<B> {
+    pub(super) fn new(store: BucketStore<B>, root: &str) -> Self {
         let root = if root.is_empty() { String::new() } else { format!("{root}/") };
         Self { store, folder: root.clone() + &keys_folder(&[]), root, namespaces: Vec::new(), compression: None }
     }
@@ -102,14 +112,18 @@ impl S3Adapter {
         Self { compression, ..self }
     }
 
-    fn object(&self, key: &Key) -> String {
+    pub(in crate::backends) fn bucket(&self) -> &B {
+        self.store.bucket()
+    }
+
+    /// The object that holds a key's value.
+    pub(in crate::backends) fn object(&self, key: &Key) -> String {
         format!("{}{}", self.folder, encode(key.as_str()))
     }
 
     async fn find(&self, key: &Key) -> Result<Option<Found>, Error> {
-        let Some(Object { body, etag }) = self.store.bucket.get(&self.object(key)).await? else { return Ok(None) };
-        let envelope = envelope::open(key, &body)?;
-        Ok(Some(Found { etag, revision: envelope.revision, value: envelope.value }))
+        let object = self.store.get(&self.object(key)).await?;
+        object.map(|object| Found::open(key, object)).transpose()
     }
 
     /// Removes the value that stands at `expected`, or puts a tombstone in its place.
@@ -121,11 +135,7 @@ impl S3Adapter {
             return self.store.bucket.delete(&object, etag).await;
         }
         let tombstone = envelope::seal_tombstone(expected.next_revision(), &new_nonce());
-        Ok(match self.store.bucket.put(&object, tombstone, &expected.when).await? {
-            Written::Applied(_) => Written::Applied(()),
-            Written::Refused => Written::Refused,
-            Written::Unknown(why) => Written::Unknown(why),
-        })
+        Ok(self.store.bucket.put(&object, tombstone, &expected.when).await?.map(drop))
     }
 
     /// What to remove: `None` if there is nothing. A damaged value can be removed, as long as no version is asked for.
@@ -133,7 +143,7 @@ impl S3Adapter {
         match self.find(key).await {
             Ok(found) => Ok(found.filter(|found| found.value.is_some()).map(|found| Expected::found(Some(&found)))),
             Err(Error::Corrupt { .. }) => {
-                let object = self.store.bucket.get(&self.object(key)).await?;
+                let object = self.store.get(&self.object(key)).await?;
                 Ok(object.map(|object| Expected { revision: 0, when: When::Matches(object.etag) }))
             }
             Err(error) => Err(error),
@@ -146,7 +156,7 @@ impl S3Adapter {
 }
 
 #[async_trait]
-impl StorageAdapter for S3Adapter {
+impl<B: Bucket> StorageAdapter for BucketAdapter<B> {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
         Ok(self.find(key).await?.and_then(Found::entry))
     }
