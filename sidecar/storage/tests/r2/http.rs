@@ -43,6 +43,9 @@ async fn ask(worker: &Worker, method: Method, path: &str, headers: &[(&str, &str
     Answer { status: head.status.as_u16(), headers: head.headers, body: body.collect().await.unwrap().to_bytes() }
 }
 
+/// Method, path, headers and body of a request; status and code of its answer.
+type Case<'a> = (Method, &'a str, Vec<(&'a str, &'a str)>, &'a str, (u16, &'a str));
+
 fn bearer() -> String {
     format!("Bearer {TOKEN}")
 }
@@ -59,7 +62,7 @@ async fn every_answer_that_says_no_says_why() {
     let twice = format!("{etag}, {etag}");
     let too_many = json!({"names": vec!["a"; 1001]}).to_string();
     #[rustfmt::skip]
-    let cases: Vec<(Method, &str, Vec<(&str, &str)>, &str, (u16, &str))> = vec![
+    let cases: Vec<Case<'_>> = vec![
         (put.clone(), "/v1/objects/no%2Fa", vec![token, create], "x", (412, "PreconditionFailed")),
         (put.clone(), "/v1/objects/no%2Fa", vec![token, ("if-match", "\"0123456789abcdef0123456789abcdef\"")], "x", (412, "PreconditionFailed")),
         (put.clone(), "/v1/objects/no%2Fsuch", vec![token, ("if-match", &etag)], "x", (412, "PreconditionFailed")),

@@ -13,7 +13,7 @@ async fn s3(worker: &Worker, prefix: &str) -> S3Store {
     let settings = S3Settings {
         prefix: prefix.to_owned(),
         region: "auto".to_owned(),
-        endpoint: Some(format!("{}/cdn-cgi/local/r2/s3", worker.endpoint)),
+        endpoint: Some(format!("{}/cdn-cgi/local/r2/s3/", worker.endpoint)),
         credentials: Credentials::Keys {
             access_key_id: ACCESS_KEY_ID.to_owned(),
             secret_access_key: SECRET_ACCESS_KEY.to_owned(),

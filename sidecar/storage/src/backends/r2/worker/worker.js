@@ -19,6 +19,8 @@ export default {
     try {
       return (await refusal(request, env)) ?? (await serve(request, env.BUCKET));
     } catch (error) {
+      // A body left unread costs the connection, and the next request on it its outcome.
+      await request.body?.pipeTo(new WritableStream()).catch(() => {});
       return failed(error);
     }
   },
