@@ -12,10 +12,12 @@ clippy() { cargo clippy --workspace --all-targets --locked -- -D warnings; }
 # dependencies are compiled once.
 unit() { cargo_static test --workspace --lib --bins; }
 
-# Each crate's tests/ folder, with a real S3 server for those that need one.
+# Each crate's tests/ folder, with a real S3 server and Cloudflare's runtime for those that need one.
 integration() {
+  local miniflare
+  miniflare=$(scripts/miniflare.sh)
   e2e/cluster/tools.sh versitygw
-  BRAINY_VERSITYGW=$BRAINY_CACHE/bin/versitygw cargo_static test --workspace --exclude brainy-e2e --test '*'
+  BRAINY_MINIFLARE=$miniflare BRAINY_VERSITYGW=$BRAINY_CACHE/bin/versitygw cargo_static test --workspace --exclude brainy-e2e --test '*'
 }
 
 # The manifest is what the types say; the examples hold under its rules.
@@ -74,6 +76,7 @@ main() {
   local began=$SECONDS name steps=("$@")
   [ ${#steps[@]} -gt 0 ] || steps=("${ALL[@]}")
   scripts/prerequisites.sh
+  if [[ " ${steps[*]} " = *" integration "* ]]; then scripts/prerequisites.sh node; fi
   for name in "${steps[@]}"; do
     [ -n "${WHAT[$name]:-}" ] || die "no such step: $name (there are: ${ALL[*]})"
   done

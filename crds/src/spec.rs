@@ -157,7 +157,9 @@ impl Default for VolumeSpec {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "self.provider != 'R2' || has(self.endpoint)", "message": "storage.bucket.endpoint is required with provider R2: https://<account>.r2.cloudflarestorage.com"}
+    {"rule": "self.provider != 'R2' || has(self.endpoint)", "message": "storage.bucket.endpoint is required with provider R2: https://<account>.r2.cloudflarestorage.com"},
+    {"rule": "self.provider != 'R2' || has(self.credentialsSecret)", "message": "storage.bucket.credentialsSecret is required with provider R2: R2 knows no identity of a pod"},
+    {"rule": "self.provider != 'R2' || self.region in ['auto', 'us-east-1']", "message": "storage.bucket.region has no use with provider R2, which knows only auto: leave it out"}
 ]))]
 pub struct BucketSpec {
     /// Whose protocol differences apply.
@@ -170,11 +172,12 @@ pub struct BucketSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 200), regex(pattern = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"))]
     pub prefix: Option<String>,
-    /// The region to sign for.
+    /// The region to sign for. R2 has only one, `auto`, and takes the default for it.
     #[serde(default = "default_region")]
     #[schemars(length(min = 1, max = 64))]
     pub region: String,
-    /// The server, for everything but AWS: `http://host:port` or `https://host:port`.
+    /// The server, for everything but AWS: `http://host:port` or `https://host:port`. R2: `https://<account>.r2.cloudflarestorage.com`,
+    /// of a jurisdiction `https://<account>.<jurisdiction>.r2.cloudflarestorage.com`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512), regex(pattern = r"^https?://[^/ ]+/?$"))]
     pub endpoint: Option<String>,
@@ -184,8 +187,11 @@ pub struct BucketSpec {
     pub credentials_secret: Option<String>,
 }
 
+/// The region of a bucket whose spec names none.
+pub const DEFAULT_REGION: &str = "us-east-1";
+
 fn default_region() -> String {
-    "us-east-1".into()
+    DEFAULT_REGION.into()
 }
 
 /// Whose object store.
@@ -194,7 +200,7 @@ pub enum Provider {
     /// AWS S3, or a server that speaks its protocol with conditional writes.
     #[default]
     S3,
-    /// Cloudflare R2.
+    /// Cloudflare R2, by its S3 API.
     R2,
 }
 

@@ -5,7 +5,7 @@ use md5::{Digest, Md5};
 /// An ETag as the store gave it, fit to be sent back: it names one version and nothing else. Never empty, never `*`,
 /// never a list, any of which would make a write less conditional than it looks (R4).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct ETag(String);
+pub struct ETag(String);
 
 /// Marks a tag that holds the ETag's bytes in hexadecimal.
 const HEX_MARK: &str = "x-";
@@ -13,7 +13,8 @@ const HEX_MARK: &str = "x-";
 const KEEPS_MARK: &str = "-k";
 
 impl ETag {
-    pub(super) fn new(header: impl Into<String>) -> Option<Self> {
+    /// Of the header as received; `None` if it could match more than one version.
+    pub fn new(header: impl Into<String>) -> Option<Self> {
         let header = header.into();
         let strong = header.strip_prefix("W/").unwrap_or(&header);
         let inner = strong.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
@@ -28,19 +29,19 @@ impl ETag {
     }
 
     /// As sent in `If-Match`.
-    pub(super) fn header(&self) -> &str {
+    pub fn header(&self) -> &str {
         &self.0
     }
 
     /// Whether it is the MD5 of `body`; `None` if it does not look like an MD5.
-    pub(super) fn is_md5_of(&self, body: &[u8]) -> Option<bool> {
+    pub fn is_md5_of(&self, body: &[u8]) -> Option<bool> {
         let hex = self.0.trim_matches('"');
         let looks = hex.len() == 32 && hex.bytes().all(|b| b.is_ascii_hexdigit());
         looks.then(|| hex.eq_ignore_ascii_case(&format!("{:032x}", u128::from_be_bytes(Md5::digest(body).into()))))
     }
 
     /// As the tag of a version, with whether that keeps a memory of operations.
-    pub(super) fn tag(&self, keeps: bool) -> String {
+    pub fn tag(&self, keeps: bool) -> String {
         self.plain_tag() + if keeps { KEEPS_MARK } else { "" }
     }
 
@@ -65,7 +66,7 @@ impl ETag {
 
     /// The ETag of a tag, and whether the version keeps a memory of operations. A tag that no ETag gave leads to one that
     /// no object has.
-    pub(super) fn of_tag(tag: &str) -> (Self, bool) {
+    pub fn of_tag(tag: &str) -> (Self, bool) {
         match tag.strip_suffix(KEEPS_MARK) {
             Some(plain) => (Self::of_plain_tag(plain), true),
             None => (Self::of_plain_tag(tag), false),

@@ -17,8 +17,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
 
-use super::S3Store;
-use super::bucket::{Object, When, Written};
+use super::BucketStore;
+use super::bucket::{Bucket, Object, When, Written};
 use super::etag::ETag;
 use super::lost::{Became, Sent, became};
 use crate::encoding::{decode, encode, keys_folder};
@@ -40,8 +40,8 @@ const LARGEST_GUESS: usize = 64 << 10;
 
 /// The values below one folder of a bucket.
 #[derive(Clone, Debug)]
-pub struct S3Adapter {
-    store: S3Store,
+pub struct BucketAdapter<B> {
+    store: BucketStore<B>,
     /// With a slash at its end, or empty.
     root: String,
     namespaces: Vec<Namespace>,
@@ -65,6 +65,11 @@ impl Found {
         let version = version(self.envelope.revision, &self.etag, &self.envelope.trail.performed);
         self.envelope.value.map(|value| Entry { value, version })
     }
+}
+
+/// What an object says of a key: its value and version, or that it has none.
+pub(in crate::backends) fn entry_of(key: &Key, object: &Object) -> Result<Option<Entry>, Error> {
+    Found::open(key, object).map(Found::entry)
 }
 
 fn version(revision: u64, etag: &ETag, performed: &Performed) -> Version {
@@ -111,8 +116,8 @@ impl Expected {
     }
 }
 
-impl S3Adapter {
-    pub(super) fn new(store: S3Store, root: &str) -> Self {
+impl<B: Bucket> BucketAdapter<B> {
+    pub(super) fn new(store: BucketStore<B>, root: &str) -> Self {
         let root = if root.is_empty() { String::new() } else { format!("{root}/") };
         Self { store, folder: root.clone() + &keys_folder(&[]), root, namespaces: Vec::new(), compression: None }
     }
@@ -122,12 +127,17 @@ impl S3Adapter {
         Self { compression, ..self }
     }
 
-    fn object(&self, key: &Key) -> String {
+    pub(in crate::backends) fn bucket(&self) -> &B {
+        self.store.bucket()
+    }
+
+    /// The object that holds a key's value.
+    pub(in crate::backends) fn object(&self, key: &Key) -> String {
         format!("{}{}", self.folder, encode(key.as_str()))
     }
 
     async fn find(&self, key: &Key) -> Result<Option<Found>, Error> {
-        let object = self.store.bucket.get(&self.object(key)).await?;
+        let object = self.store.get(&self.object(key)).await?;
         object.map(|object| Found::open(key, &object)).transpose()
     }
 
@@ -154,11 +164,7 @@ impl S3Adapter {
         let tombstone = envelope::seal_tombstone(revision, &nonce);
         let written = self.store.bucket.put(&object, tombstone, &place.when).await?;
         let settled = self.settled(key, Sent { revision, nonce: &nonce }, &Performed::default(), written).await?;
-        Ok(match settled {
-            Written::Applied(_) => Written::Applied(()),
-            Written::Refused => Written::Refused,
-            Written::Unknown(why) => Written::Unknown(why),
-        })
+        Ok(settled.map(drop))
     }
 
     /// What became of a write, found out by a look where the answer was lost.
@@ -174,7 +180,7 @@ impl S3Adapter {
             Written::Refused => return Ok(Written::Refused),
             Written::Unknown(why) => why,
         };
-        let looked = self.store.bucket.look(&self.object(key)).await;
+        let looked = self.store.look(&self.object(key)).await;
         let found = looked.and_then(|object| object.map(|object| Found::open(key, &object)).transpose());
         // Where there is nothing, it may be on its way still.
         let Ok(Some(found)) = found else { return Ok(Written::Unknown(why)) };
@@ -193,7 +199,7 @@ impl S3Adapter {
                 Ok(found.filter(|found| found.envelope.value.is_some()).map(|found| Expected::found(Some(&found))))
             }
             Err(Error::Corrupt { .. }) => {
-                let object = self.store.bucket.get(&self.object(key)).await?;
+                let object = self.store.get(&self.object(key)).await?;
                 Ok(object.map(|object| Expected { when: When::Matches(object.etag), ..Expected::nothing() }))
             }
             Err(error) => Err(error),
@@ -206,7 +212,7 @@ impl S3Adapter {
 }
 
 #[async_trait]
-impl StorageAdapter for S3Adapter {
+impl<B: Bucket> StorageAdapter for BucketAdapter<B> {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
         Ok(self.find(key).await?.and_then(Found::entry))
     }
