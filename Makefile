@@ -1,7 +1,7 @@
 # Every target is one line; what it does is in scripts/ and e2e/cluster/.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test down bench mutants images install fmt lint unit integration crds chart deny e2e
+.PHONY: help demo test down bench images install fmt lint unit integration crds chart deny e2e
 
 help: ## This list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,3 @@ deny: ## Checks licences, sources and banned crates
 
 e2e: ## End-to-end tests on kind, or on the cluster of E2E_KUBECONFIG
 	@scripts/test.sh e2e
-
-mutants: ## Breaks a copy of the code in known ways, and fails if no test notices
-	@scripts/mutants.sh
