@@ -33,7 +33,7 @@ lint: ## Format check and clippy, warnings denied
 unit: ## Unit tests
 	@scripts/test.sh unit
 
-integration: ## Integration tests against a real S3 server
+integration: ## Integration tests against a real S3 server and Cloudflare's runtime
 	@scripts/test.sh integration
 
 crds: ## Writes the CustomResourceDefinition from the Rust types

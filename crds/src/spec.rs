@@ -128,6 +128,19 @@ pub struct VolumeSpec {
     /// StorageClass; the cluster's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_class_name: Option<String>,
+    /// In what the node keeps its data. A volume that has data stays what it is: a change holds for new ones.
+    #[serde(default)]
+    pub engine: VolumeEngine,
+}
+
+/// In what a node keeps its data on its volume.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum VolumeEngine {
+    /// An embedded database: many writers share one flush of the disk.
+    #[default]
+    Embedded,
+    /// A file per key, for data that people want to see as files.
+    Files,
 }
 
 fn default_volume_size() -> Quantity {
@@ -136,7 +149,7 @@ fn default_volume_size() -> Quantity {
 
 impl Default for VolumeSpec {
     fn default() -> Self {
-        Self { size: default_volume_size(), storage_class_name: None }
+        Self { size: default_volume_size(), storage_class_name: None, engine: VolumeEngine::default() }
     }
 }
 
@@ -144,7 +157,9 @@ impl Default for VolumeSpec {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "self.provider != 'R2' || has(self.endpoint)", "message": "storage.bucket.endpoint is required with provider R2: https://<account>.r2.cloudflarestorage.com"}
+    {"rule": "self.provider != 'R2' || has(self.endpoint)", "message": "storage.bucket.endpoint is required with provider R2: https://<account>.r2.cloudflarestorage.com"},
+    {"rule": "self.provider != 'R2' || has(self.credentialsSecret)", "message": "storage.bucket.credentialsSecret is required with provider R2: R2 knows no identity of a pod"},
+    {"rule": "self.provider != 'R2' || self.region in ['auto', 'us-east-1']", "message": "storage.bucket.region has no use with provider R2, which knows only auto: leave it out"}
 ]))]
 pub struct BucketSpec {
     /// Whose protocol differences apply.
@@ -157,11 +172,12 @@ pub struct BucketSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 200), regex(pattern = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$"))]
     pub prefix: Option<String>,
-    /// The region to sign for.
+    /// The region to sign for. R2 has only one, `auto`, and takes the default for it.
     #[serde(default = "default_region")]
     #[schemars(length(min = 1, max = 64))]
     pub region: String,
-    /// The server, for everything but AWS: `http://host:port` or `https://host:port`.
+    /// The server, for everything but AWS: `http://host:port` or `https://host:port`. R2: `https://<account>.r2.cloudflarestorage.com`,
+    /// of a jurisdiction `https://<account>.<jurisdiction>.r2.cloudflarestorage.com`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512), regex(pattern = r"^https?://[^/ ]+/?$"))]
     pub endpoint: Option<String>,
@@ -171,8 +187,11 @@ pub struct BucketSpec {
     pub credentials_secret: Option<String>,
 }
 
+/// The region of a bucket whose spec names none.
+pub const DEFAULT_REGION: &str = "us-east-1";
+
 fn default_region() -> String {
-    "us-east-1".into()
+    DEFAULT_REGION.into()
 }
 
 /// Whose object store.
@@ -181,7 +200,7 @@ pub enum Provider {
     /// AWS S3, or a server that speaks its protocol with conditional writes.
     #[default]
     S3,
-    /// Cloudflare R2.
+    /// Cloudflare R2, by its S3 API.
     R2,
 }
 

@@ -7,6 +7,7 @@ use brainy_coordination::NodeId;
 use brainy_kubernetes::config::{NodeConfig, StorageConfig};
 
 use crate::cli;
+use crate::data_folder::Engine;
 use crate::http::StorageInfo;
 
 /// Why a configuration can't be used.
@@ -93,8 +94,9 @@ impl NodeSettings {
     /// What `GET /v1/storage` says.
     pub fn storage_info(&self) -> StorageInfo {
         match &self.cluster.storage {
-            StorageConfig::Isolated { data } => {
-                StorageInfo { backend: "filesystem", strategy: "Isolated", location: data.display().to_string() }
+            StorageConfig::Isolated { data, engine } => {
+                let backend = Engine::from(*engine).backend();
+                StorageInfo { backend, strategy: "Isolated", location: data.display().to_string() }
             }
             StorageConfig::Shared { bucket, prefix, .. } => {
                 StorageInfo { backend: "s3", strategy: "Shared", location: format!("s3://{bucket}/{prefix}") }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use brainy_coordination::{FencingToken, ShardId};
+use brainy_kubernetes::config::VolumeEngine;
 use brainy_storage::backends::embedded::EmbeddedDatabase;
 use brainy_storage::backends::filesystem::FilesystemAdapter;
 use brainy_storage::layers::compression::Compression;
@@ -23,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ownership::ShardStores;
 
-/// What a data folder keeps its data in. It never changes.
+/// What a data folder or a volume keeps its data in. It never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
@@ -31,6 +32,15 @@ pub enum Engine {
     Embedded,
     /// A file per key, for data that people want to see as files.
     Files,
+}
+
+impl From<VolumeEngine> for Engine {
+    fn from(engine: VolumeEngine) -> Self {
+        match engine {
+            VolumeEngine::Embedded => Self::Embedded,
+            VolumeEngine::Files => Self::Files,
+        }
+    }
 }
 
 impl Engine {
@@ -237,6 +247,13 @@ impl ShardStores for DataFolder {
                 Arc::new(FilesystemAdapter::open(&folder.join(name))?.with_compression(self.compression))
             }
         })
+    }
+
+    fn failure(&self) -> Option<Error> {
+        match &self.data {
+            Data::Embedded(database) => database.failure(),
+            Data::Files(_) => None,
+        }
     }
 }
 

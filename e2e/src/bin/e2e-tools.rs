@@ -136,9 +136,18 @@ fn resident(containers: &[String]) -> anyhow::Result<u64> {
 
 async fn count(url: &str, socket: &PathBuf, node: &str, key: &str) -> anyhow::Result<()> {
     let address = url.strip_prefix("http://").context("BRAINY_STORAGE_URL is no http:// address")?;
-    // A native sidecar is ready before the application starts: the first request must succeed, over either way.
+    // A native sidecar answers before the application starts, over either way; the shards may still be on their way to
+    // their owners.
     let seen = json!({"url": url, "socket": socket, "storage": over_socket(socket).await?});
-    over_tcp(address, "/v1/kv:setBatch", &json!({"items": [{"key": format!("seen/{node}"), "value": seen}]})).await?;
+    let seen = json!({"items": [{"key": format!("seen/{node}"), "value": seen}]});
+    loop {
+        let answer = over_tcp(address, "/v1/kv:setBatch", &seen).await?;
+        if answer["items"][0]["outcome"] == "applied" {
+            break;
+        }
+        println!("{node}: {answer}");
+        sleep(Duration::from_secs(1)).await;
+    }
     loop {
         match over_tcp(address, "/v1/kv:increment", &json!({"key": key, "delta": 1})).await {
             Ok(answer) => println!("{node}: {key} is {}", answer["value"]),

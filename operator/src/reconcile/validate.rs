@@ -4,8 +4,8 @@
 //! the rules, and because everything behind this step relies on them.
 
 use brainy_crds::{
-    ApplicationSpec, BrainyCluster, BucketSpec, DeletionPolicy, LayerKind, Pattern, PodSpec, Provider, Strategy,
-    VolumeSpec,
+    ApplicationSpec, BrainyCluster, BucketSpec, DEFAULT_REGION, DeletionPolicy, LayerKind, Pattern, PodSpec, Provider,
+    Strategy, VolumeSpec,
 };
 use brainy_storage::layers::Layers;
 use brainy_storage::layers::batching::Batching;
@@ -20,6 +20,8 @@ const MAX_NAME: usize = 40;
 const MAX_REPLICAS: i32 = 1000;
 /// Most shards of a cluster.
 const MAX_SHARDS: i32 = 16384;
+/// The region of every bucket on R2.
+const R2_REGION: &str = "auto";
 
 /// A BrainyCluster that can run: everything behind this type relies on its fields.
 #[derive(Clone, Debug, PartialEq)]
@@ -159,13 +161,6 @@ fn check_supported(cluster: &BrainyCluster) -> Result<(), Refusal> {
             return refuse("spec.coordination.pattern", format!("{pattern:?}"), "choose Leader");
         }
     }
-    if storage.bucket.as_ref().is_some_and(|bucket| bucket.provider == Provider::R2) {
-        return refuse(
-            "spec.storage.bucket.provider",
-            "R2".into(),
-            "choose S3, with a server that honours conditional writes",
-        );
-    }
     Ok(())
 }
 
@@ -181,8 +176,23 @@ fn storage_of(cluster: &BrainyCluster) -> Result<ValidatedStorage, Refusal> {
         (_, Some(_), Some(_)) => {
             Err(Refusal::invalid("spec.storage.volume", "has no use with strategy Shared: remove it"))
         }
-        (_, Some(bucket), None) => Ok(ValidatedStorage::Shared(bucket.clone())),
+        (_, Some(bucket), None) => bucket_of(bucket).map(ValidatedStorage::Shared),
     }
+}
+
+/// The bucket as it is spoken to. R2 is spoken to as S3, with what it needs beyond that.
+fn bucket_of(bucket: &BucketSpec) -> Result<BucketSpec, Refusal> {
+    if bucket.provider == Provider::S3 {
+        return Ok(bucket.clone());
+    }
+    let required =
+        |field, is_there| if is_there { Ok(()) } else { Err(Refusal::invalid(field, "is required with provider R2")) };
+    required("spec.storage.bucket.endpoint", bucket.endpoint.is_some())?;
+    required("spec.storage.bucket.credentialsSecret", bucket.credentials_secret.is_some())?;
+    if ![R2_REGION, DEFAULT_REGION].contains(&bucket.region.as_str()) {
+        return Err(Refusal::invalid("spec.storage.bucket.region", "has no use with provider R2: leave it out"));
+    }
+    Ok(BucketSpec { region: R2_REGION.to_owned(), ..bucket.clone() })
 }
 
 /// The layers, from the application down.
@@ -305,7 +315,6 @@ mod tests {
 
     #[test]
     fn what_does_not_run_yet_is_refused_by_field_value_and_way_out() {
-        let bucket = json!({"name": "data", "provider": "R2", "endpoint": "https://a.example"});
         let cases = [
             (
                 json!({"storage": {"strategy": "Namespaced", "bucket": {"name": "data"}}}),
@@ -322,17 +331,36 @@ mod tests {
                 "spec.coordination.pattern: StorageNative",
                 "choose Leader",
             ),
-            (
-                json!({"storage": {"strategy": "Shared", "bucket": bucket}}),
-                "spec.storage.bucket.provider: R2",
-                "choose S3",
-            ),
         ];
         for (spec, what, way_out) in cases {
             let refusal = refusal(spec);
             assert_eq!(refusal.reason(), "NotSupported");
             let message = refusal.to_string();
             assert!(message.starts_with(what) && message.contains(way_out), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_bucket_on_r2_is_spoken_to_as_s3_in_the_region_auto() {
+        let whole =
+            json!({"name": "data", "provider": "R2", "endpoint": "https://a.example", "credentialsSecret": "s"});
+        let with = |field: &str, value: serde_json::Value| {
+            let mut bucket = whole.clone();
+            bucket[field] = value;
+            json!({"storage": {"strategy": "Shared", "bucket": bucket}})
+        };
+        for region in ["us-east-1", "auto"] {
+            let valid = validate(&cluster("demo", with("region", json!(region)))).unwrap();
+            let ValidatedStorage::Shared(bucket) = valid.storage else { panic!("{:?}", valid.storage) };
+            assert_eq!(bucket.region, "auto");
+            assert_eq!(bucket.endpoint.as_deref(), Some("https://a.example"));
+        }
+        for (field, value) in
+            [("endpoint", json!(null)), ("credentialsSecret", json!(null)), ("region", json!("eu-central-1"))]
+        {
+            let refusal = refusal(with(field, value));
+            assert_eq!(refusal.reason(), "InvalidSpec");
+            assert!(refusal.to_string().starts_with(&format!("spec.storage.bucket.{field}")), "{refusal}");
         }
     }
 

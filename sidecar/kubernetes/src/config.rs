@@ -29,6 +29,23 @@ pub struct NodeConfig {
     pub renew_seconds: u64,
 }
 
+/// In what a volume keeps its data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum VolumeEngine {
+    /// An embedded database.
+    #[default]
+    Embedded,
+    /// A file per key.
+    Files,
+}
+
+impl VolumeEngine {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Where data lives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "strategy", deny_unknown_fields)]
@@ -37,6 +54,9 @@ pub enum StorageConfig {
     Isolated {
         /// Mount point of the volume: `/data`.
         data: PathBuf,
+        /// In what a new volume keeps its data; one that has data stays what it is.
+        #[serde(default, skip_serializing_if = "VolumeEngine::is_default")]
+        engine: VolumeEngine,
     },
     /// In one bucket.
     Shared {

@@ -106,6 +106,7 @@ pub(super) async fn set_batch(
     Scope(namespace): Scope,
     request: Request,
 ) -> Result<Response, Problem> {
+    request::without_operation_id(request.headers(), "send its items one by one, or all of them again")?;
     let (asked, _room) = request::document::<SetBatch>(&api.intake, request).await?;
     request::batch_size("items", asked.items.len())?;
     let mut calls = Vec::with_capacity(asked.items.len());

@@ -15,9 +15,9 @@ struct Health {
     problem: Option<String>,
 }
 
-/// `GET /healthz`: 200 while the process makes progress.
+/// `GET /healthz`: 200 while the process makes progress, and nothing is wrong that only a new start can mend.
 pub(super) async fn healthz(State(api): State<Api>) -> Response {
-    let problem = api.heartbeat.problem();
+    let problem = api.heartbeat.problem().or_else(|| api.ownership.failure());
     let alive = problem.is_none();
     with_status(alive, answer::json(&Health { alive, problem }))
 }

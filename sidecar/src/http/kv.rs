@@ -5,7 +5,7 @@ use std::str::FromStr;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
-use brainy_storage::{Condition, Key, Version};
+use brainy_storage::{Condition, Key, Operation, Version};
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
 
@@ -34,9 +34,9 @@ struct Written {
 
 /// `PUT`: writes the body, if the condition in the headers holds.
 pub(super) async fn put(State(api): State<Api>, target: Target, request: Request) -> Result<Response, Problem> {
-    let condition = condition(request.headers())?;
+    let (condition, id) = (condition(request.headers())?, request::operation_id(request.headers())?);
     let (value, _room) = request::value(&api.intake, request).await?;
-    let call = Call::Put { key: target.key, value, condition };
+    let call = Call::of(target.key, Operation::Put { value, condition }, id);
     match Problem::of(api.router.run_one(target.namespace.as_ref(), call).await)? {
         Reply::Written(version) => Ok(answer::versioned(&Written { version: version.to_string() }, Some(&version))),
         Reply::Rejected(current) => Err(Problem::precondition(current.as_ref())),
@@ -52,6 +52,7 @@ struct Removed {
 /// `DELETE`: removes the key, if the condition in the headers holds. A key that has no value is no error.
 pub(super) async fn delete(State(api): State<Api>, target: Target, headers: HeaderMap) -> Result<Response, Problem> {
     let condition = condition(&headers)?;
+    request::without_operation_id(&headers, "to delete again what is gone does no harm")?;
     if condition == Condition::Absent {
         return Err(Problem::invalid("If-None-Match", "a DELETE can't ask that the key has no value"));
     }
@@ -92,12 +93,13 @@ pub(super) async fn compare_and_swap(
     Scope(namespace): Scope,
     request: Request,
 ) -> Result<Response, Problem> {
+    let id = request::operation_id(request.headers())?;
     let (asked, _room) = request::document::<CompareAndSwap>(&api.intake, request).await?;
-    let call = Call::CompareAndSwap {
-        key: Key::new(asked.key)?,
+    let swap = Operation::Swap {
         old: request::either_or_none("oldValue", asked.old_value, asked.old_value_base64)?,
         new: request::either_or_none("newValue", asked.new_value, asked.new_value_base64)?,
     };
+    let call = Call::of(Key::new(asked.key)?, swap, id);
     match Problem::of(api.router.run_one(namespace.as_ref(), call).await)? {
         Reply::Swapped(version) => {
             let body = Swapped { swapped: true, version: version.as_ref().map(ToString::to_string), current: None };
@@ -129,8 +131,9 @@ pub(super) async fn increment(
     Scope(namespace): Scope,
     request: Request,
 ) -> Result<Response, Problem> {
+    let id = request::operation_id(request.headers())?;
     let (asked, _room) = request::document::<Increment>(&api.intake, request).await?;
-    let call = Call::Increment { key: Key::new(asked.key)?, delta: asked.delta };
+    let call = Call::of(Key::new(asked.key)?, Operation::Increment { delta: asked.delta }, id);
     match Problem::of(api.router.run_one(namespace.as_ref(), call).await)? {
         Reply::Sum(value, version) => {
             Ok(answer::versioned(&Sum { value, version: version.to_string() }, Some(&version)))

@@ -6,7 +6,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use brainy_storage::{Key, Namespace, Value};
+use brainy_storage::{Key, Namespace, OperationId, Value};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
@@ -112,6 +112,32 @@ fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
 fn is_json(headers: &HeaderMap) -> bool {
     let declared = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     declared.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+}
+
+/// The header by which a client names an operation, so that it is done once however often it is sent.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// The id that the client gave the operation, if it gave one.
+pub(super) fn operation_id(headers: &HeaderMap) -> Result<Option<OperationId>, Problem> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => {
+            let text = value.to_str().map_err(|_| Problem::invalid("Idempotency-Key", "is no text"))?.trim();
+            // The draft has it as a quoted string; most clients send it bare.
+            let bare = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
+            Ok(Some(OperationId::new(bare)?))
+        }
+        (Some(_), Some(_)) => Err(Problem::invalid("Idempotency-Key", "is given twice")),
+    }
+}
+
+/// Refuses an id where none is kept: to ignore it would break what the client relies on.
+pub(super) fn without_operation_id(headers: &HeaderMap, instead: &str) -> Result<(), Problem> {
+    match headers.get(IDEMPOTENCY_KEY) {
+        None => Ok(()),
+        Some(_) => Err(Problem::invalid("Idempotency-Key", format!("is not kept for this request: {instead}"))),
+    }
 }
 
 /// A field that tells `null` from not being there.

@@ -53,8 +53,13 @@ const CAPABILITIES: [&str; 9] =
 
 /// `GET storage`.
 pub(super) async fn describe(State(api): State<Api>) -> Response {
+    let mut info = (*api.storage).clone();
+    if let Some(engine) = api.ownership.volume_engine() {
+        // A volume stays what it is, whatever new ones are.
+        info.backend = engine.backend();
+    }
     answer::json(&Described {
-        info: &api.storage,
+        info: &info,
         node: api.ownership.node().to_string(),
         shards: api.ownership.shards(),
         capabilities: CAPABILITIES,

@@ -6,14 +6,14 @@
 
 use brainy_coordination::{FencingToken, ShardId};
 use brainy_storage::Error;
-use brainy_storage::backends::filesystem::{FilesystemAdapter, Import, StoredFile};
+use brainy_storage::backends::stored::StoredFile;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::HandoffStream;
-use super::volume::{STAMP, Stamp, Volume, blocking};
+use super::volume::{Export, Incoming, Volume};
 
 /// Longest header: a path is a namespace and a key, each encoded.
 const MAX_HEADER: usize = 64 * 1024;
@@ -29,9 +29,8 @@ enum Header {
     End { files: u64, checksum: u64 },
 }
 
-/// The files of a store as a stream.
-pub(super) fn send(store: &FilesystemAdapter) -> HandoffStream {
-    let files = store.export();
+/// The keys of a shard as a stream.
+pub(super) fn send(files: Export) -> HandoffStream {
     let state = (files, Some(Digest::default()));
     futures::stream::unfold(state, |(mut files, digest)| async move {
         let mut digest = digest?;
@@ -85,34 +84,24 @@ pub(super) async fn receive(
     token: FencingToken,
     stream: HandoffStream,
 ) -> Result<u64, Error> {
-    let import = Import::begin(&volume.received_folder(shard)).await?;
-    match receive_files(&import, stream).await {
+    let copy = volume.receive(shard, token).await?;
+    match receive_files(&copy, stream).await {
         Ok(files) => {
-            let stamp = import.folder().join(STAMP);
-            blocking(move || write_stamp(&stamp, &Stamp { shard, token, stopped: false })).await?;
-            import.finish().await?;
-            volume.received(shard, token);
+            copy.finish().await?;
             Ok(files)
         }
         Err(error) => {
-            import.discard().await?;
+            copy.discard().await?;
             Err(error)
         }
     }
-}
-
-/// Flushed with everything else when the import finishes.
-fn write_stamp(path: &std::path::Path, stamp: &Stamp) -> Result<(), Error> {
-    let text = serde_json::to_vec(stamp).map_err(|error| broken(&error))?;
-    std::fs::write(path, text)
-        .map_err(|error| Error::unavailable("Volume", format!("writing {}: {error}", path.display())))
 }
 
 fn broken(why: &dyn std::fmt::Display) -> Error {
     Error::unavailable("HandOff", format!("the copy did not arrive whole: {why}"))
 }
 
-async fn receive_files(import: &Import, stream: HandoffStream) -> Result<u64, Error> {
+async fn receive_files(copy: &Incoming<'_>, stream: HandoffStream) -> Result<u64, Error> {
     let mut records = Records { stream, buffer: BytesMut::new() };
     let (mut digest, mut batch, mut size) = (Digest::default(), Vec::new(), 0);
     loop {
@@ -123,7 +112,7 @@ async fn receive_files(import: &Import, stream: HandoffStream) -> Result<u64, Er
                 size += file.content.len();
                 batch.push(file);
                 if size >= BATCH.0 || batch.len() >= BATCH.1 {
-                    import.write(std::mem::take(&mut batch)).await?;
+                    copy.write(std::mem::take(&mut batch)).await?;
                     size = 0;
                 }
             }
@@ -131,7 +120,7 @@ async fn receive_files(import: &Import, stream: HandoffStream) -> Result<u64, Er
                 if (files, checksum) != (digest.files, digest.checksum.digest()) {
                     return Err(broken(&format!("{} files with another checksum than the {files} sent", digest.files)));
                 }
-                import.write(batch).await?;
+                copy.write(batch).await?;
                 return Ok(files);
             }
         }
@@ -178,10 +167,13 @@ impl Records {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use brainy_coordination::NodeId;
-    use brainy_storage::{Condition, Key, Namespace, StorageAdapter, Value};
+    use brainy_storage::{Condition, Key, Namespace, Value};
 
     use super::*;
+    use crate::data_folder::Engine;
 
     const SHARD: ShardId = ShardId(3);
     const TOKEN: FencingToken = FencingToken(5);
@@ -190,76 +182,93 @@ mod tests {
         Key::new(format!("key/{index}")).unwrap()
     }
 
-    async fn filled(folder: &std::path::Path) -> FilesystemAdapter {
-        let store = FilesystemAdapter::open(folder).unwrap();
+    /// A shard with all kinds of keys.
+    async fn filled(data: &Path, engine: Engine) -> Volume {
+        let volume = Volume::open(data, &NodeId("a".into()), 16, engine).await.unwrap();
+        let store = volume.adapter(SHARD, None).await.unwrap();
         for index in 0..300 {
             let value = Value::Bytes(vec![7; index * 10].into());
             assert!(store.set(&key(index), value).await.unwrap().applied().is_some());
         }
         let inner = store.with_namespace(&Namespace::new("inner").unwrap());
         assert!(inner.put(&key(0), Value::Json(1.into()), &Condition::Absent).await.unwrap().applied().is_some());
-        store
+        volume
     }
 
-    async fn chunks(store: &FilesystemAdapter) -> Vec<Bytes> {
-        send(store).map(Result::unwrap).collect().await
+    async fn chunks(volume: &Volume) -> Vec<Bytes> {
+        send(volume.export(SHARD).await.unwrap()).map(Result::unwrap).collect().await
     }
 
     fn stream(chunks: impl IntoIterator<Item = Bytes>) -> HandoffStream {
         futures::stream::iter(chunks.into_iter().map(Ok).collect::<Vec<_>>()).boxed()
     }
 
-    fn volume(data: &std::path::Path) -> Volume {
-        Volume::open(data, &NodeId("b".into()), 16).unwrap()
+    async fn volume(data: &Path, engine: Engine) -> Volume {
+        Volume::open(data, &NodeId("b".into()), 16, engine).await.unwrap()
     }
 
     #[tokio::test]
-    async fn a_copy_has_every_value_with_its_version_and_namespace() {
-        let data = tempfile::tempdir().unwrap();
-        let source = filled(&data.path().join("source")).await;
-        let target = volume(data.path());
-        // Whatever the network makes of the pieces.
-        let bytes: Vec<Bytes> = chunks(&source).await.concat().chunks(1000).map(Bytes::copy_from_slice).collect();
-        assert_eq!(receive(&target, SHARD, TOKEN, stream(bytes)).await.unwrap(), 301);
-        assert_eq!(target.local(SHARD).incoming, Some(TOKEN));
+    async fn a_shard_arrives_whole_with_its_versions_whatever_the_two_volumes_are() {
+        for (from, to) in [
+            (Engine::Embedded, Engine::Embedded),
+            (Engine::Files, Engine::Files),
+            (Engine::Files, Engine::Embedded),
+            (Engine::Embedded, Engine::Files),
+        ] {
+            let data = tempfile::tempdir().unwrap();
+            let source = filled(data.path(), from).await;
+            let target = volume(data.path(), to).await;
+            // Whatever the network makes of the pieces.
+            let bytes: Vec<Bytes> = chunks(&source).await.concat().chunks(1000).map(Bytes::copy_from_slice).collect();
+            assert_eq!(receive(&target, SHARD, TOKEN, stream(bytes)).await.unwrap(), 301);
+            assert_eq!(target.local(SHARD).incoming, Some(TOKEN));
+            drop(target);
 
-        let target = volume(data.path());
-        assert_eq!(target.local(SHARD).incoming, Some(TOKEN), "also after a restart");
-        target.promote(SHARD).await.unwrap();
-        let copy = target.adapter(SHARD).unwrap();
-        for index in 0..300 {
-            assert_eq!(copy.get(&key(index)).await.unwrap(), source.get(&key(index)).await.unwrap());
+            let target = volume(data.path(), to).await;
+            assert_eq!(target.local(SHARD).incoming, Some(TOKEN), "also after a restart");
+            target.promote(SHARD).await.unwrap();
+            let copy = target.adapter(SHARD, None).await.unwrap();
+            let source = source.adapter(SHARD, None).await.unwrap();
+            for index in 0..300 {
+                assert_eq!(copy.get(&key(index)).await.unwrap(), source.get(&key(index)).await.unwrap());
+            }
+            let inner = Namespace::new("inner").unwrap();
+            let there = copy.with_namespace(&inner).get(&key(0)).await.unwrap();
+            assert_eq!(there, source.with_namespace(&inner).get(&key(0)).await.unwrap());
         }
-        let inner = Namespace::new("inner").unwrap();
-        let there = copy.with_namespace(&inner).get(&key(0)).await.unwrap();
-        assert_eq!(there, source.with_namespace(&inner).get(&key(0)).await.unwrap());
     }
 
     #[tokio::test]
     async fn an_empty_shard_arrives_empty() {
         let data = tempfile::tempdir().unwrap();
-        let source = FilesystemAdapter::open(&data.path().join("source")).unwrap();
-        let target = volume(data.path());
-        assert_eq!(receive(&target, SHARD, TOKEN, send(&source)).await.unwrap(), 0);
+        let source = Volume::open(data.path(), &NodeId("a".into()), 16, Engine::Embedded).await.unwrap();
+        let target = volume(data.path(), Engine::Embedded).await;
+        let empty = send(source.export(SHARD).await.unwrap());
+        assert_eq!(receive(&target, SHARD, TOKEN, empty).await.unwrap(), 0);
         assert_eq!(target.local(SHARD).incoming, Some(TOKEN));
     }
 
     #[tokio::test]
     async fn a_stream_that_is_cut_short_or_changed_leaves_nothing() {
-        let data = tempfile::tempdir().unwrap();
-        let source = filled(&data.path().join("source")).await;
-        let target = volume(data.path());
-        let whole = chunks(&source).await;
+        for engine in [Engine::Embedded, Engine::Files] {
+            let data = tempfile::tempdir().unwrap();
+            let source = filled(data.path(), engine).await;
+            let target = volume(data.path(), engine).await;
+            let whole = chunks(&source).await;
 
-        let without_end = whole[..whole.len() - 1].to_vec();
-        let without_one = [&whole[..5], &whole[6..]].concat();
-        let cut = vec![whole.concat()[..5000].to_vec().into()];
-        let twice = [&whole[..1], &whole[..]].concat();
-        for (what, chunks) in [("no end", without_end), ("one less", without_one), ("cut", cut), ("one twice", twice)] {
-            let received = receive(&target, SHARD, TOKEN, stream(chunks)).await;
-            assert!(received.is_err(), "{what}");
-            assert_eq!(target.local(SHARD).incoming, None, "{what}");
+            let without_end = whole[..whole.len() - 1].to_vec();
+            let without_one = [&whole[..5], &whole[6..]].concat();
+            let cut = vec![whole.concat()[..5000].to_vec().into()];
+            let twice = [&whole[..1], &whole[..]].concat();
+            for (what, chunks) in
+                [("no end", without_end), ("one less", without_one), ("cut", cut), ("one twice", twice)]
+            {
+                let received = receive(&target, SHARD, TOKEN, stream(chunks)).await;
+                assert!(received.is_err(), "{what}");
+                assert_eq!(target.local(SHARD).incoming, None, "{what}");
+            }
+            drop(target);
+            assert_eq!(volume(data.path(), engine).await.local(SHARD).incoming, None);
         }
-        assert_eq!(volume(data.path()).local(SHARD).incoming, None);
     }
 }

@@ -19,8 +19,9 @@ use super::maps::Maps;
 use super::nodes::Nodes;
 use super::session::Reporting;
 use super::table::Table;
-use super::volume::{Volume, blocking};
+use super::volume::Volume;
 use super::{HandoffRefused, HandoffRequest, HandoffStream, PeerClient, in_words, stopped};
+use crate::data_folder::Engine;
 
 /// Shards received at once.
 const RECEIVE_AT_ONCE: usize = 4;
@@ -36,7 +37,9 @@ pub(super) struct Isolated {
     nodes: Arc<Nodes>,
     peers: Arc<dyn PeerClient>,
     data: PathBuf,
-    volume: OnceLock<Arc<Volume>>,
+    /// For a volume that is new.
+    engine: Engine,
+    volume: OnceLock<Volume>,
     lives: watch::Receiver<Option<Life>>,
     /// One per shard: an action and a hand-off never meet.
     order: Vec<Mutex<()>>,
@@ -64,7 +67,7 @@ impl Isolated {
         maps: Arc<Maps>,
         nodes: Arc<Nodes>,
         peers: Arc<dyn PeerClient>,
-        data: PathBuf,
+        (data, engine): (PathBuf, Engine),
         lives: watch::Receiver<Option<Life>>,
         news: watch::Sender<u64>,
     ) -> Arc<Self> {
@@ -75,6 +78,7 @@ impl Isolated {
             nodes,
             peers,
             data,
+            engine,
             volume: OnceLock::new(),
             lives,
             order,
@@ -87,11 +91,10 @@ impl Isolated {
     /// Opens the volume, as often as it takes: what is wrong with it may be mended.
     pub(super) async fn open_volume(&self) {
         loop {
-            let (data, node, shards) = (self.data.clone(), self.table.node().clone(), self.table.shards());
-            match blocking(move || Volume::open(&data, &node, shards)).await {
+            match Volume::open(&self.data, self.table.node(), self.table.shards(), self.engine).await {
                 Ok(volume) => {
                     self.table.problem("volume", None);
-                    let _first = self.volume.set(Arc::new(volume));
+                    let _first = self.volume.set(volume);
                     return;
                 }
                 Err(error) => self.table.problem("volume", Some(in_words(&error))),
@@ -221,10 +224,10 @@ impl Isolated {
         let token = map.token(shard);
         match duty(&map, shard, self.table.node(), volume.local(shard)) {
             Duty::Serve => return self.serve(volume, shard, token).await,
-            Duty::LayOut | Duty::Restamp => stamp(volume, shard, token, false).await?,
+            Duty::LayOut | Duty::Restamp => volume.stamp(shard, token, false).await?,
             Duty::Promote => {
                 volume.promote(shard).await?;
-                stamp(volume, shard, token, false).await?;
+                volume.stamp(shard, token, false).await?;
             }
             Duty::Pull { from } => self.pull(volume, &map, shard, token, &from).await?,
             Duty::Leave { surplus: true } => return self.clear(volume, &map, shard, token).await,
@@ -235,7 +238,7 @@ impl Isolated {
     }
 
     async fn serve(&self, volume: &Volume, shard: ShardId, token: FencingToken) -> Result<bool, Error> {
-        let storage = Arc::new(volume.adapter(shard)?.with_compression(self.table.compression()));
+        let storage = volume.adapter(shard, self.table.compression()).await?;
         let Some(life) = self.lives.borrow().clone() else {
             return Ok(false);
         };
@@ -315,14 +318,18 @@ impl Isolated {
         }
         let refused = |error: Error| HandoffRefused(in_words(&error));
         // Durably, before the first byte leaves: from here on nothing is written under this token, whatever happens.
-        stamp(volume, shard, request.token, true).await.map_err(refused)?;
+        volume.stamp(shard, request.token, true).await.map_err(refused)?;
         self.table.rest(shard, Some(format!("moving to {}", request.to)));
-        let store = volume.adapter(shard).map_err(refused)?;
-        Ok(handoff::send(&store))
+        Ok(handoff::send(volume.export(shard).await.map_err(refused)?))
     }
-}
 
-async fn stamp(volume: &Arc<Volume>, shard: ShardId, token: FencingToken, stopped: bool) -> Result<(), Error> {
-    let volume = Arc::clone(volume);
-    blocking(move || volume.stamp(shard, token, stopped)).await
+    /// In what the volume keeps its data; `None` before it is open.
+    pub(super) fn engine(&self) -> Option<Engine> {
+        Some(self.volume.get()?.engine())
+    }
+
+    /// Why nothing more can be written before the process is started again, if that is so.
+    pub(super) fn failure(&self) -> Option<Error> {
+        self.volume.get()?.failure()
+    }
 }

@@ -46,6 +46,7 @@ pub use node::StartError;
 pub use tenure::Operation;
 
 use crate::config::NodeSettings;
+use crate::data_folder::Engine;
 
 /// Longest wait for operations in flight when a process that runs alone stops.
 const IN_FLIGHT_LIMIT: Duration = Duration::from_secs(10);
@@ -54,8 +55,16 @@ const IN_FLIGHT_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct Ownership {
     table: Arc<table::Table>,
-    /// None: this process runs alone.
-    runtime: Option<Arc<node::Runtime>>,
+    role: Role,
+}
+
+/// How the process came to its shards.
+#[derive(Clone, Debug)]
+enum Role {
+    /// It runs alone, over these.
+    Alone(Arc<dyn ShardStores>),
+    /// It is a node of a cluster.
+    Node(Arc<node::Runtime>),
 }
 
 /// Where an operation on a shard goes.
@@ -153,6 +162,11 @@ pub struct StoreProof {
 pub trait ShardStores: Debug + Send + Sync + 'static {
     /// Opens a shard's storage under a fencing token. May block on files.
     fn open(&self, shard: ShardId, token: FencingToken) -> Result<Arc<dyn StorageAdapter>, Error>;
+
+    /// Why nothing more can be written before the process is started again, if that is so.
+    fn failure(&self) -> Option<Error> {
+        None
+    }
 }
 
 /// Asks for a shard on its way to this node. Body of `POST /internal/shards/{shard}:handoff` on the node-to-node listener.
@@ -194,8 +208,8 @@ impl Ownership {
     /// asked for.
     pub fn standalone(shards: u32, stores: Arc<dyn ShardStores>, layers: LayerStack) -> Self {
         let table = table::Table::new(NodeId("standalone".into()), shards, layers);
-        table.serve_all(stores, Validity::unbounded());
-        Self { table, runtime: None }
+        table.serve_all(Arc::clone(&stores), Validity::unbounded());
+        Self { table, role: Role::Alone(stores) }
     }
 
     /// Takes part in a cluster. Returns at once: what is in the way of serving shows in [`status`](Self::status) and is
@@ -208,7 +222,24 @@ impl Ownership {
     fn assemble(parts: node::Parts) -> Self {
         let table = table::Table::new(parts.node.clone(), parts.shards, parts.layers.clone());
         let runtime = node::Runtime::start(Arc::clone(&table), parts);
-        Self { table, runtime: Some(Arc::new(runtime)) }
+        Self { table, role: Role::Node(Arc::new(runtime)) }
+    }
+
+    /// Why nothing more can be written before the process is started again, if that is so.
+    pub fn failure(&self) -> Option<String> {
+        let failure = match &self.role {
+            Role::Alone(stores) => stores.failure(),
+            Role::Node(runtime) => runtime.isolated().and_then(|isolated| isolated.failure()),
+        };
+        failure.map(|error| in_words(&error))
+    }
+
+    /// In what the volume keeps its data, where there is one and it is open.
+    pub fn volume_engine(&self) -> Option<Engine> {
+        match &self.role {
+            Role::Alone(_) => None,
+            Role::Node(runtime) => runtime.isolated()?.engine(),
+        }
     }
 
     /// How often the cache had the answer; `None`: there is no cache.
@@ -277,7 +308,11 @@ impl Ownership {
         shard: ShardId,
         request: HandoffRequest,
     ) -> Result<HandoffStream, HandoffRefused> {
-        match self.runtime.as_ref().and_then(|runtime| runtime.isolated()) {
+        let isolated = match &self.role {
+            Role::Node(runtime) => runtime.isolated(),
+            Role::Alone(_) => None,
+        };
+        match isolated {
             Some(isolated) => isolated.hand_off(shard, &request).await,
             None => Err(HandoffRefused(format!("shard {shard} does not move between volumes here"))),
         }
@@ -286,9 +321,9 @@ impl Ownership {
     /// Graceful stop: takes no new shard, lets in-flight operations end (bounded), releases what it holds and ends its
     /// session. Returns when that is done or its time is up.
     pub async fn drain(&self) {
-        match &self.runtime {
-            Some(runtime) => runtime.drain().await,
-            None => {
+        match &self.role {
+            Role::Node(runtime) => runtime.drain().await,
+            Role::Alone(_) => {
                 let stopped = self.table.stop_all("the process is stopping");
                 futures::future::join_all(stopped.iter().map(|tenure| tenure.end(IN_FLIGHT_LIMIT))).await;
             }

@@ -31,6 +31,7 @@ use super::shared::Shared;
 use super::table::Table;
 use super::{PeerClient, ShardStores, in_words, stopped};
 use crate::config::NodeSettings;
+use crate::data_folder::Engine;
 
 /// Pauses before a store that can't be used is tried again: doubled from the first to the last.
 const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -57,7 +58,7 @@ pub(super) struct Parts {
 
 /// Where data lies, and where sessions and the map are.
 pub(super) enum Strategy {
-    Isolated { documents: Arc<dyn Documents>, data: PathBuf, peers: Arc<dyn PeerClient> },
+    Isolated { documents: Arc<dyn Documents>, data: PathBuf, engine: Engine, peers: Arc<dyn PeerClient> },
     Shared { bucket: Arc<dyn SharedBucket> },
 }
 
@@ -183,8 +184,8 @@ async fn serve(
 
     let proof = bucket.as_ref().map(|bucket| Arc::clone(&bucket.proof));
     let (reporting, work): (Arc<dyn Reporting>, _) = match (&parts.strategy, bucket) {
-        (Strategy::Isolated { data, peers, .. }, _) => {
-            let (data, peers) = (data.clone(), Arc::clone(peers));
+        (Strategy::Isolated { data, engine, peers, .. }, _) => {
+            let (data, peers) = ((data.clone(), *engine), Arc::clone(peers));
             let isolated = Isolated::new(Arc::clone(table), maps, nodes, peers, data, life.clone(), news);
             // Before the session says anything: what it does not list as stored counts as not there.
             tokio::select! {
@@ -305,9 +306,10 @@ pub(super) fn parts(settings: &NodeSettings, peers: Arc<dyn PeerClient>) -> Resu
     let access = Access::of_this_pod()?;
     let watch = MapWatch::new(access.watching(), &cluster.namespace, &cluster.cluster);
     let strategy = match &cluster.storage {
-        StorageConfig::Isolated { data } => Strategy::Isolated {
+        StorageConfig::Isolated { data, engine } => Strategy::Isolated {
             documents: Arc::new(KubernetesDocuments::new(access.bounded(), &cluster.namespace, &cluster.cluster)),
             data: data.clone(),
+            engine: (*engine).into(),
             peers,
         },
         StorageConfig::Shared { bucket, prefix, region, endpoint, credentials } => {

@@ -1,6 +1,6 @@
 //! One operation on one key, and what can become of it. A batch is a list of calls.
 
-use brainy_storage::{Condition, Entry, Error, Key, Value, Version};
+use brainy_storage::{Condition, Done, Entry, Error, Key, Operation, OperationId, Value, Version};
 use serde_json::Number;
 
 /// An operation on one key.
@@ -43,9 +43,46 @@ pub enum Call {
         /// How much.
         delta: Number,
     },
+    /// Does an operation once, however often it is asked for with this id.
+    Once {
+        /// On which key.
+        key: Key,
+        /// What to do.
+        operation: Operation,
+        /// The client's id for it.
+        id: OperationId,
+    },
 }
 
 impl Call {
+    /// The call that does an operation; once, if it has an id.
+    pub fn of(key: Key, operation: Operation, id: Option<OperationId>) -> Self {
+        match (id, operation) {
+            (Some(id), operation) => Self::Once { key, operation, id },
+            (None, Operation::Put { value, condition }) => Self::Put { key, value, condition },
+            (None, Operation::Remove { condition }) => Self::Remove { key, condition },
+            (None, Operation::Swap { old, new }) => Self::CompareAndSwap { key, old, new },
+            (None, Operation::Increment { delta }) => Self::Increment { key, delta },
+        }
+    }
+
+    /// The operation without its id; `None` for a read.
+    pub fn into_operation(self) -> Option<(Key, Operation)> {
+        Some(match self {
+            Self::Get { .. } => return None,
+            Self::Put { key, value, condition } => (key, Operation::Put { value, condition }),
+            Self::Remove { key, condition } => (key, Operation::Remove { condition }),
+            Self::CompareAndSwap { key, old, new } => (key, Operation::Swap { old, new }),
+            Self::Increment { key, delta } => (key, Operation::Increment { delta }),
+            Self::Once { key, operation, .. } => (key, operation),
+        })
+    }
+
+    /// Where its outcome is unknown it may be asked for again: it is done once all the same.
+    pub fn may_repeat(&self) -> bool {
+        matches!(self, Self::Once { .. })
+    }
+
     /// The key it is about.
     pub fn key(&self) -> &Key {
         match self {
@@ -53,7 +90,8 @@ impl Call {
             | Self::Put { key, .. }
             | Self::Remove { key, .. }
             | Self::CompareAndSwap { key, .. }
-            | Self::Increment { key, .. } => key,
+            | Self::Increment { key, .. }
+            | Self::Once { key, .. } => key,
         }
     }
 
@@ -86,7 +124,23 @@ pub enum Reply {
     NoServer(String),
 }
 
+impl From<Done> for Reply {
+    fn from(done: Done) -> Self {
+        match done {
+            Done::Written(version) => Self::Written(version),
+            Done::Removed(there) => Self::Removed(there),
+            Done::Swapped(version) => Self::Swapped(version),
+            Done::Sum(sum, version) => Self::Sum(sum, version),
+        }
+    }
+}
+
 impl Reply {
+    /// It took effect.
+    pub fn is_success(&self) -> bool {
+        matches!(self, Self::Written(_) | Self::Removed(_) | Self::Swapped(_) | Self::Sum(..))
+    }
+
     /// The answer when it can't be told whether a call took effect: unknown for a write; a read has no effect, so it
     /// simply failed.
     pub fn unanswered(writes: bool, why: &str) -> Self {

@@ -111,6 +111,7 @@ async fn one(storage: &dyn StorageAdapter, call: Call) -> Reply {
         Call::Increment { key, delta } => {
             write(storage.increment(&key, delta).await, |(sum, version)| Reply::Sum(sum, version))
         }
+        Call::Once { key, operation, id } => write(storage.perform_once(&key, operation, &id).await, Reply::from),
     }
 }
 

@@ -112,6 +112,8 @@ impl Router {
         let mut rounds = Rounds::new(&self.patience);
         let mut replies: Vec<Option<Reply>> = vec![None; calls.len()];
         let mut pending: Vec<usize> = (0..calls.len()).collect();
+        // Calls that may have taken effect already, and are asked for again: nothing but success is certain any more.
+        let mut doubts: BTreeMap<usize, String> = BTreeMap::new();
         loop {
             let changed = self.owners.next_change();
             let plan = self.plan(namespace, &calls, &pending);
@@ -121,6 +123,10 @@ impl Router {
             let (here, elsewhere) = join(here, elsewhere).await;
             for (index, attempt) in here.into_iter().chain(elsewhere) {
                 match attempt {
+                    Attempt::Done(Reply::Unknown(why)) if calls[index].may_repeat() => {
+                        doubts.insert(index, why.clone());
+                        waiting.push((index, why));
+                    }
                     Attempt::Done(reply) => replies[index] = Some(reply),
                     Attempt::NotServed(why) => waiting.push((index, why)),
                 }
@@ -137,6 +143,11 @@ impl Router {
             pending = waiting.into_iter().map(|(index, _)| index).collect();
             // Items of one key keep their order.
             pending.sort_unstable();
+        }
+        for (index, why) in doubts {
+            if let Some(reply) = replies[index].take() {
+                replies[index] = Some(if reply.is_success() { reply } else { Reply::Unknown(why) });
+            }
         }
         // Every index is either decided or still waiting, so none is left empty; the word for it is the cautious one.
         replies.into_iter().map(|reply| reply.unwrap_or_else(|| Reply::Unknown("the call was lost".into()))).collect()

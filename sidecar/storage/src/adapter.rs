@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{Error, Key, Namespace, Outcome, Value, Version, WriteResult};
+use crate::{Done, Error, Key, Namespace, Operation, OperationId, Outcome, Value, Version, WriteResult};
 
 /// A value with its version.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,6 +75,11 @@ pub trait StorageAdapter: Debug + Send + Sync + 'static {
 
     /// The keys that begin with `prefix` and are greater than `after`, in byte order, at most `limit`.
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error>;
+
+    /// Does an operation once, however often it is asked for with this id: if the value remembers it, the first answer is
+    /// given again. What was rejected or failed has not been done. A removal, or a swap for "no value", takes no id.
+    /// See [`crate::operation`].
+    async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done>;
 
     /// The same store, seen through a namespace: keys of one namespace are invisible in every other.
     fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter>;

@@ -11,6 +11,10 @@
 //! The nonce is random for each write, so that an ETag made of the content never repeats (R5). The checksum covers the
 //! header's fields and the value, so that damage is reported and never served.
 //!
+//! What earlier writes of the key have left stands in two more fields, where there is any: `"operations"`, those with an
+//! id that the value [remembers](crate::operation), and `"before"`, the beginnings of the nonces of the writes before
+//! this one, newest first, by which a writer whose answer was lost finds out what became of its write.
+//!
 //! A store that can't delete conditionally gets a *tombstone* in place of a removed value: `{"brainy":1,"deleted":8,
 //! "nonce":"…"}`. A tombstone is always shorter than [`MAX_TOMBSTONE_BYTES`] and a value always longer, so that a
 //! listing can tell them apart by size alone.
@@ -20,12 +24,17 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::layers::compression::{Algorithm, Compression};
-use crate::{Error, Key, Value};
+use crate::operation::Performed;
+use crate::{Entry, Error, Key, Value, Version};
 
 /// The format's version, the first thing in each envelope.
 const FORMAT: u32 = 1;
 /// No tombstone is longer, no value is shorter.
 pub const MAX_TOMBSTONE_BYTES: usize = 100;
+/// How many writes back an envelope names.
+const MOST_BEFORE: usize = 8;
+/// How much of a nonce it names them by: 48 bits tell nine writes apart.
+const SHORT_NONCE: usize = 12;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,6 +51,10 @@ struct Header<'a> {
     /// How many bytes it has itself, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     length: Option<u64>,
+    #[serde(default, skip_serializing_if = "Performed::is_empty")]
+    operations: Performed,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    before: Vec<String>,
     xxh3: String,
 }
 
@@ -69,6 +82,48 @@ pub struct Envelope {
     pub nonce: String,
     /// The value; `None` in a tombstone.
     pub value: Option<Value>,
+    /// What earlier writes have left.
+    pub trail: Trail,
+}
+
+/// What the writes of a key leave for those that come later.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Trail {
+    /// The operations with an id that are remembered.
+    pub performed: Performed,
+    /// Beginnings of the nonces of the writes before, newest first.
+    pub before: Vec<String>,
+}
+
+/// A value as stored by a backend that leaves nothing in place of what it removes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Stored {
+    /// Its version's tag is the nonce.
+    pub(crate) entry: Entry,
+    pub(crate) performed: Performed,
+}
+
+impl Envelope {
+    /// The trail of the write that comes next.
+    pub(crate) fn next_trail(&self) -> Trail {
+        let mut before = Vec::with_capacity(MOST_BEFORE);
+        before.push(short(&self.nonce).to_owned());
+        before.extend(self.trail.before.iter().take(MOST_BEFORE - 1).cloned());
+        Trail { performed: self.trail.performed.clone(), before }
+    }
+
+    /// The value; refuses a tombstone.
+    pub(crate) fn into_stored(self, key: &Key) -> Result<Stored, Error> {
+        let no_value = || Error::Corrupt { key: key.to_string(), problem: "it holds no value".to_owned() };
+        let value = self.value.ok_or_else(no_value)?;
+        let version = Version { revision: self.revision, tag: self.nonce };
+        Ok(Stored { entry: Entry { value, version }, performed: self.trail.performed })
+    }
+}
+
+/// The beginning of a nonce, as trails have it.
+pub(crate) fn short(nonce: &str) -> &str {
+    nonce.get(..SHORT_NONCE).unwrap_or(nonce)
 }
 
 /// A new random mark for one write.
@@ -82,6 +137,7 @@ pub fn seal(
     revision: u64,
     nonce: &str,
     value: &Value,
+    trail: &Trail,
     compression: Option<Compression>,
 ) -> Result<Bytes, Error> {
     value.check()?;
@@ -106,6 +162,8 @@ pub fn seal(
         r#type,
         encoding,
         length,
+        operations: trail.performed.clone(),
+        before: trail.before.clone(),
         xxh3: String::new(),
     };
     header.xxh3 = checksum(&header, &payload);
@@ -137,7 +195,8 @@ fn open_unchecked(key: &str, bytes: &Bytes) -> Result<Envelope, String> {
     if bytes.len() <= MAX_TOMBSTONE_BYTES {
         let tombstone: Tombstone = serde_json::from_slice(head).map_err(|why| format!("bad header: {why}"))?;
         check_format(tombstone.brainy)?;
-        return Ok(Envelope { revision: tombstone.deleted, nonce: tombstone.nonce, value: None });
+        let trail = Trail::default();
+        return Ok(Envelope { revision: tombstone.deleted, nonce: tombstone.nonce, value: None, trail });
     }
     let header: Header<'_> = serde_json::from_slice(head).map_err(|why| format!("bad header: {why}"))?;
     check_format(header.brainy)?;
@@ -156,7 +215,8 @@ fn open_unchecked(key: &str, bytes: &Bytes) -> Result<Envelope, String> {
         Type::Json => Value::Json(serde_json::from_slice(&payload).map_err(|why| format!("bad JSON: {why}"))?),
         Type::Bytes => Value::Bytes(payload),
     };
-    Ok(Envelope { revision: header.revision, nonce: header.nonce, value: Some(value) })
+    let trail = Trail { performed: header.operations, before: header.before };
+    Ok(Envelope { revision: header.revision, nonce: header.nonce, value: Some(value), trail })
 }
 
 fn check_format(found: u32) -> Result<(), String> {
@@ -169,7 +229,9 @@ fn checksum(header: &Header<'_>, payload: &[u8]) -> String {
     hash.update(&header.revision.to_le_bytes());
     let kind = [header.r#type as u8, header.encoding.map_or(0, |encoding| encoding as u8 + 1)];
     let length = header.length.unwrap_or_default().to_le_bytes();
-    for part in [header.nonce.as_bytes(), header.key.as_bytes(), &kind, &length, payload] {
+    // Only strings and numbers: can't fail.
+    let trail = serde_json::to_vec(&(&header.operations, &header.before)).unwrap_or_default();
+    for part in [header.nonce.as_bytes(), header.key.as_bytes(), &kind, &length, &trail, payload] {
         hash.update(&(part.len() as u64).to_le_bytes());
         hash.update(part);
     }
@@ -199,7 +261,7 @@ mod tests {
             Value::Bytes(Bytes::from_static(b"\n\n\x00\xff")),
         ];
         for value in values {
-            let sealed = seal(&key("a\nb\""), 7, &new_nonce(), &value, None).unwrap();
+            let sealed = seal(&key("a\nb\""), 7, &new_nonce(), &value, &Trail::default(), None).unwrap();
             let opened = open(&key("a\nb\""), &sealed).unwrap();
             assert_eq!((opened.revision, opened.value), (7, Some(value)));
         }
@@ -207,7 +269,7 @@ mod tests {
 
     #[test]
     fn two_writes_of_one_value_never_look_the_same() {
-        let write = || seal(&key("a"), 1, &new_nonce(), &Value::Json(json!(1)), None).unwrap();
+        let write = || seal(&key("a"), 1, &new_nonce(), &Value::Json(json!(1)), &Trail::default(), None).unwrap();
         assert_ne!(write(), write());
     }
 
@@ -217,19 +279,33 @@ mod tests {
         assert!(tombstone.len() <= MAX_TOMBSTONE_BYTES, "{}", tombstone.len());
         let opened = open(&key("a"), &tombstone).unwrap();
         assert_eq!((opened.revision, opened.value), (u64::MAX, None));
-        let smallest = seal(&key("a"), 1, &new_nonce(), &Value::Bytes(Bytes::new()), None).unwrap();
+        let smallest = seal(&key("a"), 1, &new_nonce(), &Value::Bytes(Bytes::new()), &Trail::default(), None).unwrap();
         assert!(smallest.len() > MAX_TOMBSTONE_BYTES, "{}", smallest.len());
     }
 
     #[test]
+    fn an_envelope_names_the_writes_before_it() {
+        let mut trail = Trail::default();
+        let nonces: Vec<String> = (0..12).map(|_| new_nonce()).collect();
+        for (revision, nonce) in (1..).zip(&nonces) {
+            let sealed = seal(&key("a"), revision, nonce, &Value::Json(json!(1)), &trail, None).unwrap();
+            let opened = open(&key("a"), &sealed).unwrap();
+            assert_eq!(opened.trail, trail);
+            trail = opened.next_trail();
+        }
+        let newest: Vec<&str> = nonces.iter().rev().map(|nonce| short(nonce)).take(MOST_BEFORE).collect();
+        assert_eq!(trail.before, newest);
+    }
+
+    #[test]
     fn another_keys_envelope_is_refused() {
-        let sealed = seal(&key("a"), 1, &new_nonce(), &Value::Json(json!(1)), None).unwrap();
+        let sealed = seal(&key("a"), 1, &new_nonce(), &Value::Json(json!(1)), &Trail::default(), None).unwrap();
         assert!(matches!(open(&key("b"), &sealed), Err(Error::Corrupt { .. })));
     }
 
     #[test]
     fn a_later_format_is_refused_by_name() {
-        let sealed = seal(&key("a"), 1, &new_nonce(), &Value::Json(json!(1)), None).unwrap();
+        let sealed = seal(&key("a"), 1, &new_nonce(), &Value::Json(json!(1)), &Trail::default(), None).unwrap();
         let later = String::from_utf8(sealed.to_vec()).unwrap().replacen("\"brainy\":1", "\"brainy\":2", 1);
         let Err(Error::Corrupt { problem, .. }) = open(&key("a"), &later.into()) else { panic!("it was read") };
         assert!(problem.contains("format is 2"), "{problem}");
@@ -237,14 +313,16 @@ mod tests {
 
     #[test]
     fn every_cut_is_noticed() {
-        let sealed = seal(&key("a"), 1, &new_nonce(), &Value::Bytes(Bytes::from_static(b"abc")), None).unwrap();
+        let sealed =
+            seal(&key("a"), 1, &new_nonce(), &Value::Bytes(Bytes::from_static(b"abc")), &Trail::default(), None)
+                .unwrap();
         for length in 0..sealed.len() {
             assert!(open(&key("a"), &sealed.slice(..length)).is_err(), "cut to {length} bytes");
         }
     }
 
     fn compressed(value: &Value) -> Bytes {
-        seal(&key("a"), 1, &new_nonce(), value, Some(Compression::default())).unwrap()
+        seal(&key("a"), 1, &new_nonce(), value, &Trail::default(), Some(Compression::default())).unwrap()
     }
 
     #[test]
@@ -282,7 +360,7 @@ mod tests {
         #[test]
         fn a_flipped_bit_is_noticed_or_harmless(payload in prop::collection::vec(any::<u8>(), 0..64), flip in any::<prop::sample::Index>()) {
             let value = Value::Bytes(payload.into());
-            let sealed = seal(&key("a"), 3, &new_nonce(), &value, None).unwrap();
+            let sealed = seal(&key("a"), 3, &new_nonce(), &value, &Trail::default(), None).unwrap();
             let mut damaged = sealed.to_vec();
             let bit = flip.index(damaged.len() * 8);
             damaged[bit / 8] ^= 1 << (bit % 8);

@@ -10,11 +10,13 @@ pub mod envelope;
 pub mod error;
 pub mod key;
 pub mod layers;
+pub mod operation;
 pub mod outcome;
 pub mod value;
 
 pub use adapter::{Condition, Entry, Page, StorageAdapter};
 pub use error::Error;
 pub use key::{Key, Namespace};
+pub use operation::{Done, Operation, OperationId};
 pub use outcome::{Outcome, Unknown, WriteResult};
 pub use value::{Value, Version};

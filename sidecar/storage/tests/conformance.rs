@@ -10,7 +10,8 @@ use brainy_storage::backends::embedded::EmbeddedDatabase;
 use brainy_storage::backends::filesystem::FilesystemAdapter;
 use brainy_storage::backends::memory::MemoryAdapter;
 use brainy_storage::{
-    Condition, Entry, Error, Key, Namespace, Outcome, Page, StorageAdapter, Value, Version, WriteResult, conformance,
+    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Value,
+    Version, WriteResult, conformance,
 };
 use serde_json::{Number, json};
 
@@ -79,9 +80,15 @@ enum Flaw {
     MissingNumberIsNoNumber,
     EmptyBatchHasAnAnswer,
     BatchIgnoresItsConditions,
+    IdsAreIgnored,
+    IdsAreCheckedThenDone,
+    IdsAreForgottenByPlainWrites,
+    IdsBelongToTheStore,
+    RejectionsAreRemembered,
+    OnlyTheLastIdIsRemembered,
 }
 
-const FLAWS: [Flaw; 32] = {
+const FLAWS: [Flaw; 38] = {
     use Flaw::*;
     [
         SwapIgnoresTheOldValue,
@@ -116,8 +123,30 @@ const FLAWS: [Flaw; 32] = {
         MissingNumberIsNoNumber,
         EmptyBatchHasAnAnswer,
         BatchIgnoresItsConditions,
+        IdsAreIgnored,
+        IdsAreCheckedThenDone,
+        IdsAreForgottenByPlainWrites,
+        IdsBelongToTheStore,
+        RejectionsAreRemembered,
+        OnlyTheLastIdIsRemembered,
     ]
 };
+
+impl Flaw {
+    /// Remembers operations on its own, beside the values.
+    fn keeps_a_ledger(self) -> bool {
+        use Flaw::*;
+        matches!(
+            self,
+            IdsAreIgnored
+                | IdsAreCheckedThenDone
+                | IdsAreForgottenByPlainWrites
+                | IdsBelongToTheStore
+                | RejectionsAreRemembered
+                | OnlyTheLastIdIsRemembered
+        )
+    }
+}
 
 /// Between the two steps of what should be one: long enough that racing writers meet in it on any machine.
 const WINDOW: std::time::Duration = std::time::Duration::from_millis(5);
@@ -133,12 +162,21 @@ struct Broken {
     top: Arc<dyn StorageAdapter>,
     /// Keys that were ever written.
     written: std::sync::Mutex<BTreeSet<Key>>,
+    /// Operations that were done.
+    ledger: std::sync::Mutex<Vec<(Key, OperationId, Outcome<Done>)>>,
 }
 
 impl Broken {
     fn with(flaw: Flaw) -> Arc<dyn StorageAdapter> {
         let inner: Arc<dyn StorageAdapter> = Arc::new(MemoryAdapter::new());
-        Arc::new(Self { top: inner.clone(), inner, flaw, path: String::new(), written: Default::default() })
+        Arc::new(Self {
+            top: inner.clone(),
+            inner,
+            flaw,
+            path: String::new(),
+            written: Default::default(),
+            ledger: Default::default(),
+        })
     }
 
     fn has(&self, flaw: Flaw) -> bool {
@@ -185,6 +223,9 @@ impl StorageAdapter for Broken {
             value => value,
         };
         self.written.lock().unwrap().insert(key.clone());
+        if self.has(Flaw::IdsAreForgottenByPlainWrites) {
+            self.ledger.lock().unwrap().retain(|(known, ..)| *known != key);
+        }
         let blind = match self.flaw {
             Flaw::PutIgnoresItsCondition => true,
             Flaw::PutChecksThenWrites if *condition != Condition::Any => {
@@ -222,6 +263,37 @@ impl StorageAdapter for Broken {
         Ok(outcome.map(|found| found || self.has(Flaw::DeleteAlwaysFindsSomething)))
     }
 
+    async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
+        if !self.flaw.keeps_a_ledger() {
+            return self.inner.perform_once(&self.key(key), operation, id).await;
+        }
+        let any_key = self.has(Flaw::IdsBelongToTheStore);
+        let is_same = |(of, known, _): &&(Key, OperationId, _)| (of == key || any_key) && known == id;
+        let done = self.ledger.lock().unwrap().iter().find(is_same).map(|(.., outcome)| outcome.clone());
+        if let Some(outcome) = done.filter(|_| !self.has(Flaw::IdsAreIgnored)) {
+            return Ok(outcome);
+        }
+        if self.has(Flaw::IdsAreCheckedThenDone) {
+            tokio::time::sleep(WINDOW).await;
+        }
+        let outcome = match operation {
+            Operation::Put { value, condition } => self.inner.put(key, value, &condition).await?.map(Done::Written),
+            Operation::Remove { condition } => self.inner.remove(key, &condition).await?.map(Done::Removed),
+            Operation::Swap { old, new } => self.inner.compare_and_swap(key, old, new).await?.map(Done::Swapped),
+            Operation::Increment { delta } => {
+                self.inner.increment(key, delta).await?.map(|(sum, version)| Done::Sum(sum, version))
+            }
+        };
+        if matches!(outcome, Outcome::Applied(_)) || self.has(Flaw::RejectionsAreRemembered) {
+            let mut ledger = self.ledger.lock().unwrap();
+            if self.has(Flaw::OnlyTheLastIdIsRemembered) {
+                ledger.clear();
+            }
+            ledger.push((key.clone(), id.clone(), outcome.clone()));
+        }
+        Ok(outcome)
+    }
+
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
         let prefix = if self.has(Flaw::ListIgnoresThePrefix) { "" } else { prefix };
         let mut page = self.inner.list(prefix, after, limit).await?;
@@ -251,7 +323,14 @@ impl StorageAdapter for Broken {
             Flaw::NestedNamespacesAreJoined => self.top.with_namespace(&Namespace::new(path.as_str()).unwrap()),
             _ => self.inner.with_namespace(namespace),
         };
-        Arc::new(Self { inner, flaw: self.flaw, path, top: self.top.clone(), written: Default::default() })
+        Arc::new(Self {
+            inner,
+            flaw: self.flaw,
+            path,
+            top: self.top.clone(),
+            written: Default::default(),
+            ledger: Default::default(),
+        })
     }
 
     async fn get_batch(&self, keys: &[Key]) -> Vec<Result<Option<Entry>, Error>> {

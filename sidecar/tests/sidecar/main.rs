@@ -11,6 +11,7 @@ mod forwarding;
 mod handoff;
 mod listing;
 mod mutual_tls;
+mod once;
 mod openapi;
 mod process;
 mod support;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use brainy_kubernetes::config::{NodeConfig, StorageConfig};
+use brainy_kubernetes::config::{NodeConfig, StorageConfig, VolumeEngine};
 use brainy_kubernetes::names;
 use k8s_openapi::api::core::v1::ConfigMap;
 
@@ -23,7 +23,13 @@ pub fn node_config(cluster: &ValidatedCluster) -> NodeConfig {
         uid: cluster.uid.clone(),
         shards: cluster.shards,
         storage: match &cluster.storage {
-            ValidatedStorage::Isolated(_) => StorageConfig::Isolated { data: PathBuf::from(DATA) },
+            ValidatedStorage::Isolated(volume) => StorageConfig::Isolated {
+                data: PathBuf::from(DATA),
+                engine: match volume.engine {
+                    brainy_crds::VolumeEngine::Embedded => VolumeEngine::Embedded,
+                    brainy_crds::VolumeEngine::Files => VolumeEngine::Files,
+                },
+            },
             ValidatedStorage::Shared(bucket) => StorageConfig::Shared {
                 bucket: bucket.name.clone(),
                 prefix: bucket.prefix.clone().unwrap_or_default(),

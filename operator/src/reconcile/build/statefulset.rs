@@ -64,6 +64,7 @@ fn claim_template(cluster: &ValidatedCluster, carried: &Carried) -> Option<Persi
             .and_then(|resources| resources.requests.as_ref()?.get("storage").cloned())
             .unwrap_or_else(|| volume.size.clone()),
         storage_class_name: spec.storage_class_name.clone(),
+        engine: volume.engine,
     });
     let wanted = live.as_ref().unwrap_or(volume);
     Some(PersistentVolumeClaim {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use brainy_coordination::clock::{Clock, SystemClock};
 use brainy_coordination::controller::{Facts, Next, NodeSight, Rules, next_map};
-use brainy_coordination::session::{Observer, SessionRecord, SessionState};
+use brainy_coordination::session::{HeldShard, Observer, SessionRecord, SessionState};
 use brainy_coordination::{Epoch, FencingToken, NodeId, ShardId, ShardMap, names};
 use brainy_storage::backends::memory::{MemoryAdapter, MemoryDocuments};
 use brainy_storage::backends::s3::Capabilities;
@@ -22,6 +22,7 @@ use bytes::Bytes;
 use super::super::node::{OpenBucket, Parts, SharedBucket, Strategy};
 use super::super::proof::Proof;
 use super::super::{HandoffRequest, HandoffStream, Ownership, PeerClient, Place, ShardStores};
+use crate::data_folder::Engine;
 
 pub(super) const SHARDS: u32 = 12;
 /// No test may take longer, and none checks how long it took.
@@ -216,6 +217,7 @@ impl Cluster {
             Some(_) => Strategy::Isolated {
                 documents: Arc::clone(&link) as _,
                 data: self.volume(name),
+                engine: Engine::Embedded,
                 peers: Arc::new(self.peers.clone()),
             },
             None => Strategy::Shared { bucket: Arc::new(Bucket(Arc::clone(&link), Arc::clone(&self.shards))) },
@@ -271,6 +273,12 @@ impl Cluster {
 
     pub(super) fn node(&self, name: &str) -> Ownership {
         self.nodes.lock().unwrap()[&id(name)].clone()
+    }
+
+    /// What a node says it has on its volume.
+    pub(super) async fn stored(&self, name: &str) -> Vec<HeldShard> {
+        let session = self.documents.read(&names::session(&id(name))).await.unwrap().unwrap();
+        serde_json::from_slice::<SessionRecord>(&session.body).unwrap().stored
     }
 
     pub(super) async fn delete_map(&self) {

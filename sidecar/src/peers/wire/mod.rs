@@ -132,7 +132,7 @@ impl ListAnswer {
 
 #[cfg(test)]
 mod tests {
-    use brainy_storage::{Condition, Entry, Value, Version};
+    use brainy_storage::{Condition, Entry, Operation, OperationId, Value, Version};
     use serde_json::Number;
 
     use super::*;
@@ -161,6 +161,11 @@ mod tests {
             Call::CompareAndSwap { key: key("k"), old: None, new: Some(json("null")) },
             Call::CompareAndSwap { key: key("k"), old: Some(bytes), new: None },
             Call::Increment { key: key("k"), delta: Number::from_f64(0.1 + 0.2).unwrap() },
+            Call::Once {
+                key: key("k"),
+                operation: Operation::Swap { old: None, new: Some(json("[1]")) },
+                id: OperationId::new("an-id").unwrap(),
+            },
         ];
         let namespace = Namespace::new("n/s").unwrap();
         let sent = serde_json::to_vec(&CallsRequest::new(Some(&namespace), calls.clone())).unwrap();

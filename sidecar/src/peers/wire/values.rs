@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use brainy_storage::{Condition, Entry, Error, Key, Value, Version};
+use brainy_storage::{Condition, Entry, Error, Key, OperationId, Value, Version};
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
 
@@ -18,6 +18,7 @@ pub(super) enum WireCall {
     Remove { key: String, condition: WireCondition },
     CompareAndSwap { key: String, old: Option<WireValue>, new: Option<WireValue> },
     Increment { key: String, delta: Number },
+    Once { id: String, call: Box<WireCall> },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -106,6 +107,9 @@ impl From<Call> for WireCall {
                 Self::CompareAndSwap { key: key.to_string(), old: old.map(Into::into), new: new.map(Into::into) }
             }
             Call::Increment { key, delta } => Self::Increment { key: key.to_string(), delta },
+            Call::Once { key, operation, id } => {
+                Self::Once { id: id.to_string(), call: Box::new(Call::of(key, operation, None).into()) }
+            }
         }
     }
 }
@@ -128,6 +132,11 @@ impl TryFrom<WireCall> for Call {
                 new: new.map(Value::try_from).transpose()?,
             },
             WireCall::Increment { key, delta } => Self::Increment { key: Key::new(key)?, delta },
+            WireCall::Once { id, call } => {
+                let read = || Error::invalid("request", "a read takes no id");
+                let (key, operation) = Self::try_from(*call)?.into_operation().ok_or_else(read)?;
+                Self::Once { key, operation, id: OperationId::new(id)? }
+            }
         })
     }
 }
@@ -239,7 +248,8 @@ impl From<Error> for WireError {
 }
 
 /// Names of fields that storage finds fault with: an error carries one of them, never a name made up by a peer.
-const FIELDS: [&str; 8] = ["key", "keys", "namespace", "value", "version", "condition", "delta", "prefix"];
+const FIELDS: [&str; 9] =
+    ["key", "keys", "namespace", "value", "version", "condition", "delta", "prefix", "Idempotency-Key"];
 
 impl From<WireError> for Error {
     fn from(error: WireError) -> Self {

@@ -8,11 +8,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::documents::{Document, DocumentVersion, Documents, Swap};
-use crate::envelope::new_nonce;
-use crate::{Condition, Entry, Error, Key, Namespace, Outcome, Page, StorageAdapter, Value, Version, WriteResult};
+use crate::envelope::{Stored, new_nonce};
+use crate::operation::{Performed, Stands, Step, decide};
+use crate::{
+    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Value,
+    Version, WriteResult,
+};
 
 /// The keys of one namespace.
-type Space = BTreeMap<Key, Entry>;
+type Space = BTreeMap<Key, Stored>;
 
 /// A store that lasts as long as the last clone of it.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +36,14 @@ impl MemoryAdapter {
     }
 }
 
+/// Writes a value over what stands there.
+fn write(space: &mut Space, key: &Key, value: Value, performed: Performed) -> Version {
+    let revision = space.get(key).map_or(0, |stored| stored.entry.version.revision) + 1;
+    let version = Version { revision, tag: new_nonce() };
+    space.insert(key.clone(), Stored { entry: Entry { value, version: version.clone() }, performed });
+    version
+}
+
 /// No operation leaves the data half changed, so a panic elsewhere does not spoil it.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -40,20 +52,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[async_trait]
 impl StorageAdapter for MemoryAdapter {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        Ok(self.with_space(|space| space.get(key).cloned()))
+        Ok(self.with_space(|space| space.get(key).map(|stored| stored.entry.clone())))
     }
 
     async fn put(&self, key: &Key, value: Value, condition: &Condition) -> WriteResult<Version> {
         value.check()?;
         self.with_space(|space| {
             let current = space.get(key);
-            if !condition.holds(current.map(|entry| &entry.version)) {
-                return Ok(Outcome::Rejected(current.cloned()));
+            if !condition.holds(current.map(|stored| &stored.entry.version)) {
+                return Ok(Outcome::Rejected(current.map(|stored| stored.entry.clone())));
             }
-            let revision = current.map_or(0, |entry| entry.version.revision) + 1;
-            let version = Version { revision, tag: new_nonce() };
-            space.insert(key.clone(), Entry { value, version: version.clone() });
-            Ok(Outcome::Applied(version))
+            let performed = current.map(|stored| stored.performed.clone()).unwrap_or_default();
+            Ok(Outcome::Applied(write(space, key, value, performed)))
         })
     }
 
@@ -61,10 +71,25 @@ impl StorageAdapter for MemoryAdapter {
         condition.check_for_removal()?;
         self.with_space(|space| {
             let current = space.get(key);
-            if !condition.holds(current.map(|entry| &entry.version)) {
-                return Ok(Outcome::Rejected(current.cloned()));
+            if !condition.holds(current.map(|stored| &stored.entry.version)) {
+                return Ok(Outcome::Rejected(current.map(|stored| stored.entry.clone())));
             }
             Ok(Outcome::Applied(space.remove(key).is_some()))
+        })
+    }
+
+    async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
+        self.with_space(|space| {
+            let current = space.get(key);
+            match decide(key, operation, id, Stands::stored(current))? {
+                Step::DoneBefore(done) => Ok(Outcome::Applied(done)),
+                Step::Reject => Ok(Outcome::Rejected(current.map(|stored| stored.entry.clone()))),
+                Step::Write(planned) => {
+                    planned.value.check()?;
+                    let version = write(space, key, planned.value.clone(), planned.performed.clone());
+                    Ok(Outcome::Applied(planned.done(version)))
+                }
+            }
         })
     }
 

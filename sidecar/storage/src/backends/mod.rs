@@ -3,5 +3,7 @@
 pub mod embedded;
 pub mod filesystem;
 pub mod memory;
+pub mod objects;
+pub mod r2;
 pub mod s3;
 pub mod stored;

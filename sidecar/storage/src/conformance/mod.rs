@@ -18,6 +18,7 @@ mod conditions;
 mod listing;
 mod namespaces;
 mod numbers;
+mod once;
 mod races;
 mod values;
 
@@ -72,6 +73,12 @@ const CHECKS: &[Check] = &checks![
     numbers::a_missing_number_counts_as_zero,
     numbers::only_numbers_are_incremented,
     numbers::an_overflow_changes_nothing,
+    once::an_operation_with_an_id_is_done_once,
+    once::an_operation_asked_for_again_changes_nothing_that_came_later,
+    once::what_was_not_done_is_not_remembered,
+    once::an_id_belongs_to_one_request_of_one_key,
+    once::of_an_operation_sent_many_times_at_once_one_takes_effect,
+    once::a_value_remembers_so_many_operations,
     batches::a_batch_answers_for_each_item_in_order,
     batches::the_last_of_two_items_with_one_key_stands,
     batches::an_empty_batch_is_one,

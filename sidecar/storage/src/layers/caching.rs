@@ -22,7 +22,10 @@ use tokio::sync::OnceCell;
 
 use crate::encoding::keys_folder;
 use crate::value::add;
-use crate::{Condition, Entry, Error, Key, Namespace, Outcome, Page, StorageAdapter, Value, Version, WriteResult};
+use crate::{
+    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Value,
+    Version, WriteResult,
+};
 
 /// Locks that the keys in use are spread over.
 const STRIPES: usize = 64;
@@ -399,6 +402,12 @@ impl StorageAdapter for CachingAdapter {
             writing.applied(Some(Entry { value: Value::Json(sum.clone().into()), version: version.clone() }));
         }
         Ok(outcome)
+    }
+
+    async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
+        // Whether it wrote just now or long ago is not told: the next read asks the store.
+        let _writing = self.cache.begin_write(&self.place(key));
+        self.inner.perform_once(key, operation, id).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {

@@ -70,7 +70,9 @@ async fn move_for_ever(database: EmbeddedDatabase, round: String) {
         let file = |i| {
             let name = format!("k{i}");
             let nonce = envelope::new_nonce();
-            let content = envelope::seal(&key(&name), 1, &nonce, &Value::Json(json!(n)), None).unwrap();
+            let content =
+                envelope::seal(&key(&name), 1, &nonce, &Value::Json(json!(n)), &envelope::Trail::default(), None)
+                    .unwrap();
             StoredFile { path: format!("kv/{name}"), content }
         };
         import.write((0..MOVED).map(file).collect()).await.unwrap();

@@ -339,7 +339,8 @@ async fn a_full_disk_refuses_values_cleanly_and_takes_them_again_when_there_is_r
     assert_eq!(cause(refused), "DiskFull");
     assert!(written > 2, "refused after {written} MB");
     let import = database.import("b").await.unwrap();
-    let content = envelope::seal(&key("k"), 1, &envelope::new_nonce(), &value(1), None).unwrap();
+    let content =
+        envelope::seal(&key("k"), 1, &envelope::new_nonce(), &value(1), &envelope::Trail::default(), None).unwrap();
     assert_eq!(cause(import.write(vec![StoredFile { path: "kv/k".into(), content }]).await), "DiskFull");
     // What was acknowledged is there, removals still have room, and nothing has to be started again.
     assert_eq!(database.failure(), None);

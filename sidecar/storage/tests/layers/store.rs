@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use brainy_storage::backends::memory::MemoryAdapter;
 use brainy_storage::{
-    Condition, Entry, Error, Key, Namespace, Outcome, Page, StorageAdapter, Unknown, Value, Version, WriteResult,
+    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Unknown,
+    Value, Version, WriteResult,
 };
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -75,6 +76,10 @@ impl StorageAdapter for Slow {
 
     async fn remove(&self, key: &Key, condition: &Condition) -> WriteResult<bool> {
         self.inner.remove(key, condition).await
+    }
+
+    async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
+        self.inner.perform_once(key, operation, id).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {

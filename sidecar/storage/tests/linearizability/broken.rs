@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use brainy_storage::{
-    Condition, Entry, Error, Key, Namespace, Outcome, Page, StorageAdapter, Value, Version, WriteResult,
+    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Value,
+    Version, WriteResult,
 };
 use serde_json::Number;
 
@@ -122,6 +123,10 @@ impl StorageAdapter for Broken {
             return self.inner.delete(key).await;
         }
         self.inner.remove(key, condition).await
+    }
+
+    async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
+        self.inner.perform_once(key, operation, id).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {

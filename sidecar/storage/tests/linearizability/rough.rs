@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use brainy_storage::{
-    Condition, Entry, Error, Key, Namespace, Outcome, Page, StorageAdapter, Unknown, Value, Version, WriteResult,
+    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Unknown,
+    Value, Version, WriteResult,
 };
 
 /// How a write comes to be unknown.
@@ -101,6 +102,11 @@ impl StorageAdapter for Rough {
     async fn remove(&self, key: &Key, condition: &Condition) -> WriteResult<bool> {
         let (inner, key, condition) = (Arc::clone(&self.inner), key.clone(), condition.clone());
         self.write(async move { inner.remove(&key, &condition).await }, lost()).await
+    }
+
+    async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
+        let (inner, key, id) = (Arc::clone(&self.inner), key.clone(), id.clone());
+        self.write(async move { inner.perform_once(&key, operation, &id).await }, lost()).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {

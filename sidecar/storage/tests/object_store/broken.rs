@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use brainy_storage::backends::memory::MemoryAdapter;
 use brainy_storage::{
-    Condition, Entry, Error, Key, Namespace, Outcome, Page, StorageAdapter, Value, Version, WriteResult,
+    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Value,
+    Version, WriteResult,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -150,6 +151,10 @@ impl StorageAdapter for Broken {
             Flaw::DeleteDoesNothing => Ok(Outcome::Applied(true)),
             _ => self.inner.remove(&self.key(key), condition).await,
         }
+    }
+
+    async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
+        self.inner.perform_once(&self.key(key), operation, id).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {

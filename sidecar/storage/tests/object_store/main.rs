@@ -1,5 +1,6 @@
 //! A suite that no one here wrote: the crate `object_store` brings the tests that its own stores must pass, and they are
-//! run on an `ObjectStore` made of an adapter. Needs `BRAINY_VERSITYGW` for S3, the path of a versitygw binary.
+//! run on an `ObjectStore` made of an adapter. Needs `BRAINY_VERSITYGW` for S3, the path of a versitygw binary, and Node with
+//! `BRAINY_MINIFLARE` for R2, a folder that `scripts/miniflare.sh` makes.
 //!
 //! Left out is `response_extensions`: it is about HTTP responses that a middleware of that crate has marked.
 
@@ -12,6 +13,9 @@ mod gateway;
 mod multipart;
 mod object;
 mod store;
+#[path = "../r2/worker.rs"]
+#[allow(dead_code, reason = "other tests of R2 need more of it")]
+mod worker;
 
 use std::any::Any;
 use std::collections::BTreeSet;
@@ -32,6 +36,7 @@ use object_store::integration as suite;
 use broken::{Broken, FLAWS};
 use gateway::Gateway;
 use store::Objects;
+use worker::Worker;
 
 /// A function of the suite; it panics where something is wrong.
 type Function = (&'static str, fn(Objects) -> LocalBoxFuture<'static, ()>);
@@ -139,6 +144,13 @@ async fn cached_s3_is_an_object_store() {
     let (gateway, next) = (Gateway::start().await, names());
     let store = gateway.store().await;
     passes_cached(|| Arc::new(store.adapter(&next()))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r2_is_an_object_store() {
+    let next = names();
+    let store = Worker::shared().store("object-store");
+    passes(|| Arc::new(store.adapter(&next()))).await;
 }
 
 /// Of each function that runs here we know that it can fail.

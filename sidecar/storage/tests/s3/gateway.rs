@@ -1,8 +1,9 @@
 //! A real S3 server of a test's own: versitygw on a temporary folder.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use brainy_storage::backends::s3::{Credentials, Limits, S3Settings, S3Store};
@@ -96,8 +97,13 @@ async fn answers(address: &str) -> bool {
     asked.is_ok() && stream.read_exact(&mut word).await.is_ok() && word == *b"HTTP"
 }
 
+/// An address where nobody listens. On a loopback address of its own: until a server has started there, another test
+/// could be given the same port.
 pub(crate) fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    static COUNT: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let ip = Ipv4Addr::new(127, high, low, COUNT.fetch_add(1, Ordering::Relaxed));
+    TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap().to_string()
 }
 
 pub(crate) fn keys(access_key_id: &str, secret_access_key: &str) -> Credentials {

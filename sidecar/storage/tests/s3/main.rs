@@ -14,7 +14,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use brainy_storage::backends::s3::{Capabilities, Credentials, S3Settings, S3Store};
 use brainy_storage::documents::{Documents, Swap};
 use brainy_storage::layers::caching::{Cache, CacheSize};
-use brainy_storage::{Condition, Entry, Error, Key, Outcome, StorageAdapter, Value, WriteResult, conformance};
+use brainy_storage::{
+    Condition, Done, Entry, Error, Key, Operation, OperationId, Outcome, StorageAdapter, Value, WriteResult,
+    conformance,
+};
 use bytes::Bytes;
 use serde_json::json;
 use tokio::sync::Notify;
@@ -176,20 +179,96 @@ async fn a_server_that_never_answers_leaves_a_write_unknown() {
 }
 
 #[tokio::test]
-async fn an_answer_lost_after_the_effect_is_unknown_and_never_success_or_failure() {
+async fn an_answer_lost_after_the_effect_is_found_out_by_a_look() {
     let gateway = Gateway::start().await;
     let proxy = Proxy::start(&gateway, Meddling::LosesAnswers).await;
     let adapter = open(settings(&proxy.endpoint())).await.adapter("s");
+    let version = adapter.set(&key("a"), number(1)).await.unwrap().applied().unwrap();
+    assert_eq!(proxy.writes(), 1, "a write whose outcome is unknown must not be sent again");
+    assert_eq!(adapter.get(&key("a")).await.unwrap(), Some(Entry { value: number(1), version }));
+    for outcome in adapter.set_batch(vec![(key("a"), number(2)), (key("b"), number(2))]).await {
+        // "a" is refused first, for it exists; that answer is lost as well, and what stands there tells it.
+        assert!(outcome.unwrap().applied().is_some());
+    }
+    let swapped = adapter.compare_and_swap(&key("a"), Some(number(2)), Some(number(3))).await.unwrap();
+    assert!(matches!(swapped, Outcome::Applied(Some(_))), "{swapped:?}");
+    assert_eq!(adapter.delete(&key("a")).await.unwrap(), Outcome::Applied(true));
+    assert_eq!(adapter.get(&key("a")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_answer_lost_after_the_effect_is_unknown_where_nobody_can_look_and_never_success_or_failure() {
+    let gateway = Gateway::start().await;
+    let proxy = Proxy::start(&gateway, Meddling::Nothing).await;
+    let adapter = open(impatient(&proxy.endpoint())).await.adapter("s");
+    let lose = || proxy.meddle(Meddling::LosesAnswersAndFallsSilent);
+    lose();
     let outcome = adapter.set(&key("a"), number(1)).await;
     assert!(is_unknown(&outcome), "{outcome:?}");
     assert_eq!(proxy.writes(), 1, "a write whose outcome is unknown must not be sent again");
-    assert_eq!(adapter.get(&key("a")).await.unwrap().unwrap().value, number(1), "it did take effect");
-    for outcome in adapter.set_batch(vec![(key("a"), number(2)), (key("b"), number(2))]).await {
-        // "a" is refused first, for it exists; but that answer is lost as well.
-        assert!(is_unknown(&outcome), "{outcome:?}");
-    }
-    assert!(is_unknown(&adapter.compare_and_swap(&key("a"), Some(number(1)), Some(number(3))).await));
-    assert!(is_unknown(&adapter.delete(&key("a")).await));
+    proxy.meddle(Meddling::Nothing);
+    let first = adapter.get(&key("a")).await.unwrap().unwrap();
+    assert_eq!(first.value, number(1), "it did take effect");
+    lose();
+    assert!(is_unknown(&adapter.put(&key("a"), number(2), &Condition::Version(first.version)).await));
+    proxy.meddle(Meddling::Nothing);
+    let second = adapter.get(&key("a")).await.unwrap().unwrap();
+    lose();
+    assert!(is_unknown(&adapter.remove(&key("a"), &Condition::Version(second.version)).await));
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_found_out_even_after_later_writers() {
+    let gateway = Gateway::start().await;
+    let later = gateway.store().await.adapter("s");
+    let _ = later.set(&key("a"), number(1)).await.unwrap();
+    let lost = Arc::new(Notify::new());
+    let proxy = Proxy::start(&gateway, Meddling::LosesFirstAnswerLater(lost.clone())).await;
+    let adapter = open(settings(&proxy.endpoint())).await.adapter("s");
+    let first = later.get(&key("a")).await.unwrap().unwrap().version;
+    let write = async { adapter.put(&key("a"), number(2), &Condition::Version(first.clone())).await.unwrap() };
+    let others = async {
+        proxy.write_has_arrived().await;
+        for n in 3..6 {
+            let _ = later.set(&key("a"), number(n)).await.unwrap();
+        }
+        lost.notify_one();
+    };
+    let (outcome, ()) = tokio::join!(write, others);
+    assert_eq!(outcome.applied().unwrap().revision, first.revision + 1);
+    assert_eq!(later.get(&key("a")).await.unwrap().unwrap().value, number(5));
+}
+
+#[tokio::test]
+async fn a_write_lost_on_its_way_is_rejected_once_another_has_come_before() {
+    let gateway = Gateway::start().await;
+    let direct = gateway.store().await.adapter("s");
+    let first = direct.set(&key("a"), number(1)).await.unwrap().applied().unwrap();
+    let proxy = Proxy::start(&gateway, Meddling::LosesRequests).await;
+    let adapter = open(settings(&proxy.endpoint())).await.adapter("s");
+    // It may be on its way still.
+    let open = adapter.put(&key("a"), number(2), &Condition::Version(first.clone())).await;
+    assert!(is_unknown(&open), "{open:?}");
+    let newer = direct.set(&key("a"), number(3)).await.unwrap().applied().unwrap();
+    let late = adapter.put(&key("a"), number(2), &Condition::Version(first.clone())).await.unwrap();
+    assert_eq!(late, Outcome::Rejected(Some(Entry { value: number(3), version: newer })));
+}
+
+#[tokio::test]
+async fn an_operation_whose_answer_was_lost_can_be_asked_for_again_with_its_id() {
+    let gateway = Gateway::start().await;
+    let proxy = Proxy::start(&gateway, Meddling::LosesAnswersAndFallsSilent).await;
+    let adapter = open(impatient(&proxy.endpoint())).await.adapter("s");
+    let (id, add) = (OperationId::new("a").unwrap(), || Operation::Increment { delta: 5.into() });
+    proxy.meddle(Meddling::Nothing);
+    let _ = adapter.set(&key("n"), number(1)).await.unwrap();
+    proxy.meddle(Meddling::LosesAnswersAndFallsSilent);
+    let lost = adapter.perform_once(&key("n"), add(), &id).await;
+    assert!(is_unknown(&lost), "{lost:?}");
+    proxy.meddle(Meddling::Nothing);
+    let again = adapter.perform_once(&key("n"), add(), &id).await.unwrap().applied().unwrap();
+    assert!(matches!(&again, Done::Sum(sum, _) if *sum == 6.into()), "{again:?}");
+    assert_eq!(adapter.get(&key("n")).await.unwrap().unwrap().value, number(6));
 }
 
 #[tokio::test]

@@ -40,6 +40,12 @@ pub(crate) enum Meddling {
     LosesAnswers,
     /// Writes take effect, and are then answered with this status and code.
     FailsAfterwards(u16, &'static str),
+    /// The same, and from then on nothing is answered any more.
+    LosesAnswersAndFallsSilent,
+    /// The first write takes effect, and its answer is lost once this is raised.
+    LosesFirstAnswerLater(Arc<Notify>),
+    /// Nothing is answered.
+    Silent,
     /// Writes are turned away with this status and code.
     Answers(u16, &'static str),
     /// The first write waits for this before it is passed on.
@@ -211,6 +217,9 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> Option<Respons
     let body = body.collect().await.ok()?.to_bytes();
     let received = Received { method: head.method, uri: head.uri, headers: head.headers, body };
     if !received.is_write() {
+        if matches!(*state.meddling.lock().unwrap(), Meddling::Silent) {
+            return None;
+        }
         return Some(read(&state, received).await);
     }
     state.writes.fetch_add(1, Ordering::SeqCst);
@@ -261,6 +270,19 @@ async fn meddle(state: &State, received: Received) -> Option<Response<Full<Bytes
             let body = changed(&received.body, received.body.len() / 2);
             forward(state, Received { body, ..received }).await
         }
+        Meddling::LosesAnswersAndFallsSilent => {
+            forward(state, received).await;
+            *state.meddling.lock().unwrap() = Meddling::Silent;
+            return None;
+        }
+        Meddling::LosesFirstAnswerLater(until) => {
+            *state.meddling.lock().unwrap() = Meddling::Nothing;
+            forward(state, received).await;
+            state.finished_writes.notify_one();
+            until.notified().await;
+            return None;
+        }
+        Meddling::Silent => return None,
         Meddling::Answers(status, code) => answer(status, code),
         Meddling::DelaysFirstWrite(until) => {
             *state.meddling.lock().unwrap() = Meddling::Nothing;

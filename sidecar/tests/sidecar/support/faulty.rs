@@ -8,7 +8,8 @@ use brainy_coordination::{FencingToken, ShardId};
 use brainy_sidecar::ownership::ShardStores;
 use brainy_storage::backends::memory::MemoryAdapter;
 use brainy_storage::{
-    Condition, Entry, Error, Key, Namespace, Outcome, Page, StorageAdapter, Unknown, Value, Version, WriteResult,
+    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Unknown,
+    Value, Version, WriteResult,
 };
 use tokio::sync::Semaphore;
 
@@ -19,6 +20,8 @@ pub(crate) enum Fault {
     None,
     /// Writes take effect, but nobody learns of it.
     UnknownWrites,
+    /// So it is with the next operation, and then this goes wrong.
+    UnknownOnce(Box<Fault>),
     /// Everything fails cleanly.
     Failing(Error),
     /// Nothing ever answers.
@@ -40,6 +43,10 @@ impl Faulty {
         match fault {
             Fault::None => Ok(false),
             Fault::UnknownWrites => Ok(true),
+            Fault::UnknownOnce(next) => {
+                *self.fault.lock().unwrap() = *next;
+                Ok(true)
+            }
             Fault::Failing(error) => Err(error),
             Fault::Silent => std::future::pending().await,
             Fault::Held(gate) => {
@@ -69,6 +76,10 @@ impl StorageAdapter for Faulty {
 
     async fn remove(&self, key: &Key, condition: &Condition) -> WriteResult<bool> {
         self.write(self.memory.remove(key, condition)).await
+    }
+
+    async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
+        self.write(self.memory.perform_once(key, operation, id)).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {

@@ -12,9 +12,12 @@ use super::committer::{Decide, Decision, Job, Place};
 use super::stores::Store;
 use super::{EmbeddedDatabase, blocking, handoff, layout};
 use crate::backends::stored::StoredFile;
+use crate::envelope::Stored;
 use crate::layers::compression::Compression;
+use crate::operation::{Performed, Stands, Step, decide};
 use crate::{
-    Condition, Entry, Error, Key, Namespace, Outcome, Page, StorageAdapter, Unknown, Value, Version, WriteResult,
+    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Unknown,
+    Value, Version, WriteResult,
 };
 
 /// A store in an [`EmbeddedDatabase`]. Clones share it.
@@ -67,7 +70,7 @@ impl EmbeddedAdapter {
 
     fn read(&self, place: &Place) -> Result<Option<Entry>, Error> {
         let bytes = self.store.read(|generation| self.database.inner.engine.get(&place.at(generation)))?;
-        place.open(bytes)
+        Ok(place.open(bytes)?.map(|stored| stored.entry))
     }
 
     fn page(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
@@ -117,12 +120,17 @@ fn lost<T>() -> WriteResult<T> {
 /// Decides a write of a value under a condition.
 fn put(value: Value, condition: Condition) -> Decide<Version> {
     Box::new(move |current| {
-        let current = current?;
+        let (current, performed) = parts(current?);
         if !condition.holds(current.as_ref().map(|entry| &entry.version)) {
             return Ok(Decision::Reject(current));
         }
-        Ok(Decision::Write(value, Box::new(|version| version)))
+        Ok(Decision::Write(value, performed, Box::new(|version| version)))
     })
+}
+
+/// What stands there, and the operations that it remembers.
+fn parts(stored: Option<Stored>) -> (Option<Entry>, Performed) {
+    stored.map_or_else(Default::default, |stored| (Some(stored.entry), stored.performed))
 }
 
 #[async_trait]
@@ -144,7 +152,7 @@ impl StorageAdapter for EmbeddedAdapter {
             (Ok(Some(_)) | Err(Error::Corrupt { .. }), Condition::Any) => Ok(Decision::Remove(true)),
             (Ok(None), Condition::Any) => Ok(Decision::Keep(false)),
             (current, condition) => {
-                let current = current?;
+                let (current, _) = parts(current?);
                 let holds = condition.holds(current.as_ref().map(|entry| &entry.version));
                 Ok(if holds { Decision::Remove(true) } else { Decision::Reject(current) })
             }
@@ -200,12 +208,12 @@ impl StorageAdapter for EmbeddedAdapter {
         new: Option<Value>,
     ) -> WriteResult<Option<Version>> {
         let decide: Decide<Option<Version>> = Box::new(move |current| {
-            let current = current?;
+            let (current, performed) = parts(current?);
             if current.as_ref().map(|entry| &entry.value) != old.as_ref() {
                 return Ok(Decision::Reject(current));
             }
             Ok(match (new, current) {
-                (Some(value), _) => Decision::Write(value, Box::new(Some)),
+                (Some(value), _) => Decision::Write(value, performed, Box::new(Some)),
                 (None, Some(_)) => Decision::Remove(None),
                 (None, None) => Decision::Keep(None),
             })
@@ -216,9 +224,26 @@ impl StorageAdapter for EmbeddedAdapter {
     async fn increment(&self, key: &Key, delta: Number) -> WriteResult<(Number, Version)> {
         let name = key.clone();
         let decide: Decide<(Number, Version)> = Box::new(move |current| {
-            let sum = crate::value::add(&name, current?.as_ref().map(|entry| &entry.value), &delta)?;
-            Ok(Decision::Write(Value::Json(sum.clone().into()), Box::new(|version| (sum, version))))
+            let (current, performed) = parts(current?);
+            let sum = crate::value::add(&name, current.as_ref().map(|entry| &entry.value), &delta)?;
+            Ok(Decision::Write(Value::Json(sum.clone().into()), performed, Box::new(|version| (sum, version))))
         });
         self.write(key, decide).await
+    }
+
+    async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
+        let (name, id) = (key.clone(), id.clone());
+        let judge: Decide<Done> = Box::new(move |current| {
+            let current = current?;
+            Ok(match decide(&name, operation, &id, Stands::stored(current.as_ref()))? {
+                Step::DoneBefore(done) => Decision::Keep(done),
+                Step::Reject => Decision::Reject(current.map(|stored| stored.entry)),
+                Step::Write(planned) => {
+                    let (value, performed) = (planned.value.clone(), planned.performed.clone());
+                    Decision::Write(value, performed, Box::new(|version| planned.done(version)))
+                }
+            })
+        });
+        self.write(key, judge).await
     }
 }

@@ -16,8 +16,9 @@ use tokio::sync::mpsc;
 use super::engine::{Durable, Engine, Failed};
 use super::layout::{self, Generation, Meta};
 use super::stores::{Store, Stores, parse};
-use crate::envelope::{Envelope, new_nonce, open, seal};
+use crate::envelope::{Stored, Trail, new_nonce, open, seal};
 use crate::layers::compression::Compression;
+use crate::operation::Performed;
 use crate::{Entry, Error, Key, Outcome, Value, Version, WriteResult};
 
 /// Writes that wait before a writer has to wait to be let in.
@@ -75,17 +76,8 @@ impl Place {
     }
 
     /// What stands there, of the bytes found.
-    pub(super) fn open(&self, bytes: Option<Bytes>) -> Result<Option<Entry>, Error> {
-        let Some(bytes) = bytes else { return Ok(None) };
-        match open(&self.key, &bytes)? {
-            Envelope { revision, nonce: tag, value: Some(value) } => {
-                Ok(Some(Entry { value, version: Version { revision, tag } }))
-            }
-            // This backend deletes; it never writes a tombstone.
-            Envelope { value: None, .. } => {
-                Err(Error::Corrupt { key: self.key.to_string(), problem: "it holds no value".to_owned() })
-            }
-        }
+    pub(super) fn open(&self, bytes: Option<Bytes>) -> Result<Option<Stored>, Error> {
+        bytes.map(|bytes| open(&self.key, &bytes)?.into_stored(&self.key)).transpose()
     }
 }
 
@@ -97,12 +89,12 @@ pub(super) enum Decision<T> {
     Keep(T),
     /// No value.
     Remove(T),
-    /// This value; the answer is made of its version.
-    Write(Value, Box<dyn FnOnce(Version) -> T + Send>),
+    /// This value, remembering these operations; the answer is made of its version.
+    Write(Value, Performed, Box<dyn FnOnce(Version) -> T + Send>),
 }
 
 /// Decides a write. `Err` in: what stands there is damaged.
-pub(super) type Decide<T> = Box<dyn FnOnce(Result<Option<Entry>, Error>) -> Result<Decision<T>, Error> + Send>;
+pub(super) type Decide<T> = Box<dyn FnOnce(Result<Option<Stored>, Error>) -> Result<Decision<T>, Error> + Send>;
 
 /// An answer that holds once its round is durable.
 pub(super) struct Judged<T> {
@@ -170,7 +162,7 @@ impl<'a> Round<'a> {
             0 => Ok(None),
             generation => self.read(&place.at(generation)).and_then(|bytes| place.open(bytes)),
         };
-        let revision = current.as_ref().ok().and_then(Option::as_ref).map_or(0, |entry| entry.version.revision);
+        let revision = current.as_ref().ok().and_then(Option::as_ref).map_or(0, |stored| stored.entry.version.revision);
         match decide(current)? {
             Decision::Reject(current) => Ok((Outcome::Rejected(current), false)),
             Decision::Keep(answer) => Ok((Outcome::Applied(answer), false)),
@@ -180,9 +172,10 @@ impl<'a> Round<'a> {
                 self.change(key, None);
                 Ok((Outcome::Applied(answer), true))
             }
-            Decision::Write(value, answer) => {
+            Decision::Write(value, performed, answer) => {
                 let version = Version { revision: revision.saturating_add(1), tag: new_nonce() };
-                let sealed = seal(&place.key, version.revision, &version.tag, &value, place.compression)?;
+                let trail = Trail { performed, before: Vec::new() };
+                let sealed = seal(&place.key, version.revision, &version.tag, &value, &trail, place.compression)?;
                 self.check_room(sealed.len())?;
                 let key = place.at(self.own_generation(&place.store)?);
                 self.change(key, Some(sealed));

@@ -216,8 +216,17 @@ fn leftovers(database: &EmbeddedDatabase, own: u64) -> usize {
 #[tokio::test]
 async fn what_a_crash_left_of_an_import_or_a_removal_is_deleted_at_the_next_start() {
     let folder = tempfile::tempdir().unwrap();
-    let sealed =
-        |text: &str| crate::envelope::seal(&key(text), 1, &crate::envelope::new_nonce(), &number(1), None).unwrap();
+    let sealed = |text: &str| {
+        crate::envelope::seal(
+            &key(text),
+            1,
+            &crate::envelope::new_nonce(),
+            &number(1),
+            &crate::envelope::Trail::default(),
+            None,
+        )
+        .unwrap()
+    };
     {
         let engine = Engine::open(folder.path()).unwrap();
         let data = |generation, text: String| (layout::data_key(generation, &[], &key(&text)), Some(sealed(&text)));
@@ -250,7 +259,8 @@ async fn data_that_nobody_owns_is_noticed_by_an_audit() {
     let folder = tempfile::tempdir().unwrap();
     let (database, store) = open(folder.path());
     let _ = store.set(&key("a"), number(1)).await.unwrap();
-    let sealed = crate::envelope::seal(&key("b"), 1, "0", &number(1), None).unwrap();
+    let sealed =
+        crate::envelope::seal(&key("b"), 1, "0", &number(1), &crate::envelope::Trail::default(), None).unwrap();
     let stray = (layout::data_key(77, &[], &key("b")), Some(sealed));
     database.inner.engine.commit(vec![stray], Durable::Now).unwrap();
     assert!(matches!(database.audit().await, Err(Error::Corrupt { .. })));
@@ -265,8 +275,15 @@ async fn an_import_that_is_given_up_while_it_writes_leaves_nothing() {
         let import = database.import("shard-007").await.unwrap();
         let files = (0..50).map(|n| {
             let text = format!("k{n}");
-            let content =
-                crate::envelope::seal(&key(&text), 1, &crate::envelope::new_nonce(), &number(n), None).unwrap();
+            let content = crate::envelope::seal(
+                &key(&text),
+                1,
+                &crate::envelope::new_nonce(),
+                &number(n),
+                &crate::envelope::Trail::default(),
+                None,
+            )
+            .unwrap();
             crate::backends::stored::StoredFile { path: format!("kv/{text}"), content }
         });
         let files: Vec<_> = files.collect();

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::root::Root;
-use super::{Place, flush};
+use super::{Place, Prepared, flush};
 use crate::{Condition, Outcome, Unknown, Value, Version, WriteResult};
 
 /// Threads that write the files of one batch.
@@ -103,12 +103,12 @@ fn write_share(root: &Root, items: Items) -> Vec<Written> {
 }
 
 fn write(root: &Root, place: &Place, value: &Value, condition: &Condition) -> WriteResult<Version> {
-    let current = place.read()?;
-    if !condition.holds(current.as_ref().map(|entry| &entry.version)) {
-        return Ok(Outcome::Rejected(current));
+    match place.prepare(root, value, condition)? {
+        Prepared::Rejected(current) => Ok(Outcome::Rejected(current)),
+        Prepared::Written(temp, version) => {
+            Ok(place.publish(temp)?.map_or_else(Outcome::Unknown, |()| Outcome::Applied(version)))
+        }
     }
-    let (temp, version) = place.prepare(root, current.as_ref(), value)?;
-    Ok(place.publish(temp)?.map_or_else(Outcome::Unknown, |()| Outcome::Applied(version)))
 }
 
 /// Flushes each touched folder once. What was renamed in one that can't be flushed is unknown.

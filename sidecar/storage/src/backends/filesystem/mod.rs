@@ -27,10 +27,12 @@ pub use self::handoff::Import;
 use self::root::Root;
 pub use super::stored::StoredFile;
 use crate::encoding::{encode, keys_folder};
-use crate::envelope::{Envelope, new_nonce, open, seal};
+use crate::envelope::{Stored, Trail, new_nonce, open, seal};
 use crate::layers::compression::Compression;
+use crate::operation::{Performed, Stands, Step, decide};
 use crate::{
-    Condition, Entry, Error, Key, Namespace, Outcome, Page, StorageAdapter, Unknown, Value, Version, WriteResult,
+    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Unknown,
+    Value, Version, WriteResult,
 };
 
 /// A store in a folder. Clones, and all adapters on one path in one process, share it.
@@ -107,29 +109,51 @@ struct Place {
     compression: Option<Compression>,
 }
 
+/// What came of preparing a write.
+enum Prepared {
+    /// Its condition does not hold.
+    Rejected(Option<Entry>),
+    /// It can be renamed into its place.
+    Written(Temp, Version),
+}
+
 impl Place {
     fn folder(&self) -> &Path {
         self.path.parent().unwrap_or(&self.path)
     }
 
-    fn read(&self) -> Result<Option<Entry>, Error> {
+    fn read(&self) -> Result<Option<Stored>, Error> {
         let Some(bytes) = files::read(&self.path)? else { return Ok(None) };
-        match open(&self.key, &bytes.into())? {
-            Envelope { revision, nonce: tag, value: Some(value) } => {
-                Ok(Some(Entry { value, version: Version { revision, tag } }))
-            }
-            // This backend removes files; it never writes a tombstone.
-            Envelope { value: None, .. } => {
-                Err(Error::Corrupt { key: self.key.to_string(), problem: "it holds no value".to_owned() })
-            }
-        }
+        open(&self.key, &bytes.into())?.into_stored(&self.key).map(Some)
     }
 
-    /// Writes and flushes the next value beside its place.
-    fn prepare(&self, root: &Root, current: Option<&Entry>, value: &Value) -> Result<(Temp, Version), Error> {
-        let revision = current.map_or(0, |entry| entry.version.revision).saturating_add(1);
-        let version = Version { revision, tag: new_nonce() };
-        let sealed = seal(&self.key, revision, &version.tag, value, self.compression)?;
+    fn read_entry(&self) -> Result<Option<Entry>, Error> {
+        Ok(self.read()?.map(|stored| stored.entry))
+    }
+
+    /// Writes and flushes the next value beside its place, if the condition holds on what stands there.
+    fn prepare(&self, root: &Root, value: &Value, condition: &Condition) -> Result<Prepared, Error> {
+        let current = self.read()?;
+        if !condition.holds(current.as_ref().map(|stored| &stored.entry.version)) {
+            return Ok(Prepared::Rejected(current.map(|stored| stored.entry)));
+        }
+        let revision = current.as_ref().map_or(0, |stored| stored.entry.version.revision);
+        let performed = current.map(|stored| stored.performed).unwrap_or_default();
+        let (temp, version) = self.prepare_next(root, revision, value, performed)?;
+        Ok(Prepared::Written(temp, version))
+    }
+
+    /// Writes and flushes what follows a revision, beside its place.
+    fn prepare_next(
+        &self,
+        root: &Root,
+        revision: u64,
+        value: &Value,
+        performed: Performed,
+    ) -> Result<(Temp, Version), Error> {
+        let version = Version { revision: revision.saturating_add(1), tag: new_nonce() };
+        let trail = Trail { performed, before: Vec::new() };
+        let sealed = seal(&self.key, version.revision, &version.tag, value, &trail, self.compression)?;
         root.ensure_folder(self.folder())?;
         Ok((Temp::write(root.temp_path(), &sealed)?, version))
     }
@@ -149,22 +173,39 @@ fn flush(folder: &Path) -> Result<(), Unknown> {
     files::sync_folder(folder).map_err(|error| Unknown(files::failure("flushing", folder, &error).to_string()))
 }
 
-fn put(root: &Root, place: &Place, value: &Value, condition: &Condition) -> WriteResult<Version> {
-    let current = place.read()?;
-    if !condition.holds(current.as_ref().map(|entry| &entry.version)) {
-        return Ok(Outcome::Rejected(current));
-    }
-    let (temp, version) = place.prepare(root, current.as_ref(), value)?;
+/// Publishes a prepared file and makes it durable.
+fn finish<T>(place: &Place, temp: Temp, done: T) -> WriteResult<T> {
     Ok(match place.publish(temp)?.and_then(|()| flush(place.folder())) {
-        Ok(()) => Outcome::Applied(version),
+        Ok(()) => Outcome::Applied(done),
         Err(unknown) => Outcome::Unknown(unknown),
     })
+}
+
+fn put(root: &Root, place: &Place, value: &Value, condition: &Condition) -> WriteResult<Version> {
+    match place.prepare(root, value, condition)? {
+        Prepared::Rejected(current) => Ok(Outcome::Rejected(current)),
+        Prepared::Written(temp, version) => finish(place, temp, version),
+    }
+}
+
+fn perform_once(root: &Root, place: &Place, operation: Operation, id: &OperationId) -> WriteResult<Done> {
+    let current = place.read()?;
+    let stands = Stands::stored(current.as_ref());
+    match decide(&place.key, operation, id, stands)? {
+        Step::DoneBefore(done) => Ok(Outcome::Applied(done)),
+        Step::Reject => Ok(Outcome::Rejected(current.map(|stored| stored.entry))),
+        Step::Write(planned) => {
+            let performed = planned.performed.clone();
+            let (temp, version) = place.prepare_next(root, stands.revision, &planned.value, performed)?;
+            finish(place, temp, planned.done(version))
+        }
+    }
 }
 
 fn remove(place: &Place, condition: &Condition) -> WriteResult<bool> {
     // Without a condition a damaged value can be removed as well: that is how to get rid of it.
     if *condition != Condition::Any {
-        let current = place.read()?;
+        let current = place.read_entry()?;
         if !condition.holds(current.as_ref().map(|entry| &entry.version)) {
             return Ok(Outcome::Rejected(current));
         }
@@ -185,7 +226,7 @@ impl StorageAdapter for FilesystemAdapter {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
         let (root, place) = (Arc::clone(&self.root), self.place(key));
         blocking(move || {
-            let entry = place.read()?;
+            let entry = place.read_entry()?;
             root.check_not_removed()?;
             Ok(entry)
         })
@@ -201,6 +242,11 @@ impl StorageAdapter for FilesystemAdapter {
         condition.check_for_removal()?;
         let condition = condition.clone();
         self.write(self.place(key), move |_, place| remove(place, &condition)).await
+    }
+
+    async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
+        let id = id.clone();
+        self.write(self.place(key), move |root, place| perform_once(root, place, operation, &id)).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
@@ -226,7 +272,7 @@ impl StorageAdapter for FilesystemAdapter {
         let (root, places) = (Arc::clone(&self.root), keys.iter().map(|key| self.place(key)).collect::<Vec<_>>());
         let count = places.len();
         let all = blocking(move || {
-            let found = places.iter().map(Place::read).collect::<Vec<_>>();
+            let found = places.iter().map(Place::read_entry).collect::<Vec<_>>();
             root.check_not_removed()?;
             Ok(found)
         });

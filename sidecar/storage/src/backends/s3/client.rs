@@ -109,5 +109,5 @@ async fn credentials(settings: &S3Settings, http: &SharedHttpClient) -> Result<S
 }
 
 fn no_credentials(why: &str) -> Error {
-    Error::unavailable(super::failure::NO_CREDENTIALS, why)
+    Error::unavailable(crate::backends::objects::NO_CREDENTIALS, why)
 }

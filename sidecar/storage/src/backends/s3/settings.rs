@@ -9,6 +9,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
 
 use crate::Error;
+use crate::backends::objects::{Limits, Prefix};
 
 /// File of the access key id in a folder of credentials.
 pub const ACCESS_KEY_ID_FILE: &str = "accessKeyId";
@@ -63,22 +64,6 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Time limits of requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// To reach the server.
-    pub connect: Duration,
-    /// For one request and its answer. A conditional write is one request; a read may try three times.
-    pub request: Duration,
-}
-
-impl Default for Limits {
-    /// 3 s to connect, 10 s for a request.
-    fn default() -> Self {
-        Self { connect: Duration::from_secs(3), request: Duration::from_secs(10) }
-    }
-}
-
 impl S3Settings {
     /// Settings for a bucket on AWS, region `us-east-1`, with what the environment offers.
     pub fn new(bucket: impl Into<String>) -> Self {
@@ -97,9 +82,7 @@ impl S3Settings {
         if self.bucket.is_empty() {
             return Err(Error::invalid("bucket", "is empty"));
         }
-        if self.prefix.starts_with('/') || self.prefix.ends_with('/') {
-            return Err(Error::invalid("prefix", format!("{:?} begins or ends with a slash", self.prefix)));
-        }
+        Prefix::check(&self.prefix)?;
         match &self.endpoint {
             Some(endpoint) if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") => {
                 Err(Error::invalid("endpoint", format!("{endpoint:?} does not begin with http:// or https://")))

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use futures::stream::{self, StreamExt};
 use tokio::sync::oneshot;
 
-use super::group::{Change, Done, Judged, Operation, judge};
+use super::group::{Change, Judged, judge};
 use super::{Place, Waiting};
-use crate::{Condition, Entry, Error, Key, Outcome, StorageAdapter, Value, Version, WriteResult};
+use crate::{Condition, Done, Entry, Error, Key, Operation, Outcome, StorageAdapter, Value, Version, WriteResult};
 
 /// Requests of one batch under way at a time, of those that a store offers no batch for.
 const CONCURRENCY: usize = 32;

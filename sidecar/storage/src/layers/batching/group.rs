@@ -5,37 +5,7 @@ use serde_json::Number;
 
 use crate::envelope::new_nonce;
 use crate::value::add;
-use crate::{Condition, Entry, Error, Key, Outcome, Unknown, Value, Version, WriteResult};
-
-/// An operation that waits for its flush.
-#[derive(Clone, Debug)]
-pub(super) enum Operation {
-    Put { value: Value, condition: Condition },
-    Remove { condition: Condition },
-    Swap { old: Option<Value>, new: Option<Value> },
-    Increment { delta: Number },
-}
-
-impl Operation {
-    /// A put that takes effect whatever stands there.
-    pub(super) fn blind(value: &Value) -> Self {
-        Self::Put { value: value.clone(), condition: Condition::Any }
-    }
-
-    /// Whether it takes effect whatever stands there, and is answered the same.
-    pub(super) fn is_blind(&self) -> bool {
-        matches!(self, Self::Put { condition: Condition::Any, .. })
-    }
-}
-
-/// What an operation that was applied did.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Done {
-    Written(Version),
-    Removed(bool),
-    Swapped(Option<Version>),
-    Sum(Number, Version),
-}
+use crate::{Condition, Done, Entry, Error, Key, Operation, Outcome, Unknown, Value, Version, WriteResult};
 
 /// What has to be written.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,7 +3,8 @@
 //! A write waits until its batch is flushed: after [`Batching::max_delay_ms`], or at [`Batching::max_items`]. It is
 //! answered with what became of it alone: what fails, fails those that asked for it, and no other. Operations on one key are
 //! judged in the order in which they came and written as one conditional write, so that any number of clients can
-//! increment one counter for the price of one. Reads go past the queue: what is in it was not acknowledged yet.
+//! increment one counter for the price of one. Reads go past the queue: what is in it was not acknowledged yet. So do
+//! operations with an id: the store itself must find out whether it has done them.
 
 mod flush;
 mod group;
@@ -17,10 +18,10 @@ use serde_json::Number;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use self::group::{Done, Operation};
 use crate::encoding::keys_folder;
 use crate::{
-    Condition, Entry, Error, Key, Namespace, Outcome, Page, StorageAdapter, Unknown, Value, Version, WriteResult,
+    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Unknown,
+    Value, Version, WriteResult,
 };
 
 /// When a batch is flushed: whichever comes first.
@@ -233,6 +234,10 @@ impl StorageAdapter for BatchingAdapter {
             _ => None,
         };
         self.push(key, Operation::Remove { condition: condition.clone() }).expect(kind).await
+    }
+
+    async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
+        self.inner.perform_once(key, operation, id).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {

@@ -5,13 +5,16 @@ use md5::{Digest, Md5};
 /// An ETag as the store gave it, fit to be sent back: it names one version and nothing else. Never empty, never `*`,
 /// never a list, any of which would make a write less conditional than it looks (R4).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct ETag(String);
+pub struct ETag(String);
 
 /// Marks a tag that holds the ETag's bytes in hexadecimal.
 const HEX_MARK: &str = "x-";
+/// Marks, at the end of a tag, a version that keeps a memory of operations: what is written over it must carry it on.
+const KEEPS_MARK: &str = "-k";
 
 impl ETag {
-    pub(super) fn new(header: impl Into<String>) -> Option<Self> {
+    /// Of the header as received; `None` if it could match more than one version.
+    pub fn new(header: impl Into<String>) -> Option<Self> {
         let header = header.into();
         let strong = header.strip_prefix("W/").unwrap_or(&header);
         let inner = strong.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
@@ -26,24 +29,30 @@ impl ETag {
     }
 
     /// As sent in `If-Match`.
-    pub(super) fn header(&self) -> &str {
+    pub fn header(&self) -> &str {
         &self.0
     }
 
     /// Whether it is the MD5 of `body`; `None` if it does not look like an MD5.
-    pub(super) fn is_md5_of(&self, body: &[u8]) -> Option<bool> {
+    pub fn is_md5_of(&self, body: &[u8]) -> Option<bool> {
         let hex = self.0.trim_matches('"');
         let looks = hex.len() == 32 && hex.bytes().all(|b| b.is_ascii_hexdigit());
         looks.then(|| hex.eq_ignore_ascii_case(&format!("{:032x}", u128::from_be_bytes(Md5::digest(body).into()))))
     }
 
-    /// As the tag of a version: letters, digits and `-` only. The common form, a quoted hash, stands for itself; any
-    /// other is written in hexadecimal, because the exact ETag is needed for the next `If-Match`.
-    pub(super) fn tag(&self) -> String {
+    /// As the tag of a version, with whether that keeps a memory of operations.
+    pub fn tag(&self, keeps: bool) -> String {
+        self.plain_tag() + if keeps { KEEPS_MARK } else { "" }
+    }
+
+    /// Letters, digits and `-` only. The common form, a quoted hash, stands for itself; any other is written in
+    /// hexadecimal, because the exact ETag is needed for the next `If-Match`.
+    fn plain_tag(&self) -> String {
         let inner = self.0.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
         let plain = |text: &&str| {
             !text.is_empty()
                 && !text.starts_with(HEX_MARK)
+                && !text.ends_with(KEEPS_MARK)
                 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         };
         match inner.filter(plain) {
@@ -55,8 +64,16 @@ impl ETag {
         }
     }
 
-    /// The ETag of a tag. A tag that no ETag gave leads to one that no object has.
-    pub(super) fn of_tag(tag: &str) -> Self {
+    /// The ETag of a tag, and whether the version keeps a memory of operations. A tag that no ETag gave leads to one that
+    /// no object has.
+    pub fn of_tag(tag: &str) -> (Self, bool) {
+        match tag.strip_suffix(KEEPS_MARK) {
+            Some(plain) => (Self::of_plain_tag(plain), true),
+            None => (Self::of_plain_tag(tag), false),
+        }
+    }
+
+    fn of_plain_tag(tag: &str) -> Self {
         let from_hex = |digits: &str| {
             let bytes: Option<Vec<u8>> = (0..digits.len())
                 .step_by(2)
@@ -77,7 +94,8 @@ mod tests {
 
     #[test]
     fn a_common_etag_is_its_own_tag() {
-        assert_eq!(ETag::new("\"9f86d0-2\"").unwrap().tag(), "9f86d0-2");
+        assert_eq!(ETag::new("\"9f86d0-2\"").unwrap().tag(false), "9f86d0-2");
+        assert_eq!(ETag::new("\"9f86d0-2\"").unwrap().tag(true), "9f86d0-2-k");
     }
 
     #[test]
@@ -94,22 +112,24 @@ mod tests {
             assert_eq!(ETag::new(header), None, "{header:?}");
         }
         // "x-2a" is "*" in hexadecimal: a version that a client made up must not turn into a condition that always holds.
-        assert_eq!(ETag::of_tag("x-2a").header(), "\"x-2a\"");
-        assert_eq!(ETag::of_tag("x-").header(), "\"x-\"");
+        assert_eq!(ETag::of_tag("x-2a").0.header(), "\"x-2a\"");
+        assert_eq!(ETag::of_tag("x-").0.header(), "\"x-\"");
     }
 
     proptest! {
         #[test]
-        fn every_etag_survives_the_way_through_a_version(header in prop_oneof!["\"[a-f0-9]{32}\"", "(W/)?\"[ -!#-~]{0,12}\"", "[!-~]{1,12}", "\"x-[0-9a-f]{0,6}\""]) {
+        fn every_etag_survives_the_way_through_a_version(header in prop_oneof!["\"[a-f0-9]{32}\"", "(W/)?\"[ -!#-~]{0,12}\"", "[!-~]{1,12}", "\"x-[0-9a-f]{0,6}\"", "\"[a-z]{0,3}-k\""]) {
             let Some(etag) = ETag::new(header) else { return Ok(()) };
-            let tag = etag.tag();
-            prop_assert!(!tag.is_empty() && tag.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
-            prop_assert_eq!(ETag::of_tag(&tag), etag);
+            for keeps in [false, true] {
+                let tag = etag.tag(keeps);
+                prop_assert!(!tag.is_empty() && tag.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
+                prop_assert_eq!(ETag::of_tag(&tag), (etag.clone(), keeps));
+            }
         }
 
         #[test]
         fn no_tag_breaks_a_header(tag in "[A-Za-z0-9-]{1,16}") {
-            prop_assert!(ETag::of_tag(&tag).header().bytes().all(|b| (b' '..=b'~').contains(&b)));
+            prop_assert!(ETag::of_tag(&tag).0.header().bytes().all(|b| (b' '..=b'~').contains(&b)));
         }
     }
 }

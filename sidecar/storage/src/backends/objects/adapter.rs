@@ -6,6 +6,8 @@
 //!
 //! A value is removed by a conditional DELETE where the store was proved to honour one, else by writing a tombstone in
 //! its place, under the same condition. A tombstone counts as "no value"; it stays, because no blind deletion is safe.
+//!
+//! Where the answer to a write is lost, one look at what stands there may tell what became of it: [`super::lost`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,14 +17,17 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
 
-use super::S3Store;
-use super::bucket::{Object, When, Written};
+use super::BucketStore;
+use super::bucket::{Bucket, Object, When, Written};
 use super::etag::ETag;
+use super::lost::{Became, Sent, became};
 use crate::encoding::{decode, encode, keys_folder};
-use crate::envelope::{self, MAX_TOMBSTONE_BYTES, new_nonce};
+use crate::envelope::{self, Envelope, MAX_TOMBSTONE_BYTES, Trail, new_nonce};
 use crate::layers::compression::Compression;
+use crate::operation::{PAST, Performed, Stands, Step, decide};
 use crate::{
-    Condition, Entry, Error, Key, Namespace, Outcome, Page, StorageAdapter, Unknown, Value, Version, WriteResult,
+    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Unknown,
+    Value, Version, WriteResult,
 };
 
 /// Requests of one batch under way at a time.
@@ -35,8 +40,8 @@ const LARGEST_GUESS: usize = 64 << 10;
 
 /// The values below one folder of a bucket.
 #[derive(Clone, Debug)]
-pub struct S3Adapter {
-    store: S3Store,
+pub struct BucketAdapter<B> {
+    store: BucketStore<B>,
     /// With a slash at its end, or empty.
     root: String,
     namespaces: Vec<Namespace>,
@@ -45,45 +50,65 @@ pub struct S3Adapter {
     compression: Option<Compression>,
 }
 
-/// What stands under a key.
+/// What stands under a key: a value or a tombstone.
 struct Found {
     etag: ETag,
-    revision: u64,
-    /// `None`: a tombstone.
-    value: Option<Value>,
+    envelope: Envelope,
 }
 
 impl Found {
+    fn open(key: &Key, object: &Object) -> Result<Self, Error> {
+        Ok(Self { etag: object.etag.clone(), envelope: envelope::open(key, &object.body)? })
+    }
+
     fn entry(self) -> Option<Entry> {
-        let version = version(self.revision, &self.etag);
-        self.value.map(|value| Entry { value, version })
+        let version = version(self.envelope.revision, &self.etag, &self.envelope.trail.performed);
+        self.envelope.value.map(|value| Entry { value, version })
     }
 }
 
-fn version(revision: u64, etag: &ETag) -> Version {
-    Version { revision, tag: etag.tag() }
+/// What an object says of a key: its value and version, or that it has none.
+pub(in crate::backends) fn entry_of(key: &Key, object: &Object) -> Result<Option<Entry>, Error> {
+    Found::open(key, object).map(Found::entry)
 }
 
-/// The place a write expects: what revision it follows, and its condition for the store.
+fn version(revision: u64, etag: &ETag, performed: &Performed) -> Version {
+    Version { revision, tag: etag.tag(!performed.is_empty()) }
+}
+
+/// The place a write expects: what it follows, and its condition for the store.
 struct Expected {
     revision: u64,
     when: When,
+    trail: Trail,
+    /// Nobody has looked.
+    is_guess: bool,
 }
 
 impl Expected {
     fn nothing() -> Self {
-        Self { revision: 0, when: When::Absent }
-    }
-
-    fn version(version: &Version) -> Self {
-        Self { revision: version.revision, when: When::Matches(ETag::of_tag(&version.tag)) }
+        Self { revision: 0, when: When::Absent, trail: Trail::default(), is_guess: false }
     }
 
     fn found(found: Option<&Found>) -> Self {
         found.map_or_else(Self::nothing, |found| Self {
-            revision: found.revision,
+            revision: found.envelope.revision,
             when: When::Matches(found.etag.clone()),
+            trail: found.envelope.next_trail(),
+            is_guess: false,
         })
+    }
+
+    /// Without looking; `None` where what stands there has to be carried on.
+    fn guess(condition: &Condition) -> Option<Self> {
+        match condition {
+            Condition::Any | Condition::Absent => Some(Self { is_guess: true, ..Self::nothing() }),
+            Condition::Version(version) => {
+                let (etag, keeps) = ETag::of_tag(&version.tag);
+                let (revision, when) = (version.revision, When::Matches(etag));
+                (!keeps).then(|| Self { revision, when, ..Self::nothing() })
+            }
+        }
     }
 
     fn next_revision(&self) -> u64 {
@@ -91,8 +116,8 @@ impl Expected {
     }
 }
 
-impl S3Adapter {
-    pub(super) fn new(store: S3Store, root: &str) -> Self {
+impl<B: Bucket> BucketAdapter<B> {
+    pub(super) fn new(store: BucketStore<B>, root: &str) -> Self {
         let root = if root.is_empty() { String::new() } else { format!("{root}/") };
         Self { store, folder: root.clone() + &keys_folder(&[]), root, namespaces: Vec::new(), compression: None }
     }
@@ -102,39 +127,80 @@ impl S3Adapter {
         Self { compression, ..self }
     }
 
-    fn object(&self, key: &Key) -> String {
+    pub(in crate::backends) fn bucket(&self) -> &B {
+        self.store.bucket()
+    }
+
+    /// The object that holds a key's value.
+    pub(in crate::backends) fn object(&self, key: &Key) -> String {
         format!("{}{}", self.folder, encode(key.as_str()))
     }
 
     async fn find(&self, key: &Key) -> Result<Option<Found>, Error> {
-        let Some(Object { body, etag }) = self.store.bucket.get(&self.object(key)).await? else { return Ok(None) };
-        let envelope = envelope::open(key, &body)?;
-        Ok(Some(Found { etag, revision: envelope.revision, value: envelope.value }))
+        let object = self.store.get(&self.object(key)).await?;
+        object.map(|object| Found::open(key, &object)).transpose()
     }
 
-    /// Removes the value that stands at `expected`, or puts a tombstone in its place.
-    async fn remove_at(&self, key: &Key, expected: &Expected) -> Result<Written<()>, Error> {
+    /// Writes a value where it is expected to follow.
+    async fn write_at(&self, key: &Key, place: &Expected, value: &Value) -> Result<Written<Version>, Error> {
+        let (revision, nonce) = (place.next_revision(), new_nonce());
+        let body: Bytes = envelope::seal(key, revision, &nonce, value, &place.trail, self.compression)?;
+        if place.is_guess && body.len() > LARGEST_GUESS {
+            return Ok(Written::Refused);
+        }
+        let written = self.store.bucket.put(&self.object(key), body, &place.when).await?;
+        self.settled(key, Sent { revision, nonce: &nonce }, &place.trail.performed, written).await
+    }
+
+    /// Removes the value that stands at `place`, or puts a tombstone there.
+    async fn remove_at(&self, key: &Key, place: &Expected) -> Result<Written<()>, Error> {
         let object = self.object(key);
-        if let When::Matches(etag) = &expected.when
+        if let When::Matches(etag) = &place.when
             && self.store.deletes_conditionally()
         {
             return self.store.bucket.delete(&object, etag).await;
         }
-        let tombstone = envelope::seal_tombstone(expected.next_revision(), &new_nonce());
-        Ok(match self.store.bucket.put(&object, tombstone, &expected.when).await? {
-            Written::Applied(_) => Written::Applied(()),
-            Written::Refused => Written::Refused,
-            Written::Unknown(why) => Written::Unknown(why),
+        let (revision, nonce) = (place.next_revision(), new_nonce());
+        let tombstone = envelope::seal_tombstone(revision, &nonce);
+        let written = self.store.bucket.put(&object, tombstone, &place.when).await?;
+        let settled = self.settled(key, Sent { revision, nonce: &nonce }, &Performed::default(), written).await?;
+        Ok(settled.map(drop))
+    }
+
+    /// What became of a write, found out by a look where the answer was lost.
+    async fn settled(
+        &self,
+        key: &Key,
+        sent: Sent<'_>,
+        performed: &Performed,
+        written: Written<ETag>,
+    ) -> Result<Written<Version>, Error> {
+        let why = match written {
+            Written::Applied(etag) => return Ok(Written::Applied(version(sent.revision, &etag, performed))),
+            Written::Refused => return Ok(Written::Refused),
+            Written::Unknown(why) => why,
+        };
+        let looked = self.store.look(&self.object(key)).await;
+        let found = looked.and_then(|object| object.map(|object| Found::open(key, &object)).transpose());
+        // Where there is nothing, it may be on its way still.
+        let Ok(Some(found)) = found else { return Ok(Written::Unknown(why)) };
+        Ok(match became(&found.envelope, sent, !self.store.deletes_conditionally()) {
+            Became::Stands => Written::Applied(version(sent.revision, &found.etag, performed)),
+            Became::Past => Written::Applied(Version { revision: sent.revision, tag: PAST.to_owned() }),
+            Became::Nothing => Written::Refused,
+            Became::Open => Written::Unknown(why),
         })
     }
 
     /// What to remove: `None` if there is nothing. A damaged value can be removed, as long as no version is asked for.
     async fn target(&self, key: &Key) -> Result<Option<Expected>, Error> {
         match self.find(key).await {
-            Ok(found) => Ok(found.filter(|found| found.value.is_some()).map(|found| Expected::found(Some(&found)))),
+            Ok(found) => {
+                Ok(found.filter(|found| found.envelope.value.is_some()).map(|found| Expected::found(Some(&found))))
+            }
             Err(Error::Corrupt { .. }) => {
-                let object = self.store.bucket.get(&self.object(key)).await?;
-                Ok(object.map(|object| Expected { revision: 0, when: When::Matches(object.etag) }))
+                let object = self.store.get(&self.object(key)).await?;
+                Ok(object.map(|object| Expected { when: When::Matches(object.etag), ..Expected::nothing() }))
             }
             Err(error) => Err(error),
         }
@@ -146,35 +212,49 @@ impl S3Adapter {
 }
 
 #[async_trait]
-impl StorageAdapter for S3Adapter {
+impl<B: Bucket> StorageAdapter for BucketAdapter<B> {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
         Ok(self.find(key).await?.and_then(Found::entry))
     }
 
     async fn put(&self, key: &Key, value: Value, condition: &Condition) -> WriteResult<Version> {
-        let object = self.object(key);
-        let mut expected = match condition {
-            Condition::Any | Condition::Absent => Expected::nothing(),
-            Condition::Version(version) => Expected::version(version),
-        };
-        let mut guessed = !matches!(condition, Condition::Version(_));
+        let mut expected = Expected::guess(condition);
         for _ in 0..MAX_ATTEMPTS {
-            let revision = expected.next_revision();
-            let body: Bytes = envelope::seal(key, revision, &new_nonce(), &value, self.compression)?;
-            let written = match std::mem::take(&mut guessed) && body.len() > LARGEST_GUESS {
-                true => Written::Refused,
-                false => self.store.bucket.put(&object, body, &expected.when).await?,
-            };
-            match written {
-                Written::Applied(etag) => return Ok(Outcome::Applied(version(revision, &etag))),
-                Written::Unknown(why) => return Ok(Outcome::Unknown(Unknown(why))),
-                Written::Refused => {}
+            if let Some(place) = expected.take() {
+                match self.write_at(key, &place, &value).await? {
+                    Written::Applied(version) => return Ok(Outcome::Applied(version)),
+                    Written::Unknown(why) => return Ok(Outcome::Unknown(Unknown(why))),
+                    Written::Refused => {}
+                }
             }
             let found = self.find(key).await?;
-            expected = Expected::found(found.as_ref());
+            let place = Expected::found(found.as_ref());
             let current = found.and_then(Found::entry);
             if !condition.holds(current.as_ref().map(|entry| &entry.version)) {
                 return Ok(Outcome::Rejected(current));
+            }
+            expected = Some(place);
+        }
+        Err(Self::contended(key))
+    }
+
+    async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
+        for _ in 0..MAX_ATTEMPTS {
+            let found = self.find(key).await?;
+            let mut place = Expected::found(found.as_ref());
+            let current = found.and_then(Found::entry);
+            let performed = &place.trail.performed;
+            let stands = Stands { revision: place.revision, entry: current.as_ref(), performed };
+            let planned = match decide(key, operation.clone(), id, stands)? {
+                Step::DoneBefore(done) => return Ok(Outcome::Applied(done)),
+                Step::Reject => return Ok(Outcome::Rejected(current)),
+                Step::Write(planned) => planned,
+            };
+            place.trail.performed = planned.performed.clone();
+            match self.write_at(key, &place, &planned.value).await? {
+                Written::Applied(version) => return Ok(Outcome::Applied(planned.done(version))),
+                Written::Unknown(why) => return Ok(Outcome::Unknown(Unknown(why))),
+                Written::Refused => {}
             }
         }
         Err(Self::contended(key))
@@ -183,7 +263,11 @@ impl StorageAdapter for S3Adapter {
     async fn remove(&self, key: &Key, condition: &Condition) -> WriteResult<bool> {
         condition.check_for_removal()?;
         let mut expected = match condition {
-            Condition::Version(version) => Some(Expected::version(version)),
+            // What remembers operations is removed with its memory: nothing has to be carried on.
+            Condition::Version(version) => {
+                let (revision, when) = (version.revision, When::Matches(ETag::of_tag(&version.tag).0));
+                Some(Expected { revision, when, ..Expected::nothing() })
+            }
             Condition::Any | Condition::Absent => self.target(key).await?,
         };
         for _ in 0..MAX_ATTEMPTS {

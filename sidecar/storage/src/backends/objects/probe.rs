@@ -8,8 +8,10 @@ use futures::future::join_all;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::BucketStore;
 use super::bucket::{Bucket, When, Written};
 use super::etag::ETag;
+use super::failure::TOO_MANY;
 use crate::Error;
 
 /// Writers in a race.
@@ -39,18 +41,18 @@ pub struct Capabilities {
 }
 
 /// Runs all checks; an error names the one that failed.
-pub(super) async fn prove(bucket: &Bucket) -> Result<Capabilities, Error> {
-    let probe = Probe { bucket, folder: format!("_probe/{}/", Uuid::new_v4().simple()) };
+pub(super) async fn prove<B: Bucket>(store: &BucketStore<B>) -> Result<Capabilities, Error> {
+    let probe = Probe { bucket: store.bucket(), folder: format!("_probe/{}/", Uuid::new_v4().simple()) };
     let result = probe.run().await;
     // Even after a failure; its own failure matters less than the result.
-    if let Err(error) = bucket.delete_prefix(&probe.folder).await {
+    if let Err(error) = store.delete_prefix(&probe.folder).await {
         tracing::warn!(%error, folder = %probe.folder, "could not remove the probe's objects");
     }
     result
 }
 
-struct Probe<'a> {
-    bucket: &'a Bucket,
+struct Probe<'a, B> {
+    bucket: &'a B,
     folder: String,
 }
 
@@ -59,8 +61,9 @@ fn violated(check: &str, what: impl std::fmt::Display) -> Error {
     Error::unavailable("UnsafeStore", format!("check {check:?} failed: {what}"))
 }
 
-impl Probe<'_> {
+impl<B: Bucket> Probe<'_, B> {
     async fn run(&self) -> Result<Capabilities, Error> {
+        // One after the other: what all of them take at once would stay with the process.
         self.create_only().await?;
         self.if_match().await?;
         self.race_to_create().await?;
@@ -141,8 +144,11 @@ impl Probe<'_> {
     async fn race_to_create(&self) -> Result<(), Error> {
         for round in 0..ROUNDS {
             let name = format!("race-create-{round}");
-            let winner = one_winner("race-create", self.racers(&name, &When::Absent)).await?;
-            self.must_stand("race-create", &name, &winner).await?;
+            let race = race("race-create", self.racers(&name, &When::Absent)).await?;
+            self.must_stand("race-create", &name, &race.winner).await?;
+            if race.limited {
+                break;
+            }
         }
         Ok(())
     }
@@ -151,14 +157,26 @@ impl Probe<'_> {
         for round in 0..ROUNDS {
             let name = format!("race-match-{round}");
             let start = self.must_apply("race-match", &name, When::Absent).await?;
-            let winner = one_winner("race-match", self.racers(&name, &When::Matches(start))).await?;
-            self.must_stand("race-match", &name, &winner).await?;
+            let race = race("race-match", self.racers(&name, &When::Matches(start))).await?;
+            self.must_stand("race-match", &name, &race.winner).await?;
+            if race.limited {
+                break;
+            }
         }
         Ok(())
     }
 
-    fn racers(&self, name: &str, when: &When) -> Vec<impl Future<Output = Result<Option<ETag>, Error>>> {
-        (0..RACERS).map(|_| self.put(name, when.clone())).collect::<Vec<_>>()
+    fn racers(&self, name: &str, when: &When) -> Vec<impl Future<Output = Result<Racer, Error>>> {
+        (0..RACERS).map(|_| self.racer(name, when.clone())).collect::<Vec<_>>()
+    }
+
+    async fn racer(&self, name: &str, when: When) -> Result<Racer, Error> {
+        match self.put(name, when).await {
+            Ok(Some(etag)) => Ok(Racer::Won(etag)),
+            Ok(None) => Ok(Racer::Lost),
+            Err(Error::Unavailable { cause, .. }) if cause == TOO_MANY => Ok(Racer::TurnedAway),
+            Err(error) => Err(error),
+        }
     }
 
     async fn listing(&self) -> Result<(), Error> {
@@ -222,14 +240,44 @@ impl Probe<'_> {
     }
 }
 
-async fn one_winner(
-    check: &str,
-    racers: Vec<impl Future<Output = Result<Option<ETag>, Error>>>,
-) -> Result<ETag, Error> {
-    let outcomes: Result<Vec<Option<ETag>>, Error> = join_all(racers).await.into_iter().collect();
-    let winners: Vec<ETag> = outcomes?.into_iter().flatten().collect();
-    match <[ETag; 1]>::try_from(winners) {
-        Ok([winner]) => Ok(winner),
-        Err(winners) => Err(violated(check, format!("{} of {RACERS} writers won, exactly one may", winners.len()))),
+/// What became of one of many writers under one condition.
+#[derive(Debug)]
+enum Racer {
+    Won(ETag),
+    Lost,
+    /// By a store that takes only so many writes of one object a second, as R2 does: it has written nothing.
+    TurnedAway,
+}
+
+/// A race that one writer won.
+struct Race {
+    winner: ETag,
+    /// Some were turned away: the store takes the writes of one object one by one, and a further race would only take time.
+    limited: bool,
+}
+
+/// Exactly one must have won, and at least one must have been refused, or there was no race.
+async fn race(check: &str, racers: Vec<impl Future<Output = Result<Racer, Error>>>) -> Result<Race, Error> {
+    let racers: Result<Vec<Racer>, Error> = join_all(racers).await.into_iter().collect();
+    let (mut winners, mut lost, mut limited) = (Vec::new(), false, false);
+    for racer in racers? {
+        match racer {
+            Racer::Won(etag) => winners.push(etag),
+            Racer::Lost => lost = true,
+            Racer::TurnedAway => limited = true,
+        }
     }
+    let winner = match <[ETag; 1]>::try_from(winners) {
+        Ok([winner]) => winner,
+        Err(winners) => {
+            return Err(violated(check, format!("{} of {RACERS} writers won, exactly one may", winners.len())));
+        }
+    };
+    if !lost {
+        return Err(Error::unavailable(
+            TOO_MANY,
+            format!("check {check:?}: the store turned away all writers but one"),
+        ));
+    }
+    Ok(Race { winner, limited })
 }

@@ -3,30 +3,31 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::bucket::{Bucket, When, Written};
+use super::BucketStore;
+use super::bucket::{Bucket, PAGE, When, Written};
 use super::etag::ETag;
 use crate::Error;
 use crate::documents::{Document, DocumentVersion, Documents, Swap};
 
 /// The documents below one folder of a bucket. The version of a document is its ETag.
 #[derive(Clone, Debug)]
-pub struct S3Documents {
-    bucket: Bucket,
+pub struct BucketDocuments<B> {
+    store: BucketStore<B>,
     /// Empty, or ends with a slash.
     folder: String,
 }
 
-impl S3Documents {
-    pub(super) fn new(bucket: Bucket, folder: &str) -> Self {
+impl<B: Bucket> BucketDocuments<B> {
+    pub(super) fn new(store: BucketStore<B>, folder: &str) -> Self {
         let folder = if folder.is_empty() { String::new() } else { format!("{folder}/") };
-        Self { bucket, folder }
+        Self { store, folder }
     }
 }
 
 #[async_trait]
-impl Documents for S3Documents {
+impl<B: Bucket> Documents for BucketDocuments<B> {
     async fn read(&self, name: &str) -> Result<Option<Document>, Error> {
-        let object = self.bucket.get(&format!("{}{name}", self.folder)).await?;
+        let object = self.store.get(&format!("{}{name}", self.folder)).await?;
         Ok(object
             .map(|object| Document { body: object.body, version: DocumentVersion(object.etag.header().to_owned()) }))
     }
@@ -38,7 +39,7 @@ impl Documents for S3Documents {
             // No version this store ever gave.
             Some(None) => return Ok(Swap::Rejected),
         };
-        Ok(match self.bucket.put(&format!("{}{name}", self.folder), body, &when).await? {
+        Ok(match self.store.bucket.put(&format!("{}{name}", self.folder), body, &when).await? {
             Written::Applied(etag) => Swap::Applied(DocumentVersion(etag.header().to_owned())),
             Written::Refused => Swap::Rejected,
             Written::Unknown(why) => Swap::Unknown(why),
@@ -50,7 +51,7 @@ impl Documents for S3Documents {
         let mut names: Vec<String> = Vec::new();
         let mut after = String::new();
         loop {
-            let (listed, more) = self.bucket.list(&prefix, &after, usize::MAX).await?;
+            let (listed, more) = self.store.bucket.list(&prefix, &after, PAGE).await?;
             if let Some(last) = listed.last() {
                 after.clone_from(&last.name);
             }
