@@ -270,10 +270,8 @@ struct S3Bucket {
 #[async_trait]
 impl SharedBucket for S3Bucket {
     async fn open(&self) -> Result<(Arc<dyn Documents>, Arc<dyn ShardStores>), Error> {
-        // By connections of its own: what so many writers at once take would stay with those of this node.
-        let capabilities = S3Store::open(&self.settings).await?.prove().await?;
         let store = S3Store::open(&self.settings).await?;
-        store.trust(&capabilities);
+        let capabilities = store.prove().await?;
         tracing::info!(?capabilities, "the store keeps its word");
         Ok((Arc::new(store.documents("")), Arc::new(S3Shards { store, compression: self.compression })))
     }

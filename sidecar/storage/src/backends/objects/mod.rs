@@ -64,14 +64,9 @@ impl<B: Bucket> BucketStore<B> {
     /// cause `UnsafeStore` names the check that failed; any other means that the store could not be asked.
     pub async fn prove(&self) -> Result<Capabilities, Error> {
         let capabilities = Box::pin(probe::prove(self)).await?;
-        self.trust(&capabilities);
-        Ok(capabilities)
-    }
-
-    /// Relies on what was proved of this very bucket, by these settings.
-    pub fn trust(&self, capabilities: &Capabilities) {
         self.proved.deletes_conditionally.store(capabilities.conditional_delete, Ordering::Release);
         self.proved.etags_are_md5.store(capabilities.etag_is_md5, Ordering::Release);
+        Ok(capabilities)
     }
 
     /// The store below a folder, such as `shards/007`.
