@@ -31,15 +31,22 @@ version_of() {
   esac
 }
 
+is_built() {
+  local name
+  for name in "$@"; do
+    [ -x "$TOOLS_DIR/$name-$(version_of "$name")" ] || return 1
+  done
+}
+
 # build_installable NAME PACKAGE HOW-LONG [LDFLAGS]: for modules that plain `go install` accepts.
 build_installable() {
   local name=$1 package=$2 how_long=$3 flags=${4:-} version out
-  version=$(version_of "$name")
-  [ -x "$TOOLS_DIR/$name-$version" ] && return 0
+  is_built "$name" && return 0
   need_go
   local LOCK_FD
   start_build "$name"
-  [ -x "$TOOLS_DIR/$name-$version" ] && { exec {LOCK_FD}>&-; return 0; }
+  is_built "$name" && { exec {LOCK_FD}>&-; return 0; }
+  version=$(version_of "$name")
   say "building $name $version from Go modules ($how_long the first time)"
   out=$(new_tmp "build-$name")
   GOBIN=$out quietly "build-$name" go_static install -trimpath -ldflags "$GO_STRIP $flags" "$package@$version"
@@ -100,13 +107,6 @@ compile_kubernetes_programs() {
       -X k8s.io/component-base/version.gitTreeState=clean \
       -X k8s.io/client-go/pkg/version.gitVersion=$KUBERNETES_VERSION \
       -X helm.sh/helm/v3/internal/version.version=$HELM_VERSION" $round
-  done
-}
-
-is_built() {
-  local name
-  for name in "$@"; do
-    [ -x "$TOOLS_DIR/$name-$(version_of "$name")" ] || return 1
   done
 }
 
