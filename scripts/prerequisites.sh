@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Names every missing prerequisite with the command that installs it.
+# prerequisites.sh [--without-cluster]: names every missing prerequisite with the command that installs it.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 RUST=1.95
@@ -42,7 +42,7 @@ check_docker() {
 check_rust
 check_go
 check_programs
-check_docker
+if [ "${1:-}" != --without-cluster ]; then check_docker; fi
 if [ ${#problems[@]} -gt 0 ]; then
   printf 'ERROR: %s\n' "${problems[@]}" >&2
   exit 1

@@ -182,7 +182,7 @@ mod tests {
             figures.of("s3").record(Operation::Get, one, took);
         }
         let text = text(&figures);
-        for (bound, calls) in [("1e-5", 1), ("0.0005", 1), ("0.001", 2), ("10.0", 2), ("+Inf", 4)] {
+        for (bound, calls) in [("0.00001", 1), ("0.0005", 1), ("0.001", 2), ("10.0", 2), ("+Inf", 4)] {
             let labels = format!("le=\"{bound}\",backend=\"s3\",operation=\"get\"");
             let line = format!("brainy_storage_operation_duration_seconds_bucket{{{labels}}} {calls}\n");
             assert!(text.contains(&line), "{line}{text}");
