@@ -12,7 +12,7 @@ demo: ## From a bare machine to two running clusters with real data in them
 test: ## Every test: format, lints, unit, integration, manifests, chart, licences, end-to-end
 	@scripts/test.sh
 
-down: ## Deletes the kind cluster and all that `demo`, `test` and `bench` started
+down: ## Deletes the kind cluster and all that `demo`, `test` and `benchcluster` started
 	@e2e/cluster/down.sh
 
 bench: ## How fast storage is, beside what it is compared with; needs no cluster
