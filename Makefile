@@ -1,7 +1,7 @@
 # Every target is one line; what it does is in scripts/ and e2e/cluster/.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test down bench images install fmt lint unit integration crds chart deny e2e
+.PHONY: help demo test down bench benchcluster images install fmt lint unit integration crds chart deny e2e
 
 help: ## This list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -12,11 +12,14 @@ demo: ## From a bare machine to two running clusters with real data in them
 test: ## Every test: format, lints, unit, integration, manifests, chart, licences, end-to-end
 	@scripts/test.sh
 
-down: ## Deletes the kind cluster and all that `demo`, `test` and `bench` started
+down: ## Deletes the kind cluster and all that `demo`, `test` and `benchcluster` started
 	@e2e/cluster/down.sh
 
-bench: ## Prints sizes, times and rates beside their targets
+bench: ## How fast storage is, beside what it is compared with; needs no cluster
 	@scripts/bench.sh
+
+benchcluster: ## Sizes, memory and times to Ready, on a cluster
+	@scripts/bench.sh cluster
 
 images: ## Builds the container images and loads them into the cluster
 	@scripts/images.sh

@@ -1,11 +1,27 @@
 #!/usr/bin/env bash
-# Measures sizes, times and rates, and prints them beside their targets. Nothing fails on a number.
+# bench.sh [--OPTION ...] [NAME...]: measures the storage stack beside what it is compared with, and prints one table; all of it, or
+# the parts that are named (cached-get durable-set many-keys s3-requests increments). Needs no cluster.
+# bench.sh cluster: sizes, memory and times to Ready, on Kubernetes.
+# Nothing fails on a number.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-scripts/prerequisites.sh
-step "a Kubernetes cluster" cluster_up
-refresh
-step "images" scripts/images.sh
-refresh
-step "the operator and an S3 server" scripts/install.sh
-step "measuring" "$(static_folder)/bench" --folder "$(static_folder)"
+storage() {
+  scripts/prerequisites.sh --without-cluster
+  step "versitygw and daprd" e2e/cluster/tools.sh versitygw daprd
+  # As everywhere else: another choice of packages would compile the dependencies with other features.
+  step "the programs" cargo_static build --workspace --bins
+  BRAINY_DAPRD=$BRAINY_CACHE/bin/daprd BRAINY_VERSITYGW=$BRAINY_CACHE/bin/versitygw \
+    step "measuring" "$(static_folder)/brainy-bench" --programs "$(static_folder)" "$@"
+}
+
+on_cluster() {
+  scripts/prerequisites.sh
+  step "a Kubernetes cluster" cluster_up
+  refresh
+  step "images" scripts/images.sh
+  refresh
+  step "the operator and an S3 server" scripts/install.sh
+  step "measuring" "$(static_folder)/bench" --folder "$(static_folder)"
+}
+
+if [ "${1:-}" = cluster ]; then on_cluster; else storage "$@"; fi

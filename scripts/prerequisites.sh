@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# prerequisites.sh [node]: names every missing prerequisite with the command that installs it. With `node`, only what the tests of
-# the R2 backend need beyond the rest.
+# prerequisites.sh [node | --without-cluster]: names every missing prerequisite with the command that installs it. With `node`, only
+# what the tests of the R2 backend need beyond the rest.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 RUST=1.95
@@ -56,7 +56,7 @@ else
   check_rust
   check_go
   check_programs
-  check_docker
+  if [ "${1:-}" != --without-cluster ]; then check_docker; fi
 fi
 if [ ${#problems[@]} -gt 0 ]; then
   printf 'ERROR: %s\n' "${problems[@]}" >&2

@@ -83,6 +83,7 @@ fn default_shards() -> i32 {
     {"rule": "self.strategy != 'Shared' || !has(self.volume)", "message": "storage.volume has no use with strategy Shared: data lives in the bucket. Remove storage.volume"},
     {"rule": "!has(self.layers) || self.layers.all(layer, self.layers.exists_one(other, other.type == layer.type))", "message": "storage.layers has a layer twice: each type may come once"},
     {"rule": "!has(self.layers) || !self.layers.exists(layer, layer.type == 'Caching') || self.layers[0].type == 'Caching'", "message": "storage.layers: Caching must come first: below Batching a read would have to wait for a flush, below Compression each read would decompress"},
+    {"rule": "!has(self.layers) || !self.layers.exists(layer, layer.type == 'Batching') || !self.layers.exists(layer, layer.type == 'Limiting') || self.layers[self.layers[0].type == 'Caching' ? 1 : 0].type == 'Batching'", "message": "storage.layers: Limiting must come after Batching: above it a write that waits for its flush would take up a place among the operations under way"},
     {"rule": "!has(self.layers) || !self.layers.exists(layer, layer.type == 'Compression') || self.layers[self.layers.size() - 1].type == 'Compression'", "message": "storage.layers: Compression must come last: it belongs to how a value is stored, and what lies above must see the value itself"},
     {"rule": "self.strategy == oldSelf.strategy", "message": "storage.strategy can't be changed: data does not move between strategies. Create a new BrainyCluster and copy the data"},
     {"rule": "has(self.bucket) == has(oldSelf.bucket) && (!has(self.bucket) || (self.bucket.name == oldSelf.bucket.name && (has(self.bucket.prefix) ? self.bucket.prefix : '') == (has(oldSelf.bucket.prefix) ? oldSelf.bucket.prefix : '')))", "message": "storage.bucket.name and storage.bucket.prefix can't be changed: the data stays where it was written"}
@@ -100,7 +101,7 @@ pub struct StorageSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bucket: Option<BucketSpec>,
 
-    /// Layers over the store, from the application down: Caching, Batching, Compression. Any of them may be left out.
+    /// Layers over the store, from the application down: Caching, Batching, Limiting, Compression. Any of them may be left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub layers: Vec<LayerSpec>,
@@ -210,6 +211,7 @@ pub enum Provider {
 #[schemars(extend("x-kubernetes-validations" = [
     {"rule": "!has(self.caching) || self.type == 'Caching'", "message": "storage.layers[].caching belongs to a layer of type Caching"},
     {"rule": "!has(self.batching) || self.type == 'Batching'", "message": "storage.layers[].batching belongs to a layer of type Batching"},
+    {"rule": "!has(self.limiting) || self.type == 'Limiting'", "message": "storage.layers[].limiting belongs to a layer of type Limiting"},
     {"rule": "!has(self.compression) || self.type == 'Compression'", "message": "storage.layers[].compression belongs to a layer of type Compression"}
 ]))]
 pub struct LayerSpec {
@@ -222,6 +224,9 @@ pub struct LayerSpec {
     /// Settings of a layer of type Batching.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batching: Option<BatchingSpec>,
+    /// Settings of a layer of type Limiting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limiting: Option<LimitingSpec>,
     /// Settings of a layer of type Compression.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compression: Option<CompressionSpec>,
@@ -283,6 +288,55 @@ fn default_batch_items() -> i32 {
     1000
 }
 
+/// How much each node asks of its storage at a time, and how long it waits for it.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LimitingSpec {
+    /// Most operations under way at once. A batch is one.
+    #[serde(default = "default_max_concurrent")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub max_concurrent: i32,
+    /// Most operations that wait for their turn. One more fails cleanly, at once.
+    #[serde(default = "default_max_waiting")]
+    #[schemars(range(min = 0, max = 100_000))]
+    pub max_waiting: i32,
+    /// Longest time for an operation, waiting included. Then a read fails, and the outcome of a write is unknown.
+    #[serde(default = "default_timeout")]
+    #[schemars(range(min = 10, max = 30_000))]
+    pub timeout_milliseconds: i32,
+    /// Most attempts of a read. A write is never repeated.
+    #[serde(default = "default_read_attempts")]
+    #[schemars(range(min = 1, max = 10))]
+    pub read_attempts: i32,
+}
+
+impl Default for LimitingSpec {
+    fn default() -> Self {
+        Self {
+            max_concurrent: default_max_concurrent(),
+            max_waiting: default_max_waiting(),
+            timeout_milliseconds: default_timeout(),
+            read_attempts: default_read_attempts(),
+        }
+    }
+}
+
+fn default_max_concurrent() -> i32 {
+    64
+}
+
+fn default_max_waiting() -> i32 {
+    1024
+}
+
+fn default_timeout() -> i32 {
+    10_000
+}
+
+fn default_read_attempts() -> i32 {
+    3
+}
+
 /// Which values are stored compressed. Where a value does not become smaller it is stored as it is.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -323,6 +377,8 @@ pub enum LayerKind {
     Caching,
     /// Writes together what comes close together.
     Batching,
+    /// Bounds what is asked of the store at a time, and for how long.
+    Limiting,
     /// Stores large values compressed.
     Compression,
 }

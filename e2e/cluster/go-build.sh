@@ -22,6 +22,7 @@ go_static() { CGO_ENABLED=0 GOWORK=off GOGC=${GOGC:-400} go "$@"; }
 version_of() {
   case $1 in
     coredns) echo "$COREDNS_VERSION" ;;
+    daprd) echo "$DAPRD_VERSION" ;;
     etcd) echo "$ETCD_VERSION" ;;
     helm) echo "$HELM_VERSION" ;;
     kind) echo "$KIND_VERSION" ;;
@@ -52,6 +53,25 @@ build_installable() {
   GOBIN=$out quietly "build-$name" go_static install -trimpath -ldflags "$GO_STRIP $flags" "$package@$version"
   mv "$out/$(basename "$package")" "$out/$name-$version"
   into_tools "$out"
+  exec {LOCK_FD}>&-
+}
+
+# dapr's module replaces others, which `go install` refuses: it is built in a copy of its own sources.
+build_daprd() {
+  local out=$TOOLS_DIR/daprd-$DAPRD_VERSION source copy
+  [ -x "$out" ] && return 0
+  need_go
+  local LOCK_FD
+  start_build daprd
+  [ -x "$out" ] && { exec {LOCK_FD}>&-; return 0; }
+  say "building daprd $DAPRD_VERSION from Go modules (about 5 min the first time)"
+  source=$(go mod download -json "github.com/dapr/dapr@$DAPRD_VERSION" | sed -nE 's/^\t"Dir": "(.*)",?$/\1/p')
+  copy=$(new_tmp build-daprd.module)
+  cp -r --no-preserve=mode "$source/." "$copy"
+  quietly build-daprd go_static -C "$copy" build -trimpath -tags stablecomponents -ldflags "$GO_STRIP" -o "$copy/daprd-$DAPRD_VERSION" ./cmd/daprd
+  mkdir -p "$TOOLS_DIR"
+  mv "$copy/daprd-$DAPRD_VERSION" "$out"
+  rm -rf "$copy"
   exec {LOCK_FD}>&-
 }
 

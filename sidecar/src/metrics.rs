@@ -1,10 +1,15 @@
-//! What is counted, as OpenMetrics. Names begin with `brainy_`; the number of label values is bounded by the routes.
+//! What is counted, as OpenMetrics. Names begin with `brainy_`; the number of label values is bounded by the routes and
+//! the operations of a store.
+
+mod storage;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
 use brainy_storage::layers::caching::CacheCounts;
+use brainy_storage::layers::limiting::LimitCounts;
+use brainy_storage::layers::observing::Observing;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -14,6 +19,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use self::storage::StorageFigures;
 use crate::ownership::NodeStatus;
 
 /// What became of a request, best first.
@@ -67,6 +73,10 @@ pub struct Metrics {
     cache_hits: Counter,
     cache_misses: Counter,
     cache_entries: Gauge,
+    under_way: Gauge,
+    waiting: Gauge,
+    refused: Counter,
+    storage: Arc<StorageFigures>,
 }
 
 /// From a tenth of a millisecond to ten seconds.
@@ -105,6 +115,18 @@ impl Default for Metrics {
         registry.register("cache_misses", "Reads that asked the store", cache_misses.clone());
         let cache_entries = Gauge::default();
         registry.register("cache_entries", "Keys held in memory, about", cache_entries.clone());
+        let under_way = Gauge::default();
+        registry.register(
+            "storage_operations_under_way",
+            "Operations under way, where they are limited",
+            under_way.clone(),
+        );
+        let waiting = Gauge::default();
+        registry.register("storage_operations_waiting", "Operations that wait for a place", waiting.clone());
+        let refused = Counter::default();
+        registry.register("storage_operations_refused", "Operations for which there was no place", refused.clone());
+        let storage = Arc::new(StorageFigures::default());
+        registry.register_collector(Box::new(Arc::clone(&storage)));
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The program", build);
         Self {
@@ -122,6 +144,10 @@ impl Default for Metrics {
             cache_hits,
             cache_misses,
             cache_entries,
+            under_way,
+            waiting,
+            refused,
+            storage,
         }
     }
 }
@@ -133,13 +159,23 @@ impl Metrics {
         Running { metrics: Arc::clone(self), operation, began: Instant::now() }
     }
 
+    /// Watches the stores of a backend, called as in `GET /v1/storage`.
+    pub fn observing(&self, backend: &'static str) -> Observing {
+        Observing::new(backend, self.storage.of(backend))
+    }
+
     /// Operations are sent to another node.
     pub fn forwarded(&self, operations: usize) {
         self.forwarded.inc_by(operations as u64);
     }
 
     /// As text, with the node's state of this moment.
-    pub fn encode(&self, status: &NodeStatus, cache: Option<CacheCounts>) -> Result<String, fmt::Error> {
+    pub fn encode(
+        &self,
+        status: &NodeStatus,
+        cache: Option<CacheCounts>,
+        limits: Option<LimitCounts>,
+    ) -> Result<String, fmt::Error> {
         let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.ready.set(i64::from(status.ready));
         self.shards_held.set(count(status.held as u64));
@@ -152,6 +188,10 @@ impl Metrics {
         self.cache_hits.inc_by(cache.hits.saturating_sub(self.cache_hits.get()));
         self.cache_misses.inc_by(cache.misses.saturating_sub(self.cache_misses.get()));
         self.cache_entries.set(count(cache.entries));
+        let limits = limits.unwrap_or_default();
+        self.under_way.set(count(limits.under_way));
+        self.waiting.set(count(limits.waiting));
+        self.refused.inc_by(limits.refused.saturating_sub(self.refused.get()));
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

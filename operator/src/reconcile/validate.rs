@@ -11,6 +11,7 @@ use brainy_storage::layers::Layers;
 use brainy_storage::layers::batching::Batching;
 use brainy_storage::layers::caching::CacheSize;
 use brainy_storage::layers::compression::{Algorithm, Compression};
+use brainy_storage::layers::limiting::Limiting;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
 
@@ -205,12 +206,13 @@ fn layers_of(cluster: &BrainyCluster) -> Result<Layers, Refusal> {
         let place = match layer.kind {
             LayerKind::Caching => 0,
             LayerKind::Batching => 1,
-            LayerKind::Compression => 2,
+            LayerKind::Limiting => 2,
+            LayerKind::Compression => 3,
         };
         if above.is_some_and(|above| above >= place) {
             let kind = layer.kind;
             let message = format!(
-                "{kind:?} comes too late: each type may come once, in the order Caching, Batching, Compression"
+                "{kind:?} comes too late: each type may come once, in the order Caching, Batching, Limiting, Compression"
             );
             return Err(Refusal::invalid(FIELD, message));
         }
@@ -228,6 +230,15 @@ fn layers_of(cluster: &BrainyCluster) -> Result<Layers, Refusal> {
                 layers.batching = Some(Batching {
                     max_delay_ms: u64::from(natural(batching.max_delay_milliseconds, 1, 10_000)?),
                     max_items: natural(batching.max_items, 1, 10_000)?,
+                });
+            }
+            LayerKind::Limiting => {
+                let limiting = layer.limiting.unwrap_or_default();
+                layers.limiting = Some(Limiting {
+                    max_concurrent: natural(limiting.max_concurrent, 1, 10_000)?,
+                    max_waiting: natural(limiting.max_waiting, 0, 100_000)?,
+                    timeout_ms: u64::from(natural(limiting.timeout_milliseconds, 10, 30_000)?),
+                    read_attempts: natural(limiting.read_attempts, 1, 10)?,
                 });
             }
             LayerKind::Compression => {
@@ -288,28 +299,34 @@ mod tests {
         let layers =
             |layers| validate(&cluster("demo", json!({"storage": {"layers": layers}}))).map(|valid| valid.layers);
         assert_eq!(layers(json!([])).unwrap(), Layers::default());
-        let all = json!([{"type": "Caching"}, {"type": "Batching"}, {"type": "Compression"}]);
+        let all = json!([{"type": "Caching"}, {"type": "Batching"}, {"type": "Limiting"}, {"type": "Compression"}]);
         let defaults = Layers {
             caching: Some(CacheSize::default()),
             batching: Some(Batching::default()),
+            limiting: Some(Limiting::default()),
             compression: Some(Compression::default()),
         };
         assert_eq!(layers(all).unwrap(), defaults);
         let some = json!([
             {"type": "Caching", "caching": {"maxEntries": 5, "maxMegabytes": 1}},
+            {"type": "Limiting", "limiting": {"maxConcurrent": 8, "maxWaiting": 0, "timeoutMilliseconds": 500, "readAttempts": 1}},
             {"type": "Compression", "compression": {"algorithm": "Gzip", "aboveBytes": 0}},
         ]);
         let asked = Layers {
             caching: Some(CacheSize { entries: 5, bytes: 1 << 20 }),
             batching: None,
+            limiting: Some(Limiting { max_concurrent: 8, max_waiting: 0, timeout_ms: 500, read_attempts: 1 }),
             compression: Some(Compression { algorithm: Algorithm::Gzip, above_bytes: 0 }),
         };
         assert_eq!(layers(some).unwrap(), asked);
-        for wrong in
-            [json!([{"type": "Batching"}, {"type": "Caching"}]), json!([{"type": "Caching"}, {"type": "Caching"}])]
-        {
+        for (wrong, late) in [
+            (json!([{"type": "Batching"}, {"type": "Caching"}]), "Caching"),
+            (json!([{"type": "Caching"}, {"type": "Caching"}]), "Caching"),
+            (json!([{"type": "Limiting"}, {"type": "Batching"}]), "Batching"),
+            (json!([{"type": "Compression"}, {"type": "Limiting"}]), "Limiting"),
+        ] {
             let refusal = layers(wrong).unwrap_err().to_string();
-            assert!(refusal.contains("Caching comes too late"), "{refusal}");
+            assert!(refusal.contains(&format!("{late} comes too late")), "{refusal}");
         }
     }
 

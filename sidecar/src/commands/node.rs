@@ -27,8 +27,9 @@ pub async fn run(arguments: cli::Node) -> Result<(), CommandError> {
     let unix = listen_unix(&arguments.socket, SOCKET_MODE)?;
 
     let peers = PeerPool::new(certificates.clone(), &settings.cluster.cluster, &settings.cluster.namespace);
-    let ownership = Ownership::start(&settings, Arc::new(peers.clone())).map_err(|error| start(&error))?;
     let metrics = Arc::new(Metrics::default());
+    let observing = metrics.observing(settings.storage_info().backend);
+    let ownership = Ownership::start(&settings, Arc::new(peers.clone()), observing).map_err(|error| start(&error))?;
     let owners = Arc::new(ownership.clone());
     let router = Arc::new(Router::new(owners, Some(peers), Patience::default(), Arc::clone(&metrics)));
 

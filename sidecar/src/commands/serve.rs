@@ -5,6 +5,7 @@ use std::sync::Arc;
 use brainy_storage::layers::batching::Batching;
 use brainy_storage::layers::caching::CacheSize;
 use brainy_storage::layers::compression::{Algorithm, Compression};
+use brainy_storage::layers::limiting::Limiting;
 use brainy_storage::layers::{LayerStack, Layers};
 
 use super::shutdown::Signals;
@@ -31,8 +32,9 @@ pub async fn run(arguments: cli::Serve) -> Result<(), CommandError> {
     let unix = arguments.socket.as_deref().map(|path| listen_unix(path, SOCKET_MODE)).transpose()?;
     let address = tcp.local_addr().unwrap_or(arguments.listen);
 
-    let ownership = Ownership::standalone(arguments.shards, Arc::new(folder), LayerStack::new(layers));
     let metrics = Arc::new(Metrics::default());
+    let layers = LayerStack::new(layers).observed(metrics.observing(engine.backend()));
+    let ownership = Ownership::standalone(arguments.shards, Arc::new(folder), layers);
     let router = Router::new(Arc::new(ownership.clone()), None, Patience::default(), Arc::clone(&metrics));
     let location = arguments.data.display().to_string();
     let storage = StorageInfo { backend: engine.backend(), strategy: "Standalone", location };
@@ -57,9 +59,11 @@ fn layers(arguments: &cli::Serve) -> Layers {
     };
     let cache = CacheSize { entries: u64::MAX, bytes: arguments.cache_megabytes << 20 };
     let batching = Batching { max_delay_ms: arguments.batch_milliseconds, ..Batching::default() };
+    let limiting = Limiting { max_concurrent: arguments.max_concurrent, ..Limiting::default() };
     Layers {
         caching: (cache.bytes > 0).then_some(cache),
         batching: (batching.max_delay_ms > 0).then_some(batching),
+        limiting: (limiting.max_concurrent > 0).then_some(limiting),
         compression: algorithm.map(|algorithm| Compression { algorithm, ..Compression::default() }),
     }
 }

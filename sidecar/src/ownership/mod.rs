@@ -36,6 +36,8 @@ use brainy_coordination::{FencingToken, NodeId, ShardId};
 use brainy_storage::backends::s3::Capabilities;
 use brainy_storage::layers::LayerStack;
 use brainy_storage::layers::caching::CacheCounts;
+use brainy_storage::layers::limiting::LimitCounts;
+use brainy_storage::layers::observing::Observing;
 use brainy_storage::{Error, StorageAdapter};
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -212,11 +214,15 @@ impl Ownership {
         Self { table, role: Role::Alone(stores) }
     }
 
-    /// Takes part in a cluster. Returns at once: what is in the way of serving shows in [`status`](Self::status) and is
-    /// tried again. When the last clone is dropped, everything stops as if the process had died; [`drain`](Self::drain)
-    /// is the graceful way.
-    pub fn start(settings: &NodeSettings, peers: Arc<dyn PeerClient>) -> Result<Self, StartError> {
-        Ok(Self::assemble(node::parts(settings, peers)?))
+    /// Takes part in a cluster; `observing` watches the shards' stores. Returns at once: what is in the way of serving
+    /// shows in [`status`](Self::status) and is tried again. When the last clone is dropped, everything stops as if the
+    /// process had died; [`drain`](Self::drain) is the graceful way.
+    pub fn start(
+        settings: &NodeSettings,
+        peers: Arc<dyn PeerClient>,
+        observing: Observing,
+    ) -> Result<Self, StartError> {
+        Ok(Self::assemble(node::parts(settings, peers, observing)?))
     }
 
     fn assemble(parts: node::Parts) -> Self {
@@ -245,6 +251,11 @@ impl Ownership {
     /// How often the cache had the answer; `None`: there is no cache.
     pub fn cache_counts(&self) -> Option<CacheCounts> {
         self.table.cache_counts()
+    }
+
+    /// How busy storage is; `None`: it is not limited.
+    pub fn limit_counts(&self) -> Option<LimitCounts> {
+        self.table.limit_counts()
     }
 
     /// This node.

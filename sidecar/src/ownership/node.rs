@@ -18,6 +18,7 @@ use brainy_storage::backends::s3::{Credentials, S3Settings, S3Store};
 use brainy_storage::documents::Documents;
 use brainy_storage::layers::LayerStack;
 use brainy_storage::layers::compression::Compression;
+use brainy_storage::layers::observing::Observing;
 use brainy_storage::{Error, StorageAdapter};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -301,7 +302,11 @@ pub enum StartError {
 }
 
 /// The parts of a node in a cluster, from its settings.
-pub(super) fn parts(settings: &NodeSettings, peers: Arc<dyn PeerClient>) -> Result<Parts, StartError> {
+pub(super) fn parts(
+    settings: &NodeSettings,
+    peers: Arc<dyn PeerClient>,
+    observing: Observing,
+) -> Result<Parts, StartError> {
     let cluster = &settings.cluster;
     let access = Access::of_this_pod()?;
     let watch = MapWatch::new(access.watching(), &cluster.namespace, &cluster.cluster);
@@ -330,7 +335,7 @@ pub(super) fn parts(settings: &NodeSettings, peers: Arc<dyn PeerClient>) -> Resu
         address: settings.address.clone(),
         cluster: cluster.uid.clone(),
         shards: cluster.shards,
-        layers: LayerStack::new(cluster.layers),
+        layers: LayerStack::new(cluster.layers).observed(observing),
         ttl: Duration::from_secs(cluster.lease_seconds),
         renew: Duration::from_secs(cluster.renew_seconds),
         clock: Arc::new(SystemClock),

@@ -15,6 +15,7 @@ use brainy_storage::StorageAdapter;
 use brainy_storage::layers::LayerStack;
 use brainy_storage::layers::caching::CacheCounts;
 use brainy_storage::layers::compression::Compression;
+use brainy_storage::layers::limiting::LimitCounts;
 use tokio::sync::{broadcast, watch};
 
 use super::tenure::{Operation, Tenure};
@@ -190,6 +191,11 @@ impl Table {
     /// How often the cache had the answer, where there is one.
     pub(super) fn cache_counts(&self) -> Option<CacheCounts> {
         self.layers.cache_counts()
+    }
+
+    /// How busy storage is, where it is limited.
+    pub(super) fn limit_counts(&self) -> Option<LimitCounts> {
+        self.layers.limit_counts()
     }
 
     /// Begins a tenure. One before it goes on for the operations in flight under it.

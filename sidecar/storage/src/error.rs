@@ -43,7 +43,31 @@ pub enum Error {
     },
 }
 
+/// Causes of an unavailable store that are known to pass: it was busy or restarting, or an answer was lost on its way.
+const PASSING: [&str; 14] = [
+    "BadAnswer",
+    "Http429",
+    "Http500",
+    "Http502",
+    "Http503",
+    "Http504",
+    "InternalError",
+    "RequestTimeout",
+    "ServiceUnavailable",
+    "SlowDown",
+    "TimedOut",
+    "TooManyRequests",
+    "TornRead",
+    "Unreachable",
+];
+
 impl Error {
+    /// Whether the same read may well succeed a moment later. What a person has to mend (a bucket that is not there, wrong
+    /// keys, a full disk) is not among it. It says nothing about writes: a write that failed has its own outcome.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Unavailable { cause, .. } if PASSING.contains(&cause.as_str()))
+    }
+
     /// An invalid field.
     pub fn invalid(field: &'static str, problem: impl Into<String>) -> Self {
         Self::Invalid { field, problem: problem.into() }

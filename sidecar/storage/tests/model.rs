@@ -10,6 +10,7 @@ use brainy_storage::backends::filesystem::FilesystemAdapter;
 use brainy_storage::backends::memory::MemoryAdapter;
 use brainy_storage::layers::batching::Batching;
 use brainy_storage::layers::caching::CacheSize;
+use brainy_storage::layers::limiting::Limiting;
 use brainy_storage::layers::{LayerStack, Layers};
 use brainy_storage::{Condition, Entry, Error, Key, Namespace, Outcome, StorageAdapter, Value, Version};
 use bytes::Bytes;
@@ -234,7 +235,10 @@ proptest! {
     #[test]
     fn a_stack_of_layers_does_what_a_map_does(run in any_run()) {
         let batching = Some(Batching { max_delay_ms: 0, ..Batching::default() });
-        let stack = LayerStack::new(Layers { caching: Some(CacheSize::default()), batching, compression: None });
+        // One after the other, also where the queue flushes several keys at once.
+        let limiting = Some(Limiting { max_concurrent: 1, ..Limiting::default() });
+        let caching = Some(CacheSize::default());
+        let stack = LayerStack::new(Layers { caching, batching, limiting, compression: None });
         block_on(async { check(stack.over(Arc::new(MemoryAdapter::new())), true, run).await });
     }
 }

@@ -132,7 +132,15 @@ async fn an_unknown_outcome_is_neither_success_nor_failure() {
         (200, &json!("unknown"), &json!("unknown"))
     );
     let metrics = app.get("/metrics").await.text();
-    assert!(metrics.contains("brainy_requests_total{operation=\"setBatch\",outcome=\"unknown\"} 1"), "{metrics}");
+    for line in [
+        "brainy_requests_total{operation=\"setBatch\",outcome=\"unknown\"} 1",
+        "brainy_storage_operations_total{backend=\"memory\",operation=\"increment\",outcome=\"unknown\"} 1",
+        "brainy_storage_operations_total{backend=\"memory\",operation=\"compareAndSwap\",outcome=\"unknown\"} 1",
+        "brainy_storage_operations_total{backend=\"memory\",operation=\"delete\",outcome=\"unknown\"} 1",
+        "brainy_storage_operations_total{backend=\"memory\",operation=\"increment\",outcome=\"success\"} 0",
+    ] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
 use tokio::sync::OnceCell;
@@ -170,6 +171,16 @@ impl Cache {
     }
 }
 
+/// What is kept has bytes of its own. Those that came in may be a small part of a buffer of the network or the disk,
+/// which would stay in memory as a whole, uncounted.
+fn kept(entry: Entry) -> Arc<Entry> {
+    let value = match entry.value {
+        Value::Bytes(bytes) => Value::Bytes(Bytes::copy_from_slice(&bytes)),
+        json @ Value::Json(_) => json,
+    };
+    Arc::new(Entry { value, version: entry.version })
+}
+
 fn bytes_of(place: &str, known: &Known) -> u64 {
     place.len() as u64 + known.as_ref().map_or(0, |entry| size(&entry.value)) + OVERHEAD
 }
@@ -231,7 +242,7 @@ impl Reading {
         let unchanged =
             stripe.get(&self.used.place).is_some_and(|key| key.writers == 0 && key.generation == self.generation);
         if unchanged {
-            self.used.cache.0.known.insert(self.used.place.clone(), found.clone().map(Arc::new));
+            self.used.cache.0.known.insert(self.used.place.clone(), found.clone().map(kept));
         }
     }
 }
@@ -272,7 +283,7 @@ impl Writing {
         let alone =
             stripe.get(&self.used.place).is_some_and(|key| key.writers == 1 && key.generation == self.generation);
         if alone {
-            self.used.cache.0.known.insert(self.used.place.clone(), now.map(Arc::new));
+            self.used.cache.0.known.insert(self.used.place.clone(), now.map(kept));
         }
     }
 }

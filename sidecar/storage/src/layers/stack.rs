@@ -7,10 +7,13 @@ use serde::{Deserialize, Serialize};
 use super::batching::Batching;
 use super::caching::{Cache, CacheCounts, CacheSize};
 use super::compression::Compression;
+use super::limiting::{LimitCounts, Limiter, Limiting};
+use super::observing::Observing;
 use crate::StorageAdapter;
 
 /// Which layers there are. The cache lies above the queue, so that a read never waits for a flush, and above compression, so
-/// that a value is not decompressed for each read.
+/// that a value is not decompressed for each read. The limits lie below both: what is answered from memory, or waits for a
+/// flush, takes no place among the operations under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Layers {
@@ -20,6 +23,9 @@ pub struct Layers {
     /// What is written together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batching: Option<Batching>,
+    /// How much is asked of the store at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limiting: Option<Limiting>,
     /// What is stored compressed. Backends do that, with the values that they seal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
@@ -32,18 +38,32 @@ impl Layers {
     }
 }
 
-/// The layers of one process: all its stores share the cache.
+/// The layers of one process: all its stores share the cache and the limits.
 #[derive(Clone, Debug, Default)]
 pub struct LayerStack {
     cache: Option<Cache>,
     batching: Option<Batching>,
+    limiter: Option<Limiter>,
     compression: Option<Compression>,
+    observing: Option<Observing>,
 }
 
 impl LayerStack {
-    /// With an empty cache.
+    /// With an empty cache, and nothing under way.
     pub fn new(layers: Layers) -> Self {
-        Self { cache: layers.caching.map(Cache::new), batching: layers.batching, compression: layers.compression }
+        Self {
+            cache: layers.caching.map(Cache::new),
+            batching: layers.batching,
+            limiter: layers.limiting.map(Limiter::new),
+            compression: layers.compression,
+            observing: None,
+        }
+    }
+
+    /// The same, over stores that are watched.
+    #[must_use]
+    pub fn observed(self, observing: Observing) -> Self {
+        Self { observing: Some(observing), ..self }
     }
 
     /// For the backend that the layers will lie over.
@@ -53,6 +73,14 @@ impl LayerStack {
 
     /// A store below the layers. What an earlier call has cached, also of the same store, is not found through it.
     pub fn over(&self, store: Arc<dyn StorageAdapter>) -> Arc<dyn StorageAdapter> {
+        let store = match &self.observing {
+            Some(observing) => observing.over(store),
+            None => store,
+        };
+        let store = match &self.limiter {
+            Some(limiter) => limiter.over(store),
+            None => store,
+        };
         let store = match self.batching {
             Some(batching) => batching.over(store),
             None => store,
@@ -66,5 +94,10 @@ impl LayerStack {
     /// How often the cache had the answer; `None`: there is no cache.
     pub fn cache_counts(&self) -> Option<CacheCounts> {
         self.cache.as_ref().map(Cache::counts)
+    }
+
+    /// How busy the stores are; `None`: there is no limit.
+    pub fn limit_counts(&self) -> Option<LimitCounts> {
+        self.limiter.as_ref().map(Limiter::counts)
     }
 }

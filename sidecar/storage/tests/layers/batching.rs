@@ -175,7 +175,7 @@ async fn operations_are_judged_again_on_what_somebody_else_has_left() {
 async fn what_the_last_batch_has_left_is_written_on_and_never_answered_from() {
     let world = World::flushing_at(1);
     world.slow.hold_reads.store(true, Ordering::SeqCst);
-    // Keeps the queue attended, so that it remembers: the next two come while this one reads.
+    // The next two come while this one reads.
     let first = world.increment().await;
     world.slow.looked.acquire().await.unwrap().forget();
     let second = world.increment().await;
@@ -188,6 +188,23 @@ async fn what_the_last_batch_has_left_is_written_on_and_never_answered_from() {
     assert_eq!(standing.value, number(2));
     let reads = world.slow.reads.load(Ordering::SeqCst);
     assert_eq!(reads, 2, "one for the first, none for the second, and one that proves the third");
+}
+
+#[tokio::test]
+async fn who_writes_again_once_it_is_answered_waits_for_no_read() {
+    let world = World::flushing_at(1);
+    for sum in 1..=3 {
+        assert_eq!(answer(world.increment().await).await.unwrap().applied().unwrap().0, sum.into());
+    }
+    assert_eq!((world.slow.reads.load(Ordering::SeqCst), world.writes().len()), (1, 3));
+}
+
+#[tokio::test]
+async fn who_writes_after_a_long_silence_is_flushed_all_the_same() {
+    let world = World::flushing_at(1);
+    answer(world.set("a", 1).await).await.unwrap().applied().unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    answer(world.set("a", 2).await).await.unwrap().applied().unwrap();
 }
 
 #[tokio::test]

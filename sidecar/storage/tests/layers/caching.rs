@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use brainy_storage::layers::caching::{Cache, CacheCounts, CacheSize};
 use brainy_storage::{Condition, Key, Outcome, StorageAdapter, Value, Version};
+use bytes::Bytes;
 
 use crate::store::{LONG, Slow, number};
 
@@ -63,6 +64,25 @@ async fn what_was_read_or_written_is_read_from_memory() {
     world.write(2).await;
     assert_eq!((world.get().await, world.reads()), (Some(number(2)), 1));
     assert_eq!(world.cache.counts(), CacheCounts { hits: 2, misses: 1, entries: world.cache.counts().entries });
+}
+
+#[tokio::test]
+async fn what_is_kept_does_not_keep_the_buffer_that_it_came_in() {
+    let buffer = Bytes::from(vec![7; 1 << 20]);
+    let part = Value::Bytes(buffer.slice(..10));
+    let is_part = |value: &Value| match value {
+        Value::Bytes(bytes) => buffer.as_ptr_range().contains(&bytes.as_ptr()),
+        Value::Json(_) => false,
+    };
+    let world = World::new().await;
+    world.cached.set(&world.key, part.clone()).await.unwrap().applied().unwrap();
+    let after_a_write = world.get().await.unwrap();
+    assert!(after_a_write == part && !is_part(&after_a_write));
+    world.slow.inner.set(&world.key, part.clone()).await.unwrap().applied().unwrap();
+    let again = world.cache.over(Arc::clone(&world.slow) as _);
+    let read = again.get(&world.key).await.unwrap().unwrap().value;
+    let after_a_read = again.get(&world.key).await.unwrap().unwrap().value;
+    assert!(is_part(&read) && after_a_read == part && !is_part(&after_a_read));
 }
 
 #[tokio::test]

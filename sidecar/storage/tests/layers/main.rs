@@ -4,5 +4,7 @@
 
 mod batching;
 mod caching;
+mod limiting;
+mod observing;
 mod stacks;
 mod store;

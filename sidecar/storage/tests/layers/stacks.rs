@@ -9,8 +9,12 @@ use brainy_storage::backends::memory::MemoryAdapter;
 use brainy_storage::layers::batching::Batching;
 use brainy_storage::layers::caching::{Cache, CacheSize};
 use brainy_storage::layers::compression::{Algorithm, Compression};
+use brainy_storage::layers::limiting::Limiting;
+use brainy_storage::layers::observing::Observing;
 use brainy_storage::layers::{LayerStack, Layers};
 use brainy_storage::{StorageAdapter, conformance};
+
+use crate::observing::Book;
 
 /// Every stack of layers, with settings that make each of them do something.
 fn stacks() -> Vec<Layers> {
@@ -19,17 +23,22 @@ fn stacks() -> Vec<Layers> {
     let compression =
         [Algorithm::Zstd, Algorithm::Gzip].map(|algorithm| Some(Compression { algorithm, above_bytes: 0 }));
     let compression = [None].into_iter().chain(compression);
+    // Fewer places than there are clients at once in any check.
+    let limiting =
+        [None, Some(Limiting { max_concurrent: 2, max_waiting: 10_000, timeout_ms: 60_000, ..Limiting::default() })];
     let mut stacks = Vec::new();
     for compression in compression {
         for batching in batching {
-            stacks.extend(caching.map(|caching| Layers { caching, batching, compression }));
+            for limiting in limiting {
+                stacks.extend(caching.map(|caching| Layers { caching, batching, limiting, compression }));
+            }
         }
     }
     stacks
 }
 
 async fn conforms(layers: Layers, open: impl Fn() -> Arc<dyn StorageAdapter>) {
-    let stack = LayerStack::new(layers);
+    let stack = LayerStack::new(layers).observed(Observing::new("any", Arc::new(Book::default())));
     let report = conformance::run(|| stack.over(open())).await;
     assert!(report.is_clean(), "{layers:?}: {report}");
 }

@@ -1,5 +1,6 @@
 //! A store that tests can hold up, cut off and count.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,7 +21,8 @@ pub(crate) fn number(n: i64) -> Value {
     Value::Json(json!(n))
 }
 
-/// A store whose reads can be held up after they have looked, and whose writes can lose their answers.
+/// A store whose reads can be held up after they have looked, whose writes can be held up before they take effect, or lose
+/// their answers.
 #[derive(Debug)]
 pub(crate) struct Slow {
     pub(crate) inner: MemoryAdapter,
@@ -28,11 +30,15 @@ pub(crate) struct Slow {
     /// Conditions of the writes.
     pub(crate) writes: Mutex<Vec<Condition>>,
     pub(crate) hold_reads: AtomicBool,
+    pub(crate) hold_writes: AtomicBool,
+    /// One for each that is held up.
     pub(crate) looked: Semaphore,
     pub(crate) go_on: Semaphore,
     pub(crate) lose_answers: AtomicBool,
     /// Writes of this key fail cleanly.
     pub(crate) broken: Mutex<Option<Key>>,
+    /// The next reads and writes fail so, cleanly.
+    pub(crate) failures: Mutex<VecDeque<Error>>,
 }
 
 impl Slow {
@@ -42,11 +48,24 @@ impl Slow {
             reads: AtomicU32::new(0),
             writes: Mutex::default(),
             hold_reads: AtomicBool::new(false),
+            hold_writes: AtomicBool::new(false),
             looked: Semaphore::new(0),
             go_on: Semaphore::new(0),
             lose_answers: AtomicBool::new(false),
             broken: Mutex::default(),
+            failures: Mutex::default(),
         }
+    }
+
+    async fn hold(&self, hold: &AtomicBool) {
+        if hold.load(Ordering::SeqCst) {
+            self.looked.add_permits(1);
+            self.go_on.acquire().await.unwrap().forget();
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.failures.lock().unwrap().pop_front().map_or(Ok(()), Err)
     }
 }
 
@@ -54,11 +73,9 @@ impl Slow {
 impl StorageAdapter for Slow {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
         self.reads.fetch_add(1, Ordering::SeqCst);
+        self.check()?;
         let found = self.inner.get(key).await;
-        if self.hold_reads.load(Ordering::SeqCst) {
-            self.looked.add_permits(1);
-            self.go_on.acquire().await.unwrap().forget();
-        }
+        self.hold(&self.hold_reads).await;
         found
     }
 
@@ -67,6 +84,8 @@ impl StorageAdapter for Slow {
         if self.broken.lock().unwrap().as_ref() == Some(key) {
             return Err(Error::unavailable("Broken", "this key can't be written"));
         }
+        self.check()?;
+        self.hold(&self.hold_writes).await;
         let outcome = self.inner.put(key, value, condition).await;
         if self.lose_answers.load(Ordering::SeqCst) {
             return Ok(Outcome::Unknown(Unknown("the answer was lost".into())));

@@ -23,6 +23,7 @@ use brainy_storage::StorageAdapter;
 use brainy_storage::backends::filesystem::FilesystemAdapter;
 use brainy_storage::backends::memory::MemoryAdapter;
 use brainy_storage::layers::caching::{Cache, CacheSize};
+use brainy_storage::layers::limiting::{Limiter, Limiting};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use tokio::runtime::{Builder, Runtime};
 
@@ -93,6 +94,14 @@ fn memory_is_linearizable() {
 #[test]
 fn memory_is_linearizable_among_threads() {
     is_linearizable_with_and_without_a_cache(&threads(), MANY, || Arc::new(MemoryAdapter::new()));
+}
+
+/// Few places, so that clients wait for each other; and reads that are repeated.
+#[test]
+fn memory_is_linearizable_within_limits() {
+    let limiter = Limiter::new(Limiting { max_concurrent: 2, ..Limiting::default() });
+    let memory = || -> Store { Arc::new(MemoryAdapter::new()) };
+    is_linearizable(&threads(), MANY, |store| limiter.over(store), memory);
 }
 
 #[test]

@@ -54,8 +54,9 @@ impl App {
 
     fn with(patience: Patience, intake: Intake) -> Self {
         let stores = Arc::new(MemoryStores::default());
-        let ownership = Ownership::standalone(SHARDS, Arc::clone(&stores) as _, LayerStack::default());
         let metrics = Arc::new(Metrics::default());
+        let layers = LayerStack::default().observed(metrics.observing("memory"));
+        let ownership = Ownership::standalone(SHARDS, Arc::clone(&stores) as _, layers);
         let router = Router::new(Arc::new(ownership.clone()), None, patience, Arc::clone(&metrics));
         let (stop, stopped) = server::stop();
         let api = Api {

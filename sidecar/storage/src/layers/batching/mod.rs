@@ -24,6 +24,10 @@ use crate::{
     Value, Version, WriteResult,
 };
 
+/// How long what a batch has left is remembered while nothing comes. Clients that write again once they are answered
+/// come a moment after the queue is empty: what they write on need not be read then.
+const LINGER: Duration = Duration::from_millis(500);
+
 /// When a batch is flushed: whichever comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -44,7 +48,8 @@ impl Default for Batching {
 impl Batching {
     /// A store whose writes are flushed in batches.
     pub fn over(self, store: Arc<dyn StorageAdapter>) -> Arc<dyn StorageAdapter> {
-        let queue = Arc::new(Queue { settings: self, full: Notify::new(), state: Mutex::default() });
+        let queue =
+            Arc::new(Queue { settings: self, full: Notify::new(), some: Notify::new(), state: Mutex::default() });
         Arc::new(BatchingAdapter { queue, namespaces: Vec::new(), folder: keys_folder(&[]).into(), inner: store })
     }
 }
@@ -78,6 +83,8 @@ struct Queue {
     settings: Batching,
     /// A batch is full.
     full: Notify,
+    /// Something waits where nothing did.
+    some: Notify,
     state: Mutex<State>,
 }
 
@@ -96,7 +103,10 @@ impl Queue {
         if state.waiting.is_empty() {
             return;
         }
-        state.since.get_or_insert_with(Instant::now);
+        if state.since.is_none() {
+            state.since = Some(Instant::now());
+            self.some.notify_one();
+        }
         if state.waiting.len() >= self.max_items() {
             self.full.notify_one();
         }
@@ -107,15 +117,28 @@ impl Queue {
         }
     }
 
-    /// When the next batch is due; `None`: nothing waits, and the task that asks is to end.
+    /// When the next batch is due; `None`: nothing waits.
     fn due(&self) -> Option<Instant> {
-        let mut state = self.lock();
-        let Some(since) = state.since else {
-            state.attended = false;
-            return None;
-        };
+        let state = self.lock();
+        let since = state.since?;
         let full = state.waiting.len() >= self.max_items();
         Some(if full { since } else { since + Duration::from_millis(self.settings.max_delay_ms) })
+    }
+
+    /// Waits for something to wait, for a while. `None`: nothing came, and the task that asks is to end.
+    async fn next_due(&self) -> Option<Instant> {
+        loop {
+            if let Some(due) = self.due() {
+                return Some(due);
+            }
+            if tokio::time::timeout(LINGER, self.some.notified()).await.is_err() {
+                let mut state = self.lock();
+                if state.since.is_none() {
+                    state.attended = false;
+                    return None;
+                }
+            }
+        }
     }
 
     fn take(&self) -> Vec<Waiting> {
@@ -128,12 +151,12 @@ impl Queue {
     }
 }
 
-/// Flushes until nothing waits any more. One batch at a time: what comes meanwhile is the next one.
+/// Flushes until nothing has come for a while. One batch at a time: what comes meanwhile is the next one.
 async fn attend(queue: Arc<Queue>) {
     let mut attendance = Attendance { queue: &queue, ended: false };
     // What the last batch has left: a key that is written again and again need not be read in between.
     let mut left = flush::Left::new();
-    while let Some(due) = queue.due() {
+    while let Some(due) = queue.next_due().await {
         tokio::select! {
             () = tokio::time::sleep_until(due) => {}
             () = queue.full.notified() => {}

@@ -1,0 +1,269 @@
+//! Says what a store was asked, what became of it, and how long it took.
+//!
+//! It lies directly over the store, below all other layers: what it sees is what the store itself was asked and did. It
+//! counts nothing itself: a [`Recorder`] does. Beside the future that every call through the interface is, it allocates
+//! nothing, and it takes no lock.
+//!
+//! Each call is also a tracing span at level debug, with backend, operation and key, and an event at its end. A key may
+//! say something about people: none is written at a level above debug, and a value at no level.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use serde_json::Number;
+use tracing::{Instrument, Span, debug, debug_span};
+
+use crate::{Condition, Entry, Error, Key, Namespace, Outcome, Page, StorageAdapter, Value, Version, WriteResult};
+
+/// What a store is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// [`StorageAdapter::get`].
+    Get,
+    /// [`StorageAdapter::put`], and [`StorageAdapter::set`], which is one.
+    Set,
+    /// [`StorageAdapter::remove`], and [`StorageAdapter::delete`], which is one.
+    Delete,
+    /// [`StorageAdapter::list`].
+    List,
+    /// [`StorageAdapter::get_batch`].
+    GetBatch,
+    /// [`StorageAdapter::put_batch`], and [`StorageAdapter::set_batch`], which is one.
+    SetBatch,
+    /// [`StorageAdapter::compare_and_swap`].
+    CompareAndSwap,
+    /// [`StorageAdapter::increment`].
+    Increment,
+}
+
+impl Operation {
+    /// All of them, in the order in which `as usize` counts them.
+    pub const ALL: [Self; 8] = [
+        Self::Get,
+        Self::Set,
+        Self::Delete,
+        Self::List,
+        Self::GetBatch,
+        Self::SetBatch,
+        Self::CompareAndSwap,
+        Self::Increment,
+    ];
+
+    /// As metrics and spans name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Set => "set",
+            Self::Delete => "delete",
+            Self::List => "list",
+            Self::GetBatch => "getBatch",
+            Self::SetBatch => "setBatch",
+            Self::CompareAndSwap => "compareAndSwap",
+            Self::Increment => "increment",
+        }
+    }
+
+    const fn writes(self) -> bool {
+        !matches!(self, Self::Get | Self::List | Self::GetBatch)
+    }
+}
+
+/// How many operations of one call ended in each way: one in all, or of a batch one for each item.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Answered, or applied. That a key has no value is an answer.
+    pub success: u64,
+    /// Not written: the condition did not hold.
+    pub rejected: u64,
+    /// It can't be known whether it was written.
+    pub unknown: u64,
+    /// Failed cleanly.
+    pub failed: u64,
+}
+
+impl Tally {
+    /// Of a read.
+    fn count_read<T>(&mut self, read: &Result<T, Error>) {
+        match read {
+            Ok(_) => self.success += 1,
+            Err(_) => self.failed += 1,
+        }
+    }
+
+    /// Of a write.
+    fn count_write<T>(&mut self, written: &WriteResult<T>) {
+        match written {
+            Ok(Outcome::Applied(_)) => self.success += 1,
+            Ok(Outcome::Rejected(_)) => self.rejected += 1,
+            Ok(Outcome::Unknown(_)) => self.unknown += 1,
+            Err(_) => self.failed += 1,
+        }
+    }
+
+    fn of_read<T>(read: &Result<T, Error>) -> Self {
+        let mut tally = Self::default();
+        tally.count_read(read);
+        tally
+    }
+
+    fn of_write<T>(written: &WriteResult<T>) -> Self {
+        let mut tally = Self::default();
+        tally.count_write(written);
+        tally
+    }
+}
+
+/// Keeps the figures of one backend.
+pub trait Recorder: Debug + Send + Sync + 'static {
+    /// A call has ended after `took`. Asked at the end of every call: it should neither wait nor allocate.
+    fn record(&self, operation: Operation, tally: Tally, took: Duration);
+}
+
+/// Watches the stores of one backend. Clones share the recorder.
+#[derive(Clone, Debug)]
+pub struct Observing {
+    backend: &'static str,
+    recorder: Arc<dyn Recorder>,
+}
+
+impl Observing {
+    /// What spans call the backend, and who keeps its figures.
+    pub fn new(backend: &'static str, recorder: Arc<dyn Recorder>) -> Self {
+        Self { backend, recorder }
+    }
+
+    /// A store that is watched.
+    pub fn over(&self, store: Arc<dyn StorageAdapter>) -> Arc<dyn StorageAdapter> {
+        Arc::new(ObservingAdapter { observing: self.clone(), inner: store })
+    }
+}
+
+/// A store that is watched.
+#[derive(Debug)]
+struct ObservingAdapter {
+    observing: Observing,
+    inner: Arc<dyn StorageAdapter>,
+}
+
+/// A call under way. It is recorded when it is dropped, so that one that is given up is counted too.
+struct Call<'a> {
+    recorder: &'a dyn Recorder,
+    operation: Operation,
+    began: Instant,
+    span: Span,
+    /// Until the store has answered: what is known of a call that is given up now.
+    tally: Tally,
+}
+
+impl<'a> Call<'a> {
+    fn begin(observing: &'a Observing, operation: Operation, items: usize, span: Span) -> Self {
+        let items = items as u64;
+        let tally = match operation.writes() {
+            true => Tally { unknown: items, ..Tally::default() },
+            false => Tally { failed: items, ..Tally::default() },
+        };
+        Self { recorder: &*observing.recorder, operation, began: Instant::now(), span, tally }
+    }
+
+    fn end(mut self, tally: Tally) {
+        self.tally = tally;
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        let (took, Tally { success, rejected, unknown, failed }) = (self.began.elapsed(), self.tally);
+        self.recorder.record(self.operation, self.tally, took);
+        self.span.in_scope(|| debug!(success, rejected, unknown, failed, ?took, "ended"));
+    }
+}
+
+impl ObservingAdapter {
+    fn call_on(&self, operation: Operation, key: &Key) -> Call<'_> {
+        let backend = self.observing.backend;
+        let span = debug_span!("storage", backend, operation = operation.name(), key = key.as_str());
+        Call::begin(&self.observing, operation, 1, span)
+    }
+
+    fn call_on_many(&self, operation: Operation, items: usize) -> Call<'_> {
+        let backend = self.observing.backend;
+        let span = debug_span!("storage", backend, operation = operation.name(), items);
+        Call::begin(&self.observing, operation, items, span)
+    }
+}
+
+#[async_trait]
+impl StorageAdapter for ObservingAdapter {
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        let call = self.call_on(Operation::Get, key);
+        let found = self.inner.get(key).instrument(call.span.clone()).await;
+        call.end(Tally::of_read(&found));
+        found
+    }
+
+    async fn put(&self, key: &Key, value: Value, condition: &Condition) -> WriteResult<Version> {
+        let call = self.call_on(Operation::Set, key);
+        let written = self.inner.put(key, value, condition).instrument(call.span.clone()).await;
+        call.end(Tally::of_write(&written));
+        written
+    }
+
+    async fn remove(&self, key: &Key, condition: &Condition) -> WriteResult<bool> {
+        let call = self.call_on(Operation::Delete, key);
+        let removed = self.inner.remove(key, condition).instrument(call.span.clone()).await;
+        call.end(Tally::of_write(&removed));
+        removed
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
+        let (backend, operation) = (self.observing.backend, Operation::List);
+        let span = debug_span!("storage", backend, operation = operation.name(), prefix);
+        let call = Call::begin(&self.observing, operation, 1, span);
+        let page = self.inner.list(prefix, after, limit).instrument(call.span.clone()).await;
+        call.end(Tally::of_read(&page));
+        page
+    }
+
+    fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter> {
+        self.observing.over(self.inner.with_namespace(namespace))
+    }
+
+    async fn get_batch(&self, keys: &[Key]) -> Vec<Result<Option<Entry>, Error>> {
+        let call = self.call_on_many(Operation::GetBatch, keys.len());
+        let found = self.inner.get_batch(keys).instrument(call.span.clone()).await;
+        let mut tally = Tally::default();
+        found.iter().for_each(|found| tally.count_read(found));
+        call.end(tally);
+        found
+    }
+
+    async fn put_batch(&self, items: Vec<(Key, Value, Condition)>) -> Vec<WriteResult<Version>> {
+        let call = self.call_on_many(Operation::SetBatch, items.len());
+        let written = self.inner.put_batch(items).instrument(call.span.clone()).await;
+        let mut tally = Tally::default();
+        written.iter().for_each(|written| tally.count_write(written));
+        call.end(tally);
+        written
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &Key,
+        old: Option<Value>,
+        new: Option<Value>,
+    ) -> WriteResult<Option<Version>> {
+        let call = self.call_on(Operation::CompareAndSwap, key);
+        let swapped = self.inner.compare_and_swap(key, old, new).instrument(call.span.clone()).await;
+        call.end(Tally::of_write(&swapped));
+        swapped
+    }
+
+    async fn increment(&self, key: &Key, delta: Number) -> WriteResult<(Number, Version)> {
+        let call = self.call_on(Operation::Increment, key);
+        let sum = self.inner.increment(key, delta).instrument(call.span.clone()).await;
+        call.end(Tally::of_write(&sum));
+        sum
+    }
+}
