@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use brainy_storage::layers::observing::{Operation, Recorder, Tally};
+use brainy_storage::layers::observing::{OperationKind, Recorder, Tally};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -42,7 +42,7 @@ pub(super) struct StorageFigures {
 #[derive(Debug)]
 struct Backend {
     name: &'static str,
-    operations: [Figures; Operation::ALL.len()],
+    operations: [Figures; OperationKind::ALL.len()],
 }
 
 /// The figures of one operation.
@@ -76,13 +76,13 @@ impl StorageFigures {
 
 impl Backend {
     fn operations(&self) -> impl Iterator<Item = (CallLabels, &Figures)> {
-        let labels = |operation: Operation| CallLabels { backend: self.name, operation: operation.name() };
-        Operation::ALL.into_iter().map(labels).zip(&self.operations)
+        let labels = |operation: OperationKind| CallLabels { backend: self.name, operation: operation.name() };
+        OperationKind::ALL.into_iter().map(labels).zip(&self.operations)
     }
 }
 
 impl Recorder for Backend {
-    fn record(&self, operation: Operation, tally: Tally, took: Duration) {
+    fn record(&self, operation: OperationKind, tally: Tally, took: Duration) {
         let figures = &self.operations[operation as usize];
         let counts = [tally.success, tally.rejected, tally.unknown, tally.failed];
         for ((_, counter), more) in figures.outcomes().into_iter().zip(counts) {
@@ -163,7 +163,7 @@ mod tests {
     fn each_item_of_a_batch_counts_under_its_own_outcome_and_the_batch_once() {
         let figures = Arc::new(StorageFigures::default());
         let tally = Tally { success: 5, rejected: 1, unknown: 3, failed: 2 };
-        figures.of("s3").record(Operation::SetBatch, tally, Duration::from_millis(2));
+        figures.of("s3").record(OperationKind::SetBatch, tally, Duration::from_millis(2));
         let text = text(&figures);
         for (outcome, count) in [("success", 5), ("rejected", 1), ("unknown", 3), ("failed", 2)] {
             assert!(text.contains(&line("setBatch", outcome, count)), "{text}");
@@ -179,7 +179,7 @@ mod tests {
         let figures = Arc::new(StorageFigures::default());
         let one = Tally { success: 1, ..Tally::default() };
         for took in [Duration::ZERO, Duration::from_millis(1), Duration::from_secs(11), Duration::MAX] {
-            figures.of("s3").record(Operation::Get, one, took);
+            figures.of("s3").record(OperationKind::Get, one, took);
         }
         let text = text(&figures);
         for (bound, calls) in [("0.00001", 1), ("0.0005", 1), ("0.001", 2), ("10.0", 2), ("+Inf", 4)] {
@@ -193,7 +193,7 @@ mod tests {
     fn a_backend_that_is_asked_for_again_goes_on_counting() {
         let figures = Arc::new(StorageFigures::default());
         for _ in 0..2 {
-            figures.of("s3").record(Operation::Get, Tally { failed: 1, ..Tally::default() }, Duration::ZERO);
+            figures.of("s3").record(OperationKind::Get, Tally { failed: 1, ..Tally::default() }, Duration::ZERO);
         }
         assert!(text(&figures).contains(&line("get", "failed", 2)));
     }

@@ -22,7 +22,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
-    Condition, Entry, Error, Key, Namespace, Outcome, Page, StorageAdapter, Unknown, Value, Version, WriteResult,
+    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Unknown,
+    Value, Version, WriteResult,
 };
 
 /// Pause before the second attempt of a read; doubled before each further one, up to the last.
@@ -289,6 +290,11 @@ impl StorageAdapter for LimitingAdapter {
     async fn remove(&self, key: &Key, condition: &Condition) -> WriteResult<bool> {
         let (inner, key, condition) = (self.inner(), key.clone(), condition.clone());
         self.limiter.write(async move { inner.remove(&key, &condition).await }).await
+    }
+
+    async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
+        let (inner, key, id) = (self.inner(), key.clone(), id.clone());
+        self.limiter.write(async move { inner.perform_once(&key, operation, &id).await }).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {

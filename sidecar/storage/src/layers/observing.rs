@@ -15,11 +15,14 @@ use async_trait::async_trait;
 use serde_json::Number;
 use tracing::{Instrument, Span, debug, debug_span};
 
-use crate::{Condition, Entry, Error, Key, Namespace, Outcome, Page, StorageAdapter, Value, Version, WriteResult};
+use crate::{
+    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Value,
+    Version, WriteResult,
+};
 
 /// What a store is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Operation {
+pub enum OperationKind {
     /// [`StorageAdapter::get`].
     Get,
     /// [`StorageAdapter::put`], and [`StorageAdapter::set`], which is one.
@@ -38,7 +41,7 @@ pub enum Operation {
     Increment,
 }
 
-impl Operation {
+impl OperationKind {
     /// All of them, in the order in which `as usize` counts them.
     pub const ALL: [Self; 8] = [
         Self::Get,
@@ -62,6 +65,16 @@ impl Operation {
             Self::SetBatch => "setBatch",
             Self::CompareAndSwap => "compareAndSwap",
             Self::Increment => "increment",
+        }
+    }
+
+    /// Of an operation with an id, which is counted as what it does.
+    const fn of(operation: &Operation) -> Self {
+        match operation {
+            Operation::Put { .. } => Self::Set,
+            Operation::Remove { .. } => Self::Delete,
+            Operation::Swap { .. } => Self::CompareAndSwap,
+            Operation::Increment { .. } => Self::Increment,
         }
     }
 
@@ -118,7 +131,7 @@ impl Tally {
 /// Keeps the figures of one backend.
 pub trait Recorder: Debug + Send + Sync + 'static {
     /// A call has ended after `took`. Asked at the end of every call: it should neither wait nor allocate.
-    fn record(&self, operation: Operation, tally: Tally, took: Duration);
+    fn record(&self, operation: OperationKind, tally: Tally, took: Duration);
 }
 
 /// Watches the stores of one backend. Clones share the recorder.
@@ -150,7 +163,7 @@ struct ObservingAdapter {
 /// A call under way. It is recorded when it is dropped, so that one that is given up is counted too.
 struct Call<'a> {
     recorder: &'a dyn Recorder,
-    operation: Operation,
+    operation: OperationKind,
     began: Instant,
     span: Span,
     /// Until the store has answered: what is known of a call that is given up now.
@@ -158,7 +171,7 @@ struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    fn begin(observing: &'a Observing, operation: Operation, items: usize, span: Span) -> Self {
+    fn begin(observing: &'a Observing, operation: OperationKind, items: usize, span: Span) -> Self {
         let items = items as u64;
         let tally = match operation.writes() {
             true => Tally { unknown: items, ..Tally::default() },
@@ -181,13 +194,13 @@ impl Drop for Call<'_> {
 }
 
 impl ObservingAdapter {
-    fn call_on(&self, operation: Operation, key: &Key) -> Call<'_> {
+    fn call_on(&self, operation: OperationKind, key: &Key) -> Call<'_> {
         let backend = self.observing.backend;
         let span = debug_span!("storage", backend, operation = operation.name(), key = key.as_str());
         Call::begin(&self.observing, operation, 1, span)
     }
 
-    fn call_on_many(&self, operation: Operation, items: usize) -> Call<'_> {
+    fn call_on_many(&self, operation: OperationKind, items: usize) -> Call<'_> {
         let backend = self.observing.backend;
         let span = debug_span!("storage", backend, operation = operation.name(), items);
         Call::begin(&self.observing, operation, items, span)
@@ -197,28 +210,35 @@ impl ObservingAdapter {
 #[async_trait]
 impl StorageAdapter for ObservingAdapter {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        let call = self.call_on(Operation::Get, key);
+        let call = self.call_on(OperationKind::Get, key);
         let found = self.inner.get(key).instrument(call.span.clone()).await;
         call.end(Tally::of_read(&found));
         found
     }
 
     async fn put(&self, key: &Key, value: Value, condition: &Condition) -> WriteResult<Version> {
-        let call = self.call_on(Operation::Set, key);
+        let call = self.call_on(OperationKind::Set, key);
         let written = self.inner.put(key, value, condition).instrument(call.span.clone()).await;
         call.end(Tally::of_write(&written));
         written
     }
 
     async fn remove(&self, key: &Key, condition: &Condition) -> WriteResult<bool> {
-        let call = self.call_on(Operation::Delete, key);
+        let call = self.call_on(OperationKind::Delete, key);
         let removed = self.inner.remove(key, condition).instrument(call.span.clone()).await;
         call.end(Tally::of_write(&removed));
         removed
     }
 
+    async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
+        let call = self.call_on(OperationKind::of(&operation), key);
+        let done = self.inner.perform_once(key, operation, id).instrument(call.span.clone()).await;
+        call.end(Tally::of_write(&done));
+        done
+    }
+
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
-        let (backend, operation) = (self.observing.backend, Operation::List);
+        let (backend, operation) = (self.observing.backend, OperationKind::List);
         let span = debug_span!("storage", backend, operation = operation.name(), prefix);
         let call = Call::begin(&self.observing, operation, 1, span);
         let page = self.inner.list(prefix, after, limit).instrument(call.span.clone()).await;
@@ -231,7 +251,7 @@ impl StorageAdapter for ObservingAdapter {
     }
 
     async fn get_batch(&self, keys: &[Key]) -> Vec<Result<Option<Entry>, Error>> {
-        let call = self.call_on_many(Operation::GetBatch, keys.len());
+        let call = self.call_on_many(OperationKind::GetBatch, keys.len());
         let found = self.inner.get_batch(keys).instrument(call.span.clone()).await;
         let mut tally = Tally::default();
         found.iter().for_each(|found| tally.count_read(found));
@@ -240,7 +260,7 @@ impl StorageAdapter for ObservingAdapter {
     }
 
     async fn put_batch(&self, items: Vec<(Key, Value, Condition)>) -> Vec<WriteResult<Version>> {
-        let call = self.call_on_many(Operation::SetBatch, items.len());
+        let call = self.call_on_many(OperationKind::SetBatch, items.len());
         let written = self.inner.put_batch(items).instrument(call.span.clone()).await;
         let mut tally = Tally::default();
         written.iter().for_each(|written| tally.count_write(written));
@@ -254,14 +274,14 @@ impl StorageAdapter for ObservingAdapter {
         old: Option<Value>,
         new: Option<Value>,
     ) -> WriteResult<Option<Version>> {
-        let call = self.call_on(Operation::CompareAndSwap, key);
+        let call = self.call_on(OperationKind::CompareAndSwap, key);
         let swapped = self.inner.compare_and_swap(key, old, new).instrument(call.span.clone()).await;
         call.end(Tally::of_write(&swapped));
         swapped
     }
 
     async fn increment(&self, key: &Key, delta: Number) -> WriteResult<(Number, Version)> {
-        let call = self.call_on(Operation::Increment, key);
+        let call = self.call_on(OperationKind::Increment, key);
         let sum = self.inner.increment(key, delta).instrument(call.span.clone()).await;
         call.end(Tally::of_write(&sum));
         sum

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use brainy_storage::backends::memory::MemoryAdapter;
-use brainy_storage::layers::observing::{Observing, Operation, Recorder, Tally};
-use brainy_storage::{Condition, Key, Namespace, StorageAdapter, Value};
+use brainy_storage::layers::observing::{Observing, OperationKind, Recorder, Tally};
+use brainy_storage::{Condition, Key, Namespace, Operation, OperationId, StorageAdapter, Value};
 use serde_json::json;
 use tracing::Level;
 
@@ -15,10 +15,10 @@ use crate::store::{LONG, Slow, number};
 
 /// Writes everything down.
 #[derive(Debug, Default)]
-pub(crate) struct Book(Mutex<Vec<(Operation, Tally)>>);
+pub(crate) struct Book(Mutex<Vec<(OperationKind, Tally)>>);
 
 impl Recorder for Book {
-    fn record(&self, operation: Operation, tally: Tally, _took: Duration) {
+    fn record(&self, operation: OperationKind, tally: Tally, _took: Duration) {
         self.0.lock().unwrap().push((operation, tally));
     }
 }
@@ -29,7 +29,7 @@ impl Book {
     }
 
     /// What was written since the last time.
-    fn read(&self) -> Vec<(Operation, Tally)> {
+    fn read(&self) -> Vec<(OperationKind, Tally)> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
 }
@@ -52,21 +52,24 @@ async fn each_operation_is_recorded_once_and_by_its_name() {
         store.get(&name("nothing")).await.unwrap();
         store.increment(&key, 1.into()).await.unwrap().applied().unwrap();
         store.compare_and_swap(&key, Some(number(2)), Some(number(3))).await.unwrap().applied().unwrap();
+        let (add, id) = (Operation::Increment { delta: 1.into() }, OperationId::new("once").unwrap());
+        store.perform_once(&key, add, &id).await.unwrap().applied().unwrap();
         store.list("", None, 10).await.unwrap();
         store.get_batch(&[name("k"), name("nothing")]).await;
         let _written = store.set_batch(vec![(name("a"), number(1)), (name("b"), number(1))]).await;
         store.delete(&key).await.unwrap().applied().unwrap();
         let two = Tally { success: 2, ..NOTHING };
         let expected = [
-            (Operation::Set, SUCCESS),
-            (Operation::Get, SUCCESS),
-            (Operation::Get, SUCCESS),
-            (Operation::Increment, SUCCESS),
-            (Operation::CompareAndSwap, SUCCESS),
-            (Operation::List, SUCCESS),
-            (Operation::GetBatch, two),
-            (Operation::SetBatch, two),
-            (Operation::Delete, SUCCESS),
+            (OperationKind::Set, SUCCESS),
+            (OperationKind::Get, SUCCESS),
+            (OperationKind::Get, SUCCESS),
+            (OperationKind::Increment, SUCCESS),
+            (OperationKind::CompareAndSwap, SUCCESS),
+            (OperationKind::Increment, SUCCESS),
+            (OperationKind::List, SUCCESS),
+            (OperationKind::GetBatch, two),
+            (OperationKind::SetBatch, two),
+            (OperationKind::Delete, SUCCESS),
         ];
         assert_eq!(book.read(), expected);
     }
@@ -74,7 +77,7 @@ async fn each_operation_is_recorded_once_and_by_its_name() {
 
 #[test]
 fn operations_are_counted_in_the_order_of_the_list() {
-    for (at, operation) in Operation::ALL.into_iter().enumerate() {
+    for (at, operation) in OperationKind::ALL.into_iter().enumerate() {
         assert_eq!(operation as usize, at, "{operation:?}");
     }
 }
@@ -93,11 +96,11 @@ async fn what_is_rejected_unknown_or_failed_is_recorded_as_that() {
     let _unknown = store.set(&key, number(2)).await;
     let _not_a_number = store.increment(&name("text"), 1.into()).await;
     let expected = [
-        (Operation::Set, SUCCESS),
-        (Operation::Set, Tally { rejected: 1, ..NOTHING }),
-        (Operation::SetBatch, Tally { success: 2, failed: 1, ..NOTHING }),
-        (Operation::Set, Tally { unknown: 1, ..NOTHING }),
-        (Operation::Increment, Tally { unknown: 1, ..NOTHING }),
+        (OperationKind::Set, SUCCESS),
+        (OperationKind::Set, Tally { rejected: 1, ..NOTHING }),
+        (OperationKind::SetBatch, Tally { success: 2, failed: 1, ..NOTHING }),
+        (OperationKind::Set, Tally { unknown: 1, ..NOTHING }),
+        (OperationKind::Increment, Tally { unknown: 1, ..NOTHING }),
     ];
     assert_eq!(book.read(), expected);
 }
@@ -121,8 +124,10 @@ async fn what_is_given_up_has_failed_if_it_reads_and_is_unknown_if_it_writes() {
         task.abort();
         assert!(task.await.is_err());
     }
-    let expected =
-        [(Operation::GetBatch, Tally { failed: 2, ..NOTHING }), (Operation::SetBatch, Tally { unknown: 2, ..NOTHING })];
+    let expected = [
+        (OperationKind::GetBatch, Tally { failed: 2, ..NOTHING }),
+        (OperationKind::SetBatch, Tally { unknown: 2, ..NOTHING }),
+    ];
     assert_eq!(book.read(), expected);
 }
 
