@@ -97,7 +97,7 @@ impl std::fmt::Debug for Engine {
 impl Engine {
     /// Opens a folder, or lays out a new one. Blocks.
     pub(super) fn open(folder: &Path) -> Result<Self, Error> {
-        let Opened { folder, lock, database, data, unflushed } = folder::open(folder)?;
+        let Opened { folder, lock, database, data, unflushed, refused } = folder::open(folder)?;
         let writer = Writer {
             unflushed,
             #[cfg(test)]
@@ -112,6 +112,10 @@ impl Engine {
             syncs: AtomicU64::new(0),
             _lock: lock,
         };
+        if let Some(error) = refused {
+            engine.fail(&format!("after an earlier failure its journal could not be written anew: {error}"));
+            return Ok(engine);
+        }
         // What was read back from the journal into memory goes to the disk, so that memory is free again.
         engine.make_way(&mut engine.writer()).map_err(Failed::into_error)?;
         Ok(engine)
@@ -151,6 +155,7 @@ impl Engine {
             ),
         );
         tracing::error!(folder = %self.folder.display(), "the database stopped writing: {why}");
+        folder::suspect(&self.folder);
         self.failure.get_or_init(|| error).clone()
     }
 
@@ -285,6 +290,17 @@ impl Engine {
     #[cfg(test)]
     pub(super) fn break_next_commit(&self) {
         self.writer().broken = true;
+    }
+}
+
+impl Drop for Engine {
+    /// The engine flushes its journal when it is closed, and does not say whether that failed.
+    fn drop(&mut self) {
+        if self.failure.get().is_none()
+            && let Err(error) = self.database.persist(PersistMode::SyncAll)
+        {
+            self.fail(&format!("its journal could not be flushed when it was closed: {error}"));
+        }
     }
 }
 

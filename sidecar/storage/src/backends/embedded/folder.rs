@@ -3,10 +3,12 @@
 //! ```text
 //! <folder>/.lock         held by the process that has the database open
 //! <folder>/format.json   written once the first opening has succeeded: before, there is nothing worth keeping
+//! <folder>/suspect       there after a failure: see `renew_journals`
 //! <folder>/engine/       the engine's own files
 //! ```
 
 use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use fjall::{Database, Keyspace};
@@ -17,6 +19,10 @@ use crate::backends::filesystem::files::{Folders, PublishError, Temp, failure, r
 use crate::backends::filesystem::root::lock_folder;
 
 const FORMAT_FILE: &str = "format.json";
+const SUSPECT_FILE: &str = "suspect";
+const JOURNAL_EXTENSION: &str = "jnl";
+/// Of a journal that is copied, at a time.
+const COPIED_BYTES: usize = 256 << 10;
 const FORMAT: &[u8] = br#"{"engine":"fjall","format":1}"#;
 /// What the engine writes last when it lays out a folder.
 const ENGINE_MARK: &str = "version";
@@ -29,12 +35,14 @@ pub(super) struct Opened {
     pub(super) data: Keyspace,
     /// Bytes that were read back from the journal into memory, about.
     pub(super) unflushed: u64,
+    /// Why nothing may be written to it.
+    pub(super) refused: Option<Error>,
 }
 
 /// Opens a folder, or lays out a new one. Blocks.
 pub(super) fn open(folder: &Path) -> Result<Opened, Error> {
     let folder = std::path::absolute(folder).map_err(|error| failure("resolving", folder, &error))?;
-    Folders::default().ensure(&folder, &folder)?;
+    Folders::default().ensure(&folder)?;
     let lock = lock_folder(&folder)?;
     let engine = folder.join("engine");
     let is_new = !check_format(&folder, &engine)?;
@@ -42,14 +50,25 @@ pub(super) fn open(folder: &Path) -> Result<Opened, Error> {
         // A first opening that did not end: nothing was ever acknowledged.
         remove_tree(&engine)?;
     }
+    // It can be read all the same.
+    let refused = renew_journals(&folder, &engine).err();
     let unflushed = journal_bytes(&engine);
-    let failed = |error| open_failure(&folder, error);
+    let failed = |error| {
+        // It may have been a flush.
+        suspect(&folder);
+        open_failure(&folder, error)
+    };
     let database = settings::database(&engine).open().map_err(failed)?;
     let data = database.keyspace("data", settings::keyspace).map_err(failed)?;
+    flush_folders(&engine).map_err(|error| failure("flushing", &engine, &error))?;
+    let flush = || sync_folder(&folder).map_err(|error| failure("flushing", &folder, &error));
+    flush()?;
     if is_new {
+        // It says that there is an engine: which must be there then, also after a power failure.
         write_format(&folder)?;
+        flush()?;
     }
-    Ok(Opened { folder, lock, database, data, unflushed })
+    Ok(Opened { folder, lock, database, data, unflushed, refused })
 }
 
 /// A failure of the engine in our words.
@@ -83,27 +102,135 @@ fn check_format(folder: &Path, engine: &Path) -> Result<bool, Error> {
     }
 }
 
+/// Flushes a folder and those in it. The engine flushes what it lays out, but not all of the folders that this is in; and an
+/// earlier life may have ended, or failed, before it did.
+fn flush_folders(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            flush_folders(&entry.path())?;
+        }
+    }
+    sync_folder(folder)
+}
+
 fn write_format(folder: &Path) -> Result<(), Error> {
     let path = folder.join(FORMAT_FILE);
     let beside = folder.join("format.json.new");
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failure("removing", &beside, &error)),
-        _ => {}
+    remove_file(&beside)?;
+    publish(Temp::write(beside, FORMAT)?, &path)
+}
+
+/// Notes that a journal may not be on the disk as it reads.
+pub(super) fn suspect(folder: &Path) {
+    // Need not be flushed: what it is about ends with the machine as well.
+    if let Err(error) = File::create(folder.join(SUSPECT_FILE)) {
+        tracing::error!(folder = %folder.display(), %error, "noting that the journal has to be written anew");
     }
-    Temp::write(beside, FORMAT)?.publish(&path).map_err(|error| match error {
+}
+
+/// Writes the journals anew, if an earlier life noted that they are suspect. After a flush that failed the kernel keeps what
+/// it could not write, takes it for written, and never tries again: it is read back until the machine stops, and then there
+/// is a hole in the journal, with what was acknowledged since behind it.
+fn renew_journals(folder: &Path, engine: &Path) -> Result<(), Error> {
+    let mark = folder.join(SUSPECT_FILE);
+    if !mark.exists() {
+        return Ok(());
+    }
+    for journal in journals(engine).map_err(|error| failure("reading", engine, &error))? {
+        let beside = journal.with_extension("new");
+        remove_file(&beside)?;
+        let copy = |to: &mut File| copy_anew(&mut File::open(&journal)?, to);
+        publish(Temp::fill(beside, copy)?, &journal)?;
+    }
+    if engine.exists() {
+        sync_folder(engine).map_err(|error| failure("flushing", engine, &error))?;
+    }
+    remove_file(&mark)
+}
+
+/// Copies byte by byte: what the kernel offers for it may share the very blocks that are in doubt. Holes stay holes.
+fn copy_anew(from: &mut File, to: &mut File) -> io::Result<()> {
+    let mut piece = vec![0; COPIED_BYTES];
+    loop {
+        let length = from.read(&mut piece)?;
+        if length == 0 {
+            let end = to.stream_position()?;
+            return to.set_len(end);
+        }
+        if piece[..length].iter().all(|byte| *byte == 0) {
+            to.seek(SeekFrom::Current(length as i64))?;
+        } else {
+            to.write_all(&piece[..length])?;
+        }
+    }
+}
+
+fn remove_file(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failure("removing", path, &error)),
+        _ => Ok(()),
+    }
+}
+
+fn publish(temp: Temp, place: &Path) -> Result<(), Error> {
+    temp.publish(place).map_err(|error| match error {
         PublishError::Refused(error) | PublishError::Unknown(error) => error,
-    })?;
-    sync_folder(folder).map_err(|error| failure("flushing", folder, &error))
+    })
+}
+
+/// The engine's journals. None, if there is no engine yet.
+fn journals(engine: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(engine) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let is_journal = |path: &PathBuf| path.extension().is_some_and(|extension| extension == JOURNAL_EXTENSION);
+    let mut found = Vec::new();
+    for entry in entries {
+        found.extend(Some(entry?.path()).filter(is_journal));
+    }
+    Ok(found)
 }
 
 /// How much the engine will read back into memory.
 fn journal_bytes(engine: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(engine) else { return 0 };
+    let Ok(journals) = journals(engine) else { return 0 };
     // A journal begins as a hole of 64 MiB: only what is on the disk counts.
-    let size = |entry: fs::DirEntry| {
-        let is_journal = entry.path().extension().is_some_and(|extension| extension == "jnl");
-        let metadata = entry.metadata().ok().filter(|_| is_journal)?;
-        Some(std::os::unix::fs::MetadataExt::blocks(&metadata) * 512)
+    let size = |path: &PathBuf| {
+        fs::metadata(path).map(|metadata| std::os::unix::fs::MetadataExt::blocks(&metadata) * 512).unwrap_or(0)
     };
-    entries.flatten().filter_map(size).sum()
+    journals.iter().map(size).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_that_is_suspect_is_another_file_with_the_same_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = folder.path().join("engine");
+        fs::create_dir(&engine).unwrap();
+        let (journal, other) = (engine.join("3.jnl"), engine.join("lock"));
+        // Pieces with and without content, and a hole at its end.
+        let content =
+            [vec![1; COPIED_BYTES + 5], vec![0; 2 * COPIED_BYTES], vec![2; 7], vec![0; COPIED_BYTES]].concat();
+        fs::write(&journal, &content).unwrap();
+        fs::write(&other, "x").unwrap();
+        let number = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
+        let before = [number(&journal), number(&other)];
+        renew_journals(folder.path(), &engine).unwrap();
+        assert_eq!([number(&journal), number(&other)], before, "without suspicion nothing is done");
+
+        suspect(folder.path());
+        // What an earlier try left is in nobody's way.
+        fs::write(engine.join("3.new"), "half").unwrap();
+        renew_journals(folder.path(), &engine).unwrap();
+        assert_eq!(fs::read(&journal).unwrap(), content);
+        assert_ne!(number(&journal), before[0]);
+        assert_eq!(number(&other), before[1]);
+        assert_eq!(fs::read_dir(&engine).unwrap().count(), 2);
+        assert!(!folder.path().join(SUSPECT_FILE).exists());
+    }
 }

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -42,6 +43,11 @@ pub(super) fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
+/// Whether the kernel refused to change a folder before it did anything. After a failure of the disk nobody knows.
+pub(super) fn is_refusal(error: &io::Error) -> bool {
+    Errno::from_io_error(error).is_some_and(|errno| errno != Errno::IO)
+}
+
 /// Flushes a folder: what was created, renamed or removed in it is durable.
 pub(in crate::backends) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
@@ -65,9 +71,17 @@ pub(in crate::backends) struct Temp {
 impl Temp {
     /// Writes and flushes a new file. A failure leaves nothing behind.
     pub(in crate::backends) fn write(path: PathBuf, bytes: &[u8]) -> Result<Self, Error> {
+        Self::fill(path, |file| file.write_all(bytes))
+    }
+
+    /// The same, where the content is written piece by piece.
+    pub(in crate::backends) fn fill(
+        path: PathBuf,
+        write: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> Result<Self, Error> {
         let result = Self::create(&path).and_then(|mut file| {
             let temp = Self { path: Some(path.clone()) };
-            file.write_all(bytes)?;
+            write(&mut file)?;
             file.sync_all()?;
             Ok(temp)
         });
@@ -96,10 +110,7 @@ impl Temp {
                 self.path = None;
                 Ok(())
             }
-            // The kernel refused before it did anything.
-            Err(error) if Errno::from_io_error(&error).is_some_and(|errno| errno != Errno::IO) => {
-                Err(PublishError::Refused(failure("renaming to", place, &error)))
-            }
+            Err(error) if is_refusal(&error) => Err(PublishError::Refused(failure("renaming to", place, &error))),
             Err(error) => Err(PublishError::Unknown(failure("renaming to", place, &error))),
         }
     }
@@ -128,9 +139,9 @@ pub(in crate::backends) enum PublishError {
 pub(in crate::backends) struct Folders(Mutex<HashSet<PathBuf>>);
 
 impl Folders {
-    /// Creates a folder with all its parents, durably: each parent of a created folder is flushed. Below `root`, folders
-    /// that were there already are made durable as well, because an earlier life may have ended before it did so.
-    pub(in crate::backends) fn ensure(&self, root: &Path, folder: &Path) -> Result<(), Error> {
+    /// Creates a folder with all its parents, durably: each parent is flushed, up to where the file system is mounted. Also
+    /// those of folders that were there already, because an earlier life may have ended before it did so.
+    pub(in crate::backends) fn ensure(&self, folder: &Path) -> Result<(), Error> {
         // Held throughout: a second writer must not go on before the folder it shares is durable.
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.contains(folder) {
@@ -139,24 +150,18 @@ impl Folders {
         if known.len() >= REMEMBERED_FOLDERS {
             known.clear();
         }
-        let mut missing = Vec::new();
-        for ancestor in folder.ancestors() {
-            let is_ours = ancestor.starts_with(root);
-            if known.contains(ancestor) || (!is_ours && ancestor.is_dir()) {
-                break;
+        let doubtful = folder.ancestors().take_while(|ancestor| !known.contains(*ancestor) && !is_mounted(ancestor));
+        for ancestor in doubtful.collect::<Vec<_>>().into_iter().rev() {
+            let Some(parent) = ancestor.parent().filter(|parent| !parent.as_os_str().is_empty()) else { continue };
+            let is_new = match fs::create_dir(ancestor) {
+                Ok(()) => true,
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
+                Err(error) => return Err(failure("creating", ancestor, &error)),
+            };
+            match sync_folder(parent) {
+                Err(error) if is_new || !is_foreign(&error) => return Err(failure("flushing", parent, &error)),
+                _ => drop(known.insert(ancestor.to_owned())),
             }
-            missing.push(ancestor);
-        }
-        for ancestor in missing.into_iter().rev().filter(|ancestor| !ancestor.as_os_str().is_empty()) {
-            match fs::create_dir(ancestor) {
-                Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                    return Err(failure("creating", ancestor, &error));
-                }
-                _ => {}
-            }
-            let parent = ancestor.parent().unwrap_or(ancestor);
-            sync_folder(parent).map_err(|error| failure("flushing", parent, &error))?;
-            known.insert(ancestor.to_owned());
         }
         Ok(())
     }
@@ -165,6 +170,20 @@ impl Folders {
     pub(super) fn forget(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
+}
+
+/// Whether a file system is mounted on a folder: then its name is not in its parent.
+fn is_mounted(folder: &Path) -> bool {
+    let device = |folder: &Path| fs::metadata(folder).map(|metadata| metadata.dev()).ok();
+    match (device(folder), folder.parent().and_then(device)) {
+        (Some(own), Some(parents)) => own != parents,
+        _ => false,
+    }
+}
+
+/// Whether a folder can't be flushed because it is one that this process could not have changed.
+fn is_foreign(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
 }
 
 #[cfg(test)]
@@ -212,10 +231,10 @@ mod tests {
     #[test]
     fn folders_are_created_with_all_their_parents() {
         let folder = tempfile::tempdir().unwrap();
-        let (root, deep) = (folder.path().join("a/b"), folder.path().join("a/b/kv/c+"));
+        let deep = folder.path().join("a/b/kv/c+");
         let folders = Folders::default();
-        folders.ensure(&root, &deep).unwrap();
-        folders.ensure(&root, &deep).unwrap();
+        folders.ensure(&deep).unwrap();
+        folders.ensure(&deep).unwrap();
         assert!(deep.is_dir());
     }
 }

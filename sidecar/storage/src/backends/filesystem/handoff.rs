@@ -167,16 +167,15 @@ pub(super) async fn destroy(root: &Path) -> Result<(), Error> {
         remove_tree(&removed)?;
         // Out of its place in one step: a crash in the middle leaves no half store that looks like a whole one.
         match fs::rename(&path, &removed) {
-            Ok(()) => {}
-            Err(error) if is_missing(&error) => {
-                root.mark_removed();
-                return Ok(());
-            }
-            Err(error) => return Err(failure("renaming", &path, &error)),
+            Err(error) if !is_missing(&error) => return Err(failure("renaming", &path, &error)),
+            _ => root.mark_removed(),
         }
-        root.mark_removed();
+        // Also where it was gone already: perhaps by an earlier try that failed here.
         let parent = path.parent().unwrap_or(&path);
-        sync_folder(parent).map_err(|error| failure("flushing", parent, &error))?;
+        match sync_folder(parent) {
+            Err(error) if !is_missing(&error) => return Err(failure("flushing", parent, &error)),
+            _ => {}
+        }
         remove_tree(&removed)
     })
     .await

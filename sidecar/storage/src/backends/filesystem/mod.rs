@@ -168,15 +168,20 @@ impl Place {
     }
 }
 
-/// Makes what happened in a folder durable. If that fails, nobody knows what a crash would leave: unknown.
+/// Makes what happened in a folder durable; it may be missing. If that fails, nobody knows what a crash would leave: unknown.
 fn flush(folder: &Path) -> Result<(), Unknown> {
-    files::sync_folder(folder).map_err(|error| Unknown(files::failure("flushing", folder, &error).to_string()))
+    match files::sync_folder(folder) {
+        Err(error) if !files::is_missing(&error) => {
+            Err(Unknown(files::failure("flushing", folder, &error).to_string()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Publishes a prepared file and makes it durable.
 fn finish<T>(place: &Place, temp: Temp, done: T) -> WriteResult<T> {
-    Ok(match place.publish(temp)?.and_then(|()| flush(place.folder())) {
-        Ok(()) => Outcome::Applied(done),
+    Ok(match place.publish(temp)? {
+        Ok(()) => confirm(place, done),
         Err(unknown) => Outcome::Unknown(unknown),
     })
 }
@@ -192,7 +197,7 @@ fn perform_once(root: &Root, place: &Place, operation: Operation, id: &Operation
     let current = place.read()?;
     let stands = Stands::stored(current.as_ref());
     match decide(&place.key, operation, id, stands)? {
-        Step::DoneBefore(done) => Ok(Outcome::Applied(done)),
+        Step::DoneBefore(done) => Ok(confirm(place, done)),
         Step::Reject => Ok(Outcome::Rejected(current.map(|stored| stored.entry))),
         Step::Write(planned) => {
             let performed = planned.performed.clone();
@@ -212,13 +217,26 @@ fn remove(place: &Place, condition: &Condition) -> WriteResult<bool> {
     }
     match std::fs::remove_file(&place.path) {
         Ok(()) => {}
-        Err(error) if files::is_missing(&error) => return Ok(Outcome::Applied(false)),
-        Err(error) => return Err(files::failure("removing", &place.path, &error)),
+        Err(error) if files::is_missing(&error) => return Ok(confirm(place, false)),
+        Err(error) => {
+            let failure = files::failure("removing", &place.path, &error);
+            return if files::is_refusal(&error) {
+                Err(failure)
+            } else {
+                Ok(Outcome::Unknown(Unknown(failure.to_string())))
+            };
+        }
     }
-    Ok(match flush(place.folder()) {
-        Ok(()) => Outcome::Applied(true),
+    Ok(confirm(place, true))
+}
+
+/// Acknowledges what stands in a folder once that is durable. Also where nothing was written: what is acknowledged may be
+/// the work of an earlier write whose flush failed, or of a process that ended before it.
+fn confirm<T>(place: &Place, done: T) -> Outcome<T> {
+    match flush(place.folder()) {
+        Ok(()) => Outcome::Applied(done),
         Err(unknown) => Outcome::Unknown(unknown),
-    })
+    }
 }
 
 #[async_trait]

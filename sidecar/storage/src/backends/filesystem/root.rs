@@ -89,7 +89,7 @@ impl Root {
 
     /// Makes a folder below the root exist, durably.
     pub(super) fn ensure_folder(&self, folder: &Path) -> Result<(), Error> {
-        self.folders.ensure(&self.path, folder)
+        self.folders.ensure(folder)
     }
 
     /// Takes the `flock`, if this root does not hold it yet. Needed before any write.
@@ -97,10 +97,12 @@ impl Root {
         let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         if lock.is_none() {
             if !self.path.is_dir() {
-                self.folders.ensure(&self.path, &self.path)?;
+                self.folders.ensure(&self.path)?;
             }
-            *lock = Some(lock_folder(&self.path)?);
+            let taken = lock_folder(&self.path)?;
+            // Before it counts as taken: a failure is made up for by the next try.
             remove_temporary_files(&self.path.join(TEMP_FOLDER))?;
+            *lock = Some(taken);
         }
         Ok(())
     }

@@ -1,0 +1,105 @@
+//! Nothing fails; what was done shows whether each acknowledgement was earned.
+
+use std::path::Path;
+
+use brainy_faults::{Call, Event, Verdict};
+use brainy_storage::backends::embedded::EmbeddedDatabase;
+
+use super::handoff::{copy, hand_over};
+use super::script::{Known, perform, script};
+use super::store::{Backend, quick_folder, watch};
+
+/// Rounds of the script: a few hundred operations.
+const ROUNDS: u32 = 24;
+
+fn flushes_before_it_acknowledges(backend: Backend) {
+    let folder = quick_folder();
+    let seen = watch(
+        folder.path(),
+        |_| Verdict::Pass,
+        |runtime, recorder| {
+            let mut known = Known::default();
+            let mut steps = script(ROUNDS);
+            // One half after a restart.
+            let rest = steps.split_off(steps.len() / 2);
+            for steps in [steps, rest] {
+                let store = backend.open(folder.path()).unwrap();
+                for step in steps {
+                    assert!(!runtime.block_on(perform(&store, &step, &mut known, recorder)).is_trouble(), "{step:?}");
+                }
+            }
+        },
+    );
+    let acknowledged = seen.events.iter().filter(|event| matches!(event, Event::Acknowledged(..))).count();
+    assert!(acknowledged > 150, "only {acknowledged} operations");
+    if let Err(violation) = backend.judge(folder.path(), &seen.events, |_| false) {
+        panic!("{violation}");
+    }
+}
+
+#[test]
+fn files_flush_before_they_acknowledge() {
+    flushes_before_it_acknowledges(Backend::Files);
+}
+
+#[test]
+fn embedded_flushes_before_it_acknowledges() {
+    flushes_before_it_acknowledges(Backend::Embedded);
+}
+
+#[test]
+fn stores_that_are_handed_over_are_flushed_before_that_is_acknowledged() {
+    for backend in [Backend::Files, Backend::Embedded] {
+        let folder = quick_folder();
+        let seen = watch(
+            folder.path(),
+            |_| Verdict::Pass,
+            |runtime, recorder| {
+                hand_over(backend, folder.path(), runtime, recorder);
+            },
+        );
+        if let Err(violation) = backend.judge(folder.path(), &seen.events, |_| false) {
+            panic!("{backend:?}: {violation}");
+        }
+    }
+}
+
+#[test]
+fn an_embedded_database_that_outgrows_its_journal_keeps_it_until_its_tables_are_durable() {
+    let folder = tempfile::tempdir().unwrap();
+    let seen = watch(
+        folder.path(),
+        |_| Verdict::Pass,
+        |runtime, recorder| {
+            runtime.block_on(async {
+                let database = EmbeddedDatabase::open(&Backend::root(folder.path())).unwrap();
+                for number in 0..6 {
+                    // 20 MiB that nobody flushes before the end.
+                    let import = database.import("received").await.unwrap();
+                    for file in copy(number, 20, 1 << 20) {
+                        import.write(vec![file]).await.unwrap();
+                    }
+                    // What was replaced is deleted meanwhile.
+                    recorder.begin();
+                    import.finish(Some(number.to_string())).await.unwrap();
+                    recorder.acknowledge(format!("copy {number}"), vec![Backend::root(folder.path())]);
+                }
+            });
+        },
+    );
+    let is_journal = |path: &Path| path.extension().is_some_and(|extension| extension == "jnl");
+    let is_over = |event: &Event| matches!(event, Event::Did(Call::Remove(path)) if is_journal(path));
+    assert!(seen.events.iter().any(is_over), "it did not outgrow its journal");
+    // Tables are written meanwhile: no acknowledgement rests on them as long as there is the journal.
+    let is_table = |path: &Path| path.starts_with("node/shards/shard-000/engine/keyspaces");
+    let tables_apart = |events: &[Event], ignored: bool| {
+        Backend::Embedded.judge(folder.path(), events, |path| ignored && is_table(path))
+    };
+    let kept: Vec<Event> =
+        seen.events.iter().filter(|event| !matches!(event, Event::Acknowledged(..))).cloned().collect();
+    for result in [tables_apart(&seen.events, true), tables_apart(&kept, false)] {
+        if let Err(violation) = result {
+            panic!("{violation}");
+        }
+    }
+}
