@@ -8,6 +8,9 @@ fmt() { cargo fmt --all --check; }
 
 clippy() { cargo clippy --workspace --all-targets --locked -- -D warnings; }
 
+# They are run by `make mutants`; here it is only seen that none has gone stale.
+mutants() { scripts/mutants.sh --check; }
+
 # Unit and property tests; what needs an S3 server is in the next step. All tests are built like the images, so that the
 # dependencies are compiled once.
 unit() { cargo_static test --workspace --lib --bins; }
@@ -80,11 +83,11 @@ e2e() {
 }
 
 declare -A WHAT=(
-  [fmt]="format" [clippy]="lints" [unit]="unit tests" [integration]="integration tests" [crds]="manifests"
+  [fmt]="format" [mutants]="mutants apply" [clippy]="lints" [unit]="unit tests" [integration]="integration tests" [crds]="manifests"
   [chart]="Helm chart" [deny]="licences, sources, bans" [e2e]="end-to-end tests on Kubernetes"
 )
 CLUSTER="a Kubernetes cluster"
-ALL=(fmt clippy unit integration crds chart deny e2e)
+ALL=(fmt mutants clippy unit integration crds chart deny e2e)
 
 main() {
   local began=$SECONDS name steps=("$@")

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# mutants.sh [NAME...]: breaks a copy of the code on purpose, one mutant at a time, and runs the test that must notice; all
+# mutants, or the named ones. Prints a table, and fails if one survives.
+# mutants.sh --check: only whether all of them still apply.
+# A mutant is a patch in sidecar/storage/mutants; the lines before the patch say which pitfall it is, what it breaks and which
+# test catches it.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+MUTANTS=sidecar/storage/mutants
+# Beside the everyday build: what is compiled from a mutant must never be taken for the real thing.
+WORK=${CARGO_TARGET_DIR:-$ROOT/target}/mutants
+TREE=$WORK/tree
+
+all() { for patch in "$MUTANTS"/*.patch; do basename "$patch" .patch; done; }
+
+field() { sed -nE "s/^$2: (.*)/\1/p;/^diff /q" "$MUTANTS/$1.patch"; }
+
+check() {
+  local name what bad=0
+  for name in $(all); do
+    for what in Pitfall Breaks Caught-by; do
+      [ -n "$(field "$name" "$what")" ] || { echo "$MUTANTS/$name.patch does not say $what"; bad=1; }
+    done
+    git apply --check "$MUTANTS/$name.patch" || { echo "$MUTANTS/$name.patch: write it anew for today's code"; bad=1; }
+  done
+  return $bad
+}
+
+copy_tree() {
+  rm -rf "$TREE"
+  mkdir -p "$TREE"
+  git ls-files -z --cached --others --exclude-standard | tar --null --files-from=- --create | tar --extract --directory "$TREE"
+}
+
+# Outside of any repository: inside one, paths would be taken as the repository's.
+patch_tree() { GIT_CEILING_DIRECTORIES=$WORK git -C "$TREE" apply "$@"; }
+
+# run_test NAME ARGUMENTS...: the output goes to a file.
+run_test() {
+  local log=$WORK/$1.log
+  shift
+  (cd "$TREE" && CARGO_TARGET_DIR=$WORK/build cargo test --locked -p brainy-storage "$@") >"$log" 2>&1
+}
+
+judge() { # judge NAME: prints one line of the table
+  local name=$1 result test
+  read -ra test <<<"$(field "$name" Caught-by)"
+  if ! patch_tree "$ROOT/$MUTANTS/$name.patch" 2>"$WORK/$name.log"; then
+    result="DOES NOT APPLY: write the patch anew for today's code"
+  elif ! run_test "$name" "${test[@]}" --no-run; then
+    result="DOES NOT COMPILE (log: $WORK/$name.log)"
+  elif run_test "$name" "${test[@]}"; then
+    result="SURVIVED: ${test[*]} did not notice"
+  else
+    result="caught by ${test[*]}"
+  fi
+  patch_tree --reverse "$ROOT/$MUTANTS/$name.patch" 2>/dev/null || copy_tree
+  printf '%-8s %-38s %-62s %s\n' "$(field "$name" Pitfall)" "$name" "$(field "$name" Breaks)" "$result"
+  [[ "$result" = caught* ]]
+}
+
+# Each test must pass while nothing is broken: else it would notice everything.
+sound() {
+  local test
+  while read -ra test; do
+    run_test unbroken "${test[@]}" || { printf '%s fails on the code as it is (log: %s)\n' "${test[*]}" "$WORK/unbroken.log" >&2; return 1; }
+  done < <(for name in "$@"; do field "$name" Caught-by; done | sort -u)
+}
+
+if [ "${1:-}" = --check ]; then check; exit; fi
+# shellcheck disable=SC2046 # names have no spaces
+[ $# -gt 0 ] || set -- $(all)
+e2e/cluster/tools.sh versitygw
+export BRAINY_VERSITYGW=${BRAINY_VERSITYGW:-$BRAINY_CACHE/bin/versitygw}
+mkdir -p "$WORK"
+copy_tree
+step "the tests on the code as it is" sound "$@"
+printf '\n%-8s %-38s %-62s %s\n' pitfall mutant breaks result
+failed=0
+for name in "$@"; do judge "$name" || failed=$((failed + 1)); done
+printf '\n%d mutants, %d not caught\n' $# "$failed"
+[ "$failed" = 0 ]
