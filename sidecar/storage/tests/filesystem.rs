@@ -294,12 +294,14 @@ fn write_until_killed(root: &Path, round: u32, pause: Duration) -> BTreeMap<Stri
     acknowledged
 }
 
+/// 20 times, or as often as `BRAINY_TEST_KILLS` says.
 #[tokio::test]
 async fn every_acknowledged_write_survives_kill_9() {
+    let kills = std::env::var("BRAINY_TEST_KILLS").map_or(20, |kills| kills.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("root");
     let mut acknowledged: BTreeMap<String, u64> = BTreeMap::new();
-    for round in 0..10 {
+    for round in 0..kills {
         let pause = Duration::from_millis(u64::from(uuid::Uuid::new_v4().as_fields().0) % 250);
         acknowledged.extend(write_until_killed(&root, round, pause));
 

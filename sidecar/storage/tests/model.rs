@@ -222,8 +222,14 @@ fn block_on(future: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap().block_on(future);
 }
 
+/// So many runs, times what `BRAINY_TEST_TIMES` says.
+fn runs(count: u32) -> ProptestConfig {
+    let times = std::env::var("BRAINY_TEST_TIMES").map_or(1, |times| times.parse().unwrap());
+    ProptestConfig::with_cases(count * times)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(runs(200))]
     #[test]
     fn memory_does_what_a_map_does(run in any_run()) {
         block_on(check(Arc::new(MemoryAdapter::new()), false, run));
@@ -231,7 +237,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(runs(100))]
     #[test]
     fn a_stack_of_layers_does_what_a_map_does(run in any_run()) {
         let batching = Some(Batching { max_delay_ms: 0, ..Batching::default() });
@@ -245,7 +251,7 @@ proptest! {
 
 proptest! {
     // Each write is flushed to the disk.
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(runs(32))]
     #[test]
     fn filesystem_does_what_a_map_does(run in any_run()) {
         let folder = tempfile::tempdir().unwrap();
@@ -255,7 +261,7 @@ proptest! {
 
 proptest! {
     // Each write is flushed to the disk.
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(runs(64))]
     #[test]
     fn embedded_does_what_a_map_does(run in any_run()) {
         let folder = tempfile::tempdir().unwrap();

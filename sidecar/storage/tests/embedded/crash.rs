@@ -135,10 +135,10 @@ fn write_until_killed(folder: &Path, round: u32, pause: Duration, acknowledged: 
     assert!(killed, "the child ended by itself");
 }
 
-/// 10 times, or as often as `BRAINY_TEST_KILLS` says.
+/// 20 times, or as often as `BRAINY_TEST_KILLS` says.
 #[tokio::test]
 async fn every_acknowledged_write_survives_kill_9() {
-    let kills = std::env::var("BRAINY_TEST_KILLS").map_or(10, |kills| kills.parse().unwrap());
+    let kills = std::env::var("BRAINY_TEST_KILLS").map_or(20, |kills| kills.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let mut acknowledged = Acknowledged::default();
     for round in 0..kills {

@@ -40,6 +40,18 @@ const FEW: u32 = 40;
 
 type Store = Arc<dyn StorageAdapter>;
 
+/// Which histories: always the same, or those of the number in `BRAINY_TEST_SEED`.
+fn seed() -> TestRng {
+    let Ok(seed) = std::env::var("BRAINY_TEST_SEED") else { return the_same() };
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.parse::<u64>().unwrap().to_le_bytes());
+    TestRng::from_seed(RngAlgorithm::ChaCha, &bytes)
+}
+
+fn the_same() -> TestRng {
+    TestRng::deterministic_rng(RngAlgorithm::ChaCha)
+}
+
 fn one_thread() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
@@ -52,11 +64,12 @@ fn threads() -> Runtime {
 fn judge(
     runtime: &Runtime,
     histories: u32,
+    random: TestRng,
     rough: bool,
     store: impl Fn(&Run) -> Store,
 ) -> Result<Tally, TestError<Run>> {
     let config = Config { cases: histories, failure_persistence: None, max_shrink_iters: 1000, ..Config::default() };
-    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let mut runner = TestRunner::new_with_rng(config, random);
     let total = RefCell::new(Tally::default());
     runner.run(&any_run(rough), |run| {
         let log = runtime.block_on(async { perform(&run, store(&run)).await });
@@ -69,7 +82,7 @@ fn judge(
 /// As [`judge`], with lost messages and without. What was judged must be worth it.
 fn is_linearizable(runtime: &Runtime, histories: u32, layer: impl Fn(Store) -> Store, store: impl Fn() -> Store) {
     for rough in [false, true] {
-        let judged = judge(runtime, histories, rough, |run| layer(Rough::over(store(), run.weather.clone())));
+        let judged = judge(runtime, histories, seed(), rough, |run| layer(Rough::over(store(), run.weather.clone())));
         let tally = judged.unwrap_or_else(|why| panic!("{why}"));
         println!("{tally:?}");
         assert!(tally.at_once > 0, "nothing happens at once: {tally:?}");
@@ -129,7 +142,7 @@ fn every_broken_layer_is_caught() {
     let runtime = one_thread();
     for flaw in FLAWS {
         let store = |run: &Run| Broken::over(Rough::over(Arc::new(MemoryAdapter::new()), run.weather.clone()), flaw);
-        match judge(&runtime, MANY, flaw.is_about_losses(), store) {
+        match judge(&runtime, MANY, the_same(), flaw.is_about_losses(), store) {
             Err(TestError::Fail(why, run)) => println!("{flaw:?}: {run:?}\n{why}"),
             other => panic!("nothing noticed that {flaw:?}: {other:?}"),
         }

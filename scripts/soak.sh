@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# soak.sh [MINUTES]: storage under long trouble. Once: 200 times kill -9 for each backend with a disk, and each system call that
+# changes files failed in turn. Then random operations against the model and the checker of linearizability, with one seed after
+# the other, until the time is over (30 minutes, all together, unless said otherwise). Needs no cluster.
+# BRAINY_TEST_SEED=… scripts/soak.sh: begins with the seed of a round that failed.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+MINUTES=${1:-30}
+KILLS=200
+# Runs of the model for each that `make test` makes.
+TIMES=5
+
+tests() { cargo_static test --workspace "$@"; }
+
+scripts/prerequisites.sh --without-cluster
+step "versitygw" e2e/cluster/tools.sh versitygw
+export BRAINY_VERSITYGW=$BRAINY_CACHE/bin/versitygw
+step "the tests" tests --no-run --test embedded --test filesystem --test faults --test linearizability --test model
+ends=$((SECONDS + MINUTES * 60))
+
+export BRAINY_TEST_KILLS=$KILLS BRAINY_TEST_FAULTS=all BRAINY_TEST_TIMES=$TIMES
+step "kill -9, $KILLS times for each backend" tests --test embedded --test filesystem -- every_acknowledged_write_survives_kill_9
+step "each system call fails in turn" tests --test faults
+rounds=0
+seed=${BRAINY_TEST_SEED:-$(date +%s)}
+while :; do
+  export BRAINY_TEST_SEED=$seed PROPTEST_RNG_SEED=$seed
+  step "round $((++rounds)): seed $seed, $(((ends - SECONDS) / 60)) minutes left" tests --test linearizability --test model
+  [ "$SECONDS" -lt "$ends" ] || break
+  seed=$((seed + 1))
+done
+printf '\nNothing was lost: %d kills for each backend, each system call failed, %d rounds of random operations (the last seed was %d)\n' \
+  "$KILLS" "$rounds" "$seed"
