@@ -27,6 +27,9 @@ const GAVE_UP: &str = "its own background work failed; perhaps the disk is full"
 /// How often is looked whether the engine has caught up.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
+/// With so much room no round is refused.
+const ENOUGH: u64 = 32 << 20;
+
 /// A key, and its new value or `None`.
 pub(super) type Change = (Vec<u8>, Option<Bytes>);
 
@@ -217,6 +220,18 @@ impl Engine {
     /// How many bytes of values the disk still has room for, besides what the engine needs to keep going; and whether
     /// there is still room for removals, which make more.
     pub(super) fn room(&self) -> Result<(u64, bool), Error> {
+        loop {
+            // Looked at first: what is on its way from memory to the disk counts twice until it has arrived.
+            let is_moving = self.data.sealed_memtable_count() > 0;
+            let (values, has_removals) = self.room_now()?;
+            if values >= ENOUGH || !is_moving || self.failure().is_some() {
+                return Ok((values, has_removals));
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    fn room_now(&self) -> Result<(u64, bool), Error> {
         let disk = statvfs(&self.folder).map_err(|errno| failure("examining", &self.folder, &errno.into()))?;
         let in_memory =
             self.writer().unflushed + self.data.sealed_memtable_count() as u64 * settings::MEMORY_TABLE_BYTES;
