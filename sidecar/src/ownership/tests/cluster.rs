@@ -125,7 +125,6 @@ const CAPABLE: Capabilities = Capabilities {
     if_match: true,
     atomic_under_race: true,
     read_after_write: true,
-    conditional_delete: true,
     etag_is_md5: true,
 };
 

@@ -54,7 +54,6 @@ async fn the_probe_passes_and_leaves_nothing_behind() {
         if_match: true,
         atomic_under_race: true,
         read_after_write: true,
-        conditional_delete: false,
         etag_is_md5: true,
     };
     assert_eq!(store.prove().await.unwrap(), expected);
