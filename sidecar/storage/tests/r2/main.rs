@@ -4,6 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod faults;
+#[path = "../linearizability/harness/mod.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod harness;
+mod histories;
 mod http;
 mod s3;
 mod worker;

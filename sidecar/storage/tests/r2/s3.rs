@@ -9,7 +9,7 @@ use brainy_storage::{Condition, Entry, Outcome, StorageAdapter, conformance};
 use crate::worker::{ACCESS_KEY_ID, BUCKET, SECRET_ACCESS_KEY, Worker};
 use crate::{LONG, key, number};
 
-async fn s3(worker: &Worker, prefix: &str) -> S3Store {
+pub(crate) async fn s3(worker: &Worker, prefix: &str) -> S3Store {
     let settings = S3Settings {
         prefix: prefix.to_owned(),
         region: "auto".to_owned(),
