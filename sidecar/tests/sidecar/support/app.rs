@@ -14,6 +14,7 @@ use brainy_sidecar::http::{Api, StorageInfo, routes};
 use brainy_sidecar::metrics::Metrics;
 use brainy_sidecar::ownership::Ownership;
 use brainy_sidecar::routing::{Patience, Router};
+use brainy_storage::layers::limiting::Limiting;
 use brainy_storage::layers::{LayerStack, Layers};
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -52,6 +53,12 @@ impl App {
         let patience = Duration::from_millis(50);
         let (intake, outlet) = (Intake::new(16 << 20, patience), Outlet::new(1 << 20, patience));
         Self::with(Patience { owner: patience, storage: patience }, intake, outlet, Layers::default())
+    }
+
+    /// With limits on what is asked of the store.
+    pub(crate) fn within(limiting: Limiting) -> Self {
+        let layers = Layers { limiting: Some(limiting), ..Layers::default() };
+        Self::with(PATIENCE, Intake::default(), Outlet::default(), layers)
     }
 
     fn with(patience: Patience, intake: Intake, outlet: Outlet, layers: Layers) -> Self {
