@@ -33,13 +33,13 @@ struct Peers {
 }
 
 /// The internal routes. Without `ownership` no shard can be handed off.
-pub fn app(router: Arc<Router>, ownership: Option<Ownership>) -> axum::Router {
+pub fn app(router: Arc<Router>, ownership: Option<Ownership>, outlet: Outlet) -> axum::Router {
     axum::Router::new()
         .route(CALLS_PATH, post(calls))
         .route(LIST_PATH, post(list))
         .route("/internal/shards/{action}", post(handoff))
         .layer(DefaultBodyLimit::max(wire::MAX_BYTES))
-        .with_state(Peers { router, ownership, outlet: Outlet::default() })
+        .with_state(Peers { router, ownership, outlet })
 }
 
 /// Serves the internal routes until the connections are told to stop.

@@ -1,11 +1,24 @@
 //! Large answers, and clients that take their time: all answers on their way share a limit of memory.
 
 use std::io::{Read, Write};
+use std::sync::Arc;
+use std::time::Duration;
 
+use axum::body::Body;
+use axum::http::Request;
+use brainy_sidecar::http::outlet::Outlet;
 use brainy_sidecar::http::server::API_LIMITS;
+use brainy_sidecar::ownership::Ownership;
+use brainy_sidecar::peers::listener;
+use brainy_sidecar::peers::wire::{CALLS_PATH, CallsRequest};
+use brainy_sidecar::routing::{Call, Reply, Router};
+use brainy_storage::layers::LayerStack;
+use brainy_storage::{Condition, Key, Value};
 use serde_json::json;
+use tower::ServiceExt;
 
-use crate::support::app::{App, failed};
+use crate::support::app::{App, PATIENCE, SHARDS, failed};
+use crate::support::faulty::MemoryStores;
 use crate::support::wire::{connect, read_answer, send_raw};
 
 /// More than the memory for all large answers of an impatient app, 1 MiB, leaves beside another one.
@@ -71,4 +84,27 @@ async fn a_client_that_takes_its_time_keeps_its_room_until_it_has_its_answer() {
     assert_eq!(refused.problem(), failed(503, "overloaded"));
     assert_eq!((whole.status.as_u16(), whole.body.len()), (200, LONG));
     assert_eq!((next.status.as_u16(), next.body.len()), (200, LONG));
+}
+
+#[tokio::test]
+async fn what_other_nodes_read_shares_its_memory_too_and_what_became_of_their_writes_is_told() {
+    let ownership = Ownership::standalone(SHARDS, Arc::new(MemoryStores::default()), LayerStack::default());
+    let router = Arc::new(Router::new(Arc::new(ownership), None, PATIENCE, Arc::default()));
+    let app = listener::app(Arc::clone(&router), None, Outlet::new(1 << 20, Duration::from_millis(20)));
+    let key = Key::new("large").unwrap();
+    let put =
+        || Call::Put { key: key.clone(), value: Value::Bytes(vec![7; LARGE].into()), condition: Condition::Absent };
+    assert!(matches!(router.run_one(None, put()).await, Reply::Written(_)));
+    let ask = async |call| {
+        let body = serde_json::to_vec(&CallsRequest::new(None, vec![call])).unwrap();
+        let request = Request::post(CALLS_PATH).body(Body::from(body)).unwrap();
+        app.clone().oneshot(request).await.unwrap()
+    };
+    let get = || Call::Get { key: key.clone() };
+    let slow = ask(get()).await;
+    assert_eq!(slow.status(), 200);
+    assert_eq!(ask(get()).await.status(), 503);
+    assert_eq!(ask(put()).await.status(), 200, "it was rejected: where that is not told, its outcome is unknown");
+    drop(slow);
+    assert_eq!(ask(get()).await.status(), 200);
 }
