@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{Done, Error, Key, Namespace, Operation, OperationId, Outcome, Value, Version, WriteResult};
+use crate::{
+    Done, Error, Key, Namespace, Operation, OperationId, Outcome, Request, Requests, Value, Version, WriteResult,
+};
 
 /// A value with its version.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,6 +82,32 @@ pub trait StorageAdapter: Debug + Send + Sync + 'static {
     /// given again. What was rejected or failed has not been done. A removal, or a swap for "no value", takes no id.
     /// See [`crate::operation`].
     async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done>;
+
+    /// Does operations on one key, in order, each with its own outcome; those with an id once, as
+    /// [`perform_once`](Self::perform_once) does. Backends write them as one.
+    async fn perform(&self, key: &Key, requests: Requests) -> Vec<WriteResult<Done>> {
+        let mut outcomes = Vec::with_capacity(requests.len());
+        for Request { operation, id } in requests {
+            let outcome = match (id, operation) {
+                (Some(id), operation) => self.perform_once(key, operation, &id).await,
+                (None, Operation::Put { value, condition }) => {
+                    self.put(key, value, &condition).await.map(|outcome| outcome.map(Done::Written))
+                }
+                (None, Operation::Remove { condition }) => {
+                    self.remove(key, &condition).await.map(|outcome| outcome.map(Done::Removed))
+                }
+                (None, Operation::Swap { old, new }) => {
+                    self.compare_and_swap(key, old, new).await.map(|outcome| outcome.map(Done::Swapped))
+                }
+                (None, Operation::Increment { delta }) => {
+                    let sum = self.increment(key, delta).await;
+                    sum.map(|outcome| outcome.map(|(sum, version)| Done::Sum(sum, version)))
+                }
+            };
+            outcomes.push(outcome);
+        }
+        outcomes
+    }
 
     /// The same store, seen through a namespace: keys of one namespace are invisible in every other.
     fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter>;

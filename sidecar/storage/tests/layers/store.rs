@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use brainy_storage::backends::memory::MemoryAdapter;
 use brainy_storage::{
-    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Unknown,
-    Value, Version, WriteResult,
+    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, Requests, StorageAdapter,
+    Unknown, Value, Version, WriteResult,
 };
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -29,6 +29,8 @@ pub(crate) struct Slow {
     pub(crate) reads: AtomicU32,
     /// Conditions of the writes.
     pub(crate) writes: Mutex<Vec<Condition>>,
+    /// How many operations were asked for as one, each time.
+    pub(crate) portions: Mutex<Vec<usize>>,
     pub(crate) hold_reads: AtomicBool,
     pub(crate) hold_writes: AtomicBool,
     /// One for each that is held up.
@@ -47,6 +49,7 @@ impl Slow {
             inner: MemoryAdapter::new(),
             reads: AtomicU32::new(0),
             writes: Mutex::default(),
+            portions: Mutex::default(),
             hold_reads: AtomicBool::new(false),
             hold_writes: AtomicBool::new(false),
             looked: Semaphore::new(0),
@@ -99,6 +102,11 @@ impl StorageAdapter for Slow {
 
     async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
         self.inner.perform_once(key, operation, id).await
+    }
+
+    async fn perform(&self, key: &Key, requests: Requests) -> Vec<WriteResult<Done>> {
+        self.portions.lock().unwrap().push(requests.len());
+        self.inner.perform(key, requests).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {

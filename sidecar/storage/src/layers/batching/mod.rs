@@ -3,11 +3,10 @@
 //! A write waits until its batch is flushed: after [`Batching::max_delay_ms`], or at [`Batching::max_items`]. It is
 //! answered with what became of it alone: what fails, fails those that asked for it, and no other. Operations on one key are
 //! judged in the order in which they came and written as one conditional write, so that any number of clients can
-//! increment one counter for the price of one. Reads go past the queue: what is in it was not acknowledged yet. So do
-//! operations with an id: the store itself must find out whether it has done them.
+//! increment one counter for the price of one. Whether an operation with an id was done before, the store finds out as it
+//! judges them. Reads go past the queue: what is in it was not acknowledged yet.
 
 mod flush;
-mod group;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,6 +18,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::encoding::keys_folder;
+use crate::operation::Request;
 use crate::{
     Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Unknown,
     Value, Version, WriteResult,
@@ -60,7 +60,7 @@ struct Waiting {
     /// The folder of its namespace; with the key it names the place among all namespaces.
     folder: Arc<str>,
     key: Key,
-    operation: Operation,
+    request: Request,
     store: Arc<dyn StorageAdapter>,
     answer: oneshot::Sender<WriteResult<Done>>,
 }
@@ -213,12 +213,12 @@ impl Answer {
 }
 
 impl BatchingAdapter {
-    fn waiting(&self, key: &Key, operation: Operation) -> (Waiting, Answer) {
+    fn waiting(&self, key: &Key, request: Request) -> (Waiting, Answer) {
         let (sender, receiver) = oneshot::channel();
         let waiting = Waiting {
             folder: Arc::clone(&self.folder),
             key: key.clone(),
-            operation,
+            request,
             store: Arc::clone(&self.inner),
             answer: sender,
         };
@@ -226,7 +226,11 @@ impl BatchingAdapter {
     }
 
     fn push(&self, key: &Key, operation: Operation) -> Answer {
-        let (waiting, answer) = self.waiting(key, operation);
+        self.ask(key, Request { operation, id: None })
+    }
+
+    fn ask(&self, key: &Key, request: Request) -> Answer {
+        let (waiting, answer) = self.waiting(key, request);
         self.queue.push([waiting]);
         answer
     }
@@ -260,7 +264,8 @@ impl StorageAdapter for BatchingAdapter {
     }
 
     async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
-        self.inner.perform_once(key, operation, id).await
+        operation.check()?;
+        self.ask(key, Request { operation, id: Some(id.clone()) }).wait().await
     }
 
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
@@ -287,7 +292,8 @@ impl StorageAdapter for BatchingAdapter {
         let mut writes = Vec::with_capacity(items.len());
         for (key, value, condition) in items {
             answers.push(value.check().map(|()| {
-                let (waiting, answer) = self.waiting(&key, Operation::Put { value, condition });
+                let request = Request { operation: Operation::Put { value, condition }, id: None };
+                let (waiting, answer) = self.waiting(&key, request);
                 writes.push(waiting);
                 answer
             }));
