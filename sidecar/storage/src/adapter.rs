@@ -63,7 +63,7 @@ const MAX_ATTEMPTS: u32 = 64;
 /// Storage for small values with atomic operations.
 ///
 /// Every write reports one of three outcomes, [`Outcome`]; `Err` is a clean failure. A value is durable before
-/// `Applied` is returned. All operations on one key are linearizable.
+/// `Applied` is returned, except below a buffer. All operations on one key are linearizable.
 #[async_trait]
 pub trait StorageAdapter: Debug + Send + Sync + 'static {
     /// The value of a key; `None` where there is none.
@@ -111,6 +111,13 @@ pub trait StorageAdapter: Debug + Send + Sync + 'static {
 
     /// The same store, seen through a namespace: keys of one namespace are invisible in every other.
     fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter>;
+
+    /// Returns when all that was acknowledged is durable, which it is at once wherever nothing is acknowledged before
+    /// (a [buffer](crate::layers::batching::Ack::Buffered) does that). Fails when it never will be; may wait as long as
+    /// the store takes no writes: bound it.
+    async fn settle(&self) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Writes a value, whatever stands there.
     async fn set(&self, key: &Key, value: Value) -> WriteResult<Version> {

@@ -323,6 +323,10 @@ impl StorageAdapter for LimitingAdapter {
         self.limiter.read(read, deadline).await
     }
 
+    async fn settle(&self) -> Result<(), Error> {
+        self.inner.settle().await
+    }
+
     fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter> {
         self.limiter.over(self.inner.with_namespace(namespace))
     }

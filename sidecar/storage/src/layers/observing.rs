@@ -265,6 +265,10 @@ impl StorageAdapter for ObservingAdapter {
         page
     }
 
+    async fn settle(&self) -> Result<(), Error> {
+        self.inner.settle().await
+    }
+
     fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter> {
         self.observing.over(self.inner.with_namespace(namespace))
     }

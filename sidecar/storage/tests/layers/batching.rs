@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use brainy_storage::layers::batching::Batching;
+use brainy_storage::layers::batching::{Ack, Batching};
 use brainy_storage::{
     Condition, Done, Error, Key, Operation, OperationId, Outcome, StorageAdapter, Value, Version, WriteResult,
 };
@@ -24,7 +24,7 @@ impl World {
     /// Flushes once this many writes wait.
     fn flushing_at(max_items: u32) -> Self {
         let slow = Arc::new(Slow::new());
-        let queue = Batching { max_delay_ms: NEVER, max_items }.over(Arc::clone(&slow) as _);
+        let queue = Batching { max_delay_ms: NEVER, max_items, ack: Ack::Durable }.over(Arc::clone(&slow) as _);
         Self { slow, queue }
     }
 
@@ -97,7 +97,7 @@ async fn nothing_is_acknowledged_before_it_is_written() {
 #[tokio::test]
 async fn a_write_alone_is_flushed_after_the_delay_and_so_is_the_next() {
     let slow = Arc::new(Slow::new());
-    let queue = Batching { max_delay_ms: 20, max_items: 1000 }.over(Arc::clone(&slow) as _);
+    let queue = Batching { max_delay_ms: 20, max_items: 1000, ack: Ack::Durable }.over(Arc::clone(&slow) as _);
     for value in 1..=2 {
         let outcome =
             tokio::time::timeout(LONG, queue.set(&name("a"), number(value))).await.expect("it is never flushed");

@@ -37,6 +37,8 @@ pub(crate) struct Slow {
     pub(crate) looked: Semaphore,
     pub(crate) go_on: Semaphore,
     pub(crate) lose_answers: AtomicBool,
+    /// So many of the next reads fail.
+    pub(crate) blind: AtomicU32,
     /// Writes of this key fail cleanly.
     pub(crate) broken: Mutex<Option<Key>>,
     /// The next reads and writes fail so, cleanly.
@@ -55,6 +57,7 @@ impl Slow {
             looked: Semaphore::new(0),
             go_on: Semaphore::new(0),
             lose_answers: AtomicBool::new(false),
+            blind: AtomicU32::new(0),
             broken: Mutex::default(),
             failures: Mutex::default(),
         }
@@ -77,6 +80,9 @@ impl StorageAdapter for Slow {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         self.check()?;
+        if self.blind.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |blind| blind.checked_sub(1)).is_ok() {
+            return Err(Error::unavailable("Blind", "it can't be read"));
+        }
         let found = self.inner.get(key).await;
         self.hold(&self.hold_reads).await;
         found

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use brainy_storage::StorageAdapter;
 use brainy_storage::backends::filesystem::FilesystemAdapter;
 use brainy_storage::backends::memory::MemoryAdapter;
+use brainy_storage::layers::batching::{Ack, Batching};
 use brainy_storage::layers::caching::{Cache, CacheSize};
 use brainy_storage::layers::limiting::{Limiter, Limiting};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
@@ -102,6 +103,18 @@ fn memory_is_linearizable_within_limits() {
     let limiter = Limiter::new(Limiting { max_concurrent: 2, ..Limiting::default() });
     let memory = || -> Store { Arc::new(MemoryAdapter::new()) };
     is_linearizable(&threads(), MANY, |store| limiter.over(store), memory);
+}
+
+/// Acknowledged before they are durable. Lost messages are the buffer's to find out about: clients hear of none.
+#[test]
+fn memory_is_linearizable_behind_a_buffer() {
+    let batching = Batching { max_delay_ms: 0, max_items: 4, ack: Ack::Buffered };
+    for rough in [false, true] {
+        let store = |run: &Run| batching.over(Rough::over(Arc::new(MemoryAdapter::new()), run.weather.clone()));
+        let tally = judge(&threads(), MANY, rough, store).unwrap_or_else(|why| panic!("{why}"));
+        println!("{tally:?}");
+        assert!(tally.at_once > 0 && tally.failed == 0, "{tally:?}");
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::performed::Stands;
 use crate::{Condition, Done, Entry, Error, Key, Operation, Outcome, StorageAdapter, Value, Version, WriteResult};
 
 /// Requests of one batch under way at a time, of those that a store offers no batch for.
-const CONCURRENCY: usize = 32;
+pub(super) const CONCURRENCY: usize = 32;
 /// Most attempts of one key's write while others come between.
 const MAX_ATTEMPTS: u32 = 64;
 
