@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::layers::compression::{Algorithm, Compression};
-use crate::operation::Performed;
+use crate::performed::Performed;
 use crate::{Entry, Error, Key, Value, Version};
 
 /// The format's version, the first thing in each envelope.

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use brainy_storage::backends::embedded::EmbeddedDatabase;
 use brainy_storage::backends::filesystem::FilesystemAdapter;
 use brainy_storage::backends::memory::MemoryAdapter;
+use brainy_storage::layers::batching::{Ack, Batching};
 use brainy_storage::layers::caching::{Cache, CacheSize};
 use brainy_storage::layers::limiting::{Limiter, Limiting};
 use proptest::test_runner::TestError;
@@ -70,6 +71,18 @@ fn a_bucket_is_linearizable_at_the_end_of_a_rough_road() {
 fn a_bucket_that_loses_its_tombstones_is_caught() {
     let judged = judge(&one_thread(), MANY, true, |run| FarBucket::adapter(run.weather.clone(), true));
     assert!(matches!(&judged, Err(TestError::Fail(..))), "nothing noticed: {judged:?}");
+}
+
+/// Acknowledged before they are durable. Lost messages are the buffer's to find out about: clients hear of none.
+#[test]
+fn memory_is_linearizable_behind_a_buffer() {
+    let batching = Batching { max_delay_ms: 0, max_items: 4, ack: Ack::Buffered };
+    for rough in [false, true] {
+        let store = |run: &Run| batching.over(Rough::over(Arc::new(MemoryAdapter::new()), run.weather.clone()));
+        let tally = judge(&threads(), MANY, rough, store).unwrap_or_else(|why| panic!("{why}"));
+        println!("{tally:?}");
+        assert!(tally.at_once > 0 && tally.failed == 0, "{tally:?}");
+    }
 }
 
 #[test]

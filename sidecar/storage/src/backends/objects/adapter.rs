@@ -26,12 +26,14 @@ use super::etag::ETag;
 use super::lost::{Became, Sent, became};
 use crate::encoding::{decode, encode, keys_folder};
 use crate::envelope::{self, Envelope, MAX_TOMBSTONE_BYTES, Trail, new_nonce};
+use crate::group::{Change, judge};
 use crate::layers::compression::Compression;
-use crate::operation::{PAST, Performed, Stands, Step, decide};
+use crate::operation::{only, shared};
+use crate::performed::{PAST, Performed, Stands};
 use crate::value::add;
 use crate::{
-    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Unknown,
-    Value, Version, WriteResult,
+    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, Requests, StorageAdapter,
+    Unknown, Value, Version, WriteResult,
 };
 
 /// Requests of one batch under way at a time.
@@ -258,25 +260,38 @@ impl<B: Bucket> StorageAdapter for BucketAdapter<B> {
     }
 
     async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
-        let mut found = self.find(key).await?;
+        only(self.perform(key, Requests::once(operation, id)).await)
+    }
+
+    async fn perform(&self, key: &Key, requests: Requests) -> Vec<WriteResult<Done>> {
+        let mut found = match self.find(key).await {
+            Ok(found) => found,
+            Err(error) => return shared(requests.len(), Err(error)),
+        };
         for _ in 0..MAX_ATTEMPTS {
             let mut place = Expected::found(found.as_ref());
             let current = found.and_then(Found::entry);
             let performed = &place.trail.performed;
-            let stands = Stands { revision: place.revision, entry: current.as_ref(), performed };
-            let planned = match decide(key, operation.clone(), id, stands)? {
-                Step::DoneBefore(done) => return Ok(Outcome::Applied(done)),
-                Step::Reject => return Ok(Outcome::Rejected(current)),
-                Step::Write(planned) => planned,
+            let judged = judge(key, Stands { revision: place.revision, entry: current.as_ref(), performed }, &requests);
+            let change = judged.change();
+            let settled = match &change {
+                Change::Nothing => return judged.applied(None),
+                Change::Put(value) => {
+                    place.trail.performed = judged.performed();
+                    self.write_at(key, &place, value).await
+                }
+                Change::Remove => self.remove_at(key, &place).await,
             };
-            place.trail.performed = planned.performed.clone();
-            found = match self.write_at(key, &place, &planned.value).await? {
-                Settled::Applied(version) => return Ok(Outcome::Applied(planned.done(version))),
-                Settled::Unknown(why) => return Ok(Outcome::Unknown(Unknown(why))),
-                Settled::Refused(found) => found,
+            found = match settled {
+                Ok(Settled::Applied(version)) => {
+                    return judged.applied(Some(&version).filter(|_| change != Change::Remove));
+                }
+                Ok(Settled::Unknown(why)) => return judged.unknown(&Unknown(why)),
+                Ok(Settled::Refused(found)) => found,
+                Err(error) => return judged.failed(&error),
             };
         }
-        Err(Self::contended(key))
+        shared(requests.len(), Err(Self::contended(key)))
     }
 
     async fn remove(&self, key: &Key, condition: &Condition) -> WriteResult<bool> {
