@@ -4,7 +4,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 began=$SECONDS
 scripts/prerequisites.sh
-beside "compiling the Rust programs" cargo_static build --workspace --bins
+beside "compiling the Rust programs" build_programs
 step "a Kubernetes cluster (the first time the tools and the node image are built: some minutes)" cluster_up
 refresh
 step "the Rust programs" joined "compiling the Rust programs"

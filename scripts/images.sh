@@ -51,7 +51,7 @@ deliver() {
 
 main() {
   local folder
-  cargo_static build --workspace --bins
+  build_programs
   e2e/cluster/tools.sh versitygw
   folder=$(static_folder)
   mkdir -p "$BRAINY_STATE"

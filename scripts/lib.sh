@@ -81,6 +81,9 @@ cargo_static() {
   env "$variable=$flags" cargo "$command" --release --locked --target "$target" "$@"
 }
 
+# All that ships or tests; what only measures is compiled by those who measure.
+build_programs() { cargo_static build --workspace --exclude brainy-bench --bins; }
+
 static_folder() { echo "${CARGO_TARGET_DIR:-$ROOT/target}/$(host_target)/release"; }
 
 # The cluster: ours, unless the user named one.

@@ -39,7 +39,7 @@ integration() {
 
 # The manifest is what the types say; the examples hold under its rules.
 crds() {
-  cargo_static build --workspace --bins
+  build_programs
   "$(static_folder)/crdgen" --check
   "$(static_folder)/brainy-validate" crds/examples/*.yaml
 }

@@ -260,7 +260,7 @@ fn default_cache_megabytes() -> i32 {
     64
 }
 
-/// When writes that came close together are flushed: whichever comes first. Each is acknowledged after that.
+/// When writes that came close together are flushed: whichever comes first.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BatchingSpec {
@@ -272,12 +272,27 @@ pub struct BatchingSpec {
     #[serde(default = "default_batch_items")]
     #[schemars(range(min = 1, max = 10_000))]
     pub max_items: i32,
+    /// When a write is acknowledged: once it is flushed, or at once. What was acknowledged at once and not flushed yet is
+    /// lost when its node is killed or loses its session.
+    #[serde(default)]
+    pub ack: Ack,
 }
 
 impl Default for BatchingSpec {
     fn default() -> Self {
-        Self { max_delay_milliseconds: default_batch_delay(), max_items: default_batch_items() }
+        let (max_delay_milliseconds, max_items) = (default_batch_delay(), default_batch_items());
+        Self { max_delay_milliseconds, max_items, ack: Ack::default() }
     }
+}
+
+/// When a write is acknowledged.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum Ack {
+    /// Once it is flushed.
+    #[default]
+    Durable,
+    /// At once.
+    Buffered,
 }
 
 fn default_batch_delay() -> i32 {

@@ -58,12 +58,25 @@ pub struct Serve {
     /// Longest time in milliseconds that a write waits to be written together with others; 0: it does not.
     #[arg(long, env = "BRAINY_BATCH_MILLISECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=10_000))]
     pub batch_milliseconds: u64,
+    /// When a write that waits is acknowledged: once it is flushed, or at once. What was acknowledged at once and not
+    /// flushed is lost with the process. Needs --batch-milliseconds.
+    #[arg(long, env = "BRAINY_BATCH_ACK", value_enum, default_value_t = AckChoice::Durable)]
+    pub batch_ack: AckChoice,
     /// Most operations on storage under way at once; up to 1,024 more wait, each at most 10 s. 0: no limit.
     #[arg(long, env = "BRAINY_MAX_CONCURRENT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub max_concurrent: u32,
     /// How values of more than 1,024 bytes are compressed, where that makes them smaller.
     #[arg(long, env = "BRAINY_COMPRESSION", value_enum, default_value_t = CompressionChoice::None)]
     pub compression: CompressionChoice,
+}
+
+/// When a write is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AckChoice {
+    /// Once it is flushed.
+    Durable,
+    /// At once.
+    Buffered,
 }
 
 /// How values are compressed.

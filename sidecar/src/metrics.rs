@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use brainy_storage::layers::batching::BufferCounts;
 use brainy_storage::layers::caching::CacheCounts;
 use brainy_storage::layers::limiting::LimitCounts;
 use brainy_storage::layers::observing::Observing;
@@ -76,6 +77,8 @@ pub struct Metrics {
     under_way: Gauge,
     waiting: Gauge,
     refused: Counter,
+    buffered: Gauge,
+    buffered_lost: Counter,
     storage: Arc<StorageFigures>,
 }
 
@@ -125,6 +128,11 @@ impl Default for Metrics {
         registry.register("storage_operations_waiting", "Operations that wait for a place", waiting.clone());
         let refused = Counter::default();
         registry.register("storage_operations_refused", "Operations for which there was no place", refused.clone());
+        let buffered = Gauge::default();
+        registry.register("buffered_writes", "Acknowledged writes that are not durable yet", buffered.clone());
+        let buffered_lost = Counter::default();
+        let help = "Acknowledged writes that were given up before they were durable";
+        registry.register("buffered_writes_lost", help, buffered_lost.clone());
         let storage = Arc::new(StorageFigures::default());
         registry.register_collector(Box::new(Arc::clone(&storage)));
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
@@ -147,6 +155,8 @@ impl Default for Metrics {
             under_way,
             waiting,
             refused,
+            buffered,
+            buffered_lost,
             storage,
         }
     }
@@ -175,6 +185,7 @@ impl Metrics {
         status: &NodeStatus,
         cache: Option<CacheCounts>,
         limits: Option<LimitCounts>,
+        buffer: Option<BufferCounts>,
     ) -> Result<String, fmt::Error> {
         let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.ready.set(i64::from(status.ready));
@@ -192,6 +203,9 @@ impl Metrics {
         self.under_way.set(count(limits.under_way));
         self.waiting.set(count(limits.waiting));
         self.refused.inc_by(limits.refused.saturating_sub(self.refused.get()));
+        let buffer = buffer.unwrap_or_default();
+        self.buffered.set(count(buffer.waiting));
+        self.buffered_lost.inc_by(buffer.lost.saturating_sub(self.buffered_lost.get()));
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

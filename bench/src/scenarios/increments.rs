@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use brainy_storage::layers::batching::Batching;
+use brainy_storage::layers::batching::{Ack, Batching};
 use brainy_storage::layers::caching::CacheSize;
 use brainy_storage::layers::{LayerStack, Layers};
 use brainy_storage::{Key, StorageAdapter, Value};
@@ -25,7 +25,7 @@ const ROUND_TRIP: Duration = Duration::from_millis(60);
 /// Long enough for a naive loop to get somewhere.
 const LEAST: Duration = Duration::from_secs(3);
 /// Waits for others: a third of the way to the store and back.
-const BATCHING: Batching = Batching { max_delay_ms: 20, max_items: 1000 };
+const BATCHING: Batching = Batching { max_delay_ms: 20, max_items: 1000, ack: Ack::Durable };
 
 /// Measures. The CPU is that of the clients.
 pub async fn measure(setup: &Setup) -> anyhow::Result<Vec<Row>> {

@@ -8,7 +8,7 @@ use brainy_crds::{
     Strategy, VolumeSpec,
 };
 use brainy_storage::layers::Layers;
-use brainy_storage::layers::batching::Batching;
+use brainy_storage::layers::batching::{Ack, Batching};
 use brainy_storage::layers::caching::CacheSize;
 use brainy_storage::layers::compression::{Algorithm, Compression};
 use brainy_storage::layers::limiting::Limiting;
@@ -230,6 +230,10 @@ fn layers_of(cluster: &BrainyCluster) -> Result<Layers, Refusal> {
                 layers.batching = Some(Batching {
                     max_delay_ms: u64::from(natural(batching.max_delay_milliseconds, 1, 10_000)?),
                     max_items: natural(batching.max_items, 1, 10_000)?,
+                    ack: match batching.ack {
+                        brainy_crds::Ack::Durable => Ack::Durable,
+                        brainy_crds::Ack::Buffered => Ack::Buffered,
+                    },
                 });
             }
             LayerKind::Limiting => {
@@ -309,12 +313,13 @@ mod tests {
         assert_eq!(layers(all).unwrap(), defaults);
         let some = json!([
             {"type": "Caching", "caching": {"maxEntries": 5, "maxMegabytes": 1}},
+            {"type": "Batching", "batching": {"maxItems": 7, "ack": "Buffered"}},
             {"type": "Limiting", "limiting": {"maxConcurrent": 8, "maxWaiting": 0, "timeoutMilliseconds": 500, "readAttempts": 1}},
             {"type": "Compression", "compression": {"algorithm": "Gzip", "aboveBytes": 0}},
         ]);
         let asked = Layers {
             caching: Some(CacheSize { entries: 5, bytes: 1 << 20 }),
-            batching: None,
+            batching: Some(Batching { max_items: 7, ack: Ack::Buffered, ..Batching::default() }),
             limiting: Some(Limiting { max_concurrent: 8, max_waiting: 0, timeout_ms: 500, read_attempts: 1 }),
             compression: Some(Compression { algorithm: Algorithm::Gzip, above_bytes: 0 }),
         };

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use crate::config::ConfigError;
 use crate::data_folder::FolderError;
 use crate::http::intake::Intake;
+use crate::http::outlet::Outlet;
 use crate::http::server::{self, API_LIMITS, Connections, Socket};
 use crate::http::{Api, StorageInfo, routes};
 use crate::ownership::Ownership;
@@ -110,8 +111,8 @@ impl Serving {
         let heartbeat = crate::health::Heartbeat::default();
         tokio::spawn(heartbeat.clone().beat());
         let connections = Connections::new(API_LIMITS, stopped.clone());
-        let (storage, intake) = (Arc::new(storage), Intake::default());
-        let api = Api { router, ownership, metrics, storage, heartbeat, intake, stop: stopped };
+        let (storage, intake, outlet) = (Arc::new(storage), Intake::default(), Outlet::default());
+        let api = Api { router, ownership, metrics, storage, heartbeat, intake, outlet, stop: stopped };
         let app = routes::app(api);
         let mut listeners = vec![tokio::spawn(server::serve_tcp(tcp, connections.clone(), app.clone()))];
         if let Some(unix) = unix {

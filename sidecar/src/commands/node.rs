@@ -6,6 +6,7 @@ use super::shutdown::Signals;
 use super::{CommandError, LAST_REQUESTS, Serving, listen, listen_unix};
 use crate::cli;
 use crate::config::{NodeSettings, peer_listener};
+use crate::http::outlet::Outlet;
 use crate::http::server::{self, Connections, PEER_LIMITS};
 use crate::metrics::Metrics;
 use crate::ownership::Ownership;
@@ -35,7 +36,7 @@ pub async fn run(arguments: cli::Node) -> Result<(), CommandError> {
 
     let (stop, stopped) = server::stop();
     let connections = Connections::new(PEER_LIMITS, stopped);
-    let internal = listener::app(Arc::clone(&router), Some(ownership.clone()));
+    let internal = listener::app(Arc::clone(&router), Some(ownership.clone()), Outlet::default());
     tokio::spawn(listener::serve(others, certificates, connections.clone(), internal));
     let serving = Serving::start(router, ownership.clone(), metrics, settings.storage_info(), tcp, Some(unix));
     tracing::info!(node = %settings.node, address = %settings.address, api = %arguments.listen, "serving");

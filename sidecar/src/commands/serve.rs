@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use brainy_storage::layers::batching::Batching;
+use brainy_storage::layers::batching::{Ack, Batching};
 use brainy_storage::layers::caching::CacheSize;
 use brainy_storage::layers::compression::{Algorithm, Compression};
 use brainy_storage::layers::limiting::Limiting;
@@ -11,6 +11,7 @@ use brainy_storage::layers::{LayerStack, Layers};
 use super::shutdown::Signals;
 use super::{CommandError, Serving, listen, listen_unix};
 use crate::cli;
+use crate::config::ConfigError;
 use crate::data_folder::DataFolder;
 use crate::http::StorageInfo;
 use crate::metrics::Metrics;
@@ -23,7 +24,7 @@ const SOCKET_MODE: u32 = 0o600;
 /// Serves a folder until a signal comes.
 pub async fn run(arguments: cli::Serve) -> Result<(), CommandError> {
     let signals = Signals::listen().map_err(|error| CommandError::Start(error.to_string()))?;
-    let layers = layers(&arguments);
+    let layers = layers(&arguments)?;
     let (data, shards, engine) = (arguments.data.clone(), arguments.shards, arguments.engine);
     let taken = tokio::task::spawn_blocking(move || DataFolder::take(&data, shards, engine)).await;
     let folder = taken.map_err(|error| CommandError::Start(error.to_string()))??.with_compression(layers.compression);
@@ -51,19 +52,28 @@ pub async fn run(arguments: cli::Serve) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn layers(arguments: &cli::Serve) -> Layers {
+fn layers(arguments: &cli::Serve) -> Result<Layers, ConfigError> {
     let algorithm = match arguments.compression {
         cli::CompressionChoice::None => None,
         cli::CompressionChoice::Zstd => Some(Algorithm::Zstd),
         cli::CompressionChoice::Gzip => Some(Algorithm::Gzip),
     };
     let cache = CacheSize { entries: u64::MAX, bytes: arguments.cache_megabytes << 20 };
-    let batching = Batching { max_delay_ms: arguments.batch_milliseconds, ..Batching::default() };
+    let ack = match arguments.batch_ack {
+        cli::AckChoice::Durable => Ack::Durable,
+        cli::AckChoice::Buffered => Ack::Buffered,
+    };
+    if ack == Ack::Buffered && arguments.batch_milliseconds == 0 {
+        let problem =
+            "is buffered, but nothing waits: set --batch-milliseconds to how long a write may wait".to_owned();
+        return Err(ConfigError::Wrong { field: "--batch-ack", problem });
+    }
+    let batching = Batching { max_delay_ms: arguments.batch_milliseconds, ack, ..Batching::default() };
     let limiting = Limiting { max_concurrent: arguments.max_concurrent, ..Limiting::default() };
-    Layers {
+    Ok(Layers {
         caching: (cache.bytes > 0).then_some(cache),
         batching: (batching.max_delay_ms > 0).then_some(batching),
         limiting: (limiting.max_concurrent > 0).then_some(limiting),
         compression: algorithm.map(|algorithm| Compression { algorithm, ..Compression::default() }),
-    }
+    })
 }

@@ -2,15 +2,22 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use brainy_storage::{Condition, Key};
+use brainy_storage::{Condition, Key, Namespace};
 use serde::{Deserialize, Serialize};
 
-use super::Api;
 use super::answer::{self, Shown};
+use super::memory::Room;
 use super::problem::Problem;
 use super::request::{self, Given, Scope};
+use super::{Api, outlet};
 use crate::metrics::OutcomeLabel;
+use crate::routing::budget::{self, MAX_ANSWER_BYTES};
 use crate::routing::{Call, Reply};
+
+/// Bytes of a value for which room is set aside before anything is known of it.
+const USUAL_VALUE: u64 = 8 * 1024;
+/// Bytes of memory for each of a value while its answer is made: itself, as base64, and as a part of the text.
+const COPIES: u64 = 4;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,7 +55,7 @@ pub(super) async fn get_batch(
         let key = Key::new(text.clone()).map_err(|error| Problem::invalid(format!("keys[{index}]"), reason(&error)))?;
         calls.push(Call::Get { key });
     }
-    let replies = api.router.run(namespace.as_ref(), calls).await;
+    let (replies, room) = read(&api, namespace.as_ref(), calls).await?;
     let mut worst = OutcomeLabel::Success;
     let mut items = Vec::with_capacity(replies.len());
     for (key, reply) in asked.keys.into_iter().zip(replies) {
@@ -63,7 +70,20 @@ pub(super) async fn get_batch(
         }
         items.push(Got { key, found, shown, problem: problem.as_ref().map(Problem::document) });
     }
-    Ok(labelled(answer::json(&Items { items }), worst))
+    Ok(outlet::fit(labelled(answer::json(&Items { items }), worst), room))
+}
+
+/// Reads with little room, which is enough for most batches; where it is not, once more with all that an answer may take.
+async fn read(api: &Api, namespace: Option<&Namespace>, calls: Vec<Call>) -> Result<(Vec<Reply>, Room), Problem> {
+    let little = (calls.len() as u64 * USUAL_VALUE).min(MAX_ANSWER_BYTES);
+    let room = api.outlet.reserve(little * COPIES).await?;
+    let replies = api.router.read(namespace, calls.clone(), little).await;
+    if little == MAX_ANSWER_BYTES || !replies.contains(&budget::too_large()) {
+        return Ok((replies, room));
+    }
+    drop((replies, room));
+    let room = api.outlet.reserve(MAX_ANSWER_BYTES * COPIES).await?;
+    Ok((api.router.run(namespace, calls).await, room))
 }
 
 fn reason(error: &brainy_storage::Error) -> String {
@@ -107,7 +127,7 @@ pub(super) async fn set_batch(
     request: Request,
 ) -> Result<Response, Problem> {
     request::without_operation_id(request.headers(), "send its items one by one, or all of them again")?;
-    let (asked, _room) = request::document::<SetBatch>(&api.intake, request).await?;
+    let (asked, rooms) = request::document::<SetBatch>(&api.intake, request).await?;
     request::batch_size("items", asked.items.len())?;
     let mut calls = Vec::with_capacity(asked.items.len());
     for (index, item) in asked.items.into_iter().enumerate() {
@@ -131,7 +151,8 @@ pub(super) async fn set_batch(
         let outcome = if unknown { "unknown" } else { "failed" };
         items.push(Set { key, outcome, version: None, problem: Some(problem.document()) });
     }
-    Ok(labelled(answer::json(&Items { items }), worst))
+    // What was written must be told, so that no room can be asked for now; the answer takes less than the request did.
+    Ok(outlet::keep(labelled(answer::json(&Items { items }), worst), rooms))
 }
 
 fn put(item: SetItem) -> Result<Call, Problem> {

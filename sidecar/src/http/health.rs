@@ -63,7 +63,7 @@ fn with_status(good: bool, mut response: Response) -> Response {
 /// `GET /metrics`: OpenMetrics text.
 pub(super) async fn metrics(State(api): State<Api>) -> Response {
     let (cache, limits) = (api.ownership.cache_counts(), api.ownership.limit_counts());
-    match api.metrics.encode(&api.ownership.status(), cache, limits) {
+    match api.metrics.encode(&api.ownership.status(), cache, limits, api.ownership.buffer_counts()) {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, kind)], text).into_response()

@@ -1,7 +1,6 @@
 //! Takes in the bodies of requests: each within a limit of size and time, and all of them together within a limit of
 //! memory. Whatever clients send at once, the process does not grow beyond it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -9,36 +8,39 @@ use axum::extract::Request;
 use axum::http::header;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
+use super::memory::{Memory, Room};
 use super::problem::{Kind, Problem};
+use super::weight;
 
 /// Most bytes of a request's body.
 pub const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 /// Up to here a body needs no room set aside: as many as there can be connections take little together.
 const SMALL: usize = 64 * 1024;
-/// Bytes set aside for all larger bodies together.
+/// Bytes set aside for all larger bodies together, and as many again for what is parsed of them.
 const MEMORY: u32 = 128 * 1024 * 1024;
+/// Bytes of memory for each of a body: itself, and the copy in the store's envelope.
+const COPIES: u64 = 2;
 /// For a body to come in.
 const TIME: Duration = Duration::from_secs(30);
 
 /// Takes in the bodies of requests. Cheap to clone; clones share the memory.
 #[derive(Clone, Debug)]
 pub struct Intake {
-    memory: Arc<Semaphore>,
-    most: u32,
+    bodies: Memory,
+    parsed: Memory,
     time: Duration,
 }
 
 impl Default for Intake {
-    /// 128 MiB at once, and 30 s for each.
+    /// 128 MiB at once, the same for what is parsed of them, and 30 s for each.
     fn default() -> Self {
         Self::new(MEMORY, TIME)
     }
 }
 
-/// What a body becomes, and so how much memory it takes while its request is served.
+/// What a body becomes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Shape {
     /// It is stored as it is.
@@ -47,31 +49,17 @@ pub(super) enum Shape {
     Json,
 }
 
-impl Shape {
-    /// Bytes of memory for each of the body: for bytes, the copy in the store's envelope; for JSON the parsed values too,
-    /// which for small numbers take sixteen times the text, and for most documents two or three.
-    const fn weight(self) -> u32 {
-        match self {
-            Self::Raw => 2,
-            Self::Json => 8,
-        }
-    }
-}
-
-/// Memory set aside for a body, until this is dropped.
-#[derive(Debug, Default)]
-pub(super) struct Room {
-    _permit: Option<OwnedSemaphorePermit>,
-}
+/// Memory set aside for a body and what is parsed of it.
+pub(super) type Rooms = (Room, Room);
 
 impl Intake {
-    /// With so many bytes of memory for all bodies at once, and so much time for each.
+    /// With so many bytes of memory for all bodies at once, the same for what is parsed of them, and so much time for each.
     pub fn new(memory: u32, time: Duration) -> Self {
-        Self { memory: Arc::new(Semaphore::new(memory as usize)), most: memory, time }
+        Self { bodies: Memory::new(memory), parsed: Memory::new(memory), time }
     }
 
     /// The body of a request, within its limits.
-    pub(super) async fn take(&self, request: Request, shape: Shape) -> Result<(Bytes, Room), Problem> {
+    pub(super) async fn take(&self, request: Request, shape: Shape) -> Result<(Bytes, Rooms), Problem> {
         let announced = request.headers().get(header::CONTENT_LENGTH);
         let announced: Option<u64> = announced.and_then(|length| length.to_str().ok()?.parse().ok());
         if announced.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
@@ -88,15 +76,37 @@ impl Intake {
             let Ok(data) = frame.into_data() else { continue };
             taken.add(data);
             if room.is_none() && taken.len() > SMALL {
-                // All at once: bodies that each wait for the rest of their room would wait for each other.
-                let expected = announced.and_then(|length| u32::try_from(length).ok());
-                let expected = expected.unwrap_or(MAX_BODY_BYTES as u32).saturating_mul(shape.weight()).min(self.most);
-                let permit = Arc::clone(&self.memory).acquire_many_owned(expected);
-                room = timeout_at(deadline, permit).await.map_err(|_| crowded())?.ok();
+                let expected = announced.unwrap_or(MAX_BODY_BYTES as u64) * COPIES;
+                room = Some(self.bodies.set_aside(expected, deadline).await.ok_or_else(crowded)?);
                 taken.expect(announced);
             }
         }
-        Ok((taken.whole(), Room { _permit: room }))
+        let body = taken.whole();
+        let parsed = match shape {
+            Shape::Raw => Room::default(),
+            Shape::Json => self.for_parsed(&body, deadline).await?,
+        };
+        Ok((body, (room.unwrap_or_default(), parsed)))
+    }
+
+    /// Who holds this waits for no other, so that a body that holds its own room and waits for this one gets it.
+    async fn for_parsed(&self, text: &[u8], deadline: Instant) -> Result<Room, Problem> {
+        let bytes = weight::parsed(text);
+        if bytes > self.parsed.most() {
+            let most = self.parsed.most();
+            return Err(Problem::new(
+                Kind::TooLarge,
+                format!(
+                    "the body is of so many small parts that its {} bytes of JSON may take {bytes} bytes of memory, and {most} are \
+                     allowed; split it, or send a value as bytes, with the header content-type: application/octet-stream",
+                    text.len()
+                ),
+            ));
+        }
+        if bytes <= SMALL as u64 {
+            return Ok(Room::default());
+        }
+        self.parsed.set_aside(bytes, deadline).await.ok_or_else(crowded)
     }
 
     fn too_slow(&self) -> Problem {
@@ -177,22 +187,47 @@ mod tests {
     async fn a_body_comes_in_whole_in_however_many_pieces() {
         let intake = Intake::default();
         for sizes in [&[][..], &[5], &[0, 3, 0], &[SMALL], &[SMALL, 1], &[1, SMALL, 0, SMALL]] {
-            let (body, room) = intake.take(chunks(sizes), Shape::Raw).await.unwrap();
+            let (body, (room, _)) = intake.take(chunks(sizes), Shape::Raw).await.unwrap();
             assert_eq!(body, vec![7; sizes.iter().sum()], "{sizes:?}");
-            assert_eq!(room._permit.is_some(), body.len() > SMALL, "{sizes:?}");
+            assert_eq!(room.bytes() > 0, body.len() > SMALL, "{sizes:?}");
         }
-        assert_eq!(intake.memory.available_permits(), MEMORY as usize, "what was set aside is free again");
+        assert_eq!(intake.bodies.free(), u64::from(MEMORY), "what was set aside is free again");
     }
 
     #[tokio::test]
     async fn bodies_beyond_the_memory_for_all_of_them_are_refused_in_the_end_and_small_ones_are_not() {
-        let intake = Intake::new(1 << 20, Duration::from_millis(20));
-        let (_, held) = intake.take(chunks(&[SMALL, SMALL]), Shape::Raw).await.unwrap();
+        let intake = Intake::new(4 * SMALL as u32, Duration::from_millis(20));
+        let (_, held) = intake.take(chunks(&[SMALL, 1]), Shape::Raw).await.unwrap();
         let refused = intake.take(chunks(&[SMALL, SMALL]), Shape::Json).await.unwrap_err();
         assert_eq!(status(&refused), 503);
         assert!(intake.take(chunks(&[SMALL]), Shape::Json).await.is_ok());
         drop(held);
         assert!(intake.take(chunks(&[SMALL, SMALL]), Shape::Json).await.is_ok(), "a single one always fits");
+    }
+
+    fn text(text: &str) -> Request {
+        Request::new(Body::from(text.to_owned()))
+    }
+
+    #[tokio::test]
+    async fn a_text_that_outgrows_all_memory_is_refused_before_it_is_parsed() {
+        let intake = Intake::new(1 << 20, Duration::from_millis(20));
+        let small_parts = format!("[{}0]", "{\"\":0},".repeat(2000));
+        assert!(small_parts.len() < SMALL, "by its own length it would need no room");
+        let refused = intake.take(text(&small_parts), Shape::Json).await.unwrap_err();
+        assert_eq!(status(&refused), 413);
+        assert!(intake.take(text(&small_parts), Shape::Raw).await.is_ok(), "as bytes it is taken");
+    }
+
+    #[tokio::test]
+    async fn what_is_parsed_shares_its_memory_and_is_refused_in_the_end() {
+        let intake = Intake::new(1 << 20, Duration::from_millis(20));
+        let list = format!("[{}0]", "0,".repeat(10_000));
+        let (_, held) = intake.take(text(&list), Shape::Json).await.unwrap();
+        assert_eq!(status(&intake.take(text(&list), Shape::Json).await.unwrap_err()), 503);
+        assert!(intake.take(text("[0,0,0]"), Shape::Json).await.is_ok());
+        drop(held);
+        assert!(intake.take(text(&list), Shape::Json).await.is_ok());
     }
 
     #[tokio::test]

@@ -17,14 +17,17 @@ use crate::routing::{Call, Reply};
 
 /// `GET`: the value, with its version as ETag.
 pub(super) async fn get(State(api): State<Api>, target: Target) -> Result<Response, Problem> {
-    let key = target.key.clone();
-    match Problem::of(api.router.run_one(target.namespace.as_ref(), Call::Get { key }).await)? {
-        Reply::Found(Some(entry)) => Ok(answer::entry(&entry)),
-        Reply::Found(None) => {
-            Err(Problem::new(Kind::KeyNotFound, format!("key {:?} has no value", target.key.as_str())))
+    let read = || async {
+        let key = target.key.clone();
+        match Problem::of(api.router.run_one(target.namespace.as_ref(), Call::Get { key }).await)? {
+            Reply::Found(Some(entry)) => Ok(answer::entry(&entry)),
+            Reply::Found(None) => {
+                Err(Problem::new(Kind::KeyNotFound, format!("key {:?} has no value", target.key.as_str())))
+            }
+            other => Err(answer::mismatched(&other)),
         }
-        other => Err(answer::mismatched(&other)),
-    }
+    };
+    api.outlet.answer(read).await
 }
 
 #[derive(Serialize)]
@@ -106,7 +109,12 @@ pub(super) async fn compare_and_swap(
             Ok(answer::versioned(&body, version.as_ref()))
         }
         Reply::Rejected(current) => {
-            Ok(answer::json(&Swapped { swapped: false, version: None, current: current.map(Shown::from) }))
+            // Where there is no room for it, nothing was done: that is so.
+            api.outlet.admit(answer::json(&Swapped {
+                swapped: false,
+                version: None,
+                current: current.map(Shown::from),
+            }))
         }
         other => Err(answer::mismatched(&other)),
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::problem::{Kind, Problem};
 use super::request::Scope;
-use super::{Api, answer};
+use super::{Api, answer, outlet};
 use crate::routing::Listing;
 
 /// Keys on a page where no limit is given.
@@ -29,8 +29,8 @@ pub(super) struct Asked {
 }
 
 #[derive(Serialize)]
-struct Keys {
-    keys: Vec<String>,
+struct Keys<'a> {
+    keys: Vec<&'a str>,
     /// Asks for the next page; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     cursor: Option<String>,
@@ -49,6 +49,8 @@ pub(super) async fn list(
         limit: limit(asked.limit)?,
         prefix: prefix(asked.prefix)?,
     };
+    // The keys, and the text made of them.
+    let room = api.outlet.reserve(2 * (listing.limit * MAX_KEY_BYTES) as u64).await?;
     let page = match api.router.list(&listing).await {
         Ok(page) => page,
         Err(reply) => {
@@ -59,7 +61,7 @@ pub(super) async fn list(
         }
     };
     let cursor = page.keys.last().filter(|_| page.more).map(|key| URL_SAFE_NO_PAD.encode(key.as_str()));
-    Ok(answer::json(&Keys { keys: page.keys.iter().map(ToString::to_string).collect(), cursor }))
+    Ok(outlet::fit(answer::json(&Keys { keys: page.keys.iter().map(Key::as_str).collect(), cursor }), room))
 }
 
 /// A cursor is the last key of the page before.

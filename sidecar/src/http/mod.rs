@@ -2,7 +2,8 @@
 //!
 //! - [`kv`], [`batch`], [`list`]: values and keys; [`shards`], [`storage_info`], [`health`]: what lies around them.
 //! - [`routes`]: the table of all routes; [`openapi`]: the document that describes them.
-//! - [`request`], [`intake`], [`answer`], [`problem`]: how requests are read and answers written.
+//! - [`request`], [`intake`], [`answer`], [`outlet`], [`problem`]: how requests are read and answers written.
+//! - `memory`, `weight`: what large bodies and answers share, and what they take of it.
 //! - [`server`]: connections, their limits and their end.
 
 mod answer;
@@ -11,13 +12,16 @@ mod health;
 pub mod intake;
 mod kv;
 pub mod list;
+pub(crate) mod memory;
 pub mod openapi;
+pub mod outlet;
 pub mod problem;
 pub mod request;
 pub mod routes;
 pub mod server;
 mod shards;
 mod storage_info;
+mod weight;
 
 use std::sync::Arc;
 
@@ -43,6 +47,8 @@ pub struct Api {
     pub heartbeat: Heartbeat,
     /// Takes in the bodies of requests.
     pub intake: intake::Intake,
+    /// Gives out large answers.
+    pub outlet: outlet::Outlet,
     /// Ends streams that would never end by themselves.
     pub stop: server::Stop,
 }

@@ -10,7 +10,7 @@ use brainy_storage::{Key, Namespace, OperationId, Value};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use super::intake::{Intake, Room, Shape};
+use super::intake::{Intake, Rooms, Shape};
 use super::problem::{Kind, Problem};
 
 /// Most keys or items of one batch.
@@ -84,25 +84,25 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
 /// The body as a JSON document of a known shape.
 ///
 /// It must be declared as JSON: a web page can make a browser send anything else to a loopback address without asking.
-pub(super) async fn document<T: DeserializeOwned>(intake: &Intake, request: Request) -> Result<(T, Room), Problem> {
+pub(super) async fn document<T: DeserializeOwned>(intake: &Intake, request: Request) -> Result<(T, Rooms), Problem> {
     if !is_json(request.headers()) {
         return Err(Problem::new(
             Kind::UnsupportedMediaType,
             "send JSON, with the header content-type: application/json",
         ));
     }
-    let (body, room) = intake.take(request, Shape::Json).await?;
-    Ok((json(&body)?, room))
+    let (body, rooms) = intake.take(request, Shape::Json).await?;
+    Ok((json(&body)?, rooms))
 }
 
 /// The body as a value: JSON if it is declared so, else bytes.
-pub(super) async fn value(intake: &Intake, request: Request) -> Result<(Value, Room), Problem> {
+pub(super) async fn value(intake: &Intake, request: Request) -> Result<(Value, Rooms), Problem> {
     if is_json(request.headers()) {
-        let (body, room) = intake.take(request, Shape::Json).await?;
-        return Ok((Value::Json(checked("body", json(&body)?)?), room));
+        let (body, rooms) = intake.take(request, Shape::Json).await?;
+        return Ok((Value::Json(checked("body", json(&body)?)?), rooms));
     }
-    let (body, room) = intake.take(request, Shape::Raw).await?;
-    Ok((Value::Bytes(body), room))
+    let (body, rooms) = intake.take(request, Shape::Raw).await?;
+    Ok((Value::Bytes(body), rooms))
 }
 
 fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {

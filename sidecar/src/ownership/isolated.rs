@@ -19,6 +19,7 @@ use super::maps::Maps;
 use super::nodes::Nodes;
 use super::session::Reporting;
 use super::table::Table;
+use super::tenure::Tenure;
 use super::volume::Volume;
 use super::{HandoffRefused, HandoffRequest, HandoffStream, PeerClient, in_words, stopped};
 use crate::data_folder::Engine;
@@ -118,7 +119,7 @@ impl Isolated {
             let life = lives.borrow_and_update().clone();
             let map = maps.borrow_and_update().clone();
             if let Some(map) = &map {
-                self.let_go(map, life.as_ref());
+                self.let_go(map, life.as_ref()).await;
                 // From here on nothing is served that this map does not allow: that is what the controller waits for.
                 if self.acted_on.fetch_max(map.revision, Ordering::SeqCst) < map.revision {
                     self.tell();
@@ -149,11 +150,17 @@ impl Isolated {
 
     async fn drain(&self) {
         let stopped = self.table.stop_all("the node is stopping");
-        futures::future::join_all(stopped.iter().map(|tenure| tenure.end(IN_FLIGHT_LIMIT))).await;
+        // What is acknowledged is to be durable: as long as a stop in order may take.
+        let end = |tenure: &Arc<Tenure>| {
+            let tenure = Arc::clone(tenure);
+            async move { while !tenure.end(IN_FLIGHT_LIMIT).await {} }
+        };
+        futures::future::join_all(stopped.iter().map(end)).await;
     }
 
     /// Stops at once what is not this node's any more by the map or by its life.
-    fn let_go(&self, map: &ShardMap, life: Option<&Life>) {
+    async fn let_go(&self, map: &ShardMap, life: Option<&Life>) {
+        let mut leaving = Vec::new();
         for shard in (0..self.table.shards()).map(ShardId) {
             let why = match life {
                 None => "the session has lapsed",
@@ -161,10 +168,14 @@ impl Isolated {
                 Some(_) => continue,
             };
             if let Some(tenure) = self.table.stop(shard, why) {
-                tenure.end_now();
+                match life {
+                    None => tenure.give_up(),
+                    Some(_) => leaving.push(tenure),
+                }
                 self.table.rest(shard, None);
             }
         }
+        futures::future::join_all(leaving.iter().map(|tenure| tenure.leave(IN_FLIGHT_LIMIT))).await;
     }
 
     /// Shards whose data should be here and is not are a problem for people to hear of.
@@ -314,7 +325,10 @@ impl Isolated {
         let local = volume.local(shard);
         may_hand_off(&map, shard, self.table.node(), &request.to, request.token, local).map_err(HandoffRefused)?;
         if let Some(tenure) = self.table.stop(shard, "moving to another node") {
-            tenure.end(IN_FLIGHT_LIMIT).await;
+            if !tenure.end(IN_FLIGHT_LIMIT).await {
+                return Err(HandoffRefused(format!("acknowledged writes of shard {shard} are not durable yet")));
+            }
+            tenure.give_up();
         }
         let refused = |error: Error| HandoffRefused(in_words(&error));
         // Durably, before the first byte leaves: from here on nothing is written under this token, whatever happens.

@@ -35,6 +35,7 @@ use brainy_coordination::clock::Validity;
 use brainy_coordination::{FencingToken, NodeId, ShardId};
 use brainy_storage::backends::s3::Capabilities;
 use brainy_storage::layers::LayerStack;
+use brainy_storage::layers::batching::BufferCounts;
 use brainy_storage::layers::caching::CacheCounts;
 use brainy_storage::layers::limiting::LimitCounts;
 use brainy_storage::layers::observing::Observing;
@@ -253,6 +254,11 @@ impl Ownership {
         self.table.cache_counts()
     }
 
+    /// What was acknowledged before it was durable; `None`: nothing ever is.
+    pub fn buffer_counts(&self) -> Option<BufferCounts> {
+        self.table.buffer_counts()
+    }
+
     /// How busy storage is; `None`: it is not limited.
     pub fn limit_counts(&self) -> Option<LimitCounts> {
         self.table.limit_counts()
@@ -329,7 +335,8 @@ impl Ownership {
         }
     }
 
-    /// Graceful stop: takes no new shard, lets in-flight operations end (bounded), releases what it holds and ends its
+    /// Graceful stop: takes no new shard, lets in-flight operations end (bounded), makes durable what was acknowledged,
+    /// releases what it holds and ends its
     /// session. Returns when that is done or its time is up.
     pub async fn drain(&self) {
         match &self.role {

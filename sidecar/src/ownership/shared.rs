@@ -164,7 +164,7 @@ impl Shared {
         lock(&self.unresolved).clear();
         for shard in (0..self.table.shards()).map(ShardId) {
             if let Some(tenure) = self.table.stop(shard, "the session has lapsed") {
-                tenure.end_now();
+                tenure.give_up();
                 self.table.rest(shard, None);
             }
         }
@@ -257,10 +257,15 @@ impl Shared {
         Ok(())
     }
 
-    /// Gives a shard away: nothing more is let in, what is in flight ends, and then the lease is marked free.
+    /// Gives a shard away: nothing more is let in, what is in flight ends, what was acknowledged is made durable, and then
+    /// the lease is marked free.
     async fn release(&self, life: &Life, shard: ShardId, tenure: Option<Arc<Tenure>>, why: &str) -> Done {
         if let Some(tenure) = tenure {
-            tenure.end(IN_FLIGHT_LIMIT).await;
+            if !tenure.end(IN_FLIGHT_LIMIT).await {
+                return Done::Later;
+            }
+            // What is still in flight must not be written once the shard is another's.
+            tenure.give_up();
         }
         let Ok(_permit) = self.calls.acquire().await else {
             return Done::Later;

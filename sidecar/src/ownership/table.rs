@@ -13,12 +13,13 @@ use brainy_coordination::session::HeldShard;
 use brainy_coordination::{FencingToken, NodeId, ShardId, ShardMap};
 use brainy_storage::StorageAdapter;
 use brainy_storage::layers::LayerStack;
+use brainy_storage::layers::batching::BufferCounts;
 use brainy_storage::layers::caching::CacheCounts;
 use brainy_storage::layers::compression::Compression;
 use brainy_storage::layers::limiting::LimitCounts;
 use tokio::sync::{broadcast, watch};
 
-use super::tenure::{Operation, Tenure};
+use super::tenure::{Hold, Operation, Tenure};
 use super::{Place, ShardStores, ShardView, StoreProof, in_words};
 
 /// Views kept for a slow watcher.
@@ -143,7 +144,7 @@ impl Table {
         if let (Some(stores), Some(session)) = (&known.alone, &known.session) {
             return match stores.open(shard, ALONE) {
                 Ok(storage) => {
-                    let tenure = Tenure::new(ALONE, self.layers.over(storage), session.clone());
+                    let tenure = Tenure::new(ALONE, self.storage(storage, session), session.clone());
                     let operation = Operation::begin(&tenure);
                     slot.phase = Phase::Serving(tenure);
                     Place::Here(operation)
@@ -193,6 +194,11 @@ impl Table {
         self.layers.cache_counts()
     }
 
+    /// What was acknowledged before it was durable, where that may be.
+    pub(super) fn buffer_counts(&self) -> Option<BufferCounts> {
+        self.layers.buffer_counts()
+    }
+
     /// How busy storage is, where it is limited.
     pub(super) fn limit_counts(&self) -> Option<LimitCounts> {
         self.layers.limit_counts()
@@ -207,14 +213,22 @@ impl Table {
         session: Validity,
     ) {
         self.change(shard, |slot| {
-            let storage = match &slot.phase {
-                // What is in flight under it may yet be acknowledged: the new tenure must see the same cache and queue.
-                Phase::Serving(before) if before.stands() => Arc::clone(before.storage()),
-                _ => self.layers.over(storage),
+            let before = match &slot.phase {
+                // What is in flight under it may yet be acknowledged, and what was acknowledged be flushed: the new
+                // tenure must see the same cache and queue.
+                Phase::Serving(before) | Phase::Stopping(before) => before.goes_on(),
+                Phase::Idle => None,
             };
+            let storage = before.unwrap_or_else(|| self.storage(storage, &session));
             slot.phase = Phase::Serving(Tenure::new(token, storage, session));
             slot.why = None;
         });
+    }
+
+    /// A shard's storage below its layers, written to while the session holds.
+    fn storage(&self, store: Arc<dyn StorageAdapter>, session: &Validity) -> (Arc<dyn StorageAdapter>, Arc<Hold>) {
+        let hold = Hold::new(session.clone());
+        (self.layers.over_while(store, hold.claim()), Arc::new(hold))
     }
 
     /// Lets no more operations in. The tenure that was, to be [ended](Tenure::end).
@@ -354,7 +368,7 @@ impl Table {
     pub(super) fn drop_all(&self, why: &str) {
         for shard in (0..self.shards()).map(ShardId) {
             if let Some(tenure) = self.stop(shard, why) {
-                tenure.end_now();
+                tenure.give_up();
             }
             self.rest(shard, Some(why.to_owned()));
         }

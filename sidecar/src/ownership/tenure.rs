@@ -9,13 +9,53 @@ use std::time::Duration;
 use brainy_coordination::FencingToken;
 use brainy_coordination::clock::Validity;
 use brainy_storage::StorageAdapter;
+use brainy_storage::layers::batching::Claim;
 use tokio::sync::Notify;
+
+/// What a shard's storage is written to under. It outlasts a tenure that ends in order: what was acknowledged before it
+/// was durable must become so. With the last tenure under it, it is given up.
+#[derive(Debug)]
+pub(super) struct Hold(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    session: Validity,
+    given_up: AtomicBool,
+}
+
+impl Hold {
+    pub(super) fn new(session: Validity) -> Self {
+        Self(Arc::new(Held { session, given_up: AtomicBool::new(false) }))
+    }
+
+    /// For who writes there.
+    pub(super) fn claim(&self) -> Arc<dyn Claim> {
+        Arc::clone(&self.0) as _
+    }
+
+    fn give_up(&self) {
+        self.0.given_up.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.give_up();
+    }
+}
+
+impl Claim for Held {
+    fn holds(&self) -> bool {
+        !self.given_up.load(Ordering::SeqCst) && self.session.holds()
+    }
+}
 
 /// One time of serving a shard: from its opening to its loss.
 #[derive(Debug)]
 pub(super) struct Tenure {
     token: FencingToken,
     storage: Arc<dyn StorageAdapter>,
+    hold: Arc<Hold>,
     /// The session that carries it.
     session: Validity,
     /// Given away: nothing may be acknowledged any more.
@@ -25,17 +65,22 @@ pub(super) struct Tenure {
 }
 
 impl Tenure {
-    pub(super) fn new(token: FencingToken, storage: Arc<dyn StorageAdapter>, session: Validity) -> Arc<Self> {
+    pub(super) fn new(
+        token: FencingToken,
+        (storage, hold): (Arc<dyn StorageAdapter>, Arc<Hold>),
+        session: Validity,
+    ) -> Arc<Self> {
         let (over, in_flight) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Arc::new(Self { token, storage, session, over, in_flight, idle: Notify::new() })
+        Arc::new(Self { token, storage, hold, session, over, in_flight, idle: Notify::new() })
     }
 
     pub(super) fn token(&self) -> FencingToken {
         self.token
     }
 
-    pub(super) fn storage(&self) -> &Arc<dyn StorageAdapter> {
-        &self.storage
+    /// Its storage, while a later tenure of the shard may go on with it.
+    pub(super) fn goes_on(&self) -> Option<(Arc<dyn StorageAdapter>, Arc<Hold>)> {
+        self.hold.0.holds().then(|| (Arc::clone(&self.storage), Arc::clone(&self.hold)))
     }
 
     pub(super) fn stands(&self) -> bool {
@@ -43,8 +88,9 @@ impl Tenure {
     }
 
     /// Waits until nothing is in flight, at most `limit`, and ends the tenure: what is still in flight then will be
-    /// reported as unknown (R3). Let nothing more in before.
-    pub(super) async fn end(&self, limit: Duration) {
+    /// reported as unknown (R3). Let nothing more in before. Then waits as long until all that was acknowledged is
+    /// durable. False: it is not yet; ask again before the shard is given away.
+    pub(super) async fn end(&self, limit: Duration) -> bool {
         let idle = async {
             loop {
                 let notified = self.idle.notified();
@@ -60,12 +106,26 @@ impl Tenure {
         if tokio::time::timeout(limit, idle).await.is_err() {
             tracing::warn!(token = self.token.0, "operations were still in flight: their outcome is unknown");
         }
-        self.end_now();
+        self.over.store(true, Ordering::SeqCst);
+        // An error means that there is nothing more to wait for.
+        let settled = tokio::time::timeout(limit, self.storage.settle()).await.is_ok();
+        if !settled {
+            tracing::warn!(token = self.token.0, "acknowledged writes are not durable yet");
+        }
+        settled
     }
 
-    /// Ends the tenure without waiting.
-    pub(super) fn end_now(&self) {
+    /// Ends the tenure without waiting for what is in flight; what was acknowledged may become durable for so long.
+    pub(super) async fn leave(&self, limit: Duration) {
         self.over.store(true, Ordering::SeqCst);
+        let _settled = tokio::time::timeout(limit, self.storage.settle()).await;
+        self.give_up();
+    }
+
+    /// Ends the tenure at once. Nothing is written under it any more, not even what was acknowledged.
+    pub(super) fn give_up(&self) {
+        self.over.store(true, Ordering::SeqCst);
+        self.hold.give_up();
     }
 }
 

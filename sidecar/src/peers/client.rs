@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use http_body_util::{BodyExt, BodyStream, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -26,10 +26,12 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 use tower::Service;
 
 use super::certificates::Certificates;
 use super::wire::{self, CALLS_PATH, CallsAnswer, CallsRequest, LIST_PATH, ListAnswer, ListRequest};
+use crate::http::memory::{Memory, Room};
 use crate::ownership::{HandoffRequest, HandoffStream, PeerClient};
 use crate::routing::{Attempt, Call, Listing, Portion};
 
@@ -43,6 +45,10 @@ const HANDOFF_HEAD: Duration = Duration::from_secs(60);
 const HANDOFF_PIECE: Duration = Duration::from_secs(30);
 /// An unused connection is kept this long: less than the listener keeps it, so that no request meets its end.
 const IDLE: Duration = Duration::from_secs(30);
+/// Bytes of all large answers that are coming in.
+const ANSWERS: u32 = 128 * 1024 * 1024;
+/// Up to here an answer is no large one.
+const SMALL: usize = 64 * 1024;
 /// Unused connections kept per node.
 const IDLE_CONNECTIONS: usize = 8;
 /// A connection whose data stays unconfirmed this long is dead: its node is gone without a word.
@@ -78,13 +84,21 @@ pub struct PeerPool {
     cluster: String,
     namespace: String,
     known: Arc<Mutex<HashMap<NodeId, Known>>>,
+    /// Shared by the large answers that are coming in.
+    memory: Memory,
 }
 
 impl PeerPool {
     /// For the nodes of a cluster in a Kubernetes namespace: their names are checked as
     /// [`names::node_dns`](brainy_kubernetes::names::node_dns).
     pub fn new(certificates: Certificates, cluster: impl Into<String>, namespace: impl Into<String>) -> Self {
-        Self { certificates, cluster: cluster.into(), namespace: namespace.into(), known: Arc::default() }
+        Self {
+            certificates,
+            cluster: cluster.into(),
+            namespace: namespace.into(),
+            known: Arc::default(),
+            memory: Memory::new(ANSWERS),
+        }
     }
 
     /// Runs calls on a node, which runs them on its own shards only.
@@ -129,6 +143,14 @@ impl PeerPool {
         let exchange = async {
             let response = self.send(node, address, path, body.into()).await?;
             let status = response.status();
+            let length = response.body().size_hint().upper().map_or(wire::MAX_BYTES, |length| length as usize);
+            let _room = match length {
+                0..=SMALL => Room::default(),
+                length => {
+                    let room = self.memory.set_aside(length as u64, Instant::now() + ANSWER).await;
+                    room.ok_or_else(|| lost("too many large answers are coming in at once".into()))?
+                }
+            };
             let body = Limited::new(response.into_body(), wire::MAX_BYTES).collect().await;
             let body = body.map_err(|error| lost(error.to_string()))?.to_bytes();
             match status {

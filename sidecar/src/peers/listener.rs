@@ -15,6 +15,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::certificates::Certificates;
 use super::wire::{self, CALLS_PATH, CallsAnswer, CallsRequest, LIST_PATH, ListAnswer, ListRequest};
+use crate::http::outlet::Outlet;
 use crate::http::server::{Connections, accept_tcp};
 use crate::ownership::{HandoffRequest, Ownership};
 use crate::routing::{Reply, Router};
@@ -28,16 +29,17 @@ const BODY: Duration = Duration::from_secs(30);
 struct Peers {
     router: Arc<Router>,
     ownership: Option<Ownership>,
+    outlet: Outlet,
 }
 
 /// The internal routes. Without `ownership` no shard can be handed off.
-pub fn app(router: Arc<Router>, ownership: Option<Ownership>) -> axum::Router {
+pub fn app(router: Arc<Router>, ownership: Option<Ownership>, outlet: Outlet) -> axum::Router {
     axum::Router::new()
         .route(CALLS_PATH, post(calls))
         .route(LIST_PATH, post(list))
         .route("/internal/shards/{action}", post(handoff))
         .layer(DefaultBodyLimit::max(wire::MAX_BYTES))
-        .with_state(Peers { router, ownership })
+        .with_state(Peers { router, ownership, outlet })
 }
 
 /// Serves the internal routes until the connections are told to stop.
@@ -61,7 +63,12 @@ pub async fn serve(listener: TcpListener, certificates: Certificates, connection
 async fn calls(State(peers): State<Peers>, request: axum::extract::Request) -> Response {
     let opened = async { read::<CallsRequest>(request).await?.open().map_err(refuse) };
     match opened.await {
-        Ok((namespace, calls)) => answer(&CallsAnswer::new(peers.router.run_here(namespace.as_ref(), calls).await)),
+        Ok((namespace, calls)) => {
+            let reads = calls.iter().all(|call| !call.writes());
+            let answer = answer(&CallsAnswer::new(peers.router.run_here(namespace.as_ref(), calls).await));
+            // Reads are asked again where they are refused; what was written must be told.
+            if reads { peers.outlet.admit(answer).unwrap_or_else(IntoResponse::into_response) } else { answer }
+        }
         Err(refusal) => refusal,
     }
 }

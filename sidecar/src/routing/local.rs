@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use brainy_storage::{Condition, Key, Namespace, Outcome, StorageAdapter, Value, WriteResult};
 
-use super::budget::{self, Budget};
+use super::budget::{self, Budget, Reading};
 use super::{Attempt, Call, Leave, Reply};
 
 /// Most keys read at once from one shard while the size of its values is not known.
 const FIRST_READ: usize = 8;
 /// Most keys read at once from one shard.
-const MOST_READ: u64 = 64;
+const MOST_READ: u64 = budget::MOST_READING as u64;
 
 /// Why there is no answer when the limit is reached.
 const LATE: &str = "storage did not answer in time";
@@ -47,9 +47,19 @@ pub(super) async fn run(
 
 /// Reads one key of a shard that is served here, with the second check of R3 at the end. It needs no task of its own: a
 /// read that is given up leaves nothing behind that the shard would have to be kept for.
-pub(super) async fn read(leave: &dyn Leave, namespace: Option<&Namespace>, key: &Key, limit: Duration) -> Attempt {
+pub(super) async fn read(
+    leave: &dyn Leave,
+    namespace: Option<&Namespace>,
+    key: &Key,
+    reading: &Reading,
+    limit: Duration,
+) -> Attempt {
     let storage = scoped(leave.storage(), namespace);
-    match tokio::time::timeout(limit, storage.get(key)).await {
+    let get = async {
+        let _turn = reading.turn(1).await;
+        storage.get(key).await
+    };
+    match tokio::time::timeout(limit, get).await {
         Ok(found) => Attempt::checked(found.map_or_else(Reply::Failed, Reply::Found), leave.still_valid()),
         Err(_) => Attempt::Done(Reply::unanswered(false, LATE)),
     }
@@ -102,6 +112,8 @@ async fn read_many(storage: &dyn StorageAdapter, keys: &[Key], budget: &Budget) 
             break;
         }
         let (now, later) = rest.split_at(portion.min(rest.len()));
+        // Until what was found is charged, or dropped.
+        let _turn = budget.reading.turn(now.len()).await;
         for result in storage.get_batch(now).await {
             let reply = result.map_or_else(Reply::Failed, Reply::Found);
             if let Reply::Found(Some(entry)) = &reply {

@@ -30,7 +30,7 @@ pub use owners::{Leave, Owners, Spot};
 
 use crate::metrics::Metrics;
 use crate::peers::{PeerError, PeerPool};
-use budget::Budget;
+use budget::{Budget, Reading};
 
 /// Shards of one request worked on at a time.
 const SHARDS_AT_ONCE: usize = 32;
@@ -61,6 +61,7 @@ pub struct Router {
     peers: Option<PeerPool>,
     patience: Patience,
     metrics: Arc<Metrics>,
+    reading: Reading,
 }
 
 /// Where the pending calls of a request go in one round, by their index in it.
@@ -102,13 +103,23 @@ impl Rounds {
 impl Router {
     /// A router. Without `peers` (standalone) nothing is forwarded.
     pub fn new(owners: Arc<dyn Owners>, peers: Option<PeerPool>, patience: Patience, metrics: Arc<Metrics>) -> Self {
-        Self { owners, peers, patience, metrics }
+        Self { owners, peers, patience, metrics, reading: Reading::default() }
     }
 
     /// Runs calls wherever their shards are served, and waits (bounded) for shards that have no server. The replies
     /// come in the order of the calls.
     pub async fn run(&self, namespace: Option<&Namespace>, calls: Vec<Call>) -> Vec<Reply> {
-        let budget = Arc::new(Budget::of(calls.len()));
+        let budget = Budget::of(calls.len(), self.reading.clone());
+        self.run_within(namespace, calls, budget).await
+    }
+
+    /// The same, with at most so many bytes of values in the answer.
+    pub async fn read(&self, namespace: Option<&Namespace>, calls: Vec<Call>, bytes: u64) -> Vec<Reply> {
+        self.run_within(namespace, calls, Budget::new(bytes, self.reading.clone())).await
+    }
+
+    async fn run_within(&self, namespace: Option<&Namespace>, calls: Vec<Call>, budget: Budget) -> Vec<Reply> {
+        let budget = Arc::new(budget);
         let mut rounds = Rounds::new(&self.patience);
         let mut replies: Vec<Option<Reply>> = vec![None; calls.len()];
         let mut pending: Vec<usize> = (0..calls.len()).collect();
@@ -158,7 +169,8 @@ impl Router {
     pub async fn run_one(&self, namespace: Option<&Namespace>, call: Call) -> Reply {
         if let Call::Get { key } = &call
             && let Spot::Here(leave) = self.owners.spot(self.shard(namespace, key))
-            && let Attempt::Done(reply) = local::read(&*leave, namespace, key, self.patience.storage).await
+            && let Attempt::Done(reply) =
+                local::read(&*leave, namespace, key, &self.reading, self.patience.storage).await
         {
             return reply;
         }
@@ -168,7 +180,7 @@ impl Router {
 
     /// Runs calls whose shards are served by this node, and no others: what another node forwarded.
     pub async fn run_here(&self, namespace: Option<&Namespace>, calls: Vec<Call>) -> Vec<Attempt> {
-        let budget = Arc::new(Budget::of(calls.len()));
+        let budget = Arc::new(Budget::of(calls.len(), self.reading.clone()));
         let pending: Vec<usize> = (0..calls.len()).collect();
         let plan = self.plan(namespace, &calls, &pending);
         let mut attempts = vec![Attempt::NotServed("not this node's shard".into()); calls.len()];

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{Done, Error, Key, Namespace, Operation, OperationId, Outcome, Value, Version, WriteResult};
+use crate::{
+    Done, Error, Key, Namespace, Operation, OperationId, Outcome, Request, Requests, Value, Version, WriteResult,
+};
 
 /// A value with its version.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,7 +63,7 @@ const MAX_ATTEMPTS: u32 = 64;
 /// Storage for small values with atomic operations.
 ///
 /// Every write reports one of three outcomes, [`Outcome`]; `Err` is a clean failure. A value is durable before
-/// `Applied` is returned. All operations on one key are linearizable.
+/// `Applied` is returned, except below a buffer. All operations on one key are linearizable.
 #[async_trait]
 pub trait StorageAdapter: Debug + Send + Sync + 'static {
     /// The value of a key; `None` where there is none.
@@ -81,8 +83,41 @@ pub trait StorageAdapter: Debug + Send + Sync + 'static {
     /// See [`crate::operation`].
     async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done>;
 
+    /// Does operations on one key, in order, each with its own outcome; those with an id once, as
+    /// [`perform_once`](Self::perform_once) does. Backends write them as one.
+    async fn perform(&self, key: &Key, requests: Requests) -> Vec<WriteResult<Done>> {
+        let mut outcomes = Vec::with_capacity(requests.len());
+        for Request { operation, id } in requests {
+            let outcome = match (id, operation) {
+                (Some(id), operation) => self.perform_once(key, operation, &id).await,
+                (None, Operation::Put { value, condition }) => {
+                    self.put(key, value, &condition).await.map(|outcome| outcome.map(Done::Written))
+                }
+                (None, Operation::Remove { condition }) => {
+                    self.remove(key, &condition).await.map(|outcome| outcome.map(Done::Removed))
+                }
+                (None, Operation::Swap { old, new }) => {
+                    self.compare_and_swap(key, old, new).await.map(|outcome| outcome.map(Done::Swapped))
+                }
+                (None, Operation::Increment { delta }) => {
+                    let sum = self.increment(key, delta).await;
+                    sum.map(|outcome| outcome.map(|(sum, version)| Done::Sum(sum, version)))
+                }
+            };
+            outcomes.push(outcome);
+        }
+        outcomes
+    }
+
     /// The same store, seen through a namespace: keys of one namespace are invisible in every other.
     fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter>;
+
+    /// Returns when all that was acknowledged is durable, which it is at once wherever nothing is acknowledged before
+    /// (a [buffer](crate::layers::batching::Ack::Buffered) does that). Fails when it never will be; may wait as long as
+    /// the store takes no writes: bound it.
+    async fn settle(&self) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Writes a value, whatever stands there.
     async fn set(&self, key: &Key, value: Value) -> WriteResult<Version> {

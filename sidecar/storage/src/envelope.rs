@@ -15,16 +15,15 @@
 //! id that the value [remembers](crate::operation), and `"before"`, the beginnings of the nonces of the writes before
 //! this one, newest first, by which a writer whose answer was lost finds out what became of its write.
 //!
-//! A store that can't delete conditionally gets a *tombstone* in place of a removed value: `{"brainy":1,"deleted":8,
-//! "nonce":"…"}`. A tombstone is always shorter than [`MAX_TOMBSTONE_BYTES`] and a value always longer, so that a
-//! listing can tell them apart by size alone.
+//! A bucket gets a *tombstone* in place of a removed value: `{"brainy":1,"deleted":8,"nonce":"…"}`. A tombstone is always
+//! shorter than [`MAX_TOMBSTONE_BYTES`] and a value always longer, so that a listing can tell them apart by size alone.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::layers::compression::{Algorithm, Compression};
-use crate::operation::Performed;
+use crate::performed::Performed;
 use crate::{Entry, Error, Key, Value, Version};
 
 /// The format's version, the first thing in each envelope.

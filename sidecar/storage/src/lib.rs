@@ -8,15 +8,17 @@ pub mod documents;
 pub mod encoding;
 pub mod envelope;
 pub mod error;
+mod group;
 pub mod key;
 pub mod layers;
 pub mod operation;
 pub mod outcome;
+mod performed;
 pub mod value;
 
 pub use adapter::{Condition, Entry, Page, StorageAdapter};
 pub use error::Error;
 pub use key::{Key, Namespace};
-pub use operation::{Done, Operation, OperationId};
+pub use operation::{Done, Operation, OperationId, Request, Requests};
 pub use outcome::{Outcome, Unknown, WriteResult};
 pub use value::{Value, Version};

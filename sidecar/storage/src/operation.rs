@@ -9,21 +9,17 @@
 //!
 //! [`Idempotency-Key`]: https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
 
+use std::collections::HashSet;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Number;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::envelope::Stored;
-use crate::value::add;
-use crate::{Condition, Entry, Error, Key, Value, Version};
+pub use crate::performed::Performed;
+use crate::{Condition, Error, Outcome, Unknown, Value, Version, WriteResult};
 
 /// Longest id of an operation, in characters.
 pub const MAX_OPERATION_ID: usize = 64;
-
-/// The tag of a version that something else stands at by now: no condition meets it.
-pub(crate) const PAST: &str = "past";
 
 /// A write of one key.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,8 +74,16 @@ impl Operation {
         matches!(self, Self::Put { condition: Condition::Any, .. })
     }
 
+    /// Refuses a value that could be written but not read back.
+    pub fn check(&self) -> Result<(), Error> {
+        match self {
+            Self::Put { value, .. } | Self::Swap { new: Some(value), .. } => value.check(),
+            Self::Remove { .. } | Self::Swap { new: None, .. } | Self::Increment { .. } => Ok(()),
+        }
+    }
+
     /// A few digits that tell one request from another: an id must not be used for two.
-    fn digest(&self) -> String {
+    pub(crate) fn digest(&self) -> String {
         let mut hash = Xxh3::new();
         let mut part = |bytes: &[u8]| {
             hash.update(&(bytes.len() as u64).to_le_bytes());
@@ -143,151 +147,91 @@ impl fmt::Display for OperationId {
     }
 }
 
-/// An operation that took effect, as the value remembers it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Record {
-    id: String,
-    /// See [`Operation::digest`].
-    request: String,
-    /// The revision that it wrote.
-    revision: u64,
-    /// What an increment came to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    sum: Option<Number>,
+/// An operation that is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// What to do.
+    pub operation: Operation,
+    /// With one it is done once, however often it is asked for.
+    pub id: Option<OperationId>,
 }
 
-/// The operations with an id that a value remembers, oldest first.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Performed(Vec<Record>);
+/// Operations on one key that may be written as one. There are no more ids among them than a value remembers: none is
+/// forgotten by the very write that performs it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Requests(Vec<Request>);
 
-impl Performed {
-    /// How many a value remembers.
-    pub const MOST: usize = 16;
+impl Requests {
+    /// One operation with an id.
+    pub fn once(operation: Operation, id: &OperationId) -> Self {
+        Self(vec![Request { operation, id: Some(id.clone()) }])
+    }
 
-    /// It remembers none.
+    /// Any number of them, in order, in as few portions as it takes.
+    pub fn portions(requests: impl IntoIterator<Item = Request>) -> Vec<Self> {
+        let mut portions: Vec<Self> = Vec::new();
+        let mut ids: HashSet<OperationId> = HashSet::new();
+        for request in requests {
+            if let Some(id) = &request.id
+                && !ids.contains(id)
+            {
+                if ids.len() == Performed::MOST {
+                    ids.clear();
+                    portions.push(Self(Vec::new()));
+                }
+                ids.insert(id.clone());
+            }
+            match portions.last_mut() {
+                Some(last) => last.0.push(request),
+                None => portions.push(Self(vec![request])),
+            }
+        }
+        portions
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+}
 
-    fn with(mut self, record: Record) -> Self {
-        self.0.push(record);
-        let surplus = self.0.len().saturating_sub(Self::MOST);
-        self.0.drain(..surplus);
-        self
+impl<'a> IntoIterator for &'a Requests {
+    type Item = &'a Request;
+    type IntoIter = std::slice::Iter<'a, Request>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
     }
 }
 
-/// What stands under a key, with all that a backend has to know of it to write there.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Stands<'a> {
-    /// Of the last write, also if it was a removal that left a trace; 0 where there was none.
-    pub(crate) revision: u64,
-    pub(crate) entry: Option<&'a Entry>,
-    pub(crate) performed: &'a Performed,
-}
+impl IntoIterator for Requests {
+    type Item = Request;
+    type IntoIter = std::vec::IntoIter<Request>;
 
-impl<'a> Stands<'a> {
-    /// In a backend that leaves nothing in place of what it removes.
-    pub(crate) fn stored(stored: Option<&'a Stored>) -> Self {
-        static NONE: Performed = Performed(Vec::new());
-        match stored {
-            Some(Stored { entry, performed }) => {
-                Self { revision: entry.version.revision, entry: Some(entry), performed }
-            }
-            None => Self { revision: 0, entry: None, performed: &NONE },
-        }
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
     }
 }
 
-/// What is to be done about an operation with an id.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Step {
-    /// Nothing: it was done before, with this result.
-    DoneBefore(Done),
-    /// Nothing: its condition does not hold.
-    Reject,
-    /// Write this, remembering this.
-    Write(Planned),
-}
-
-/// A write of an operation with an id.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Planned {
-    pub(crate) value: Value,
-    pub(crate) performed: Performed,
-    kind: Kind,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum Kind {
-    Put,
-    Swap,
-    Sum(Number),
-}
-
-impl Planned {
-    /// The answer, once it is written at `version`.
-    pub(crate) fn done(self, version: Version) -> Done {
-        self.kind.done(version)
+/// What each of so many operations is answered, of what became of the write that they all share.
+pub(crate) fn shared(count: usize, written: WriteResult<Vec<WriteResult<Done>>>) -> Vec<WriteResult<Done>> {
+    match written {
+        Ok(Outcome::Applied(answers)) => answers,
+        Ok(Outcome::Rejected(current)) => vec![Ok(Outcome::Rejected(current)); count],
+        Ok(Outcome::Unknown(why)) => vec![Ok(Outcome::Unknown(why)); count],
+        Err(error) => vec![Err(error); count],
     }
 }
 
-impl Kind {
-    fn done(self, version: Version) -> Done {
-        match self {
-            Self::Put => Done::Written(version),
-            Self::Swap => Done::Swapped(Some(version)),
-            Self::Sum(sum) => Done::Sum(sum, version),
-        }
-    }
-}
-
-/// Decides what is to be done about an operation with an id.
-pub(crate) fn decide(key: &Key, operation: Operation, id: &OperationId, stands: Stands<'_>) -> Result<Step, Error> {
-    let request = operation.digest();
-    if let Some(record) = stands.performed.0.iter().find(|record| record.id == id.0) {
-        if record.request != request {
-            let problem = format!("{id} was given to another request of this key; an id belongs to one request");
-            return Err(Error::invalid("Idempotency-Key", problem));
-        }
-        let version = match stands.entry {
-            Some(entry) if entry.version.revision == record.revision => entry.version.clone(),
-            _ => Version { revision: record.revision, tag: PAST.to_owned() },
-        };
-        let kind = match (&operation, &record.sum) {
-            (Operation::Swap { .. }, _) => Kind::Swap,
-            (_, Some(sum)) => Kind::Sum(sum.clone()),
-            (_, None) => Kind::Put,
-        };
-        return Ok(Step::DoneBefore(kind.done(version)));
-    }
-    let (value, kind) = match operation {
-        Operation::Remove { .. } | Operation::Swap { new: None, .. } => {
-            let problem =
-                "can't go with a removal, which forgets it with the value: to remove again what is gone does no harm";
-            return Err(Error::invalid("Idempotency-Key", problem));
-        }
-        Operation::Put { condition, .. } if !condition.holds(stands.entry.map(|entry| &entry.version)) => {
-            return Ok(Step::Reject);
-        }
-        Operation::Put { value, .. } => (value, Kind::Put),
-        Operation::Swap { old, .. } if old.as_ref() != stands.entry.map(|entry| &entry.value) => {
-            return Ok(Step::Reject);
-        }
-        Operation::Swap { new: Some(value), .. } => (value, Kind::Swap),
-        Operation::Increment { delta } => {
-            let sum = add(key, stands.entry.map(|entry| &entry.value), &delta)?;
-            (Value::Json(sum.clone().into()), Kind::Sum(sum))
-        }
-    };
-    let sum = match &kind {
-        Kind::Sum(sum) => Some(sum.clone()),
-        Kind::Put | Kind::Swap => None,
-    };
-    let record = Record { id: id.0.clone(), request, revision: stands.revision.saturating_add(1), sum };
-    Ok(Step::Write(Planned { value, performed: stands.performed.clone().with(record), kind }))
+/// The answer to the only operation that was asked for.
+pub(crate) fn only(answers: Vec<WriteResult<Done>>) -> WriteResult<Done> {
+    let lost = || Ok(Outcome::Unknown(Unknown("the store did not say what became of it".to_owned())));
+    answers.into_iter().next().unwrap_or_else(lost)
 }
 
 #[cfg(test)]
@@ -298,85 +242,6 @@ mod tests {
 
     fn number(n: i64) -> Value {
         Value::Json(json!(n))
-    }
-
-    fn id(text: &str) -> OperationId {
-        OperationId::new(text).unwrap()
-    }
-
-    fn run(
-        operation: Operation,
-        id: &OperationId,
-        entry: Option<&Entry>,
-        performed: &Performed,
-    ) -> Result<Step, Error> {
-        let revision = entry.map_or(0, |entry| entry.version.revision);
-        decide(&Key::new("k").unwrap(), operation, id, Stands { revision, entry, performed })
-    }
-
-    fn written(step: Result<Step, Error>) -> Planned {
-        match step {
-            Ok(Step::Write(planned)) => planned,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn standing(value: Value, revision: u64) -> Entry {
-        Entry { value, version: Version { revision, tag: "t".into() } }
-    }
-
-    fn add_two() -> Operation {
-        Operation::Increment { delta: 2.into() }
-    }
-
-    #[test]
-    fn what_was_done_is_answered_from_memory_with_its_version_while_that_stands() {
-        let first = written(run(add_two(), &id("a"), Some(&standing(number(5), 1)), &Performed::default()));
-        assert_eq!(first.value, number(7));
-        let now = standing(number(7), 2);
-        let again = run(add_two(), &id("a"), Some(&now), &first.performed).unwrap();
-        assert_eq!(again, Step::DoneBefore(Done::Sum(7.into(), now.version)));
-        let later = run(add_two(), &id("a"), Some(&standing(number(9), 3)), &first.performed).unwrap();
-        assert_eq!(later, Step::DoneBefore(Done::Sum(7.into(), Version { revision: 2, tag: PAST.into() })));
-    }
-
-    #[test]
-    fn a_swap_that_was_done_is_not_refused_for_what_it_did_itself() {
-        let swap = || Operation::Swap { old: None, new: Some(number(1)) };
-        let first = written(run(swap(), &id("a"), None, &Performed::default()));
-        let now = standing(number(1), 1);
-        let again = run(swap(), &id("a"), Some(&now), &first.performed).unwrap();
-        assert_eq!(again, Step::DoneBefore(Done::Swapped(Some(now.version.clone()))));
-        assert_eq!(run(swap(), &id("b"), Some(&now), &first.performed).unwrap(), Step::Reject);
-    }
-
-    #[test]
-    fn an_id_belongs_to_one_request() {
-        let first = written(run(add_two(), &id("a"), None, &Performed::default()));
-        let other = Operation::Increment { delta: 3.into() };
-        let refused = run(other, &id("a"), Some(&standing(number(2), 1)), &first.performed);
-        assert!(matches!(refused, Err(Error::Invalid { field: "Idempotency-Key", .. })), "{refused:?}");
-    }
-
-    #[test]
-    fn the_newest_operations_are_remembered() {
-        let mut performed = Performed::default();
-        for n in 0..=Performed::MOST {
-            performed = written(run(add_two(), &id(&n.to_string()), None, &performed)).performed;
-        }
-        assert_eq!(performed.0.len(), Performed::MOST);
-        assert!(matches!(run(add_two(), &id("0"), None, &performed), Ok(Step::Write(_))), "the oldest is forgotten");
-        assert!(matches!(run(add_two(), &id("1"), None, &performed), Ok(Step::DoneBefore(_))));
-    }
-
-    #[test]
-    fn a_removal_takes_no_id() {
-        for operation in
-            [Operation::Remove { condition: Condition::Any }, Operation::Swap { old: Some(number(1)), new: None }]
-        {
-            let refused = run(operation, &id("a"), Some(&standing(number(1), 1)), &Performed::default());
-            assert!(matches!(refused, Err(Error::Invalid { field: "Idempotency-Key", .. })), "{refused:?}");
-        }
     }
 
     #[test]
@@ -404,5 +269,19 @@ mod tests {
         for bad in ["", " ", "a b", "ä", "a\n", &"x".repeat(MAX_OPERATION_ID + 1)] {
             assert!(OperationId::new(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn no_portion_has_more_ids_than_a_value_remembers() {
+        let ask = |n: Option<usize>| Request {
+            operation: Operation::Increment { delta: 1.into() },
+            id: n.map(|n| OperationId::new(n.to_string()).unwrap()),
+        };
+        // Each id twice, and operations without one in between.
+        let asked: Vec<Request> = (0..40).flat_map(|n| [ask(Some(n)), ask(None), ask(Some(n))]).collect();
+        let portions = Requests::portions(asked.clone());
+        assert_eq!(portions.iter().map(Requests::len).collect::<Vec<_>>(), [48, 48, 24]);
+        assert_eq!(portions.into_iter().flatten().collect::<Vec<_>>(), asked);
+        assert!(Requests::portions([]).is_empty());
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use brainy_storage::backends::embedded::EmbeddedDatabase;
 use brainy_storage::backends::filesystem::FilesystemAdapter;
 use brainy_storage::backends::memory::MemoryAdapter;
-use brainy_storage::layers::batching::Batching;
+use brainy_storage::layers::batching::{Ack, Batching};
 use brainy_storage::layers::caching::CacheSize;
 use brainy_storage::layers::limiting::Limiting;
 use brainy_storage::layers::{LayerStack, Layers};
@@ -239,11 +239,18 @@ proptest! {
 proptest! {
     #![proptest_config(runs(100))]
     #[test]
-    fn a_stack_of_layers_does_what_a_map_does(run in any_run()) {
-        let batching = Some(Batching { max_delay_ms: 0, ..Batching::default() });
+    fn a_stack_of_layers_does_what_a_map_does(
+        run in any_run(),
+        ack in prop::sample::select(vec![Ack::Durable, Ack::Buffered]),
+        cached in any::<bool>(),
+        // At once, or together with what comes next.
+        max_delay_ms in prop::sample::select(vec![0, 1, 1000]),
+    ) {
+        let max_delay_ms = if ack == Ack::Durable { 0 } else { max_delay_ms };
+        let batching = Some(Batching { max_delay_ms, ack, ..Batching::default() });
         // One after the other, also where the queue flushes several keys at once.
         let limiting = Some(Limiting { max_concurrent: 1, ..Limiting::default() });
-        let caching = Some(CacheSize::default());
+        let caching = cached.then(CacheSize::default);
         let stack = LayerStack::new(Layers { caching, batching, limiting, compression: None });
         block_on(async { check(stack.over(Arc::new(MemoryAdapter::new())), true, run).await });
     }

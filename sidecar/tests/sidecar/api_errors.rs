@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use brainy_storage::Error;
+use brainy_storage::layers::limiting::Limiting;
 use serde_json::{Value, json};
 
 use crate::support::app::{App, failed};
@@ -174,6 +175,41 @@ async fn storage_that_never_answers_leaves_a_write_unknown_and_a_read_failed() {
     assert_eq!(app.put_json("/v1/kv/k", "1").await.problem(), unknown());
     assert_eq!(app.get("/v1/kv/k").await.problem(), failed(503, "storage-unavailable"));
     assert_eq!(app.get("/v1/kv").await.problem(), failed(503, "storage-unavailable"));
+}
+
+#[tokio::test]
+async fn limits_on_the_store_refuse_cleanly_and_only_a_write_that_was_begun_is_unknown() {
+    let limits = Limiting { max_concurrent: 1, max_waiting: 0, timeout_ms: 50, read_attempts: 1 };
+    let (id, delta) = (("idempotency-key", "a"), json!({ "key": "k", "delta": 1 }));
+    for begun in ["read", "write"] {
+        let app = App::within(limits);
+        app.stores.set_fault(Fault::Silent);
+        if begun == "read" {
+            let late = app.get("/v1/kv/k").await;
+            assert_eq!(late.problem(), failed(503, "storage-unavailable"));
+            assert!(late.text().contains("TimedOut"), "{}", late.text());
+        } else {
+            assert_eq!(app.put_json("/v1/kv/k", "1").await.problem(), unknown());
+        }
+        // What was begun keeps the only place, and nobody may wait for it.
+        for refused in [
+            app.get("/v1/kv/k").await,
+            app.get("/v1/kv").await,
+            app.put_json("/v1/kv/k", "1").await,
+            app.call("PUT", "/v1/kv/k", &[id], "1").await,
+            app.call("DELETE", "/v1/kv/k", &[], "").await,
+            app.post("/v1/kv:increment", &delta).await,
+            app.post("/v1/kv:compareAndSwap", &json!({ "key": "k", "oldValue": null, "newValue": 1 })).await,
+        ] {
+            assert_eq!(refused.problem(), failed(503, "storage-unavailable"), "{begun}");
+            assert!(refused.text().contains("Busy"), "{}", refused.text());
+            assert_eq!(refused.header("retry-after"), "1");
+        }
+        let written = app.post("/v1/kv:setBatch", &json!({ "items": [{ "key": "k", "value": 1 }] })).await.json();
+        assert_eq!(written["items"][0]["outcome"], "failed", "{written}");
+        let read = app.post("/v1/kv:getBatch", &json!({ "keys": ["k"] })).await.json();
+        assert_eq!(read["items"][0]["problem"]["status"], 503, "{read}");
+    }
 }
 
 #[tokio::test]

@@ -204,6 +204,21 @@ fn a_body_of_ten_gigabytes_is_refused_long_before_its_end_announced_or_not() {
 }
 
 #[test]
+fn json_of_many_small_parts_is_refused_before_it_takes_a_hundred_times_its_length() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = program(folder.path());
+    // As parsed, 2.4 million maps of 630 bytes each.
+    let parts = format!("[{}0]", "{\"\":0},".repeat((16 << 20) / 7 - 1));
+    let batch = format!("{{\"keys\":[{}\"k\"]}}", "\"\",".repeat((16 << 20) / 3 - 10));
+    for (method, path, body) in [("PUT", "/v1/kv/k", &parts), ("POST", "/v1/kv:getBatch", &batch)] {
+        let answer = send(&running, method, path, body);
+        assert_eq!(answer.problem(), failed(413, "too-large"), "{path}");
+        assert!(answer.text().contains("octet-stream"), "{}", answer.text());
+    }
+    assert_eq!(send(&running, "GET", "/v1/kv/k", "").status, 404);
+}
+
+#[test]
 fn many_large_bodies_at_once_take_no_more_memory_than_is_set_aside_for_them() {
     const CLIENTS: usize = 48;
     let folder = tempfile::tempdir().unwrap();

@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::post;
 use brainy_coordination::{FencingToken, ShardId};
+use brainy_sidecar::http::outlet::Outlet;
 use brainy_sidecar::http::server::{self, Connections, PEER_LIMITS};
 use brainy_sidecar::ownership::{HandoffRequest, HandoffStream, Ownership, PeerClient};
 use brainy_sidecar::peers::listener;
@@ -71,7 +72,7 @@ async fn a_refusal_comes_with_its_reason() {
     let ownership =
         Ownership::standalone(8, Arc::new(MemoryStores::default()), brainy_storage::layers::LayerStack::default());
     let router = Router::new(Arc::new(ownership.clone()), None, PATIENCE, Arc::default());
-    let app = listener::app(Arc::new(router), Some(ownership));
+    let app = listener::app(Arc::new(router), Some(ownership), Outlet::default());
     let Err(refusal) = ask(&Authority::new(), app).await else { panic!("a process that runs alone hands nothing off") };
     let message = refusal.to_string();
     assert!(message.contains(StatusCode::CONFLICT.as_str()) && message.contains("does not move"), "{message}");

@@ -9,6 +9,7 @@ mod certificates;
 mod connections;
 mod forwarding;
 mod handoff;
+mod large_answers;
 mod listing;
 mod mutual_tls;
 mod once;

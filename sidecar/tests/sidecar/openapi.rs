@@ -208,7 +208,6 @@ async fn the_record_of_a_proof_is_as_described() {
         if_match: true,
         atomic_under_race: true,
         read_after_write: true,
-        conditional_delete: false,
         etag_is_md5: true,
     };
     let passed = StoreProof { at: "t".into(), passed: true, problem: None, capabilities: Some(capabilities) };
@@ -217,7 +216,7 @@ async fn the_record_of_a_proof_is_as_described() {
     let app = App::new();
     let mut answer = app.get("/v1/storage").await;
     assert_eq!(answer.json().get("probe"), None, "a folder needs no proof");
-    for (proof, fields) in [(passed, 8), (failed, 3)] {
+    for (proof, fields) in [(passed, 7), (failed, 3)] {
         let mut storage = answer.json();
         storage["probe"] = serde_json::to_value(proof).unwrap();
         assert_eq!(storage["probe"].as_object().unwrap().len(), fields);

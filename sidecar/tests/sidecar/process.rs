@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::support::program::{PROGRAM, Running, command, start};
+use crate::support::program::{PROGRAM, Running, command, start, start_with};
 use crate::support::wire::{over_tcp, over_unix};
 
 fn signal(running: &Running, name: &str) {
@@ -65,6 +65,36 @@ fn data_can_be_kept_as_files_that_people_can_read() {
     assert!(shards.iter().any(|shard| shard.join("kv/greeting").is_file()), "{shards:?}");
     let (_, storage) = over_tcp(running.address, "GET /v1/storage", "").unwrap();
     assert!(storage.contains("\"backend\":\"filesystem\""), "{storage}");
+}
+
+#[test]
+fn what_is_acknowledged_at_once_survives_sigterm_and_not_kill_9() {
+    let folder = tempfile::tempdir().unwrap();
+    let delayed = ["--batch-milliseconds", "10000", "--batch-ack", "buffered"];
+    let mut running = start_with(folder.path(), &delayed);
+    for n in 0..100 {
+        assert_eq!(over_tcp(running.address, &format!("PUT /v1/kv/k{n}"), "1").unwrap().0, 200);
+    }
+    let (_, metrics) = over_tcp(running.address, "GET /metrics", "").unwrap();
+    assert!(metrics.contains("\nbrainy_buffered_writes 100\n"), "{metrics}");
+    assert!(metrics.contains("\nbrainy_buffered_writes_lost_total 0\n"), "{metrics}");
+    signal(&running, "TERM");
+    assert_eq!(running.child.wait().unwrap().code(), Some(0));
+
+    let mut running = start_with(folder.path(), &delayed);
+    for n in 0..100 {
+        assert_eq!(over_tcp(running.address, &format!("GET /v1/kv/k{n}"), "").unwrap(), (200, "1".into()));
+    }
+    assert_eq!(over_tcp(running.address, "PUT /v1/kv/k0", "2").unwrap().0, 200);
+    assert_eq!(over_tcp(running.address, "GET /v1/kv/k0", "").unwrap(), (200, "2".into()));
+    running.child.kill().unwrap();
+    running.child.wait().unwrap();
+    let running = start_with(folder.path(), &delayed);
+    assert_eq!(over_tcp(running.address, "GET /v1/kv/k0", "").unwrap(), (200, "1".into()), "it was not flushed");
+    drop(running);
+
+    let (code, message) = refused(folder.path(), "127.0.0.1:0", &["--batch-ack", "buffered"]);
+    assert!(code == 2 && message.contains("--batch-milliseconds"), "{message}");
 }
 
 #[test]

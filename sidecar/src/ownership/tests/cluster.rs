@@ -14,6 +14,7 @@ use brainy_coordination::{Epoch, FencingToken, NodeId, ShardId, ShardMap, names}
 use brainy_storage::backends::memory::{MemoryAdapter, MemoryDocuments};
 use brainy_storage::backends::s3::Capabilities;
 use brainy_storage::documents::{Document, DocumentVersion, Documents, Swap};
+use brainy_storage::layers::batching::{Ack, Batching};
 use brainy_storage::layers::caching::CacheSize;
 use brainy_storage::layers::{LayerStack, Layers};
 use brainy_storage::{Error, Key, Outcome, StorageAdapter};
@@ -125,7 +126,6 @@ const CAPABLE: Capabilities = Capabilities {
     if_match: true,
     atomic_under_race: true,
     read_after_write: true,
-    conditional_delete: true,
     etag_is_md5: true,
 };
 
@@ -164,6 +164,7 @@ pub(super) struct Cluster {
     peers: Peers,
     data: Option<tempfile::TempDir>,
     ttl: Duration,
+    layers: Layers,
     pub(super) nodes: Arc<Mutex<BTreeMap<NodeId, Ownership>>>,
     pub(super) wanted: Arc<Mutex<Vec<NodeId>>>,
     told: Arc<Mutex<Vec<Told>>>,
@@ -191,6 +192,7 @@ impl Cluster {
             peers: Peers::default(),
             data,
             ttl,
+            layers: Layers { caching: Some(CacheSize::default()), ..Layers::default() },
             nodes: Arc::default(),
             wanted: Arc::default(),
             told: Arc::new(Mutex::new(vec![Told::default(); SHARDS as usize])),
@@ -201,6 +203,13 @@ impl Cluster {
             cluster.start_client(ShardId(shard));
         }
         cluster
+    }
+
+    /// Nodes that start from now on acknowledge writes before they are durable, and flush them when they have to.
+    pub(super) fn buffered(mut self) -> Self {
+        let batching = Batching { max_delay_ms: 3_600_000, ack: Ack::Buffered, ..Batching::default() };
+        self.layers.batching = Some(batching);
+        self
     }
 
     /// Starts a node, wanted from now on, in a pod with this UID.
@@ -228,7 +237,7 @@ impl Cluster {
             address: format!("{name}:7701"),
             cluster: "uid".into(),
             shards: SHARDS,
-            layers: LayerStack::new(Layers { caching: Some(CacheSize::default()), ..Layers::default() }),
+            layers: LayerStack::new(self.layers),
             ttl: self.ttl,
             renew: Duration::from_millis(200),
             clock: Arc::new(SystemClock),

@@ -34,6 +34,25 @@ async fn shards_move_with_their_data_when_nodes_join_and_leave() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_buffered_moves_with_its_shard_and_survives_a_drain() {
+    let cluster = Cluster::isolated(FOR_EVER).buffered();
+    for name in ["a", "b", "c"] {
+        cluster.start(name, name);
+    }
+    cluster.settled().await;
+    cluster.served().await;
+    cluster.unwant("a");
+    cluster.settled().await;
+    cluster.served().await;
+    let lost = |name: &str| cluster.node(name).buffer_counts().unwrap().lost;
+    assert_eq!((lost("a"), lost("b"), lost("c")), (0, 0, 0));
+    cluster.drain("b").await;
+    cluster.start("b", "another pod");
+    cluster.settled().await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_container_is_back_at_once_with_its_shards() {
     let cluster = started(FOR_EVER, &["a", "b"]);
     cluster.settled().await;

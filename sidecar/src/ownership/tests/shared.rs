@@ -42,6 +42,24 @@ async fn a_drained_node_s_shards_are_served_elsewhere_without_waiting_for_its_se
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_buffered_is_flushed_before_a_shard_is_released() {
+    let cluster = Cluster::shared(FOR_EVER).buffered();
+    for name in ["a", "b", "c"] {
+        cluster.start(name, name);
+    }
+    cluster.settled().await;
+    cluster.served().await;
+    cluster.unwant("a");
+    cluster.settled().await;
+    cluster.served().await;
+    cluster.drain("b").await;
+    cluster.settled().await;
+    let lost = |name: &str| cluster.node(name).buffer_counts().unwrap().lost;
+    assert_eq!((lost("a"), lost("c")), (0, 0));
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_container_is_back_at_once_with_its_shards() {
     let cluster = Cluster::shared(FOR_EVER);
     for name in ["a", "b"] {

@@ -4,9 +4,10 @@ use std::time::Duration;
 use brainy_coordination::clock::Validity;
 use brainy_coordination::{FencingToken, NodeId, ShardId};
 use brainy_storage::backends::memory::MemoryAdapter;
+use brainy_storage::layers::batching::{Ack, Batching, BufferCounts};
 use brainy_storage::layers::caching::CacheSize;
 use brainy_storage::layers::{LayerStack, Layers};
-use brainy_storage::{Key, Value};
+use brainy_storage::{Key, StorageAdapter, Value};
 
 use super::super::table::Table;
 use super::super::{Operation, Place, ShardState};
@@ -60,6 +61,67 @@ fn nothing_is_let_in_or_acknowledged_once_the_session_is_over() {
     assert!(here(&table).is_none());
     assert_eq!(table.describe(SHARD).state, ShardState::Unassigned, "no map gives it to anyone");
     assert_eq!(table.status().held, 0);
+}
+
+/// A table whose writes are acknowledged before they are durable, its storage, and a key with an acknowledged value.
+async fn buffering(session: &Validity) -> (Arc<Table>, MemoryAdapter, Key) {
+    let batching = Batching { max_delay_ms: 3_600_000, ack: Ack::Buffered, ..Batching::default() };
+    let layers = Layers { batching: Some(batching), ..Layers::default() };
+    let (table, store) = (Table::new(NodeId("a".into()), 4, LayerStack::new(layers)), MemoryAdapter::new());
+    table.learn_session(Some(session.clone()));
+    table.serve(SHARD, FencingToken(7), Arc::new(store.clone()), session.clone());
+    let key = Key::new("k").unwrap();
+    write(&table, &key, 1).await;
+    (table, store, key)
+}
+
+async fn write(table: &Table, key: &Key, value: i64) {
+    let operation = here(table).unwrap();
+    operation.storage().set(key, Value::Json(value.into())).await.unwrap().applied().unwrap();
+}
+
+async fn stored(store: &MemoryAdapter, key: &Key) -> Option<Value> {
+    store.get(key).await.unwrap().map(|entry| entry.value)
+}
+
+#[tokio::test]
+async fn a_tenure_that_ends_in_order_makes_durable_what_was_acknowledged() {
+    let (table, store, key) = buffering(&Validity::unbounded()).await;
+    assert_eq!(stored(&store, &key).await, None);
+    assert!(table.stop(SHARD, "moving").unwrap().end(Duration::from_secs(60)).await);
+    assert_eq!(stored(&store, &key).await, Some(Value::Json(1.into())));
+}
+
+#[tokio::test]
+async fn a_shard_that_was_stopped_and_is_served_again_knows_what_was_acknowledged() {
+    let session = Validity::unbounded();
+    let (table, store, key) = buffering(&session).await;
+    table.stop(SHARD, "moving");
+    table.serve(SHARD, FencingToken(7), Arc::new(store.clone()), session);
+    let operation = here(&table).unwrap();
+    assert_eq!(operation.storage().get(&key).await.unwrap().unwrap().value, Value::Json(1.into()));
+}
+
+#[tokio::test]
+async fn nothing_is_written_under_a_session_that_is_over_or_by_a_tenure_that_was_given_up() {
+    for lapses in [true, false] {
+        let session = Validity::unbounded();
+        let (table, store, key) = buffering(&session).await;
+        let tenure = table.stop(SHARD, "lapsed").unwrap();
+        if lapses {
+            session.end();
+        } else {
+            tenure.give_up();
+        }
+        assert!(tenure.end(Duration::from_secs(60)).await, "there is nothing more to wait for");
+        assert_eq!(stored(&store, &key).await, None);
+        assert_eq!(table.buffer_counts(), Some(BufferCounts { waiting: 0, lost: 1 }));
+        // A later tenure begins with what the store has.
+        table.rest(SHARD, None);
+        table.serve(SHARD, FencingToken(8), Arc::new(store.clone()), Validity::unbounded());
+        let operation = here(&table).unwrap();
+        assert_eq!(operation.storage().get(&key).await.unwrap(), None);
+    }
 }
 
 #[test]

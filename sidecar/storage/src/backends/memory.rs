@@ -9,10 +9,12 @@ use bytes::Bytes;
 
 use crate::documents::{Document, DocumentVersion, Documents, Swap};
 use crate::envelope::{Stored, new_nonce};
-use crate::operation::{Performed, Stands, Step, decide};
+use crate::group::{Change, judge};
+use crate::operation::only;
+use crate::performed::{Performed, Stands};
 use crate::{
-    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Value,
-    Version, WriteResult,
+    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, Requests, StorageAdapter,
+    Value, Version, WriteResult,
 };
 
 /// The keys of one namespace.
@@ -79,15 +81,21 @@ impl StorageAdapter for MemoryAdapter {
     }
 
     async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
+        only(self.perform(key, Requests::once(operation, id)).await)
+    }
+
+    async fn perform(&self, key: &Key, requests: Requests) -> Vec<WriteResult<Done>> {
         self.with_space(|space| {
-            let current = space.get(key);
-            match decide(key, operation, id, Stands::stored(current))? {
-                Step::DoneBefore(done) => Ok(Outcome::Applied(done)),
-                Step::Reject => Ok(Outcome::Rejected(current.map(|stored| stored.entry.clone()))),
-                Step::Write(planned) => {
-                    planned.value.check()?;
-                    let version = write(space, key, planned.value.clone(), planned.performed.clone());
-                    Ok(Outcome::Applied(planned.done(version)))
+            let judged = judge(key, Stands::stored(space.get(key)), &requests);
+            match judged.change() {
+                Change::Nothing => judged.applied(None),
+                Change::Put(value) => {
+                    let version = write(space, key, value, judged.performed());
+                    judged.applied(Some(&version))
+                }
+                Change::Remove => {
+                    space.remove(key);
+                    judged.applied(None)
                 }
             }
         })

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Number;
 use tokio::sync::OnceCell;
 
+use super::batching::Forget;
 use crate::encoding::keys_folder;
 use crate::value::add;
 use crate::{
@@ -110,14 +111,12 @@ impl Cache {
 
     /// A store seen through this cache. What an earlier call has cached, also of the same store, is not found through it.
     pub fn over(&self, store: Arc<dyn StorageAdapter>) -> Arc<dyn StorageAdapter> {
-        let scope = self.0.scopes.fetch_add(1, Ordering::Relaxed);
-        Arc::new(CachingAdapter {
-            cache: self.clone(),
-            scope,
-            namespaces: Vec::new(),
-            folder: place(scope, &[]),
-            inner: store,
-        })
+        self.scope().over(store)
+    }
+
+    /// For one store.
+    pub(super) fn scope(&self) -> Scope {
+        Scope { cache: self.clone(), number: self.0.scopes.fetch_add(1, Ordering::Relaxed) }
     }
 
     /// How often it had the answer.
@@ -168,6 +167,32 @@ impl Cache {
         let before = self.0.known.get(place);
         self.0.known.invalidate(place);
         Writing { before, generation, used: Used { cache: self.clone(), place: place.into() } }
+    }
+}
+
+/// What a cache keeps of one store.
+#[derive(Clone, Debug)]
+pub(super) struct Scope {
+    cache: Cache,
+    number: u64,
+}
+
+impl Scope {
+    pub(super) fn over(&self, store: Arc<dyn StorageAdapter>) -> Arc<dyn StorageAdapter> {
+        Arc::new(CachingAdapter {
+            cache: self.cache.clone(),
+            scope: self.number,
+            namespaces: Vec::new(),
+            folder: place(self.number, &[]),
+            inner: store,
+        })
+    }
+}
+
+impl Forget for Scope {
+    fn forget(&self, folder: &str, key: &Key) {
+        // As a write that fails: reads under way don't keep what they find.
+        drop(self.cache.begin_write(&format!("{}/{folder}{key}", self.number)));
     }
 }
 
@@ -423,6 +448,10 @@ impl StorageAdapter for CachingAdapter {
 
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
         self.inner.list(prefix, after, limit).await
+    }
+
+    async fn settle(&self) -> Result<(), Error> {
+        self.inner.settle().await
     }
 
     fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter> {

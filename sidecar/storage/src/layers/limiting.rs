@@ -22,8 +22,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
-    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Unknown,
-    Value, Version, WriteResult,
+    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, Requests, StorageAdapter,
+    Unknown, Value, Version, WriteResult,
 };
 
 /// Pause before the second attempt of a read; doubled before each further one, up to the last.
@@ -181,6 +181,19 @@ impl Limiter {
         }
     }
 
+    /// Several writes that are asked for as one.
+    async fn write_many<T: Clone + Send + 'static>(
+        &self,
+        count: usize,
+        writes: impl Future<Output = Vec<WriteResult<T>>> + Send + 'static,
+    ) -> Vec<WriteResult<T>> {
+        match self.run(self.deadline(), writes).await {
+            Ok(Ok(outcomes)) => outcomes,
+            Ok(Err(GivenUp)) => vec![Ok(Outcome::Unknown(Unknown(self.too_slow()))); count],
+            Err(error) => vec![Err(error); count],
+        }
+    }
+
     async fn read<T: Send + 'static>(
         &self,
         read: impl Future<Output = Result<T, Error>> + Send + 'static,
@@ -297,12 +310,21 @@ impl StorageAdapter for LimitingAdapter {
         self.limiter.write(async move { inner.perform_once(&key, operation, &id).await }).await
     }
 
+    async fn perform(&self, key: &Key, requests: Requests) -> Vec<WriteResult<Done>> {
+        let (inner, key, count) = (self.inner(), key.clone(), requests.len());
+        self.limiter.write_many(count, async move { inner.perform(&key, requests).await }).await
+    }
+
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
         let deadline = self.limiter.deadline();
         let (attempts, inner) = (self.limiter.attempts(deadline), self.inner());
         let (prefix, after) = (prefix.to_owned(), after.cloned());
         let read = async move { repeat(attempts, || inner.list(&prefix, after.as_ref(), limit)).await };
         self.limiter.read(read, deadline).await
+    }
+
+    async fn settle(&self) -> Result<(), Error> {
+        self.inner.settle().await
     }
 
     fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter> {
@@ -321,11 +343,7 @@ impl StorageAdapter for LimitingAdapter {
 
     async fn put_batch(&self, items: Vec<(Key, Value, Condition)>) -> Vec<WriteResult<Version>> {
         let (inner, count) = (self.inner(), items.len());
-        match self.limiter.run(self.limiter.deadline(), async move { inner.put_batch(items).await }).await {
-            Ok(Ok(outcomes)) => outcomes,
-            Ok(Err(GivenUp)) => vec![Ok(Outcome::Unknown(Unknown(self.limiter.too_slow()))); count],
-            Err(error) => vec![Err(error); count],
-        }
+        self.limiter.write_many(count, async move { inner.put_batch(items).await }).await
     }
 
     async fn compare_and_swap(

@@ -16,8 +16,8 @@ use serde_json::Number;
 use tracing::{Instrument, Span, debug, debug_span};
 
 use crate::{
-    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Value,
-    Version, WriteResult,
+    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, Requests, StorageAdapter,
+    Value, Version, WriteResult,
 };
 
 /// What a store is asked.
@@ -39,11 +39,13 @@ pub enum OperationKind {
     CompareAndSwap,
     /// [`StorageAdapter::increment`].
     Increment,
+    /// [`StorageAdapter::perform`]: operations on one key as one.
+    Perform,
 }
 
 impl OperationKind {
     /// All of them, in the order in which `as usize` counts them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Get,
         Self::Set,
         Self::Delete,
@@ -52,6 +54,7 @@ impl OperationKind {
         Self::SetBatch,
         Self::CompareAndSwap,
         Self::Increment,
+        Self::Perform,
     ];
 
     /// As metrics and spans name it.
@@ -65,6 +68,7 @@ impl OperationKind {
             Self::SetBatch => "setBatch",
             Self::CompareAndSwap => "compareAndSwap",
             Self::Increment => "increment",
+            Self::Perform => "perform",
         }
     }
 
@@ -118,6 +122,12 @@ impl Tally {
     fn of_read<T>(read: &Result<T, Error>) -> Self {
         let mut tally = Self::default();
         tally.count_read(read);
+        tally
+    }
+
+    fn of_writes<T>(written: &[WriteResult<T>]) -> Self {
+        let mut tally = Self::default();
+        written.iter().for_each(|written| tally.count_write(written));
         tally
     }
 
@@ -237,6 +247,15 @@ impl StorageAdapter for ObservingAdapter {
         done
     }
 
+    async fn perform(&self, key: &Key, requests: Requests) -> Vec<WriteResult<Done>> {
+        let (backend, operation, items) = (self.observing.backend, OperationKind::Perform, requests.len());
+        let span = debug_span!("storage", backend, operation = operation.name(), key = key.as_str(), items);
+        let call = Call::begin(&self.observing, operation, items, span);
+        let done = self.inner.perform(key, requests).instrument(call.span.clone()).await;
+        call.end(Tally::of_writes(&done));
+        done
+    }
+
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
         let (backend, operation) = (self.observing.backend, OperationKind::List);
         let span = debug_span!("storage", backend, operation = operation.name(), prefix);
@@ -244,6 +263,10 @@ impl StorageAdapter for ObservingAdapter {
         let page = self.inner.list(prefix, after, limit).instrument(call.span.clone()).await;
         call.end(Tally::of_read(&page));
         page
+    }
+
+    async fn settle(&self) -> Result<(), Error> {
+        self.inner.settle().await
     }
 
     fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter> {
@@ -262,9 +285,7 @@ impl StorageAdapter for ObservingAdapter {
     async fn put_batch(&self, items: Vec<(Key, Value, Condition)>) -> Vec<WriteResult<Version>> {
         let call = self.call_on_many(OperationKind::SetBatch, items.len());
         let written = self.inner.put_batch(items).instrument(call.span.clone()).await;
-        let mut tally = Tally::default();
-        written.iter().for_each(|written| tally.count_write(written));
-        call.end(tally);
+        call.end(Tally::of_writes(&written));
         written
     }
 

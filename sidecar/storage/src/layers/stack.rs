@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::batching::Batching;
+use super::batching::{Batcher, Batching, BufferCounts, Claim, Forget, Sole};
 use super::caching::{Cache, CacheCounts, CacheSize};
 use super::compression::Compression;
 use super::limiting::{LimitCounts, Limiter, Limiting};
@@ -42,7 +42,7 @@ impl Layers {
 #[derive(Clone, Debug, Default)]
 pub struct LayerStack {
     cache: Option<Cache>,
-    batching: Option<Batching>,
+    batching: Option<Batcher>,
     limiter: Option<Limiter>,
     compression: Option<Compression>,
     observing: Option<Observing>,
@@ -53,7 +53,7 @@ impl LayerStack {
     pub fn new(layers: Layers) -> Self {
         Self {
             cache: layers.caching.map(Cache::new),
-            batching: layers.batching,
+            batching: layers.batching.map(Batcher::new),
             limiter: layers.limiting.map(Limiter::new),
             compression: layers.compression,
             observing: None,
@@ -73,6 +73,12 @@ impl LayerStack {
 
     /// A store below the layers. What an earlier call has cached, also of the same store, is not found through it.
     pub fn over(&self, store: Arc<dyn StorageAdapter>) -> Arc<dyn StorageAdapter> {
+        self.over_while(store, Arc::new(Sole))
+    }
+
+    /// The same for a store that is this process's own only while a claim holds: what was acknowledged before it is
+    /// durable is not written after that.
+    pub fn over_while(&self, store: Arc<dyn StorageAdapter>, claim: Arc<dyn Claim>) -> Arc<dyn StorageAdapter> {
         let store = match &self.observing {
             Some(observing) => observing.over(store),
             None => store,
@@ -81,14 +87,23 @@ impl LayerStack {
             Some(limiter) => limiter.over(store),
             None => store,
         };
-        let store = match self.batching {
-            Some(batching) => batching.over(store),
+        let scope = self.cache.as_ref().map(Cache::scope);
+        let store = match &self.batching {
+            Some(batcher) => {
+                let above = scope.clone().map(|scope| Arc::new(scope) as Arc<dyn Forget>);
+                batcher.over(store, claim, above)
+            }
             None => store,
         };
-        match &self.cache {
-            Some(cache) => cache.over(store),
+        match scope {
+            Some(scope) => scope.over(store),
             None => store,
         }
+    }
+
+    /// What was acknowledged before it was durable; `None`: nothing ever is.
+    pub fn buffer_counts(&self) -> Option<BufferCounts> {
+        self.batching.as_ref().and_then(Batcher::counts)
     }
 
     /// How often the cache had the answer; `None`: there is no cache.

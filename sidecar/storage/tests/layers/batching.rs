@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use brainy_storage::layers::batching::Batching;
-use brainy_storage::{Condition, Error, Key, Outcome, StorageAdapter, Value, WriteResult};
+use brainy_storage::layers::batching::{Ack, Batching};
+use brainy_storage::{
+    Condition, Done, Error, Key, Operation, OperationId, Outcome, StorageAdapter, Value, Version, WriteResult,
+};
 use serde_json::Number;
 use tokio::task::JoinHandle;
 
@@ -22,7 +24,7 @@ impl World {
     /// Flushes once this many writes wait.
     fn flushing_at(max_items: u32) -> Self {
         let slow = Arc::new(Slow::new());
-        let queue = Batching { max_delay_ms: NEVER, max_items }.over(Arc::clone(&slow) as _);
+        let queue = Batching { max_delay_ms: NEVER, max_items, ack: Ack::Durable }.over(Arc::clone(&slow) as _);
         Self { slow, queue }
     }
 
@@ -38,16 +40,22 @@ impl World {
         task
     }
 
-    async fn set(&self, key: &str, value: i64) -> JoinHandle<WriteResult<brainy_storage::Version>> {
+    async fn set(&self, key: &str, value: i64) -> JoinHandle<WriteResult<Version>> {
         let key = name(key);
         self.begin(move |queue| async move { queue.set(&key, number(value)).await }).await
     }
 
-    async fn increment(&self) -> JoinHandle<WriteResult<(Number, brainy_storage::Version)>> {
+    async fn increment(&self) -> JoinHandle<WriteResult<(Number, Version)>> {
         self.begin(|queue| async move { queue.increment(&name("n"), 1.into()).await }).await
     }
 
-    async fn swap(&self, old: i64, new: i64) -> JoinHandle<WriteResult<Option<brainy_storage::Version>>> {
+    async fn once(&self, id: &str) -> JoinHandle<WriteResult<Done>> {
+        let id = OperationId::new(id).unwrap();
+        let add = Operation::Increment { delta: 1.into() };
+        self.begin(move |queue| async move { queue.perform_once(&name("n"), add, &id).await }).await
+    }
+
+    async fn swap(&self, old: i64, new: i64) -> JoinHandle<WriteResult<Option<Version>>> {
         self.begin(move |queue| async move {
             queue.compare_and_swap(&name("n"), Some(number(old)), Some(number(new))).await
         })
@@ -89,7 +97,7 @@ async fn nothing_is_acknowledged_before_it_is_written() {
 #[tokio::test]
 async fn a_write_alone_is_flushed_after_the_delay_and_so_is_the_next() {
     let slow = Arc::new(Slow::new());
-    let queue = Batching { max_delay_ms: 20, max_items: 1000 }.over(Arc::clone(&slow) as _);
+    let queue = Batching { max_delay_ms: 20, max_items: 1000, ack: Ack::Durable }.over(Arc::clone(&slow) as _);
     for value in 1..=2 {
         let outcome =
             tokio::time::timeout(LONG, queue.set(&name("a"), number(value))).await.expect("it is never flushed");
@@ -112,6 +120,68 @@ async fn increments_of_one_key_are_one_conditional_write() {
     assert_eq!(sums, (1..=64).collect::<Vec<u64>>(), "each was judged in its turn");
     assert_eq!(world.writes(), [Condition::Absent]);
     assert_eq!(world.stored("n").await, Some(number(64)));
+}
+
+/// A sum with the version that it stands at, or stood.
+fn sum(outcome: WriteResult<Done>) -> (Number, Version) {
+    match outcome {
+        Ok(Outcome::Applied(Done::Sum(sum, version))) => (sum, version),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn increments_with_ids_are_few_writes_and_each_id_is_done_once_however_often_it_comes() {
+    let world = World::flushing_at(84);
+    let mut tasks = Vec::new();
+    for n in 0..40 {
+        for _ in 0..2 {
+            tasks.push(world.once(&format!("operation-{n}")).await);
+        }
+        if n % 10 == 0 {
+            let plain = world.increment().await;
+            tasks.push(tokio::spawn(async { plain.await.unwrap().map(|done| done.map(|(n, v)| Done::Sum(n, v))) }));
+        }
+    }
+    let mut answers = Vec::new();
+    for task in tasks {
+        answers.push(sum(answer(task).await));
+    }
+    assert_eq!(world.stored("n").await, Some(number(44)), "40 ids and 4 without");
+    // Each sum is the answer to one operation: to both that had its id, or to the one that had none.
+    answers.dedup();
+    let sums: Vec<u64> = answers.iter().map(|(sum, _)| sum.as_u64().unwrap()).collect();
+    assert_eq!(sums, (1..=44).collect::<Vec<u64>>());
+    let portions = world.slow.portions.lock().unwrap().clone();
+    assert_eq!((portions.len(), portions.iter().sum::<usize>(), world.writes().len()), (3, 84, 0));
+}
+
+#[tokio::test]
+async fn an_id_that_the_value_remembers_is_answered_from_it_and_the_others_are_done() {
+    let world = World::flushing_at(3);
+    let tasks = [world.once("a").await, world.once("b").await, world.once("c").await];
+    for (task, expected) in tasks.into_iter().zip(1..) {
+        assert_eq!(sum(answer(task).await).0, expected.into());
+    }
+    let tasks = [world.once("b").await, world.once("c").await, world.once("d").await];
+    let [b, c, d] = futures::future::join_all(tasks.map(answer)).await.try_into().unwrap();
+    assert_eq!((sum(b).0, sum(c).0, sum(d).0), (2.into(), 3.into(), 4.into()));
+    assert_eq!(world.stored("n").await, Some(number(4)));
+}
+
+#[tokio::test]
+async fn who_asks_again_never_learns_the_version_of_what_another_has_written() {
+    let world = World::flushing_at(2);
+    let (first, second) = (world.once("a").await, world.once("b").await);
+    let ((_, passed), (_, stands)) = (sum(answer(first).await), sum(answer(second).await));
+    let (first, second) = (world.once("a").await, world.once("b").await);
+    let ((one, again), (two, same)) = (sum(answer(first).await), sum(answer(second).await));
+    assert_eq!((one, two, same), (1.into(), 2.into(), stands.clone()));
+    for version in [passed, again] {
+        assert!(version != stands && version.revision == stands.revision, "{version} {stands}");
+        let outcome = world.slow.inner.put(&name("n"), number(0), &Condition::Version(version)).await;
+        assert!(matches!(outcome, Ok(Outcome::Rejected(_))));
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod batching;
+mod buffered;
 mod caching;
 mod limiting;
 mod observing;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use brainy_storage::backends::memory::MemoryAdapter;
 use brainy_storage::layers::observing::{Observing, OperationKind, Recorder, Tally};
-use brainy_storage::{Condition, Key, Namespace, Operation, OperationId, StorageAdapter, Value};
+use brainy_storage::{Condition, Key, Namespace, Operation, OperationId, Request, Requests, StorageAdapter, Value};
 use serde_json::json;
 use tracing::Level;
 
@@ -38,6 +38,11 @@ fn name(key: &str) -> Key {
     Key::new(key).unwrap()
 }
 
+fn add(id: Option<&str>) -> Request {
+    let id = id.map(|id| OperationId::new(id).unwrap());
+    Request { operation: Operation::Increment { delta: 1.into() }, id }
+}
+
 const NOTHING: Tally = Tally { success: 0, rejected: 0, unknown: 0, failed: 0 };
 const SUCCESS: Tally = Tally { success: 1, ..NOTHING };
 
@@ -52,8 +57,12 @@ async fn each_operation_is_recorded_once_and_by_its_name() {
         store.get(&name("nothing")).await.unwrap();
         store.increment(&key, 1.into()).await.unwrap().applied().unwrap();
         store.compare_and_swap(&key, Some(number(2)), Some(number(3))).await.unwrap().applied().unwrap();
-        let (add, id) = (Operation::Increment { delta: 1.into() }, OperationId::new("once").unwrap());
-        store.perform_once(&key, add, &id).await.unwrap().applied().unwrap();
+        let (once, id) = (Operation::Increment { delta: 1.into() }, OperationId::new("once").unwrap());
+        store.perform_once(&key, once, &id).await.unwrap().applied().unwrap();
+        let requests = [add(None), add(Some("a")), add(Some("a"))];
+        for portion in Requests::portions(requests) {
+            store.perform(&key, portion).await;
+        }
         store.list("", None, 10).await.unwrap();
         store.get_batch(&[name("k"), name("nothing")]).await;
         let _written = store.set_batch(vec![(name("a"), number(1)), (name("b"), number(1))]).await;
@@ -66,6 +75,7 @@ async fn each_operation_is_recorded_once_and_by_its_name() {
             (OperationKind::Increment, SUCCESS),
             (OperationKind::CompareAndSwap, SUCCESS),
             (OperationKind::Increment, SUCCESS),
+            (OperationKind::Perform, Tally { success: 3, ..NOTHING }),
             (OperationKind::List, SUCCESS),
             (OperationKind::GetBatch, two),
             (OperationKind::SetBatch, two),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use brainy_storage::backends::embedded::EmbeddedDatabase;
 use brainy_storage::backends::filesystem::FilesystemAdapter;
 use brainy_storage::backends::memory::MemoryAdapter;
-use brainy_storage::layers::batching::Batching;
+use brainy_storage::layers::batching::{Ack, Batching};
 use brainy_storage::layers::caching::{Cache, CacheSize};
 use brainy_storage::layers::compression::{Algorithm, Compression};
 use brainy_storage::layers::limiting::Limiting;
@@ -19,7 +19,8 @@ use crate::observing::Book;
 /// Every stack of layers, with settings that make each of them do something.
 fn stacks() -> Vec<Layers> {
     let caching = [None, Some(CacheSize::default()), Some(CacheSize { entries: 3, ..CacheSize::default() })];
-    let batching = [None, Some(Batching { max_delay_ms: 1, max_items: 10 })];
+    let batching = [None, Some(Ack::Durable), Some(Ack::Buffered)]
+        .map(|ack| ack.map(|ack| Batching { max_delay_ms: 1, max_items: 10, ack }));
     let compression =
         [Algorithm::Zstd, Algorithm::Gzip].map(|algorithm| Some(Compression { algorithm, above_bytes: 0 }));
     let compression = [None].into_iter().chain(compression);

@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use brainy_storage::backends::memory::MemoryAdapter;
 use brainy_storage::{
-    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Unknown,
-    Value, Version, WriteResult,
+    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, Requests, StorageAdapter,
+    Unknown, Value, Version, WriteResult,
 };
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -29,12 +29,16 @@ pub(crate) struct Slow {
     pub(crate) reads: AtomicU32,
     /// Conditions of the writes.
     pub(crate) writes: Mutex<Vec<Condition>>,
+    /// How many operations were asked for as one, each time.
+    pub(crate) portions: Mutex<Vec<usize>>,
     pub(crate) hold_reads: AtomicBool,
     pub(crate) hold_writes: AtomicBool,
     /// One for each that is held up.
     pub(crate) looked: Semaphore,
     pub(crate) go_on: Semaphore,
     pub(crate) lose_answers: AtomicBool,
+    /// So many of the next reads fail.
+    pub(crate) blind: AtomicU32,
     /// Writes of this key fail cleanly.
     pub(crate) broken: Mutex<Option<Key>>,
     /// The next reads and writes fail so, cleanly.
@@ -47,11 +51,13 @@ impl Slow {
             inner: MemoryAdapter::new(),
             reads: AtomicU32::new(0),
             writes: Mutex::default(),
+            portions: Mutex::default(),
             hold_reads: AtomicBool::new(false),
             hold_writes: AtomicBool::new(false),
             looked: Semaphore::new(0),
             go_on: Semaphore::new(0),
             lose_answers: AtomicBool::new(false),
+            blind: AtomicU32::new(0),
             broken: Mutex::default(),
             failures: Mutex::default(),
         }
@@ -74,6 +80,9 @@ impl StorageAdapter for Slow {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         self.check()?;
+        if self.blind.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |blind| blind.checked_sub(1)).is_ok() {
+            return Err(Error::unavailable("Blind", "it can't be read"));
+        }
         let found = self.inner.get(key).await;
         self.hold(&self.hold_reads).await;
         found
@@ -99,6 +108,11 @@ impl StorageAdapter for Slow {
 
     async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
         self.inner.perform_once(key, operation, id).await
+    }
+
+    async fn perform(&self, key: &Key, requests: Requests) -> Vec<WriteResult<Done>> {
+        self.portions.lock().unwrap().push(requests.len());
+        self.inner.perform(key, requests).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {

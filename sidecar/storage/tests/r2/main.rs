@@ -4,6 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod faults;
+#[path = "../linearizability/harness/mod.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod harness;
+mod histories;
 mod http;
 mod s3;
 mod worker;
@@ -54,7 +58,6 @@ async fn the_probe_passes_and_leaves_nothing_behind() {
         if_match: true,
         atomic_under_race: true,
         read_after_write: true,
-        conditional_delete: false,
         etag_is_md5: true,
     };
     assert_eq!(store.prove().await.unwrap(), expected);

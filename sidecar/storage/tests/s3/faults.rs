@@ -2,7 +2,7 @@
 
 use brainy_storage::backends::s3::S3Store;
 use brainy_storage::documents::{Documents, Swap};
-use brainy_storage::{Condition, Error, Key, Outcome, StorageAdapter, Value, WriteResult};
+use brainy_storage::{Condition, Error, Key, Operation, OperationId, Outcome, StorageAdapter, Value, WriteResult};
 use bytes::Bytes;
 use serde_json::json;
 
@@ -63,6 +63,15 @@ async fn a_request_lost_on_its_way_is_unknown_and_is_not_sent_again() {
     }
 }
 
+/// Each write has taken effect, once, and its caller knows.
+async fn have_landed_once(adapter: &dyn StorageAdapter, outcomes: Vec<(Key, WriteResult<()>)>, why: &str) {
+    for (key, outcome) in outcomes {
+        let expected = (key.as_str() != "deleted").then(|| number(2));
+        assert!(matches!(outcome, Ok(Outcome::Applied(()))), "{why}: {key}: {outcome:?}");
+        assert_eq!(value(adapter, &key).await, expected, "{why}: {key}");
+    }
+}
+
 #[tokio::test]
 async fn a_failure_after_the_effect_is_found_out_by_a_look_and_is_not_sent_again() {
     let Way { gateway: _gateway, proxy, store } = way().await;
@@ -70,12 +79,33 @@ async fn a_failure_after_the_effect_is_found_out_by_a_look_and_is_not_sent_again
     for (status, code) in [(500, "InternalError"), (503, "ServiceUnavailable"), (502, "BadGateway"), (504, "")] {
         let outcomes = writes(&adapter, &proxy, Meddling::FailsAfterwards(status, code)).await;
         proxy.meddle(Meddling::Nothing);
-        for (key, outcome) in outcomes {
-            let expected = Some(number(2)).filter(|_| key.as_str() != "deleted");
-            assert!(matches!(outcome, Ok(Outcome::Applied(()))), "{status} {key}: {outcome:?}");
-            assert_eq!(value(&adapter, &key).await, expected, "{status} {key}");
-        }
+        have_landed_once(&adapter, outcomes, &status.to_string()).await;
     }
+}
+
+#[tokio::test]
+async fn a_write_whose_second_arrival_is_refused_is_known_to_have_taken_effect() {
+    let Way { gateway: _gateway, proxy, store } = way().await;
+    let adapter = store.adapter("s");
+    let outcomes = writes(&adapter, &proxy, Meddling::SendsTwice).await;
+    have_landed_once(&adapter, outcomes, "sent twice").await;
+    let created = adapter.put(&key("new"), number(1), &Condition::Absent).await.unwrap();
+    assert_eq!(created.applied(), adapter.get(&key("new")).await.unwrap().map(|entry| entry.version));
+}
+
+#[tokio::test]
+async fn a_refusal_that_can_not_be_looked_into_is_unknown() {
+    let Way { gateway: _gateway, proxy, store } = way().await;
+    let adapter = store.adapter("s");
+    let version = adapter.set(&key("a"), number(1)).await.unwrap().applied().unwrap();
+    let _ = adapter.set(&key("a"), number(2)).await.unwrap();
+    proxy.meddle(Meddling::SpoilsReads(usize::MAX, Spoil::Fail(503, "SlowDown")));
+    let stale = Condition::Version(version);
+    assert!(is_unknown(&adapter.put(&key("a"), number(3), &stale).await));
+    assert!(is_unknown(&adapter.remove(&key("a"), &stale).await));
+    assert!(is_unknown(&adapter.set(&key("a"), number(3)).await));
+    proxy.meddle(Meddling::Nothing);
+    assert_eq!(value(&adapter, &key("a")).await, Some(number(2)));
 }
 
 #[tokio::test]
@@ -197,4 +227,46 @@ async fn a_write_that_arrives_a_second_time_changes_nothing() {
     assert!(statuses.len() > 10 && statuses.iter().all(|status| *status == 412), "{statuses:?}");
     assert_eq!(adapter.get_batch(&keys).await, before);
     assert_eq!(documents.read("d").await.unwrap().unwrap().body, "2");
+}
+
+/// As a proxy may do that had no answer in time, and has tried another server of the store.
+#[tokio::test]
+async fn a_value_that_was_removed_does_not_come_back_when_its_creation_arrives_again() {
+    let Way { gateway: _gateway, proxy, store } = way().await;
+    let adapter = store.adapter("s");
+    for created in ["set", "put", "swap", "increment", "once", "batch"] {
+        for removed in ["delete", "remove", "swap"] {
+            let key = key(&format!("{created}-{removed}"));
+            match created {
+                "set" => drop(adapter.set(&key, number(1)).await.unwrap().applied().unwrap()),
+                "put" => drop(adapter.put(&key, number(1), &Condition::Absent).await.unwrap().applied().unwrap()),
+                "swap" => drop(adapter.compare_and_swap(&key, None, Some(number(1))).await.unwrap().applied().unwrap()),
+                "increment" => drop(adapter.increment(&key, 1.into()).await.unwrap().applied().unwrap()),
+                "once" => {
+                    let (add, id) = (Operation::Increment { delta: 1.into() }, OperationId::new("a").unwrap());
+                    drop(adapter.perform_once(&key, add, &id).await.unwrap().applied().unwrap());
+                }
+                _ => drop(adapter.set_batch(vec![(key.clone(), number(1))]).await.pop().unwrap().unwrap()),
+            }
+            let entry = adapter.get(&key).await.unwrap().unwrap();
+            assert_eq!(entry.value, number(1));
+            match removed {
+                "delete" => assert_eq!(adapter.delete(&key).await.unwrap(), Outcome::Applied(true)),
+                "remove" => {
+                    let stands = Condition::Version(entry.version);
+                    assert_eq!(adapter.remove(&key, &stands).await.unwrap(), Outcome::Applied(true));
+                }
+                _ => {
+                    let gone = adapter.compare_and_swap(&key, Some(number(1)), None).await.unwrap();
+                    assert_eq!(gone, Outcome::Applied(None));
+                }
+            }
+        }
+    }
+    let statuses = proxy.replay().await;
+    assert!(statuses.len() >= 36 && statuses.iter().all(|status| *status == 412), "{statuses:?}");
+    assert_eq!(adapter.list("", None, 100).await.unwrap().keys, []);
+    for created in ["set", "put", "swap", "increment", "once", "batch"] {
+        assert_eq!(value(&adapter, &key(&format!("{created}-delete"))).await, None);
+    }
 }

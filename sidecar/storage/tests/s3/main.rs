@@ -74,20 +74,6 @@ async fn s3_conforms_behind_a_cache() {
     assert!(report.is_clean(), "{report}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn s3_conforms_on_a_store_that_deletes_conditionally() {
-    let gateway = Gateway::start().await;
-    let proxy = Proxy::start(&gateway, Meddling::DeletesConditionally).await;
-    let store = open(settings(&proxy.endpoint())).await;
-    assert!(store.prove().await.unwrap().conditional_delete);
-    conforms(&store).await;
-    let adapter = store.adapter("gone");
-    let _ = adapter.set(&key("a"), number(1)).await.unwrap();
-    assert_eq!(adapter.delete(&key("a")).await.unwrap(), Outcome::Applied(true));
-    assert!(!gateway.files().iter().any(|name| name.contains("gone")), "a tombstone was left without need");
-    assert_eq!(proxy.unconditional_writes(), 0, "a write without a condition was sent (R4)");
-}
-
 #[tokio::test]
 async fn the_probe_passes_and_leaves_nothing_behind() {
     let gateway = Gateway::start().await;
@@ -98,11 +84,10 @@ async fn the_probe_passes_and_leaves_nothing_behind() {
         if_match: true,
         atomic_under_race: true,
         read_after_write: true,
-        conditional_delete: false,
         etag_is_md5: true,
     };
     assert_eq!(capabilities, expected);
-    assert_eq!(serde_json::to_value(capabilities).unwrap()["conditionalDelete"], json!(false));
+    assert_eq!(serde_json::to_value(capabilities).unwrap()["etagIsMd5"], json!(true));
     assert!(gateway.files().is_empty(), "{:?}", gateway.files());
 }
 

@@ -8,12 +8,14 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use brainy_sidecar::health::Heartbeat;
 use brainy_sidecar::http::intake::Intake;
+use brainy_sidecar::http::outlet::Outlet;
 use brainy_sidecar::http::server::{self, Connections, Limits, Stop, StopSender};
 use brainy_sidecar::http::{Api, StorageInfo, routes};
 use brainy_sidecar::metrics::Metrics;
 use brainy_sidecar::ownership::Ownership;
 use brainy_sidecar::routing::{Patience, Router};
-use brainy_storage::layers::LayerStack;
+use brainy_storage::layers::limiting::Limiting;
+use brainy_storage::layers::{LayerStack, Layers};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -43,19 +45,26 @@ pub(crate) fn storage_info() -> StorageInfo {
 
 impl App {
     pub(crate) fn new() -> Self {
-        Self::with(PATIENCE, Intake::default())
+        Self::with(PATIENCE, Intake::default(), Outlet::default(), Layers::default())
     }
 
     /// For tests that wait for the end of its patience.
     pub(crate) fn impatient() -> Self {
         let patience = Duration::from_millis(50);
-        Self::with(Patience { owner: patience, storage: patience }, Intake::new(16 << 20, patience))
+        let (intake, outlet) = (Intake::new(16 << 20, patience), Outlet::new(1 << 20, patience));
+        Self::with(Patience { owner: patience, storage: patience }, intake, outlet, Layers::default())
     }
 
-    fn with(patience: Patience, intake: Intake) -> Self {
+    /// With limits on what is asked of the store.
+    pub(crate) fn within(limiting: Limiting) -> Self {
+        let layers = Layers { limiting: Some(limiting), ..Layers::default() };
+        Self::with(PATIENCE, Intake::default(), Outlet::default(), layers)
+    }
+
+    fn with(patience: Patience, intake: Intake, outlet: Outlet, layers: Layers) -> Self {
         let stores = Arc::new(MemoryStores::default());
         let metrics = Arc::new(Metrics::default());
-        let layers = LayerStack::default().observed(metrics.observing("memory"));
+        let layers = LayerStack::new(layers).observed(metrics.observing("memory"));
         let ownership = Ownership::standalone(SHARDS, Arc::clone(&stores) as _, layers);
         let router = Router::new(Arc::new(ownership.clone()), None, patience, Arc::clone(&metrics));
         let (stop, stopped) = server::stop();
@@ -66,6 +75,7 @@ impl App {
             storage: Arc::new(storage_info()),
             heartbeat: Heartbeat::default(),
             intake,
+            outlet,
             stop: stopped.clone(),
         };
         Self { app: routes::app(api), stores, ownership, stop, stopped }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use brainy_coordination::{NodeId, ShardId};
+use brainy_sidecar::http::outlet::Outlet;
 use brainy_sidecar::http::server::{self, Connections, PEER_LIMITS, StopSender};
 use brainy_sidecar::metrics::Metrics;
 use brainy_sidecar::peers::{Certificates, PeerPool, listener};
@@ -185,7 +186,7 @@ async fn start(me: usize, layout: Arc<Layout>, certificates: Certificates) -> No
     let address = listening.local_addr().unwrap().to_string();
     let (stop, stopped) = server::stop();
     let connections = Connections::new(PEER_LIMITS, stopped);
-    let app = listener::app(Arc::clone(&router), None);
+    let app = listener::app(Arc::clone(&router), None, Outlet::default());
     tokio::spawn(listener::serve(listening, certificates, connections, app));
     Node { router, view, stores, address, stop }
 }

@@ -13,11 +13,13 @@ use super::stores::Store;
 use super::{EmbeddedDatabase, blocking, handoff, layout};
 use crate::backends::stored::StoredFile;
 use crate::envelope::Stored;
+use crate::group::{Change, judge};
 use crate::layers::compression::Compression;
-use crate::operation::{Performed, Stands, Step, decide};
+use crate::operation::{only, shared};
+use crate::performed::{Performed, Stands};
 use crate::{
-    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Unknown,
-    Value, Version, WriteResult,
+    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, Requests, StorageAdapter,
+    Unknown, Value, Version, WriteResult,
 };
 
 /// A store in an [`EmbeddedDatabase`]. Clones share it.
@@ -232,18 +234,22 @@ impl StorageAdapter for EmbeddedAdapter {
     }
 
     async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
-        let (name, id) = (key.clone(), id.clone());
-        let judge: Decide<Done> = Box::new(move |current| {
-            let current = current?;
-            Ok(match decide(&name, operation, &id, Stands::stored(current.as_ref()))? {
-                Step::DoneBefore(done) => Decision::Keep(done),
-                Step::Reject => Decision::Reject(current.map(|stored| stored.entry)),
-                Step::Write(planned) => {
-                    let (value, performed) = (planned.value.clone(), planned.performed.clone());
-                    Decision::Write(value, performed, Box::new(|version| planned.done(version)))
+        only(self.perform(key, Requests::once(operation, id)).await)
+    }
+
+    async fn perform(&self, key: &Key, requests: Requests) -> Vec<WriteResult<Done>> {
+        let (name, count) = (key.clone(), requests.len());
+        let decide: Decide<Vec<WriteResult<Done>>> = Box::new(move |current| {
+            let judged = judge(&name, Stands::stored(current?.as_ref()), &requests);
+            Ok(match judged.change() {
+                Change::Nothing => Decision::Keep(judged.applied(None)),
+                Change::Put(value) => {
+                    let performed = judged.performed();
+                    Decision::Write(value, performed, Box::new(move |version| judged.applied(Some(&version))))
                 }
+                Change::Remove => Decision::Remove(judged.applied(None)),
             })
         });
-        self.write(key, judge).await
+        shared(count, self.write(key, decide).await)
     }
 }

@@ -18,7 +18,7 @@ use super::layout::{self, Generation, Meta};
 use super::stores::{Store, Stores, parse};
 use crate::envelope::{Stored, Trail, new_nonce, open, seal};
 use crate::layers::compression::Compression;
-use crate::operation::Performed;
+use crate::performed::Performed;
 use crate::{Entry, Error, Key, Outcome, Value, Version, WriteResult};
 
 /// Writes that wait before a writer has to wait to be let in.

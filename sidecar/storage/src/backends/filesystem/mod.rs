@@ -28,11 +28,13 @@ use self::root::Root;
 pub use super::stored::StoredFile;
 use crate::encoding::{encode, keys_folder};
 use crate::envelope::{Stored, Trail, new_nonce, open, seal};
+use crate::group::{Change, judge};
 use crate::layers::compression::Compression;
-use crate::operation::{Performed, Stands, Step, decide};
+use crate::operation::{only, shared};
+use crate::performed::{Performed, Stands};
 use crate::{
-    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Unknown,
-    Value, Version, WriteResult,
+    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, Requests, StorageAdapter,
+    Unknown, Value, Version, WriteResult,
 };
 
 /// A store in a folder. Clones, and all adapters on one path in one process, share it.
@@ -193,17 +195,22 @@ fn put(root: &Root, place: &Place, value: &Value, condition: &Condition) -> Writ
     }
 }
 
-fn perform_once(root: &Root, place: &Place, operation: Operation, id: &OperationId) -> WriteResult<Done> {
+fn perform(root: &Root, place: &Place, requests: &Requests) -> WriteResult<Vec<WriteResult<Done>>> {
     let current = place.read()?;
     let stands = Stands::stored(current.as_ref());
-    match decide(&place.key, operation, id, stands)? {
-        Step::DoneBefore(done) => Ok(confirm(place, done)),
-        Step::Reject => Ok(Outcome::Rejected(current.map(|stored| stored.entry))),
-        Step::Write(planned) => {
-            let performed = planned.performed.clone();
-            let (temp, version) = place.prepare_next(root, stands.revision, &planned.value, performed)?;
-            finish(place, temp, planned.done(version))
+    let judged = judge(&place.key, stands, requests);
+    match judged.change() {
+        Change::Nothing => {
+            let answers = judged.applied(None);
+            // A rejection promises nothing.
+            let promises = answers.iter().any(|answer| matches!(answer, Ok(Outcome::Applied(_))));
+            Ok(if promises { confirm(place, answers) } else { Outcome::Applied(answers) })
         }
+        Change::Put(value) => {
+            let (temp, version) = place.prepare_next(root, stands.revision, &value, judged.performed())?;
+            finish(place, temp, judged.applied(Some(&version)))
+        }
+        Change::Remove => Ok(remove(place, &Condition::Any)?.map(|_| judged.applied(None))),
     }
 }
 
@@ -263,8 +270,12 @@ impl StorageAdapter for FilesystemAdapter {
     }
 
     async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
-        let id = id.clone();
-        self.write(self.place(key), move |root, place| perform_once(root, place, operation, &id)).await
+        only(self.perform(key, Requests::once(operation, id)).await)
+    }
+
+    async fn perform(&self, key: &Key, requests: Requests) -> Vec<WriteResult<Done>> {
+        let count = requests.len();
+        shared(count, self.write(self.place(key), move |root, place| perform(root, place, &requests)).await)
     }
 
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {

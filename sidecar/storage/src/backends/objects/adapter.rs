@@ -4,10 +4,12 @@
 //! refuses, it looks, judges its condition by what it saw, and tries again on exactly that. So a write that arrives late
 //! finds another version and changes nothing (R4). For a large value it looks first.
 //!
-//! A value is removed by a conditional DELETE where the store was proved to honour one, else by writing a tombstone in
-//! its place, under the same condition. A tombstone counts as "no value"; it stays, because no blind deletion is safe.
+//! A value is removed by writing a tombstone in its place, under the same condition. A tombstone counts as "no value". It
+//! stays, on every store: where the object went, a write of what must not exist would find its condition met again, and
+//! one that a proxy sends a second time would bring back a value that was removed.
 //!
-//! Where the answer to a write is lost, one look at what stands there may tell what became of it: [`super::lost`].
+//! Where the answer to a write is lost, or it was refused, a look at what stands there tells what became of it:
+//! [`super::lost`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
+use serde_json::Number;
 
 use super::BucketStore;
 use super::bucket::{Bucket, Object, When, Written};
@@ -23,11 +26,14 @@ use super::etag::ETag;
 use super::lost::{Became, Sent, became};
 use crate::encoding::{decode, encode, keys_folder};
 use crate::envelope::{self, Envelope, MAX_TOMBSTONE_BYTES, Trail, new_nonce};
+use crate::group::{Change, judge};
 use crate::layers::compression::Compression;
-use crate::operation::{PAST, Performed, Stands, Step, decide};
+use crate::operation::{only, shared};
+use crate::performed::{PAST, Performed, Stands};
+use crate::value::add;
 use crate::{
-    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Unknown,
-    Value, Version, WriteResult,
+    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, Requests, StorageAdapter,
+    Unknown, Value, Version, WriteResult,
 };
 
 /// Requests of one batch under way at a time.
@@ -99,6 +105,13 @@ impl Expected {
         })
     }
 
+    /// What was found, if the condition holds for it; else what stands there instead.
+    fn under(condition: &Condition, found: Option<Found>) -> Result<Self, Option<Entry>> {
+        let place = Self::found(found.as_ref());
+        let current = found.and_then(Found::entry);
+        if condition.holds(current.as_ref().map(|entry| &entry.version)) { Ok(place) } else { Err(current) }
+    }
+
     /// Without looking; `None` where what stands there has to be carried on.
     fn guess(condition: &Condition) -> Option<Self> {
         match condition {
@@ -114,6 +127,14 @@ impl Expected {
     fn next_revision(&self) -> u64 {
         self.revision.saturating_add(1)
     }
+}
+
+/// What became of a write.
+enum Settled {
+    Applied(Version),
+    /// It has had no effect and will have none; what was found instead.
+    Refused(Option<Found>),
+    Unknown(String),
 }
 
 impl<B: Bucket> BucketAdapter<B> {
@@ -142,53 +163,55 @@ impl<B: Bucket> BucketAdapter<B> {
     }
 
     /// Writes a value where it is expected to follow.
-    async fn write_at(&self, key: &Key, place: &Expected, value: &Value) -> Result<Written<Version>, Error> {
+    async fn write_at(&self, key: &Key, place: &Expected, value: &Value) -> Result<Settled, Error> {
         let (revision, nonce) = (place.next_revision(), new_nonce());
         let body: Bytes = envelope::seal(key, revision, &nonce, value, &place.trail, self.compression)?;
         if place.is_guess && body.len() > LARGEST_GUESS {
-            return Ok(Written::Refused);
+            return Ok(Settled::Refused(self.find(key).await?));
         }
         let written = self.store.bucket.put(&self.object(key), body, &place.when).await?;
         self.settled(key, Sent { revision, nonce: &nonce }, &place.trail.performed, written).await
     }
 
-    /// Removes the value that stands at `place`, or puts a tombstone there.
-    async fn remove_at(&self, key: &Key, place: &Expected) -> Result<Written<()>, Error> {
-        let object = self.object(key);
-        if let When::Matches(etag) = &place.when
-            && self.store.deletes_conditionally()
-        {
-            return self.store.bucket.delete(&object, etag).await;
-        }
+    /// Puts a tombstone where it is expected to follow.
+    async fn remove_at(&self, key: &Key, place: &Expected) -> Result<Settled, Error> {
         let (revision, nonce) = (place.next_revision(), new_nonce());
         let tombstone = envelope::seal_tombstone(revision, &nonce);
-        let written = self.store.bucket.put(&object, tombstone, &place.when).await?;
-        let settled = self.settled(key, Sent { revision, nonce: &nonce }, &Performed::default(), written).await?;
-        Ok(settled.map(drop))
+        let written = self.store.bucket.put(&self.object(key), tombstone, &place.when).await?;
+        self.settled(key, Sent { revision, nonce: &nonce }, &Performed::default(), written).await
     }
 
-    /// What became of a write, found out by a look where the answer was lost.
+    /// What became of a write. Where the answer was lost, a look tells. So it does where the store refused: it may have
+    /// refused the second arrival of a write that a proxy had sent on twice, and whose first one took effect.
     async fn settled(
         &self,
         key: &Key,
         sent: Sent<'_>,
         performed: &Performed,
         written: Written<ETag>,
-    ) -> Result<Written<Version>, Error> {
-        let why = match written {
-            Written::Applied(etag) => return Ok(Written::Applied(version(sent.revision, &etag, performed))),
-            Written::Refused => return Ok(Written::Refused),
-            Written::Unknown(why) => why,
+    ) -> Result<Settled, Error> {
+        let (found, lost) = match written {
+            Written::Applied(etag) => return Ok(Settled::Applied(version(sent.revision, &etag, performed))),
+            Written::Refused => match self.find(key).await {
+                Ok(found) => (found, None),
+                Err(Error::Unavailable { cause, .. }) => {
+                    return Ok(Settled::Unknown(format!("{cause}: what stands instead could not be read")));
+                }
+                Err(error) => return Err(error),
+            },
+            Written::Unknown(why) => {
+                let looked = self.store.look(&self.object(key)).await;
+                let found = looked.and_then(|object| object.map(|object| Found::open(key, &object)).transpose());
+                (found.ok().flatten(), Some(why))
+            }
         };
-        let looked = self.store.look(&self.object(key)).await;
-        let found = looked.and_then(|object| object.map(|object| Found::open(key, &object)).transpose());
         // Where there is nothing, it may be on its way still.
-        let Ok(Some(found)) = found else { return Ok(Written::Unknown(why)) };
-        Ok(match became(&found.envelope, sent, !self.store.deletes_conditionally()) {
-            Became::Stands => Written::Applied(version(sent.revision, &found.etag, performed)),
-            Became::Past => Written::Applied(Version { revision: sent.revision, tag: PAST.to_owned() }),
-            Became::Nothing => Written::Refused,
-            Became::Open => Written::Unknown(why),
+        let became = found.as_ref().map_or(Became::Open, |found| became(&found.envelope, sent));
+        Ok(match (became, found, lost) {
+            (Became::Stands, Some(found), _) => Settled::Applied(version(sent.revision, &found.etag, performed)),
+            (Became::Past, ..) => Settled::Applied(Version { revision: sent.revision, tag: PAST.to_owned() }),
+            (Became::Open, _, Some(why)) => Settled::Unknown(why),
+            (_, found, _) => Settled::Refused(found),
         })
     }
 
@@ -218,51 +241,62 @@ impl<B: Bucket> StorageAdapter for BucketAdapter<B> {
     }
 
     async fn put(&self, key: &Key, value: Value, condition: &Condition) -> WriteResult<Version> {
-        let mut expected = Expected::guess(condition);
+        let mut next = match Expected::guess(condition) {
+            Some(guess) => Ok(guess),
+            None => Expected::under(condition, self.find(key).await?),
+        };
         for _ in 0..MAX_ATTEMPTS {
-            if let Some(place) = expected.take() {
-                match self.write_at(key, &place, &value).await? {
-                    Written::Applied(version) => return Ok(Outcome::Applied(version)),
-                    Written::Unknown(why) => return Ok(Outcome::Unknown(Unknown(why))),
-                    Written::Refused => {}
-                }
-            }
-            let found = self.find(key).await?;
-            let place = Expected::found(found.as_ref());
-            let current = found.and_then(Found::entry);
-            if !condition.holds(current.as_ref().map(|entry| &entry.version)) {
-                return Ok(Outcome::Rejected(current));
-            }
-            expected = Some(place);
+            let place = match next {
+                Ok(place) => place,
+                Err(current) => return Ok(Outcome::Rejected(current)),
+            };
+            next = match self.write_at(key, &place, &value).await? {
+                Settled::Applied(version) => return Ok(Outcome::Applied(version)),
+                Settled::Unknown(why) => return Ok(Outcome::Unknown(Unknown(why))),
+                Settled::Refused(found) => Expected::under(condition, found),
+            };
         }
         Err(Self::contended(key))
     }
 
     async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
+        only(self.perform(key, Requests::once(operation, id)).await)
+    }
+
+    async fn perform(&self, key: &Key, requests: Requests) -> Vec<WriteResult<Done>> {
+        let mut found = match self.find(key).await {
+            Ok(found) => found,
+            Err(error) => return shared(requests.len(), Err(error)),
+        };
         for _ in 0..MAX_ATTEMPTS {
-            let found = self.find(key).await?;
             let mut place = Expected::found(found.as_ref());
             let current = found.and_then(Found::entry);
             let performed = &place.trail.performed;
-            let stands = Stands { revision: place.revision, entry: current.as_ref(), performed };
-            let planned = match decide(key, operation.clone(), id, stands)? {
-                Step::DoneBefore(done) => return Ok(Outcome::Applied(done)),
-                Step::Reject => return Ok(Outcome::Rejected(current)),
-                Step::Write(planned) => planned,
+            let judged = judge(key, Stands { revision: place.revision, entry: current.as_ref(), performed }, &requests);
+            let change = judged.change();
+            let settled = match &change {
+                Change::Nothing => return judged.applied(None),
+                Change::Put(value) => {
+                    place.trail.performed = judged.performed();
+                    self.write_at(key, &place, value).await
+                }
+                Change::Remove => self.remove_at(key, &place).await,
             };
-            place.trail.performed = planned.performed.clone();
-            match self.write_at(key, &place, &planned.value).await? {
-                Written::Applied(version) => return Ok(Outcome::Applied(planned.done(version))),
-                Written::Unknown(why) => return Ok(Outcome::Unknown(Unknown(why))),
-                Written::Refused => {}
-            }
+            found = match settled {
+                Ok(Settled::Applied(version)) => {
+                    return judged.applied(Some(&version).filter(|_| change != Change::Remove));
+                }
+                Ok(Settled::Unknown(why)) => return judged.unknown(&Unknown(why)),
+                Ok(Settled::Refused(found)) => found,
+                Err(error) => return judged.failed(&error),
+            };
         }
-        Err(Self::contended(key))
+        shared(requests.len(), Err(Self::contended(key)))
     }
 
     async fn remove(&self, key: &Key, condition: &Condition) -> WriteResult<bool> {
         condition.check_for_removal()?;
-        let mut expected = match condition {
+        let mut next = match condition {
             // What remembers operations is removed with its memory: nothing has to be carried on.
             Condition::Version(version) => {
                 let (revision, when) = (version.revision, When::Matches(ETag::of_tag(&version.tag).0));
@@ -271,22 +305,17 @@ impl<B: Bucket> StorageAdapter for BucketAdapter<B> {
             Condition::Any | Condition::Absent => self.target(key).await?,
         };
         for _ in 0..MAX_ATTEMPTS {
-            let Some(place) = expected else { return Ok(Outcome::Applied(false)) };
-            match self.remove_at(key, &place).await? {
-                Written::Applied(()) => return Ok(Outcome::Applied(true)),
-                Written::Unknown(why) => return Ok(Outcome::Unknown(Unknown(why))),
-                Written::Refused => {}
-            }
-            if *condition == Condition::Any {
-                expected = self.target(key).await?;
-                continue;
-            }
-            let found = self.find(key).await?;
-            expected = Some(Expected::found(found.as_ref()));
-            let current = found.and_then(Found::entry);
-            if !condition.holds(current.as_ref().map(|entry| &entry.version)) {
-                return Ok(Outcome::Rejected(current));
-            }
+            let Some(place) = next else { return Ok(Outcome::Applied(false)) };
+            let found = match self.remove_at(key, &place).await? {
+                Settled::Applied(_) => return Ok(Outcome::Applied(true)),
+                Settled::Unknown(why) => return Ok(Outcome::Unknown(Unknown(why))),
+                Settled::Refused(found) => found,
+            };
+            let is_there = found.as_ref().is_some_and(|found| found.envelope.value.is_some());
+            next = match Expected::under(condition, found) {
+                Ok(place) => is_there.then_some(place),
+                Err(current) => return Ok(Outcome::Rejected(current)),
+            };
         }
         Err(Self::contended(key))
     }
@@ -317,6 +346,49 @@ impl<B: Bucket> StorageAdapter for BucketAdapter<B> {
         let mut namespaces = self.namespaces.clone();
         namespaces.push(namespace.clone());
         Arc::new(Self { folder: self.root.clone() + &keys_folder(&namespaces), namespaces, ..self.clone() })
+    }
+
+    // These two look before they write in any case: so what they write carries on the marks of earlier writes.
+
+    async fn compare_and_swap(
+        &self,
+        key: &Key,
+        old: Option<Value>,
+        new: Option<Value>,
+    ) -> WriteResult<Option<Version>> {
+        let mut found = self.find(key).await?;
+        for _ in 0..MAX_ATTEMPTS {
+            let place = Expected::found(found.as_ref());
+            let current = found.and_then(Found::entry);
+            if current.as_ref().map(|entry| &entry.value) != old.as_ref() {
+                return Ok(Outcome::Rejected(current));
+            }
+            let settled = match &new {
+                Some(value) => self.write_at(key, &place, value).await?,
+                None if current.is_none() => return Ok(Outcome::Applied(None)),
+                None => self.remove_at(key, &place).await?,
+            };
+            found = match settled {
+                Settled::Applied(version) => return Ok(Outcome::Applied(new.map(|_| version))),
+                Settled::Unknown(why) => return Ok(Outcome::Unknown(Unknown(why))),
+                Settled::Refused(found) => found,
+            };
+        }
+        Err(Self::contended(key))
+    }
+
+    async fn increment(&self, key: &Key, delta: Number) -> WriteResult<(Number, Version)> {
+        let mut found = self.find(key).await?;
+        for _ in 0..MAX_ATTEMPTS {
+            let place = Expected::found(found.as_ref());
+            let sum = add(key, found.and_then(Found::entry).as_ref().map(|entry| &entry.value), &delta)?;
+            found = match self.write_at(key, &place, &Value::Json(sum.clone().into())).await? {
+                Settled::Applied(version) => return Ok(Outcome::Applied((sum, version))),
+                Settled::Unknown(why) => return Ok(Outcome::Unknown(Unknown(why))),
+                Settled::Refused(found) => found,
+            };
+        }
+        Err(Self::contended(key))
     }
 
     async fn get_batch(&self, keys: &[Key]) -> Vec<Result<Option<Entry>, Error>> {

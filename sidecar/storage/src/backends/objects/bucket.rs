@@ -36,10 +36,6 @@ pub trait Bucket: Clone + Debug + Send + Sync + 'static {
     /// Writes an object if the condition holds.
     async fn put(&self, name: &str, body: Bytes, when: &When) -> Result<Written<ETag>, Error>;
 
-    /// Deletes an object if it stands at `etag`. A store that can't do that answers with cause `NotImplemented`, and one
-    /// that does not look at the condition is found out by the [probe](super::BucketStore::prove).
-    async fn delete(&self, name: &str, etag: &ETag) -> Result<Written<()>, Error>;
-
     /// At most `most` objects (and [`PAGE`]) whose names begin with `prefix` and sort after `after`, in byte order; and
     /// whether there are more.
     async fn list(&self, prefix: &str, after: &str, most: usize) -> Result<(Vec<Listed>, bool), Error>;

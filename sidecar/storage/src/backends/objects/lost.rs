@@ -1,8 +1,9 @@
 //! What became of a write whose answer was lost, as far as what stands there now tells. Pure.
 //!
 //! Every envelope carries the mark of its write, and the marks of the writes before it. So one look says that mine has
-//! landed, even after others have written over it; and where nothing ever vanishes, also that it never will, because the
-//! version that it was to follow is gone.
+//! landed, even after others have written over it; or that it never will, because the version that it was to follow is
+//! gone. Removed values leave tombstones, so that a revision never comes twice, and a write of a key that must not exist
+//! can't land once something was there.
 
 use crate::envelope::{Envelope, short};
 
@@ -27,21 +28,19 @@ pub(super) enum Became {
     Open,
 }
 
-/// What became of a write, by what is found. `nothing_vanishes`: removed values leave tombstones, so that a revision never
-/// comes twice and a write of a key that must not exist can't land once something was there.
-pub(super) fn became(found: &Envelope, sent: Sent<'_>, nothing_vanishes: bool) -> Became {
+/// What became of a write, by what is found.
+pub(super) fn became(found: &Envelope, sent: Sent<'_>) -> Became {
     if found.nonce == sent.nonce {
         return Became::Stands;
     }
-    let overtaken = if nothing_vanishes { Became::Nothing } else { Became::Open };
     match found.revision.checked_sub(sent.revision) {
         None => Became::Open,
-        Some(0) => overtaken,
+        Some(0) => Became::Nothing,
         Some(behind) => {
             let mark = usize::try_from(behind - 1).ok().and_then(|at| found.trail.before.get(at));
             match mark {
                 Some(mark) if mark == short(sent.nonce) => Became::Past,
-                Some(_) => overtaken,
+                Some(_) => Became::Nothing,
                 None => Became::Open,
             }
         }
@@ -69,30 +68,28 @@ mod tests {
 
     #[test]
     fn a_write_that_stands_or_was_written_over_has_landed() {
-        assert_eq!(became(&after(&["a", "b", SENT.nonce]), SENT, false), Became::Stands);
-        assert_eq!(became(&after(&["a", "b", SENT.nonce, "c", "d"]), SENT, false), Became::Past);
+        assert_eq!(became(&after(&["a", "b", SENT.nonce]), SENT), Became::Stands);
+        assert_eq!(became(&after(&["a", "b", SENT.nonce, "c", "d"]), SENT), Became::Past);
     }
 
     #[test]
-    fn a_write_that_another_came_before_never_lands_where_nothing_vanishes() {
+    fn a_write_that_another_came_before_never_lands() {
         for found in [after(&["a", "b", "c"]), after(&["a", "b", "c", "d"])] {
-            assert_eq!(became(&found, SENT, true), Became::Nothing);
-            // It may have landed, been deleted, and a new life of the key have come as far.
-            assert_eq!(became(&found, SENT, false), Became::Open);
+            assert_eq!(became(&found, SENT), Became::Nothing);
         }
     }
 
     #[test]
     fn a_write_that_may_be_on_its_way_is_open() {
-        assert_eq!(became(&after(&["a", "b"]), SENT, true), Became::Open);
+        assert_eq!(became(&after(&["a", "b"]), SENT), Became::Open);
     }
 
     #[test]
     fn what_lies_further_back_than_the_marks_go_is_open() {
         let nonces: Vec<String> = (0..12).map(|_| new_nonce()).collect();
         let nonces: Vec<&str> = nonces.iter().map(String::as_str).collect();
-        assert_eq!(became(&after(&nonces), SENT, true), Became::Open);
+        assert_eq!(became(&after(&nonces), SENT), Became::Open);
         let unmarked = Envelope { trail: Trail::default(), ..after(&["a", "b", "c", "d"]) };
-        assert_eq!(became(&unmarked, SENT, true), Became::Open);
+        assert_eq!(became(&unmarked, SENT), Became::Open);
     }
 }

@@ -39,11 +39,9 @@ pub struct BucketStore<B> {
     proved: Arc<Proved>,
 }
 
-/// What the probe has shown. Until then the ways that are safe everywhere are taken.
+/// What the probe has shown beyond what is required. Until then nothing is taken for granted.
 #[derive(Debug, Default)]
 struct Proved {
-    /// Otherwise removed values become tombstones.
-    deletes_conditionally: AtomicBool,
     /// An object's ETag is the MD5 of its body, as on most stores that don't encrypt with keys of their own. Then
     /// [`BucketStore::get`] can tell that it read a whole version.
     etags_are_md5: AtomicBool,
@@ -64,7 +62,6 @@ impl<B: Bucket> BucketStore<B> {
     /// cause `UnsafeStore` names the check that failed; any other means that the store could not be asked.
     pub async fn prove(&self) -> Result<Capabilities, Error> {
         let capabilities = Box::pin(probe::prove(self)).await?;
-        self.proved.deletes_conditionally.store(capabilities.conditional_delete, Ordering::Release);
         self.proved.etags_are_md5.store(capabilities.etag_is_md5, Ordering::Release);
         Ok(capabilities)
     }
@@ -131,9 +128,5 @@ impl<B: Bucket> BucketStore<B> {
 
     fn may_be_torn(&self, object: &Object) -> bool {
         self.proved.etags_are_md5.load(Ordering::Acquire) && object.etag.is_md5_of(&object.body) == Some(false)
-    }
-
-    fn deletes_conditionally(&self) -> bool {
-        self.proved.deletes_conditionally.load(Ordering::Acquire)
     }
 }

@@ -19,10 +19,7 @@ const RACERS: usize = 32;
 /// Races of each kind.
 const ROUNDS: usize = 4;
 
-/// Answers of a store that does not delete conditionally, or does not let us delete at all.
-const WITHOUT_DELETE: [&str; 3] = ["NotImplemented", "MethodNotAllowed", "AccessDenied"];
-
-/// What a store was proved to do. All but the last two are required.
+/// What a store was proved to do. All but the last are required.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Capabilities {
@@ -34,8 +31,6 @@ pub struct Capabilities {
     pub atomic_under_race: bool,
     /// What was written is read, and listed, at once.
     pub read_after_write: bool,
-    /// `If-Match` deletes only that very version. Without it, removed values leave tombstones.
-    pub conditional_delete: bool,
     /// An object's ETag is the MD5 of its body. Then every read is checked to be one whole version.
     pub etag_is_md5: bool,
 }
@@ -74,7 +69,6 @@ impl<B: Bucket> Probe<'_, B> {
             if_match: true,
             atomic_under_race: true,
             read_after_write: true,
-            conditional_delete: self.conditional_delete().await?,
             etag_is_md5: self.etag_is_md5().await?,
         })
     }
@@ -200,43 +194,6 @@ impl<B: Bucket> Probe<'_, B> {
             return Err(violated(check, format!("after {:?}, the store lists {rest:?}", written[1])));
         }
         Ok(())
-    }
-
-    /// Whether a DELETE under `If-Match` can be relied on: a stale one is refused, one of a missing object is refused,
-    /// and of a deletion and a write under one condition exactly one wins.
-    async fn conditional_delete(&self) -> Result<bool, Error> {
-        let check = "conditional-delete";
-        let first = self.must_apply(check, "delete", When::Absent).await?;
-        let second = self.must_apply(check, "delete", When::Matches(first.clone())).await?;
-        if self.delete("delete", &first).await? || !self.delete("delete", &second).await? {
-            return Ok(false);
-        }
-        if self.delete("delete", &second).await? {
-            return Ok(false);
-        }
-        for round in 0..ROUNDS {
-            let name = format!("race-delete-{round}");
-            let etag = self.must_apply(check, &name, When::Absent).await?;
-            let (written, deleted) =
-                futures::future::join(self.put(&name, When::Matches(etag.clone())), self.delete(&name, &etag)).await;
-            let (written, deleted) = (written?, deleted?);
-            let stands = self.bucket.get(&self.name(&name)).await?.map(|object| object.etag);
-            if deleted == written.is_some() || stands != written {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// `false`: refused, or the store knows no such request.
-    async fn delete(&self, name: &str, etag: &ETag) -> Result<bool, Error> {
-        match self.bucket.delete(&self.name(name), etag).await {
-            Ok(Written::Applied(())) => Ok(true),
-            Ok(Written::Refused) => Ok(false),
-            Ok(Written::Unknown(why)) => Err(Error::unavailable("Unreachable", why)),
-            Err(Error::Unavailable { cause, .. }) if WITHOUT_DELETE.contains(&cause.as_str()) => Ok(false),
-            Err(error) => Err(error),
-        }
     }
 }
 

@@ -87,17 +87,6 @@ impl WorkerBucket {
         self.0.client.bad_answer("without a usable ETag")
     }
 
-    async fn write<T>(
-        &self,
-        request: impl Fn() -> hyper::http::request::Builder,
-        body: Bytes,
-        read: impl Fn(Answer) -> Result<T, Failure>,
-    ) -> Result<Written<T>, Error> {
-        let Inner { client, limit, .. } = &*self.0;
-        let send = || async { client.send(request(), body.clone()).await.and_then(&read) };
-        send_conditional(&client.server, *limit, send).await
-    }
-
     /// Sends a request until it is answered, some few times: only for what may have its effect twice.
     async fn repeat<F>(&self, request: impl Fn() -> F) -> Result<Answer, Failure>
     where
@@ -130,24 +119,18 @@ impl Bucket for WorkerBucket {
     }
 
     async fn put(&self, name: &str, body: Bytes, when: &When) -> Result<Written<ETag>, Error> {
-        let client = &self.0.client;
+        let Inner { client, limit, .. } = &*self.0;
         let path = self.path(name)?;
-        let request = || {
+        let send = || async {
             let request = client.request(Method::PUT, &path);
-            match when {
+            let request = match when {
                 When::Absent => request.header(IF_NONE_MATCH, "*"),
                 When::Matches(etag) => request.header(IF_MATCH, etag.header()),
-            }
+            };
+            let answer = client.send(request, body.clone()).await?;
+            answer.etag().and_then(ETag::new).ok_or_else(|| Failure::Unknown(self.no_etag()))
         };
-        let read = |answer: Answer| answer.etag().and_then(ETag::new).ok_or_else(|| Failure::Unknown(self.no_etag()));
-        self.write(request, body, read).await
-    }
-
-    async fn delete(&self, name: &str, etag: &ETag) -> Result<Written<()>, Error> {
-        let client = &self.0.client;
-        let path = self.path(name)?;
-        let request = || client.request(Method::DELETE, &path).header(IF_MATCH, etag.header());
-        self.write(request, Bytes::new(), |_| Ok(())).await
+        send_conditional(&client.server, *limit, send).await
     }
 
     async fn list(&self, prefix: &str, after: &str, most: usize) -> Result<(Vec<Listed>, bool), Error> {

@@ -97,17 +97,6 @@ impl Bucket for S3Bucket {
         send_conditional(&inner.server, inner.clients.conditional_limit, request).await
     }
 
-    async fn delete(&self, name: &str, etag: &ETag) -> Result<Written<()>, Error> {
-        let inner = &*self.0;
-        let object = inner.prefix.object(name)?;
-        let request = || async {
-            let request = inner.clients.conditional.delete_object().bucket(&inner.name).key(&object);
-            let sent = request.if_match(etag.header()).send().await;
-            sent.map(drop).map_err(|error| judge(&error, &inner.server))
-        };
-        send_conditional(&inner.server, inner.clients.conditional_limit, request).await
-    }
-
     async fn list(&self, prefix: &str, after: &str, most: usize) -> Result<(Vec<Listed>, bool), Error> {
         let inner = &*self.0;
         let mut request = inner.clients.ordinary.list_objects_v2().bucket(&inner.name);

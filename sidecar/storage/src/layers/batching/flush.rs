@@ -6,12 +6,14 @@ use std::sync::Arc;
 use futures::stream::{self, StreamExt};
 use tokio::sync::oneshot;
 
-use super::group::{Change, Judged, judge};
 use super::{Place, Waiting};
+use crate::group::{Change, Judged, judge};
+use crate::operation::{Request, Requests};
+use crate::performed::Stands;
 use crate::{Condition, Done, Entry, Error, Key, Operation, Outcome, StorageAdapter, Value, Version, WriteResult};
 
 /// Requests of one batch under way at a time, of those that a store offers no batch for.
-const CONCURRENCY: usize = 32;
+pub(super) const CONCURRENCY: usize = 32;
 /// Most attempts of one key's write while others come between.
 const MAX_ATTEMPTS: u32 = 64;
 
@@ -22,14 +24,14 @@ pub(super) type Left = HashMap<Place, Option<Entry>>;
 struct Group {
     place: Place,
     store: Arc<dyn StorageAdapter>,
-    operations: Vec<Operation>,
+    requests: Vec<Request>,
     answers: Vec<oneshot::Sender<WriteResult<Done>>>,
     base: Base,
 }
 
 /// What a group is judged on.
 enum Base {
-    /// One operation alone, which the store judges.
+    /// The store judges them: one operation alone, or some with an id, of which it alone knows whether they were done.
     Store,
     /// One put alone, which the store judges together with the puts of other keys.
     OwnCondition,
@@ -64,7 +66,7 @@ impl Group {
     }
 
     fn fail(self, error: &Error) {
-        let answers = vec![Err(error.clone()); self.operations.len()];
+        let answers = vec![Err(error.clone()); self.requests.len()];
         self.answer(answers);
     }
 }
@@ -74,7 +76,7 @@ pub(super) async fn flush(batch: Vec<Waiting>, before: Left) -> Left {
     let (alone, mut groups): (Vec<Group>, Vec<Group>) =
         grouped(batch, before).into_iter().partition(|group| matches!(group.base, Base::Store));
     let mut left = Left::new();
-    let natives = stream::iter(alone).map(native).buffer_unordered(CONCURRENCY).collect::<Vec<_>>();
+    let natives = stream::iter(alone).map(by_the_store).buffer_unordered(CONCURRENCY).collect::<Vec<_>>();
     let rounds = async {
         for _ in 0..MAX_ATTEMPTS {
             if groups.is_empty() {
@@ -95,21 +97,23 @@ pub(super) async fn flush(batch: Vec<Waiting>, before: Left) -> Left {
 fn grouped(batch: Vec<Waiting>, mut before: Left) -> Vec<Group> {
     let mut places: HashMap<Place, usize> = HashMap::new();
     let mut groups: Vec<Group> = Vec::new();
-    for Waiting { folder, key, operation, store, answer } in batch {
+    for Waiting { folder, key, request, store, answer } in batch {
         let place = (folder, key);
         let at = *places.entry(place.clone()).or_insert_with(|| {
-            let (operations, answers) = (Vec::new(), Vec::new());
-            groups.push(Group { place, store, operations, answers, base: Base::ToRead });
+            let (requests, answers) = (Vec::new(), Vec::new());
+            groups.push(Group { place, store, requests, answers, base: Base::ToRead });
             groups.len() - 1
         });
-        groups[at].operations.push(operation);
+        groups[at].requests.push(request);
         groups[at].answers.push(answer);
     }
     for group in &mut groups {
-        group.base = match (before.remove(&group.place), group.operations.as_slice()) {
+        let blind = |request: &Request| request.operation.is_blind();
+        group.base = match (before.remove(&group.place), group.requests.as_slice()) {
+            (_, requests) if requests.iter().any(|request| request.id.is_some()) => Base::Store,
             (Some(entry), _) => Base::Remembered(entry),
-            (None, operations) if operations.iter().all(Operation::is_blind) => Base::Anything,
-            (None, [Operation::Put { .. }]) => Base::OwnCondition,
+            (None, requests) if requests.iter().all(blind) => Base::Anything,
+            (None, [Request { operation: Operation::Put { .. }, .. }]) => Base::OwnCondition,
             (None, [_]) => Base::Store,
             (None, _) => Base::ToRead,
         };
@@ -117,10 +121,36 @@ fn grouped(batch: Vec<Waiting>, mut before: Left) -> Vec<Group> {
     groups
 }
 
-/// Lets the store judge a single operation.
-async fn native(mut group: Group) -> Option<(Place, Option<Entry>)> {
+/// Lets the store judge. What is left there, where it is known then.
+async fn by_the_store(group: Group) -> Option<(Place, Option<Entry>)> {
+    match group.requests.as_slice() {
+        [Request { operation, id: None }] => {
+            let operation = operation.clone();
+            native(group, operation).await
+        }
+        _ => {
+            perform(group).await;
+            None
+        }
+    }
+}
+
+/// Operations with an id, together with what else came for their key: as few writes as can remember all the ids.
+async fn perform(group: Group) {
+    let Group { place: (_, key), store, requests, answers, .. } = group;
+    let mut answers = answers.into_iter();
+    for portion in Requests::portions(requests) {
+        for (outcome, sender) in store.perform(&key, portion).await.into_iter().zip(answers.by_ref()) {
+            // Who asked may have given up.
+            let _gone = sender.send(outcome);
+        }
+    }
+}
+
+/// A single operation.
+async fn native(group: Group, operation: Operation) -> Option<(Place, Option<Entry>)> {
     let (store, place, key) = (Arc::clone(&group.store), group.place.clone(), group.key().clone());
-    let (answer, left) = match group.operations.pop()? {
+    let (answer, left) = match operation {
         // Puts go with those of other keys.
         Operation::Put { .. } => return None,
         Operation::Remove { condition } => told(store.remove(&key, &condition).await, Done::Removed, |_| None),
@@ -159,10 +189,12 @@ fn told<T>(
 async fn round(groups: Vec<Group>, left: &mut Left) -> Vec<Group> {
     let (mut puts, mut removes, mut again) = (Vec::new(), Vec::new(), Vec::new());
     for mut group in read(groups).await {
-        if let (Base::OwnCondition, [Operation::Put { value, condition }]) = (&group.base, group.operations.as_slice())
+        if let (Base::OwnCondition, [Request { operation: Operation::Put { value, condition }, .. }]) =
+            (&group.base, group.requests.as_slice())
         {
-            let (judged, change) = (judge(group.key(), None, &[Operation::blind(value)]), Change::Put(value.clone()));
-            puts.push(Written { condition: condition.clone(), group, judged, change });
+            let as_if = Request { operation: Operation::blind(value), id: None };
+            let judged = judge(group.key(), Stands::entry(None), &[as_if]);
+            puts.push(Written { condition: condition.clone(), change: Change::Put(value.clone()), group, judged });
             continue;
         }
         let (base, is_proved) = match std::mem::replace(&mut group.base, Base::ToRead) {
@@ -171,7 +203,7 @@ async fn round(groups: Vec<Group>, left: &mut Left) -> Vec<Group> {
             Base::Anything | Base::Store | Base::OwnCondition | Base::ToRead => (None, true),
         };
         let is_known = base.is_some();
-        let judged = judge(group.key(), base.flatten(), &group.operations);
+        let judged = judge(group.key(), Stands::entry(base.flatten().as_ref()), &group.requests);
         let condition = if is_known { judged.condition() } else { Condition::Any };
         match judged.change() {
             // Nothing would prove what was remembered.

@@ -3,12 +3,16 @@
 //! A write waits until its batch is flushed: after [`Batching::max_delay_ms`], or at [`Batching::max_items`]. It is
 //! answered with what became of it alone: what fails, fails those that asked for it, and no other. Operations on one key are
 //! judged in the order in which they came and written as one conditional write, so that any number of clients can
-//! increment one counter for the price of one. Reads go past the queue: what is in it was not acknowledged yet. So do
-//! operations with an id: the store itself must find out whether it has done them.
+//! increment one counter for the price of one. Whether an operation with an id was done before, the store finds out as it
+//! judges them. Reads go past the queue: what is in it was not acknowledged yet.
+//!
+//! With [`Ack::Buffered`] writes are acknowledged before they are flushed, and may be lost.
 
+mod buffered;
 mod flush;
-mod group;
 
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +23,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::encoding::keys_folder;
+use crate::operation::Request;
 use crate::{
     Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Unknown,
     Value, Version, WriteResult,
@@ -28,7 +33,7 @@ use crate::{
 /// come a moment after the queue is empty: what they write on need not be read then.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// When a batch is flushed: whichever comes first.
+/// When a batch is flushed, whichever comes first, and when its writes are acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Batching {
@@ -36,21 +41,136 @@ pub struct Batching {
     pub max_delay_ms: u64,
     /// Most writes in a batch.
     pub max_items: u32,
+    /// When a write is acknowledged.
+    #[serde(default, skip_serializing_if = "Ack::is_durable")]
+    pub ack: Ack,
+}
+
+/// When a write is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Ack {
+    /// Once it is flushed.
+    #[default]
+    Durable,
+    /// At once. What was not flushed is lost with the process.
+    Buffered,
+}
+
+impl Ack {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+    fn is_durable(&self) -> bool {
+        *self == Self::Durable
+    }
+}
+
+/// What entitles a process to write to a store. While it holds, nobody else writes there.
+pub trait Claim: Debug + Send + Sync + 'static {
+    /// Whether it holds now. Once it does not, it never does again.
+    fn holds(&self) -> bool;
+}
+
+/// The claim of a process that nobody shares its stores with.
+#[derive(Clone, Copy, Debug)]
+pub struct Sole;
+
+impl Claim for Sole {
+    fn holds(&self) -> bool {
+        true
+    }
+}
+
+/// What lies above and keeps what was acknowledged.
+pub(super) trait Forget: Debug + Send + Sync + 'static {
+    /// What it keeps of a key is no longer so.
+    fn forget(&self, folder: &str, key: &Key);
 }
 
 impl Default for Batching {
-    /// 100 ms, 1,000 writes.
+    /// 100 ms, 1,000 writes, acknowledged once they are flushed.
     fn default() -> Self {
-        Self { max_delay_ms: 100, max_items: 1000 }
+        Self { max_delay_ms: 100, max_items: 1000, ack: Ack::Durable }
     }
 }
 
 impl Batching {
     /// A store whose writes are flushed in batches.
     pub fn over(self, store: Arc<dyn StorageAdapter>) -> Arc<dyn StorageAdapter> {
+        Batcher::new(self).over(store, Arc::new(Sole), None)
+    }
+
+    fn queue_over(self, store: Arc<dyn StorageAdapter>) -> Arc<dyn StorageAdapter> {
         let queue =
             Arc::new(Queue { settings: self, full: Notify::new(), some: Notify::new(), state: Mutex::default() });
         Arc::new(BatchingAdapter { queue, namespaces: Vec::new(), folder: keys_folder(&[]).into(), inner: store })
+    }
+}
+
+/// Acknowledged writes that are, or were, not durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BufferCounts {
+    /// To be flushed.
+    pub waiting: u64,
+    /// Lost.
+    pub lost: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    waiting: AtomicU64,
+    lost: AtomicU64,
+}
+
+impl Counts {
+    fn acknowledged(&self, writes: u64) {
+        self.waiting.fetch_add(writes, Ordering::Relaxed);
+    }
+
+    /// They are durable, or lost.
+    fn ended(&self, writes: u64) {
+        self.waiting.fetch_sub(writes, Ordering::Relaxed);
+    }
+
+    fn lost(&self, writes: u64) {
+        self.lost.fetch_add(writes, Ordering::Relaxed);
+    }
+}
+
+/// The queues of any number of stores, counted together. Clones share what is counted and remembered.
+#[derive(Clone, Debug)]
+pub(super) struct Batcher {
+    settings: Batching,
+    counts: Arc<Counts>,
+    told: Arc<Mutex<buffered::Told>>,
+}
+
+impl Batcher {
+    pub(super) fn new(settings: Batching) -> Self {
+        let told = Arc::new(Mutex::new(buffered::Told::new(buffered::LEAST)));
+        Self { settings, counts: Arc::default(), told }
+    }
+
+    /// A store whose writes are flushed in batches while the claim holds. `above` hears of what is lost.
+    pub(super) fn over(
+        &self,
+        store: Arc<dyn StorageAdapter>,
+        claim: Arc<dyn Claim>,
+        above: Option<Arc<dyn Forget>>,
+    ) -> Arc<dyn StorageAdapter> {
+        let durable = self.settings.queue_over(Arc::clone(&store));
+        if self.settings.ack.is_durable() {
+            return durable;
+        }
+        let (counts, told) = (Arc::clone(&self.counts), Arc::clone(&self.told));
+        let settings = buffered::Settings { batching: self.settings, claim, counts, above, told };
+        buffered::over(settings, store, durable)
+    }
+
+    /// `None`: nothing is acknowledged before it is durable.
+    pub(super) fn counts(&self) -> Option<BufferCounts> {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counts = BufferCounts { waiting: count(&self.counts.waiting), lost: count(&self.counts.lost) };
+        (!self.settings.ack.is_durable()).then_some(counts)
     }
 }
 
@@ -60,7 +180,7 @@ struct Waiting {
     /// The folder of its namespace; with the key it names the place among all namespaces.
     folder: Arc<str>,
     key: Key,
-    operation: Operation,
+    request: Request,
     store: Arc<dyn StorageAdapter>,
     answer: oneshot::Sender<WriteResult<Done>>,
 }
@@ -199,26 +319,18 @@ impl Answer {
         self.0.await.unwrap_or_else(|_| lost())
     }
 
-    /// For an operation that is always answered with `Some` of its own kind.
     async fn expect<T>(self, kind: impl FnOnce(Done) -> Option<T>) -> WriteResult<T> {
-        Ok(match self.wait().await? {
-            Outcome::Applied(done) => match kind(done) {
-                Some(done) => Outcome::Applied(done),
-                None => Outcome::Unknown(Unknown("the answer belongs to another operation".to_owned())),
-            },
-            Outcome::Rejected(current) => Outcome::Rejected(current),
-            Outcome::Unknown(why) => Outcome::Unknown(why),
-        })
+        as_kind(self.wait().await, kind)
     }
 }
 
 impl BatchingAdapter {
-    fn waiting(&self, key: &Key, operation: Operation) -> (Waiting, Answer) {
+    fn waiting(&self, key: &Key, request: Request) -> (Waiting, Answer) {
         let (sender, receiver) = oneshot::channel();
         let waiting = Waiting {
             folder: Arc::clone(&self.folder),
             key: key.clone(),
-            operation,
+            request,
             store: Arc::clone(&self.inner),
             answer: sender,
         };
@@ -226,7 +338,11 @@ impl BatchingAdapter {
     }
 
     fn push(&self, key: &Key, operation: Operation) -> Answer {
-        let (waiting, answer) = self.waiting(key, operation);
+        self.ask(key, Request { operation, id: None })
+    }
+
+    fn ask(&self, key: &Key, request: Request) -> Answer {
+        let (waiting, answer) = self.waiting(key, request);
         self.queue.push([waiting]);
         answer
     }
@@ -237,6 +353,39 @@ fn written(done: Done) -> Option<Version> {
         Done::Written(version) => Some(version),
         _ => None,
     }
+}
+
+fn removed(done: Done) -> Option<bool> {
+    match done {
+        Done::Removed(there) => Some(there),
+        _ => None,
+    }
+}
+
+fn swapped(done: Done) -> Option<Option<Version>> {
+    match done {
+        Done::Swapped(version) => Some(version),
+        _ => None,
+    }
+}
+
+fn sum(done: Done) -> Option<(Number, Version)> {
+    match done {
+        Done::Sum(sum, version) => Some((sum, version)),
+        _ => None,
+    }
+}
+
+/// The answer to an operation that is always answered with `Some` of its own kind.
+fn as_kind<T>(answer: WriteResult<Done>, kind: impl FnOnce(Done) -> Option<T>) -> WriteResult<T> {
+    Ok(match answer? {
+        Outcome::Applied(done) => match kind(done) {
+            Some(done) => Outcome::Applied(done),
+            None => Outcome::Unknown(Unknown("the answer belongs to another operation".to_owned())),
+        },
+        Outcome::Rejected(current) => Outcome::Rejected(current),
+        Outcome::Unknown(why) => Outcome::Unknown(why),
+    })
 }
 
 #[async_trait]
@@ -252,15 +401,12 @@ impl StorageAdapter for BatchingAdapter {
 
     async fn remove(&self, key: &Key, condition: &Condition) -> WriteResult<bool> {
         condition.check_for_removal()?;
-        let kind = |done| match done {
-            Done::Removed(there) => Some(there),
-            _ => None,
-        };
-        self.push(key, Operation::Remove { condition: condition.clone() }).expect(kind).await
+        self.push(key, Operation::Remove { condition: condition.clone() }).expect(removed).await
     }
 
     async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
-        self.inner.perform_once(key, operation, id).await
+        operation.check()?;
+        self.ask(key, Request { operation, id: Some(id.clone()) }).wait().await
     }
 
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
@@ -287,7 +433,8 @@ impl StorageAdapter for BatchingAdapter {
         let mut writes = Vec::with_capacity(items.len());
         for (key, value, condition) in items {
             answers.push(value.check().map(|()| {
-                let (waiting, answer) = self.waiting(&key, Operation::Put { value, condition });
+                let request = Request { operation: Operation::Put { value, condition }, id: None };
+                let (waiting, answer) = self.waiting(&key, request);
                 writes.push(waiting);
                 answer
             }));
@@ -312,18 +459,14 @@ impl StorageAdapter for BatchingAdapter {
         if let Some(value) = &new {
             value.check()?;
         }
-        let kind = |done| match done {
-            Done::Swapped(version) => Some(version),
-            _ => None,
-        };
-        self.push(key, Operation::Swap { old, new }).expect(kind).await
+        self.push(key, Operation::Swap { old, new }).expect(swapped).await
     }
 
     async fn increment(&self, key: &Key, delta: Number) -> WriteResult<(Number, Version)> {
-        let kind = |done| match done {
-            Done::Sum(sum, version) => Some((sum, version)),
-            _ => None,
-        };
-        self.push(key, Operation::Increment { delta }).expect(kind).await
+        self.push(key, Operation::Increment { delta }).expect(sum).await
+    }
+
+    async fn settle(&self) -> Result<(), Error> {
+        self.inner.settle().await
     }
 }

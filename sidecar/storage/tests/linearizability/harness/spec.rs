@@ -30,6 +30,9 @@ impl Datum {
     }
 }
 
+/// The tag of a version of which is known only that something else stands by now. Others may have seen its real one.
+const PAST: &str = "past";
+
 /// What an answer showed of a key.
 pub(crate) type Seen = Option<(Datum, Version)>;
 
@@ -137,7 +140,7 @@ impl OneKey {
                 let right = left.as_ref() == stands.as_ref().map(|(datum, _)| datum)
                     && found.is_none_or(|found| found == state.is_some())
                     && grows(state, stands);
-                right.then(|| stands.clone().map(|(datum, version)| (datum, Some(version))))
+                right.then(|| stands.clone().map(|(datum, version)| (datum, Some(version).filter(|v| v.tag != PAST))))
             }
             Done::Write(intent, Answer::Rejected(seen)) => {
                 agreed(state, seen).filter(|state| intent.leaves(state).is_none())

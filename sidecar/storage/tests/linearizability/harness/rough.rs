@@ -27,14 +27,23 @@ pub(crate) struct Weather {
     pub(crate) pauses: Vec<u8>,
     /// What becomes of each write.
     pub(crate) losses: Vec<Option<Loss>>,
+    /// How long after each request to a bucket it arrives once more, if it does.
+    pub(crate) echoes: Vec<Option<u8>>,
 }
 
+/// The way to a store, in some weather.
 #[derive(Debug)]
-pub(crate) struct Rough {
-    inner: Arc<dyn StorageAdapter>,
+pub(crate) struct Road {
     weather: Weather,
     pauses: AtomicUsize,
     writes: AtomicUsize,
+}
+
+/// Any adapter at the end of such a road.
+#[derive(Debug)]
+pub(crate) struct Rough {
+    inner: Arc<dyn StorageAdapter>,
+    road: Road,
 }
 
 /// Lets others have their turn. No clock is involved: in one thread, a run is the same each time.
@@ -48,9 +57,9 @@ fn lost<T>() -> WriteResult<T> {
     Ok(Outcome::Unknown(Unknown("the weather".to_owned())))
 }
 
-impl Rough {
-    pub(crate) fn over(inner: Arc<dyn StorageAdapter>, weather: Weather) -> Arc<dyn StorageAdapter> {
-        Arc::new(Self { inner, weather, pauses: AtomicUsize::new(0), writes: AtomicUsize::new(0) })
+impl Road {
+    pub(crate) fn new(weather: Weather) -> Self {
+        Self { weather, pauses: AtomicUsize::new(0), writes: AtomicUsize::new(0) }
     }
 
     async fn pause(&self) {
@@ -58,14 +67,14 @@ impl Rough {
         pause(self.weather.pauses[count % self.weather.pauses.len()]).await;
     }
 
-    async fn read<T>(&self, read: impl Future<Output = T>) -> T {
+    pub(crate) async fn read<T>(&self, read: impl Future<Output = T>) -> T {
         self.pause().await;
         let found = read.await;
         self.pause().await;
         found
     }
 
-    async fn write<T: Send + 'static>(&self, write: impl Future<Output = T> + Send + 'static, lost: T) -> T {
+    pub(crate) async fn write<T: Send + 'static>(&self, write: impl Future<Output = T> + Send + 'static, lost: T) -> T {
         let count = self.writes.fetch_add(1, Ordering::SeqCst);
         self.pause().await;
         let answer = match self.weather.losses[count % self.weather.losses.len()] {
@@ -86,43 +95,55 @@ impl Rough {
         self.pause().await;
         answer
     }
+
+    /// How long after the write that comes next it arrives once more.
+    pub(crate) fn echo(&self) -> Option<u8> {
+        let echoes = &self.weather.echoes;
+        echoes[self.writes.load(Ordering::SeqCst) % echoes.len()]
+    }
+}
+
+impl Rough {
+    pub(crate) fn over(inner: Arc<dyn StorageAdapter>, weather: Weather) -> Arc<dyn StorageAdapter> {
+        Arc::new(Self { inner, road: Road::new(weather) })
+    }
 }
 
 #[async_trait]
 impl StorageAdapter for Rough {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        self.read(self.inner.get(key)).await
+        self.road.read(self.inner.get(key)).await
     }
 
     async fn put(&self, key: &Key, value: Value, condition: &Condition) -> WriteResult<Version> {
         let (inner, key, condition) = (Arc::clone(&self.inner), key.clone(), condition.clone());
-        self.write(async move { inner.put(&key, value, &condition).await }, lost()).await
+        self.road.write(async move { inner.put(&key, value, &condition).await }, lost()).await
     }
 
     async fn remove(&self, key: &Key, condition: &Condition) -> WriteResult<bool> {
         let (inner, key, condition) = (Arc::clone(&self.inner), key.clone(), condition.clone());
-        self.write(async move { inner.remove(&key, &condition).await }, lost()).await
+        self.road.write(async move { inner.remove(&key, &condition).await }, lost()).await
     }
 
     async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
         let (inner, key, id) = (Arc::clone(&self.inner), key.clone(), id.clone());
-        self.write(async move { inner.perform_once(&key, operation, &id).await }, lost()).await
+        self.road.write(async move { inner.perform_once(&key, operation, &id).await }, lost()).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
-        self.read(self.inner.list(prefix, after, limit)).await
+        self.road.read(self.inner.list(prefix, after, limit)).await
     }
 
     fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter> {
-        Self::over(self.inner.with_namespace(namespace), self.weather.clone())
+        Self::over(self.inner.with_namespace(namespace), self.road.weather.clone())
     }
 
     async fn get_batch(&self, keys: &[Key]) -> Vec<Result<Option<Entry>, Error>> {
-        self.read(self.inner.get_batch(keys)).await
+        self.road.read(self.inner.get_batch(keys)).await
     }
 
     async fn put_batch(&self, items: Vec<(Key, Value, Condition)>) -> Vec<WriteResult<Version>> {
         let (inner, lost) = (Arc::clone(&self.inner), items.iter().map(|_| lost()).collect());
-        self.write(async move { inner.put_batch(items).await }, lost).await
+        self.road.write(async move { inner.put_batch(items).await }, lost).await
     }
 }
