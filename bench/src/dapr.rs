@@ -33,7 +33,12 @@ impl State {
             Self::Memory => json!({"type": "state.in-memory", "version": "v1", "metadata": []}),
             Self::DurableSqlite => {
                 let database = format!("file:{}?_pragma=synchronous(FULL)", folder.join("state.db").display());
-                let metadata = json!([{"name": "connectionString", "value": database}]);
+                // Many clients wait for their turn for longer than its 2 s, and would be told that the database is locked.
+                let metadata = json!([
+                    {"name": "connectionString", "value": database},
+                    {"name": "busyTimeout", "value": "60s"},
+                    {"name": "timeout", "value": "60s"},
+                ]);
                 json!({"type": "state.sqlite", "version": "v1", "metadata": metadata})
             }
         };
