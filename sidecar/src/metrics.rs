@@ -163,10 +163,17 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A request begins.
-    pub fn start(self: &Arc<Self>, operation: &'static str) -> Running {
-        self.in_flight.inc();
-        Running { metrics: Arc::clone(self), operation, began: Instant::now() }
+    /// The figures of one operation of the API. All of its series are there from then on, so that a first failure is an
+    /// increase.
+    pub fn of_requests(&self, operation: &'static str) -> Arc<RequestFigures> {
+        let count = |outcome| self.requests.get_or_create(&RequestLabels { operation, outcome }).clone();
+        Arc::new(RequestFigures {
+            success: count(OutcomeLabel::Success),
+            failed: count(OutcomeLabel::Failed),
+            unknown: count(OutcomeLabel::Unknown),
+            seconds: self.seconds.get_or_create(&OperationLabel { operation }).clone(),
+            in_flight: self.in_flight.clone(),
+        })
     }
 
     /// Watches the stores of a backend, called as in `GET /v1/storage`.
@@ -212,25 +219,46 @@ impl Metrics {
     }
 }
 
+/// What became of the requests for one operation. Found once for each route, not by name for each request.
+#[derive(Debug)]
+pub struct RequestFigures {
+    success: Counter,
+    failed: Counter,
+    unknown: Counter,
+    seconds: Histogram,
+    in_flight: Gauge,
+}
+
+impl RequestFigures {
+    /// A request begins.
+    pub fn start(self: &Arc<Self>) -> Running {
+        self.in_flight.inc();
+        Running { figures: Arc::clone(self), began: Instant::now() }
+    }
+}
+
 /// A request being answered. In flight until dropped, so one whose client hung up is not counted for ever.
 #[derive(Debug)]
 pub struct Running {
-    metrics: Arc<Metrics>,
-    operation: &'static str,
+    figures: Arc<RequestFigures>,
     began: Instant,
 }
 
 impl Running {
     /// It was answered.
     pub fn end(self, outcome: OutcomeLabel) {
-        let operation = self.operation;
-        self.metrics.requests.get_or_create(&RequestLabels { operation, outcome }).inc();
-        self.metrics.seconds.get_or_create(&OperationLabel { operation }).observe(self.began.elapsed().as_secs_f64());
+        let count = match outcome {
+            OutcomeLabel::Success => &self.figures.success,
+            OutcomeLabel::Failed => &self.figures.failed,
+            OutcomeLabel::Unknown => &self.figures.unknown,
+        };
+        count.inc();
+        self.figures.seconds.observe(self.began.elapsed().as_secs_f64());
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.metrics.in_flight.dec();
+        self.figures.in_flight.dec();
     }
 }

@@ -1,13 +1,14 @@
 //! The storage API, over loopback TCP and a Unix socket. One file per resource.
 //!
 //! - [`kv`], [`batch`], [`list`]: values and keys; [`shards`], [`storage_info`], [`health`]: what lies around them.
-//! - [`routes`]: the table of all routes; [`openapi`]: the document that describes them.
+//! - [`routes`]: the table of all routes, each [`counted`]; [`openapi`]: the document that describes them.
 //! - [`request`], [`intake`], [`answer`], [`outlet`], [`problem`]: how requests are read and answers written.
 //! - `memory`, `weight`: what large bodies and answers share, and what they take of it.
 //! - [`server`]: connections, their limits and their end.
 
 mod answer;
 mod batch;
+mod counted;
 mod health;
 pub mod intake;
 mod kv;

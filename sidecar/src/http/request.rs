@@ -56,28 +56,37 @@ fn decodable(text: &str) -> Result<(), &'static str> {
     std::str::from_utf8(&decoded).map(drop).map_err(|_| "is not UTF-8 when its percent-encoding is decoded")
 }
 
-async fn path_parameter(parts: &mut Parts, name: &str) -> Result<Option<String>, Problem> {
+/// What the path gives for each name, in one pass.
+async fn path_parameters<const COUNT: usize>(
+    parts: &mut Parts,
+    names: [&str; COUNT],
+) -> Result<[Option<String>; COUNT], Problem> {
     let parameters = RawPathParams::from_request_parts(parts, &())
         .await
         .map_err(|error| Problem::invalid("path", format!("can't be decoded: {error}")))?;
-    Ok(parameters.iter().find(|(found, _)| *found == name).map(|(_, value)| value.to_owned()))
+    let value = |name: &str| parameters.iter().find(|(found, _)| *found == name).map(|(_, value)| value.to_owned());
+    Ok(names.map(value))
+}
+
+fn scope(namespace: Option<String>) -> Result<Option<Namespace>, Problem> {
+    Ok(namespace.map(Namespace::new).transpose()?)
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Scope {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        Ok(Self(path_parameter(parts, "namespace").await?.map(Namespace::new).transpose()?))
+        let [namespace] = path_parameters(parts, ["namespace"]).await?;
+        Ok(Self(scope(namespace)?))
     }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Target {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Scope(namespace) = Scope::from_request_parts(parts, state).await?;
-        let key = path_parameter(parts, "key").await?.unwrap_or_default();
-        Ok(Self { namespace, key: Key::new(key)? })
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let [namespace, key] = path_parameters(parts, ["namespace", "key"]).await?;
+        Ok(Self { namespace: scope(namespace)?, key: Key::new(key.unwrap_or_default())? })
     }
 }
 

@@ -1,19 +1,14 @@
 //! The table of all routes: the app is built from it, and the OpenAPI document is compared with it.
 
-use std::sync::Arc;
-
-use axum::extract::Request;
 use axum::handler::Handler;
 use axum::http::{Method, Uri};
-use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use brainy_storage::{Key, Namespace};
 
+use super::counted::Counted;
 use super::problem::{Kind, Problem};
-use super::request::check_encoding;
 use super::{Api, batch, health, kv, list, openapi, shards, storage_info};
-use crate::metrics::Metrics;
 
 /// One route.
 pub(super) struct Route {
@@ -72,24 +67,10 @@ pub(super) fn table() -> Vec<Route> {
 pub fn app(api: Api) -> axum::Router {
     let mut app = axum::Router::new();
     for Route { method, path, operation, handler } in table() {
-        let metrics = Arc::clone(&api.metrics);
-        let counted = middleware::from_fn(move |request: Request, next: Next| {
-            count(Arc::clone(&metrics), operation, request, next)
-        });
+        let counted = Counted(api.metrics.of_requests(operation));
         app = app.route(&path, handler(filter(&method)).layer(counted));
     }
     app.fallback(no_such_resource).method_not_allowed_fallback(no_such_method).with_state(api)
-}
-
-async fn count(metrics: Arc<Metrics>, operation: &'static str, request: Request, next: Next) -> Response {
-    let running = metrics.start(operation);
-    let response = match check_encoding(request.uri()) {
-        Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
-    };
-    let outcome = response.extensions().get().copied().unwrap_or_default();
-    running.end(outcome);
-    response
 }
 
 async fn no_such_resource(uri: Uri) -> Response {

@@ -339,7 +339,7 @@ fn place(scope: u64, namespaces: &[Namespace]) -> String {
 
 impl CachingAdapter {
     fn place(&self, key: &Key) -> String {
-        format!("{}{key}", self.folder)
+        [&self.folder, key.as_str()].concat()
     }
 
     async fn read(&self, key: &Key, place: &str) -> Found {

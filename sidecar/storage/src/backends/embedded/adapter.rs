@@ -80,11 +80,12 @@ impl EmbeddedAdapter {
         self.store.read(|generation| {
             let prefix = layout::data_prefix(generation, &self.space, prefix);
             let from = match after.map(|after| layout::data_key(generation, &self.space, after)) {
-                Some(after) if after >= prefix => Bound::Excluded(after),
+                Some(after) if after.starts_with(&prefix) => Bound::Excluded(after),
+                Some(after) if after > prefix => return Ok(Page::default()),
                 _ => Bound::Included(prefix.clone()),
             };
             let snapshot = engine.snapshot();
-            let mut found = engine.keys(&snapshot, prefix, from);
+            let mut found = engine.keys(&snapshot, &prefix, from);
             let mut page = Page::default();
             while let Some(bytes) = found.next().transpose()? {
                 if page.keys.len() == limit {

@@ -109,7 +109,7 @@ impl Drop for Cleaner {
 pub(super) fn marked(engine: &Engine) -> Result<Vec<Generation>, Error> {
     let prefix = layout::all_garbage();
     let snapshot = engine.snapshot();
-    let marks = engine.keys(&snapshot, prefix.clone(), Bound::Included(prefix));
+    let marks = engine.keys(&snapshot, &prefix, Bound::Included(prefix.clone()));
     marks.map(|key| layout::parse_garbage_key(&key?).ok_or_else(|| damaged("a garbage mark"))).collect()
 }
 
@@ -135,8 +135,7 @@ fn clean(engine: &Engine, generation: Generation, closing: &AtomicBool) -> Resul
             return Ok(false);
         }
         let snapshot = engine.snapshot();
-        let keys: Vec<Vec<u8>> =
-            engine.keys(&snapshot, prefix.clone(), from).take(AT_ONCE).collect::<Result<_, _>>()?;
+        let keys: Vec<Vec<u8>> = engine.keys(&snapshot, &prefix, from).take(AT_ONCE).collect::<Result<_, _>>()?;
         let Some(last) = keys.last().cloned() else { break };
         delete(engine, keys)?;
         from = Bound::Excluded(last);

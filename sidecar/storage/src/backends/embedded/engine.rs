@@ -269,32 +269,30 @@ impl Engine {
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
 
-    /// The keys from `from` on that begin with `prefix`, in order.
+    /// The keys from `from` on that begin with `prefix`, in order. `from` begins with it too.
     pub(super) fn keys(
         &self,
         snapshot: &Snapshot,
-        prefix: Vec<u8>,
+        prefix: &[u8],
         from: Bound<Vec<u8>>,
     ) -> impl Iterator<Item = Result<Vec<u8>, Error>> {
-        let items = snapshot.range(&self.data, bounds(from)).map(|item| match item.key() {
+        snapshot.range(&self.data, bounds(from, prefix)).map(|item| match item.key() {
             Ok(key) => Ok(key.to_vec()),
             Err(error) => Err(self.read_failure(&error)),
-        });
-        items.take_while(move |key| key.as_ref().map_or(true, |key| key.starts_with(&prefix)))
+        })
     }
 
     /// All keys that begin with `prefix`, with their values, in order.
     pub(super) fn items(
         &self,
         snapshot: &Snapshot,
-        prefix: Vec<u8>,
+        prefix: &[u8],
     ) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), Error>> {
-        let items =
-            snapshot.range(&self.data, bounds(Bound::Included(prefix.clone()))).map(|item| match item.into_inner() {
-                Ok((key, value)) => Ok((key.to_vec(), Bytes::copy_from_slice(&value))),
-                Err(error) => Err(self.read_failure(&error)),
-            });
-        items.take_while(move |item| item.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix)))
+        let all = bounds(Bound::Included(prefix.to_vec()), prefix);
+        snapshot.range(&self.data, all).map(|item| match item.into_inner() {
+            Ok((key, value)) => Ok((key.to_vec(), Bytes::copy_from_slice(&value))),
+            Err(error) => Err(self.read_failure(&error)),
+        })
     }
 
     fn read_failure(&self, error: &fjall::Error) -> Error {
@@ -319,13 +317,31 @@ impl Drop for Engine {
     }
 }
 
-fn bounds(from: Bound<Vec<u8>>) -> impl RangeBounds<Vec<u8>> {
+/// From there on to the last key that begins with `prefix`. Without an end each look would open the tables behind it as well.
+fn bounds(from: Bound<Vec<u8>>, prefix: &[u8]) -> impl RangeBounds<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    // The least key that is greater than all of them: none, if every byte is the greatest.
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return (from, Bound::Excluded(end));
+        }
+    }
     (from, Bound::Unbounded)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_range_ends_with_the_last_key_of_its_prefix() {
+        let last_of = |prefix: &[u8]| bounds(Bound::Included(prefix.to_vec()), prefix).end_bound().cloned();
+        assert_eq!(last_of(b"ab"), Bound::Excluded(b"ac".to_vec()));
+        assert_eq!(last_of(&[7, 255, 255]), Bound::Excluded(vec![8]));
+        assert_eq!(last_of(&[255, 255]), Bound::Unbounded);
+        assert_eq!(last_of(b""), Bound::Unbounded);
+    }
 
     #[test]
     fn what_must_be_durable_now_is_flushed() {

@@ -58,7 +58,7 @@ fn send_all(
     let key = layout::meta_key(&store.name);
     let Some(record) = engine.get_at(snapshot, &key)? else { return Ok(()) };
     let (_, meta) = parse(&key, &record)?;
-    for item in engine.items(snapshot, layout::generation_prefix(meta.generation)) {
+    for item in engine.items(snapshot, &layout::generation_prefix(meta.generation)) {
         let (key, value) = item?;
         sender.blocking_send(Ok(stored_file(&key, value)?)).map_err(|_| Stop::NobodyListens)?;
     }
@@ -165,7 +165,7 @@ impl EmbeddedDatabase {
                 let (key, value) = item?;
                 parse(&key, &value).map(|(name, meta)| (name, meta.stamp))
             };
-            engine.items(&snapshot, layout::all_meta()).map(record).collect()
+            engine.items(&snapshot, &layout::all_meta()).map(record).collect()
         })
         .await
     }
@@ -182,12 +182,12 @@ fn audit(engine: &Engine) -> Result<Audit, Error> {
     let garbage = marked(engine)?;
     let snapshot = engine.snapshot();
     let mut generations = HashSet::new();
-    for item in engine.items(&snapshot, layout::all_meta()) {
+    for item in engine.items(&snapshot, &layout::all_meta()) {
         let (key, value) = item?;
         generations.insert(parse(&key, &value)?.1.generation);
     }
     let mut found = Audit { stores: generations.len() as u64, keys: 0, garbage: garbage.len() as u64 };
-    for item in engine.items(&snapshot, layout::all_data()) {
+    for item in engine.items(&snapshot, &layout::all_data()) {
         let (key, value) = item?;
         let (generation, _, key) = layout::parse_data_key(&key).ok_or_else(|| damaged("a key that is none"))?;
         if generations.contains(&generation) {

@@ -55,7 +55,7 @@ impl Stores {
     pub(super) fn load(engine: &Engine) -> Result<Self, Error> {
         let snapshot = engine.snapshot();
         let mut by_name = HashMap::new();
-        for item in engine.items(&snapshot, layout::all_meta()) {
+        for item in engine.items(&snapshot, &layout::all_meta()) {
             let (key, value) = item?;
             let (name, meta) = parse(&key, &value)?;
             by_name.insert(name.clone(), Arc::new(Store::at(name, meta.generation)));

@@ -209,7 +209,7 @@ async fn cleaned(database: &EmbeddedDatabase) -> Audit {
 fn leftovers(database: &EmbeddedDatabase, own: u64) -> usize {
     let engine = &database.inner.engine;
     let snapshot = engine.snapshot();
-    let all = engine.keys(&snapshot, layout::all_data(), std::ops::Bound::Included(layout::all_data()));
+    let all = engine.keys(&snapshot, &layout::all_data(), std::ops::Bound::Included(layout::all_data()));
     all.filter(|key| !key.as_ref().unwrap().starts_with(&layout::generation_prefix(own))).count()
 }
 
