@@ -270,12 +270,12 @@ impl Engine {
     }
 
     /// The keys from `from` on that begin with `prefix`, in order. `from` begins with it too.
-    pub(super) fn keys(
-        &self,
-        snapshot: &Snapshot,
+    pub(super) fn keys<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
         prefix: &[u8],
         from: Bound<Vec<u8>>,
-    ) -> impl Iterator<Item = Result<Vec<u8>, Error>> {
+    ) -> impl Iterator<Item = Result<Vec<u8>, Error>> + use<'a> {
         snapshot.range(&self.data, bounds(from, prefix)).map(|item| match item.key() {
             Ok(key) => Ok(key.to_vec()),
             Err(error) => Err(self.read_failure(&error)),
@@ -283,11 +283,11 @@ impl Engine {
     }
 
     /// All keys that begin with `prefix`, with their values, in order.
-    pub(super) fn items(
-        &self,
-        snapshot: &Snapshot,
+    pub(super) fn items<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
         prefix: &[u8],
-    ) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), Error>> {
+    ) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), Error>> + use<'a> {
         let all = bounds(Bound::Included(prefix.to_vec()), prefix);
         snapshot.range(&self.data, all).map(|item| match item.into_inner() {
             Ok((key, value)) => Ok((key.to_vec(), Bytes::copy_from_slice(&value))),
@@ -318,7 +318,7 @@ impl Drop for Engine {
 }
 
 /// From there on to the last key that begins with `prefix`. Without an end each look would open the tables behind it as well.
-fn bounds(from: Bound<Vec<u8>>, prefix: &[u8]) -> impl RangeBounds<Vec<u8>> {
+fn bounds(from: Bound<Vec<u8>>, prefix: &[u8]) -> impl RangeBounds<Vec<u8>> + use<> {
     let mut end = prefix.to_vec();
     // The least key that is greater than all of them: none, if every byte is the greatest.
     while let Some(last) = end.pop() {
