@@ -140,6 +140,8 @@ async fn nodes_hear_of_a_new_map_and_the_controller_of_a_new_node_without_waitin
     cluster.settled().await;
     cluster.want("c");
     cluster.told().await;
+    // The controller looks again for a while after a map of its own. Then it does not, unless it is told.
+    tokio::time::sleep(Duration::from_secs(4)).await;
     cluster.start("c", "c");
     cluster.settled().await;
     cluster.finish().await;
