@@ -34,6 +34,9 @@ use crate::status::BrainyClusterStatus;
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')").message("metadata.name must be a DNS label of at most 40 characters that starts with a letter: it becomes the prefix of pod and Lease names")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "self.storage.strategy != 'Isolated' || self.coordination.pattern != 'StorageNative'", "message": "coordination.pattern StorageNative keeps every lease in a store that all nodes share, and with storage.strategy Isolated there is none: choose pattern Leader, or strategy Shared"}
+]))]
 pub struct BrainyClusterSpec {
     /// How many nodes. Each is one pod with a stable name, `<cluster>-0` to `<cluster>-<replicas - 1>`.
     #[serde(default = "default_replicas")]
@@ -413,12 +416,12 @@ pub struct CoordinationSpec {
 /// Who decides which node owns which shard.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 pub enum Pattern {
-    /// The operator's elected controller assigns.
+    /// The operator decides.
     #[default]
     Leader,
     /// The sidecars agree by Raft.
     Consensus,
-    /// The sidecars take leases in the store by themselves.
+    /// The sidecars elect one among them that decides, in the bucket: with no operator alive as well.
     StorageNative,
 }
 

@@ -14,6 +14,7 @@ pub mod load;
 pub mod main_job;
 pub mod memory;
 pub mod namespace;
+pub mod operator;
 pub mod records;
 pub mod report;
 pub mod sidecar;

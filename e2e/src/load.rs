@@ -12,6 +12,7 @@ use tokio::time::{Instant, interval_at, sleep};
 use crate::records::{Checksum, Records};
 use crate::report::thousands;
 use crate::sidecar::{ItemOutcome, SidecarClient};
+use crate::specs::sample;
 
 /// Records in one request.
 const CHUNK: usize = 256;
@@ -159,6 +160,30 @@ async fn read_chunk(
         anyhow::ensure!(began.elapsed() < PATIENCE, "keys could not be read in {PATIENCE:?}: {why}");
         sleep(PAUSE).await;
     }
+}
+
+/// Everything is there through a node, as it was written.
+pub async fn verify(node: &SidecarClient, records: &Records) -> anyhow::Result<()> {
+    let back = read_back(node, records).await?;
+    if let Some(absent) = back.absent.first() {
+        anyhow::bail!("{} of {} records are lost, among them {absent}", back.absent.len(), records.len());
+    }
+    anyhow::ensure!(back.checksum == Checksum::of(records), "the records differ from what was written");
+    Ok(())
+}
+
+/// Writes batch after batch through a node until told to stop; returns everything that was acknowledged.
+pub async fn write_until(node: &SidecarClient, mut stop: watch::Receiver<bool>) -> anyhow::Result<Records> {
+    let mut all = Records::new();
+    for round in 0.. {
+        let batch = sample(&format!("round-{round}"), 100);
+        write(node, &batch, &Progress::default(), None).await?;
+        all.extend(batch);
+        if *stop.borrow_and_update() {
+            break;
+        }
+    }
+    Ok(all)
 }
 
 /// Prints now and then how far the work is.

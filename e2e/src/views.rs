@@ -22,7 +22,7 @@ use crate::kill::restarts;
 use crate::{Environment, Seen, until};
 
 /// Selects the operator's objects.
-const OPERATOR: &str = "app.kubernetes.io/name=brainy-operator";
+pub(crate) const OPERATOR: &str = "app.kubernetes.io/name=brainy-operator";
 const SOON: Duration = Duration::from_secs(120);
 
 /// Waits for two ready operator replicas and a leader; returns the leader's pod.

@@ -85,7 +85,6 @@ async fn what_does_not_run_yet_is_refused_with_a_condition_and_nothing_is_made()
         let cases = [
             ("namespaced", shared(|spec| spec["storage"]["strategy"] = json!("Namespaced"))),
             ("consensus", shared(|spec| spec["coordination"]["pattern"] = json!("Consensus"))),
-            ("native", shared(|spec| spec["coordination"]["pattern"] = json!("StorageNative"))),
         ];
         for (name, spec) in cases {
             let cluster = Cluster::apply(environment, &namespace, name, spec).await?;

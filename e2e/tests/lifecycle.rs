@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use brainy_e2e::brainy::{Cluster, pod_is_ready};
-use brainy_e2e::load::{self, Progress};
-use brainy_e2e::records::{Checksum, Records};
+use brainy_e2e::load::{self, Progress, verify, write_until};
+use brainy_e2e::records::Records;
 use brainy_e2e::sidecar::SidecarClient;
 use brainy_e2e::specs::{self, prepare_bucket, sample};
 use brainy_e2e::{Environment, Seen, leftovers, until, views, with_temp_namespace};
@@ -18,35 +18,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-async fn verify(node: &SidecarClient, records: &Records) -> anyhow::Result<()> {
-    let back = load::read_back(node, records).await?;
-    ensure!(
-        back.absent.is_empty(),
-        "{} of {} records are lost, among them {}",
-        back.absent.len(),
-        records.len(),
-        back.absent[0]
-    );
-    ensure!(back.checksum == Checksum::of(records), "the records differ from what was written");
-    Ok(())
-}
-
 async fn write(node: &SidecarClient, records: &Records) -> anyhow::Result<()> {
     load::write(node, records, &Progress::default(), None).await.map(drop)
-}
-
-/// Writes batch after batch through a node until told to stop; returns everything that was acknowledged.
-async fn write_until(node: &SidecarClient, mut stop: watch::Receiver<bool>) -> anyhow::Result<Records> {
-    let mut all = Records::new();
-    for round in 0.. {
-        let batch = sample(&format!("round-{round}"), 100);
-        write(node, &batch).await?;
-        all.extend(batch);
-        if *stop.borrow_and_update() {
-            break;
-        }
-    }
-    Ok(all)
 }
 
 async fn grows_and_shrinks(environment: &Environment, cluster: &Cluster) -> anyhow::Result<()> {

@@ -198,7 +198,7 @@ async fn steps(
     seen.changing = changing(validated, replicas, found, &shards, &rollout);
     let settled = seen.changing.is_none() && seen.problems.is_empty() && seen.ready >= seen.wanted;
     Ok(match memory.unsettled_for(settled, now) {
-        None => Duration::from_secs(validated.renew_seconds),
+        None => Duration::from_secs(validated.renew_seconds).min(shards.next_lapse.unwrap_or(LATER).max(SOON)),
         Some(long) if long >= PATIENCE => SLOWLY,
         Some(_) => SOON,
     })

@@ -1,5 +1,7 @@
 //! What can go wrong in a reconcile. The variant's name is the reason of the condition and of the Event.
 
+use brainy_coordination::bucket;
+
 /// Why a reconcile ended early. It is tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -114,6 +116,19 @@ impl Error {
                 _ => true,
             },
             _ => false,
+        }
+    }
+}
+
+impl From<bucket::Error> for Error {
+    fn from(error: bucket::Error) -> Self {
+        match error {
+            bucket::Error::Storage(error) => Self::Storage(error),
+            bucket::Error::DamagedDocument { name, source } => Self::DamagedDocument { name, source },
+            bucket::Error::LostRace { document } => Self::LostRace { document },
+            bucket::Error::UnknownOutcome { document, why } => Self::UnknownOutcome { document, why },
+            bucket::Error::Deposed { ours, theirs } => Self::Deposed { ours: ours.0, theirs: theirs.0 },
+            bucket::Error::NotLeading => Self::NotLeading,
         }
     }
 }

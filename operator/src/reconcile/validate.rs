@@ -3,9 +3,10 @@
 //! The API server checks the same bounds at apply. They are checked again here, because a resource may be older than
 //! the rules, and because everything behind this step relies on them.
 
+use brainy_coordination::bucket::spec::Pattern;
 use brainy_crds::{
-    ApplicationSpec, BrainyCluster, BucketSpec, DEFAULT_REGION, DeletionPolicy, LayerKind, Pattern, PodSpec, Provider,
-    Strategy, VolumeSpec,
+    ApplicationSpec, BrainyCluster, BucketSpec, DEFAULT_REGION, DeletionPolicy, LayerKind, PodSpec, Provider, Strategy,
+    VolumeSpec,
 };
 use brainy_storage::layers::Layers;
 use brainy_storage::layers::batching::{Ack, Batching};
@@ -43,6 +44,8 @@ pub struct ValidatedCluster {
     pub storage: ValidatedStorage,
     /// What lies over it.
     pub layers: Layers,
+    /// Who is the controller.
+    pub pattern: Pattern,
     /// Session length in seconds.
     pub lease_seconds: u64,
     /// Time between renewals in seconds, at most half of `lease_seconds`.
@@ -119,6 +122,7 @@ pub fn validate(cluster: &BrainyCluster) -> Result<ValidatedCluster, Refusal> {
         shards: within("spec.shards", spec.shards, 1, MAX_SHARDS)?.unsigned_abs(),
         storage: storage_of(cluster)?,
         layers: layers_of(cluster)?,
+        pattern: pattern_of(cluster)?,
         lease_seconds: u64::from(
             within("spec.coordination.lease.durationSeconds", spec.coordination.lease.duration_seconds, 2, 3600)?
                 .unsigned_abs(),
@@ -156,13 +160,22 @@ fn check_supported(cluster: &BrainyCluster) -> Result<(), Refusal> {
     if storage.strategy == Strategy::Namespaced {
         return refuse("spec.storage.strategy", "Namespaced".into(), "choose Isolated or Shared");
     }
-    match cluster.spec.coordination.pattern {
-        Pattern::Leader => {}
-        pattern @ (Pattern::Consensus | Pattern::StorageNative) => {
-            return refuse("spec.coordination.pattern", format!("{pattern:?}"), "choose Leader");
-        }
+    if cluster.spec.coordination.pattern == brainy_crds::Pattern::Consensus {
+        let choose = "choose Leader, or StorageNative with strategy Shared";
+        return refuse("spec.coordination.pattern", "Consensus".into(), choose);
     }
     Ok(())
+}
+
+fn pattern_of(cluster: &BrainyCluster) -> Result<Pattern, Refusal> {
+    match (cluster.spec.coordination.pattern, cluster.spec.storage.strategy) {
+        (brainy_crds::Pattern::StorageNative, Strategy::Shared) => Ok(Pattern::StorageNative),
+        (brainy_crds::Pattern::StorageNative, _) => Err(Refusal::invalid(
+            "spec.coordination.pattern",
+            "StorageNative keeps every lease in a store that all nodes share, and with strategy Isolated there is none: choose Leader, or strategy Shared",
+        )),
+        _ => Ok(Pattern::Leader),
+    }
 }
 
 fn storage_of(cluster: &BrainyCluster) -> Result<ValidatedStorage, Refusal> {
@@ -348,11 +361,6 @@ mod tests {
                 "spec.coordination.pattern: Consensus",
                 "choose Leader",
             ),
-            (
-                json!({"storage": {}, "coordination": {"pattern": "StorageNative"}}),
-                "spec.coordination.pattern: StorageNative",
-                "choose Leader",
-            ),
         ];
         for (spec, what, way_out) in cases {
             let refusal = refusal(spec);
@@ -360,6 +368,18 @@ mod tests {
             let message = refusal.to_string();
             assert!(message.starts_with(what) && message.contains(way_out), "{message}");
         }
+    }
+
+    #[test]
+    fn the_nodes_elect_their_controller_only_where_they_share_a_store() {
+        let spec = |storage| json!({"storage": storage, "coordination": {"pattern": "StorageNative"}});
+        let shared =
+            validate(&cluster("demo", spec(json!({"strategy": "Shared", "bucket": {"name": "data"}})))).unwrap();
+        assert_eq!(shared.pattern, Pattern::StorageNative);
+        let refusal = refusal(spec(json!({})));
+        assert_eq!(refusal.reason(), "InvalidSpec");
+        let message = refusal.to_string();
+        assert!(message.starts_with("spec.coordination.pattern: ") && message.contains("choose Leader"), "{message}");
     }
 
     #[test]

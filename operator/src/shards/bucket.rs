@@ -1,71 +1,55 @@
-//! The controller's documents in the bucket: the shard map, and the epoch of the controller that may write it.
+//! A cluster whose coordination documents are in a bucket (strategy Shared).
 
-use brainy_coordination::{Epoch, ShardMap, names as paths};
-use brainy_storage::documents::{Documents, Swap};
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::time::Duration;
 
-use super::Present;
-use super::sessions::body;
+use brainy_coordination::bucket::look::Seen;
+use brainy_coordination::bucket::operator::{self, Part};
+use brainy_coordination::bucket::spec::ClusterSpec;
+use brainy_coordination::controller::Rules;
+use brainy_storage::documents::Documents;
+
+use super::{Controller, Summary, configmap, topology, wanted_nodes};
 use crate::reconcile::Error;
 
-/// Which controller writes: `_cluster/elections/controller.json`. A Kubernetes Lease can be deleted, so its transitions
-/// are no fencing token; this document's epoch is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ControllerElection {
-    /// Grows with each new controller.
-    epoch: Epoch,
-    /// The operator process that took it.
-    writer: String,
-    /// Grows with each write (R5).
-    revision: u64,
+/// What is remembered of one cluster's bucket between looks.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    part: operator::Memory,
+    topology: topology::Memory,
 }
 
-pub(super) async fn read_map(bucket: &dyn Documents) -> Result<Present, Error> {
-    let Some(found) = bucket.read(paths::SHARD_MAP).await? else {
-        return Ok(Present::default());
-    };
-    let map: ShardMap = parse(paths::SHARD_MAP, &found.body)?;
-    Ok(Present { map: Some(map), version: Some(found.version) })
-}
-
-/// Writes if the map still stands as read.
-pub(super) async fn write_map(bucket: &dyn Documents, read: &Present, map: &ShardMap) -> Result<(), Error> {
-    applied(paths::SHARD_MAP, bucket.swap(paths::SHARD_MAP, read.version.as_ref(), body(map)?).await?)
-}
-
-/// Takes a new epoch for this process, or finds the one that it took and did not hear of. Never below `at_least`, the
-/// epoch of the map that stands.
-pub(super) async fn take_epoch(bucket: &dyn Documents, identity: &str, at_least: Epoch) -> Result<Epoch, Error> {
-    let found = bucket.read(paths::CONTROLLER_ELECTION).await?;
-    let before: Option<ControllerElection> =
-        found.as_ref().map(|document| parse(paths::CONTROLLER_ELECTION, &document.body)).transpose()?;
-    if let Some(ours) = before.as_ref().filter(|election| election.writer == identity && election.epoch >= at_least) {
-        return Ok(ours.epoch);
+impl Controller<'_> {
+    pub(super) async fn run_shared(&mut self, bucket: &dyn Documents) -> Result<Summary, Error> {
+        let copy = configmap::read(self.client, self.cluster).await?;
+        let spec = ClusterSpec {
+            revision: 0,
+            cluster: self.cluster.uid.clone(),
+            generation: self.cluster.generation,
+            writer: self.identity.to_owned(),
+            pattern: self.cluster.pattern,
+            nodes: wanted_nodes(self.cluster),
+        };
+        let part = Part {
+            documents: bucket,
+            spec,
+            shards: self.cluster.shards,
+            ttl: Duration::from_secs(self.cluster.lease_seconds),
+            published: copy.map.as_ref().map_or(0, |copy| copy.revision),
+            clock: self.clock,
+            memory: &mut self.memory.bucket.part,
+        };
+        let Seen { map, nodes, waiting, next_lapse, .. } = part.run().await?;
+        if let Some(map) = &map {
+            // The bucket first, the copy after: what nodes read from the copy is always in the bucket.
+            if copy.map.as_ref().is_none_or(|copy| (copy.epoch, copy.revision) < (map.epoch, map.revision)) {
+                configmap::write(self.client, self.cluster, &copy, map).await?;
+            }
+            let topology = &mut self.memory.bucket.topology;
+            topology.write(bucket, self.cluster, self.identity, map, &nodes, self.pods).await;
+        }
+        let mut summary = Summary::new(map, &nodes, self.cluster, Rules::Shared, waiting, BTreeSet::new());
+        summary.next_lapse = next_lapse;
+        Ok(summary)
     }
-    let (epoch, revision) = before.map_or((Epoch(0), 0), |election| (election.epoch, election.revision));
-    let next = ControllerElection {
-        epoch: Epoch(epoch.max(at_least).0 + 1),
-        writer: identity.to_owned(),
-        revision: revision + 1,
-    };
-    let version = found.map(|document| document.version);
-    applied(
-        paths::CONTROLLER_ELECTION,
-        bucket.swap(paths::CONTROLLER_ELECTION, version.as_ref(), body(&next)?).await?,
-    )?;
-    Ok(next.epoch)
-}
-
-/// Anything but applied ends this look: the next one reads again before it acts.
-fn applied(document: &str, swap: Swap) -> Result<(), Error> {
-    match swap {
-        Swap::Applied(_) => Ok(()),
-        Swap::Rejected => Err(Error::LostRace { document: document.to_owned() }),
-        Swap::Unknown(why) => Err(Error::UnknownOutcome { document: document.to_owned(), why }),
-    }
-}
-
-fn parse<T: serde::de::DeserializeOwned>(name: &str, body: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(body).map_err(|source| Error::DamagedDocument { name: name.to_owned(), source })
 }

@@ -1,6 +1,7 @@
 //! What one look at the shards has shown.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use brainy_coordination::controller::{NodeSight, Rules, may_remove};
 use brainy_coordination::{NodeId, ShardId, ShardMap};
@@ -22,6 +23,8 @@ pub struct Summary {
     pub problems: Vec<String>,
     /// Names of the sessions that exist as Leases.
     pub sessions: BTreeSet<String>,
+    /// Until a node that is not heard of lapses: another look is due then.
+    pub next_lapse: Option<Duration>,
     owners_are_known: bool,
     /// How many nodes must run for every volume to be looked into.
     needed: i32,
@@ -49,6 +52,7 @@ impl Summary {
             waiting,
             problems: problems.collect(),
             sessions,
+            next_lapse: None,
             busy: live()
                 .filter(|record| {
                     !record.holds.is_empty() || map.as_ref().is_none_or(|map| record.map_revision < map.revision)

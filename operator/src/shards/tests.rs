@@ -20,6 +20,7 @@ pub(super) fn record(node: &str, holds: &[u32]) -> SessionRecord {
         expires: String::new(),
         address: format!("{node}:7701"),
         map_revision: 0,
+        leaving: false,
         holds: holds.iter().map(held).collect(),
         received: Vec::new(),
         stored: Vec::new(),

@@ -9,7 +9,6 @@ use brainy_coordination::topology::{Topology, TopologyNode};
 use brainy_coordination::{NodeId, ShardMap, names as paths};
 use brainy_storage::documents::{DocumentVersion, Documents, Swap};
 
-use super::sessions::body;
 use super::wanted_nodes;
 use crate::reconcile::Error;
 use crate::reconcile::validate::ValidatedCluster;
@@ -71,6 +70,12 @@ impl Memory {
         }
         Ok(())
     }
+}
+
+fn body(topology: &Topology) -> Result<bytes::Bytes, Error> {
+    serde_json::to_vec_pretty(topology)
+        .map(Into::into)
+        .map_err(|source| Error::DamagedDocument { name: paths::TOPOLOGY.to_owned(), source })
 }
 
 fn topology(

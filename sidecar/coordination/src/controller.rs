@@ -165,11 +165,13 @@ impl Facts<'_> {
 const REVISION_JUMP: u64 = 1_000_000;
 
 fn next_shared(current: Option<&ShardMap>, facts: &Facts<'_>) -> Next {
-    let serving: Vec<NodeId> = facts.wanted.iter().filter(|node| facts.live(node).is_some()).cloned().collect();
+    // A node that is about to stop serves until others have its shards.
+    let stays = |node: &&NodeId| facts.live(node).is_some_and(|record| !record.leaving);
+    let serving: Vec<NodeId> = facts.wanted.iter().filter(stays).cloned().collect();
     let mut before = current.map_or_else(Vec::new, |map| Draft::of(map).owners);
     before.resize(facts.shards as usize, None);
     if serving.is_empty() && current.is_some_and(|map| !facts.lost(map)) {
-        return Next::Keep { waiting: Some("no node is live".into()) };
+        return Next::Keep { waiting: Some("no node is live that stays".into()) };
     }
     let owners = place(&before, &serving);
     match current {

@@ -19,6 +19,7 @@ fn sight(name: &str, live: bool) -> NodeSight {
         expires: String::new(),
         address: String::new(),
         map_revision: 0,
+        leaving: false,
         holds: Vec::new(),
         received: Vec::new(),
         stored: Vec::new(),

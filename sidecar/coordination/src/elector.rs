@@ -57,6 +57,11 @@ impl Term {
         self.validity.holds()
     }
 
+    /// Ends it from within: the work can't be done under it. The elector frees or renews the lock as it finds it.
+    pub fn resign(&self) {
+        self.validity.end();
+    }
+
     /// Resolves when the term is over.
     pub async fn over(&self) {
         while self.is_valid() {
@@ -143,11 +148,11 @@ impl<L: Lock> Elector<L> {
 
     /// Cancels the work of a term and waits until it is gone.
     async fn end(&self, work: Option<Work>) {
-        if let Some(work) = work {
+        if let Some(mut work) = work {
             tracing::info!(identity = self.candidate.identity, "no longer leading");
             self.leading.send_replace(None);
             work.task.abort();
-            let _cancelled = work.task.await;
+            let _cancelled = (&mut work.task).await;
         }
     }
 
@@ -207,6 +212,13 @@ impl<L: Lock> Elector<L> {
 struct Work {
     term: Term,
     task: tokio::task::JoinHandle<()>,
+}
+
+/// Work does not outlive its elector.
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// Resolves when the term of the work is over; never without work.
@@ -287,12 +299,14 @@ impl Candidate {
         match answer {
             Ok(Swap::Applied(version)) => {
                 let until = attempt.asked + self.ttl;
-                let extended = self.term.as_ref().is_some_and(|term| term.validity.extend(until));
-                if !extended {
-                    // A new term, also for a leader that lapsed and found the lock still its own: whoever worked under
-                    // the old term must see that one end.
+                let transitions = attempt.record.transitions;
+                let same = self.term.as_ref().filter(|term| term.transitions == transitions);
+                if !same.is_some_and(|term| term.validity.extend(until)) {
+                    // A new term, also for a leader that lapsed and found the lock still its own, or that took it anew
+                    // after someone freed it: whoever worked under the old term must see that one end.
+                    self.end_term();
                     let validity = Validity::new(Arc::clone(&self.clock), until);
-                    self.term = Some(Term { validity, transitions: attempt.record.transitions });
+                    self.term = Some(Term { validity, transitions });
                 }
                 self.known = Some((attempt.record, version));
             }
@@ -304,10 +318,14 @@ impl Candidate {
 
     /// Ends the term at once.
     fn resign(&mut self) {
+        self.end_term();
+        self.known = None;
+    }
+
+    fn end_term(&mut self) {
         if let Some(term) = self.term.take() {
             term.validity.end();
         }
-        self.known = None;
     }
 
     /// The write that frees the lock, if what was found is this candidate's own. Never another's.

@@ -279,3 +279,27 @@ async fn work_is_gone_before_the_lock_is_free_and_the_next_takes_over() {
     run_b.await.unwrap();
     assert_eq!(lock.read().await.unwrap().unwrap().0.holder.as_deref(), Some("thief"));
 }
+
+#[tokio::test]
+async fn work_does_not_outlive_an_elector_that_is_dropped() {
+    let alive = Arc::new(());
+    let a = Elector::new(MemoryLock::default(), Arc::new(crate::clock::SystemClock), settings("a"));
+    let mut leading = a.leadership();
+    let held = Arc::clone(&alive);
+    let run = tokio::spawn(a.run(std::future::pending(), move |_| {
+        let held = Arc::clone(&held);
+        async move {
+            let _held = held;
+            std::future::pending().await
+        }
+    }));
+    leading.wait_for(Option::is_some).await.unwrap();
+    run.abort();
+    let _aborted = run.await;
+    let gone = async {
+        while Arc::strong_count(&alive) > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), gone).await.unwrap();
+}

@@ -135,6 +135,7 @@ mod tests {
             expires: String::new(),
             address: String::new(),
             map_revision: 0,
+            leaving: false,
             holds: Vec::new(),
             received: Vec::new(),
             stored: Vec::new(),

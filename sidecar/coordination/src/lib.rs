@@ -1,6 +1,8 @@
 //! Who owns which shard: the shard map and the controller's next one, placement, sessions, shard leases, the elector.
-//! Decisions are pure; clock and store come in as arguments. Nothing here knows of Kubernetes.
+//! Decisions are pure; clock and store come in as arguments, and the controller of a bucket is code over both. Nothing here
+//! knows of Kubernetes.
 
+pub mod bucket;
 pub mod clock;
 pub mod controller;
 pub mod duty;

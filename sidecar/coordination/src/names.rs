@@ -8,7 +8,9 @@ pub const SHARD_MAP: &str = "_cluster/shard-map.json";
 pub const TOPOLOGY: &str = "_cluster/topology.json";
 /// Whose bucket and prefix this is.
 pub const CLUSTER_MARKER: &str = "_cluster/cluster.json";
-/// The controller's epoch.
+/// What the BrainyCluster asks of coordination.
+pub const SPEC: &str = "_cluster/spec.json";
+/// Who is the controller, and its epoch.
 pub const CONTROLLER_ELECTION: &str = "_cluster/elections/controller.json";
 /// All session records.
 pub const SESSIONS: &str = "_cluster/sessions/";

@@ -58,6 +58,7 @@ impl Reporting for Isolated {
             received,
             stored,
             problem: self.table.problems(),
+            ..Report::default()
         }
     }
 }

@@ -70,13 +70,17 @@ impl Maps {
         }
     }
 
-    /// Reads it every so often, and when something this node believes has proved wrong.
+    /// Reads it every so often, when another node says that it is new, and when something this node believes has proved
+    /// wrong.
     pub(super) async fn run(self: Arc<Self>, every: Duration) {
-        let mut doubts = self.table.doubts();
+        let (mut doubts, mut nudges) = (self.table.doubts(), self.table.nudges());
         loop {
+            // Before the read: what is said during it is looked into again.
+            nudges.mark_unchanged();
             self.read().await;
             tokio::select! {
                 () = tokio::time::sleep(every) => {}
+                _ = nudges.changed() => {}
                 _ = doubts.changed() => tokio::time::sleep(DOUBT_PAUSE).await,
             }
         }

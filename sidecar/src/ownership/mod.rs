@@ -3,6 +3,7 @@
 //! - `table`: the state of each shard on this node; `tenure`: one time of serving one, with the two checks of R3.
 //! - `session`: keeps this node's session, and starts a new life when one is lost (R2, R8).
 //! - `maps`: learns of new shard maps.
+//! - `control`: elects the controller among the nodes, and is it while this node leads (pattern StorageNative).
 //! - `nodes`: where the other nodes are, and whether the holder of a lease is still alive (R1).
 //! - `shared`: takes and releases shard leases (strategy Shared).
 //! - `isolated`: follows the map, pulls shards and clears away copies (strategy Isolated).
@@ -11,6 +12,7 @@
 //! - `node`: puts a node of a cluster together from its settings; `proof`: whether its store keeps its word (R7).
 
 mod actions;
+mod control;
 mod handoff;
 mod isolated;
 mod maps;
@@ -204,6 +206,12 @@ pub trait PeerClient: Debug + Send + Sync + 'static {
         shard: ShardId,
         request: &HandoffRequest,
     ) -> Result<HandoffStream, std::io::Error>;
+
+    /// Tells `node` that there is something new in the store, so that it looks at once. A node that is not told finds out
+    /// by itself, a renewal later.
+    async fn nudge(&self, _node: &NodeId, _address: &str) -> Result<(), std::io::Error> {
+        Ok(())
+    }
 }
 
 impl Ownership {
@@ -316,6 +324,11 @@ impl Ownership {
     pub fn doubt(&self, node: &NodeId) {
         tracing::debug!(%node, "in doubt");
         self.table.doubt();
+    }
+
+    /// Another node says that there is something new in the store: looks at once.
+    pub fn look_again(&self) {
+        self.table.nudge();
     }
 
     /// The owner's side of a hand-off: stops the shard for good under this token, waits for what is in flight (bounded),

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use brainy_coordination::clock::{Clock, SystemClock};
-use brainy_coordination::session::SessionHolder;
 use brainy_coordination::session::holder::Identity;
+use brainy_coordination::session::{SessionHolder, SharedObservers};
 use brainy_coordination::{FencingToken, NodeId, ShardId, names};
 use brainy_kubernetes::config::StorageConfig;
 use brainy_kubernetes::documents::KubernetesDocuments;
@@ -23,6 +23,7 @@ use brainy_storage::{Error, StorageAdapter};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::control::Control;
 use super::isolated::Isolated;
 use super::maps::Maps;
 use super::nodes::Nodes;
@@ -60,7 +61,7 @@ pub(super) struct Parts {
 /// Where data lies, and where sessions and the map are.
 pub(super) enum Strategy {
     Isolated { documents: Arc<dyn Documents>, data: PathBuf, engine: Engine, peers: Arc<dyn PeerClient> },
-    Shared { bucket: Arc<dyn SharedBucket> },
+    Shared { bucket: Arc<dyn SharedBucket>, peers: Arc<dyn PeerClient> },
 }
 
 /// A bucket that all nodes share.
@@ -165,6 +166,7 @@ async fn serve(
     let (stopping, renew) = (stop.clone(), parts.renew);
     let (news, reported) = watch::channel(0);
     let (lives, life) = watch::channel(None);
+    let (announced, announcements) = watch::channel(0);
     let mut tasks = JoinSet::new();
 
     let maps = Arc::new(Maps::new(Arc::clone(table), Arc::clone(&documents), parts.cluster.clone()));
@@ -174,13 +176,39 @@ async fn serve(
         clock: Arc::clone(&parts.clock),
         ttl: parts.ttl,
         observers: Mutex::default(),
+        sessions: SharedObservers::default(),
         ended: Mutex::default(),
     });
     tasks.spawn(Arc::clone(&maps).run(renew));
     tasks.spawn(Arc::clone(&nodes).run(Arc::clone(&maps), renew));
+    let control = match &parts.strategy {
+        Strategy::Shared { peers, .. } => Some(Arc::new(Control {
+            table: Arc::clone(table),
+            maps: Arc::clone(&maps),
+            documents: Arc::clone(&documents),
+            clock: Arc::clone(&parts.clock),
+            peers: Arc::clone(peers),
+            sessions: nodes.sessions.clone(),
+            cluster: parts.cluster.clone(),
+            ttl: parts.ttl,
+            renew,
+            spec: watch::Sender::new(None),
+        })),
+        Strategy::Isolated { .. } => None,
+    };
     if let Some(watch) = parts.watch.clone() {
-        let maps = Arc::clone(&maps);
-        tasks.spawn(watch.run(move |map| maps.offer(map)));
+        let (maps, control) = (Arc::clone(&maps), control.clone());
+        tasks.spawn(async move {
+            let follow = || {
+                let maps = Arc::clone(&maps);
+                watch.clone().run(move |map| maps.offer(map))
+            };
+            match &control {
+                // What a node publishes is in the bucket alone.
+                Some(control) => control.while_the_operator_leads(follow).await,
+                None => follow().await,
+            }
+        });
     }
 
     let proof = bucket.as_ref().map(|bucket| Arc::clone(&bucket.proof));
@@ -218,10 +246,17 @@ async fn serve(
         reporting,
         news: reported,
         lives,
+        announced,
         renew,
         ttl: parts.ttl,
     };
     let mut session = AbortOnDrop(tokio::spawn(session.run(session_ends)));
+    let (end_control, control_ends) = watch::channel(false);
+    let mut control = AbortOnDrop(tokio::spawn(async move {
+        if let Some(control) = control {
+            control.run(announcements, control_ends).await;
+        }
+    }));
     let distrusted = async {
         match &proof {
             Some(proof) => proof::lost(table, &**proof, parts.prove_every).await,
@@ -238,12 +273,16 @@ async fn serve(
             life.validity.end();
         }
         work.end().await;
+        control.end().await;
         session.end().await;
         tasks.shutdown().await;
         table.drop_all("the store does not keep its word");
         return ended;
     }
-    // The leases first, then the session: a session that has ended releases nothing.
+    // The leases first, and the map that gives them to others: until then this node may be the controller. Then the session:
+    // one that has ended releases nothing.
+    end_control.send_replace(true);
+    let _ended = (&mut control.0).await;
     end_session.send_replace(true);
     let _ended = (&mut session.0).await;
     tasks.shutdown().await;
@@ -271,7 +310,7 @@ impl AbortOnDrop {
 async fn prepare(table: &Table, parts: &Parts) -> (Arc<dyn Documents>, Option<OpenBucket>) {
     let bucket = match &parts.strategy {
         Strategy::Isolated { documents, .. } => return (Arc::clone(documents), None),
-        Strategy::Shared { bucket } => bucket,
+        Strategy::Shared { bucket, .. } => bucket,
     };
     let mut pause = STORE_RETRY.0;
     loop {
@@ -326,7 +365,8 @@ pub(super) fn parts(
                 credentials,
                 ..S3Settings::new(bucket)
             };
-            Strategy::Shared { bucket: Arc::new(S3Bucket { settings, compression: cluster.layers.compression }) }
+            let bucket = Arc::new(S3Bucket { settings, compression: cluster.layers.compression });
+            Strategy::Shared { bucket, peers }
         }
     };
     Ok(Parts {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use brainy_coordination::clock::Clock;
-use brainy_coordination::session::{Observer, SessionRecord, SessionState};
+use brainy_coordination::session::{FoundSession, Observer, SessionRecord, SessionState, SharedObservers};
 use brainy_coordination::{Incarnation, NodeId, ShardMap, names};
 use brainy_storage::Error;
 use brainy_storage::documents::{DocumentVersion, Documents, Swap};
@@ -32,6 +32,8 @@ pub(super) struct Nodes {
     /// This cluster's session length: how long to wait where a record that would say it is missing.
     pub(super) ttl: Duration,
     pub(super) observers: Mutex<HashMap<NodeId, Observer<Option<DocumentVersion>>>>,
+    /// What was seen of all sessions on the way: where this node becomes the controller, it need not begin to watch then.
+    pub(super) sessions: SharedObservers,
     /// Lives that are over. They never come back, so this may be believed without another look.
     pub(super) ended: Mutex<HashSet<Incarnation>>,
 }
@@ -134,7 +136,10 @@ impl Nodes {
         let mut answers = futures::stream::iter(lookups).buffer_unordered(AT_ONCE);
         while let Some((answer, node)) = answers.next().await {
             match answer {
-                Ok(Some((record, _))) => self.table.learn_addresses([(node, record.address)]),
+                Ok(Some((record, version))) => {
+                    self.table.learn_addresses([(node, record.address.clone())]);
+                    self.sessions.judge(&FoundSession { record, version }, self.clock.now());
+                }
                 Ok(None) => {}
                 Err(error) => {
                     tracing::warn!(%node, why = in_words(&error), "the address of a node can't be read")

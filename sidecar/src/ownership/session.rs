@@ -35,6 +35,8 @@ pub(super) struct SessionLoop {
     pub(super) news: watch::Receiver<u64>,
     /// The present life, for the strategy.
     pub(super) lives: watch::Sender<Option<Life>>,
+    /// Counts what the controller should hear of at once: a life that began, and that the node is about to stop.
+    pub(super) announced: watch::Sender<u64>,
     pub(super) renew: Duration,
     pub(super) ttl: Duration,
 }
@@ -122,12 +124,16 @@ impl SessionLoop {
             }
         };
         let answer = self.write(&attempt).await;
-        if self.holder.answered(attempt, &answer) {
+        let began = self.holder.answered(attempt, &answer);
+        if began {
             tracing::info!(node = %self.table.node(), "a session began");
         }
         match answer {
             Ok(Swap::Applied(_)) => {
                 self.table.problem("session", None);
+                if began || (report.leaving && !written.as_ref().is_some_and(|written| written.leaving)) {
+                    self.announced.send_modify(|count| *count += 1);
+                }
                 *written = Some(report);
                 match self.holder.life() {
                     Some(_) => Pause::UntilRenewal,

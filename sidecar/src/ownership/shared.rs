@@ -2,7 +2,7 @@
 //! others. The map is a wish; the lease is the truth, valid while the session is that took it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use brainy_coordination::{ShardId, ShardMap, names};
 use brainy_storage::Error;
 use brainy_storage::documents::{DocumentVersion, Documents, Swap};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 use super::actions::{Actions, Done};
 use super::maps::Maps;
@@ -26,6 +27,8 @@ use super::{ShardStores, in_words, stopped};
 const AT_ONCE: usize = 16;
 /// Longest wait for one call on a lease.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// Longest wait for the map to give this node's shards to others when it is told to stop. Until then it serves them.
+const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 /// Longest wait for operations in flight when a shard is given away.
 const IN_FLIGHT_LIMIT: Duration = Duration::from_secs(5);
 
@@ -43,8 +46,18 @@ pub(super) struct Shared {
     /// version is seen there, the write may yet land.
     unresolved: Mutex<HashMap<ShardId, Option<DocumentVersion>>>,
     acted_on: AtomicU64,
+    /// Told to stop: the map is to give the shards to others first.
+    leaving: AtomicBool,
     news: watch::Sender<u64>,
     calls: Semaphore,
+}
+
+/// Resolves when the time to leave is over; never while there is none.
+async fn left(by: Option<Instant>) {
+    match by {
+        Some(by) => tokio::time::sleep_until(by).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -55,6 +68,7 @@ impl Reporting for Shared {
     fn report(&self) -> Report {
         Report {
             map_revision: self.acted_on.load(Ordering::SeqCst),
+            leaving: self.leaving.load(Ordering::SeqCst),
             holds: self.table.held(),
             problem: self.table.problems(),
             ..Report::default()
@@ -82,21 +96,27 @@ impl Shared {
             held: Mutex::default(),
             unresolved: Mutex::default(),
             acted_on: AtomicU64::new(0),
+            leaving: AtomicBool::new(false),
             news,
             calls: Semaphore::new(AT_ONCE),
         })
     }
 
-    /// Runs until `stop`; then releases everything.
+    /// Runs until `stop`; then has the map give its shards to others, for a bounded time, and releases everything.
     pub(super) async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut actions = Actions::default();
         let (mut maps, mut lives) = (self.maps.subscribe(), self.lives.clone());
+        let mut leave_by: Option<Instant> = None;
         let mut stopping = false;
         loop {
             let life = lives.borrow_and_update().clone();
             let map = maps.borrow_and_update().clone();
             if life.is_none() {
                 self.drop_all();
+            }
+            if let Some(by) = leave_by {
+                let gives_away = life.is_some() && map.as_deref().is_some_and(|map| self.gives_away(map));
+                stopping = stopping || !gives_away || Instant::now() >= by;
             }
             if stopping && actions.is_idle() && lock(&self.held).is_empty() {
                 return;
@@ -120,14 +140,23 @@ impl Shared {
                     }
                     _ = maps.changed() => break,
                     _ = lives.changed() => break,
-                    () = stopped(&mut stop), if !stopping => {
-                        stopping = true;
+                    () = stopped(&mut stop), if leave_by.is_none() => {
+                        leave_by = Some(Instant::now() + LEAVE_LIMIT);
+                        self.leaving.store(true, Ordering::SeqCst);
+                        self.news.send_modify(|count| *count += 1);
                         break;
                     }
+                    () = left(leave_by), if !stopping => break,
                 }
             }
             actions.hurry();
         }
+    }
+
+    /// Whether the map has something of this node that others could be given.
+    fn gives_away(&self, map: &ShardMap) -> bool {
+        let node = self.table.node();
+        map.nodes.iter().any(|other| other != node) && map.shards_of(node).next().is_some()
     }
 
     /// Starts what there is to do for a shard.

@@ -69,6 +69,7 @@ pub(super) struct Table {
     changes: watch::Sender<u64>,
     views: broadcast::Sender<ShardView>,
     doubts: watch::Sender<u64>,
+    nudges: watch::Sender<u64>,
 }
 
 /// A panic while a lock was held leaves whole values behind: each update is one assignment.
@@ -92,6 +93,7 @@ impl Table {
             changes: watch::Sender::new(0),
             views: broadcast::Sender::new(WATCH_BUFFER),
             doubts: watch::Sender::new(0),
+            nudges: watch::Sender::new(0),
         })
     }
 
@@ -119,6 +121,15 @@ impl Table {
 
     pub(super) fn doubts(&self) -> watch::Receiver<u64> {
         self.doubts.subscribe()
+    }
+
+    /// Another node says that there is something new in the store.
+    pub(super) fn nudge(&self) {
+        self.nudges.send_modify(|count| *count += 1);
+    }
+
+    pub(super) fn nudges(&self) -> watch::Receiver<u64> {
+        self.nudges.subscribe()
     }
 
     fn slot(&self, shard: ShardId) -> Option<&Mutex<Slot>> {

@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::certificates::Certificates;
-use super::wire::{self, CALLS_PATH, CallsAnswer, CallsRequest, LIST_PATH, ListAnswer, ListRequest};
+use super::wire::{self, CALLS_PATH, CallsAnswer, CallsRequest, LIST_PATH, ListAnswer, ListRequest, NUDGE_PATH};
 use crate::http::memory::{Memory, Room};
 use crate::ownership::{HandoffRequest, HandoffStream, PeerClient};
 use crate::routing::{Attempt, Call, Listing, Portion};
@@ -297,6 +297,14 @@ impl PeerClient for PeerPool {
             }
         });
         Ok(pieces.boxed())
+    }
+
+    async fn nudge(&self, node: &NodeId, address: &str) -> io::Result<()> {
+        let response = self.send(node, address, NUDGE_PATH, Bytes::new()).await.map_err(io::Error::other)?;
+        match response.status() {
+            StatusCode::NO_CONTENT => Ok(()),
+            status => Err(io::Error::other(format!("node {node} answered {status}"))),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::certificates::Certificates;
-use super::wire::{self, CALLS_PATH, CallsAnswer, CallsRequest, LIST_PATH, ListAnswer, ListRequest};
+use super::wire::{self, CALLS_PATH, CallsAnswer, CallsRequest, LIST_PATH, ListAnswer, ListRequest, NUDGE_PATH};
 use crate::http::outlet::Outlet;
 use crate::http::server::{Connections, accept_tcp};
 use crate::ownership::{HandoffRequest, Ownership};
@@ -38,6 +38,7 @@ pub fn app(router: Arc<Router>, ownership: Option<Ownership>, outlet: Outlet) ->
         .route(CALLS_PATH, post(calls))
         .route(LIST_PATH, post(list))
         .route("/internal/shards/{action}", post(handoff))
+        .route(NUDGE_PATH, post(nudge))
         .layer(DefaultBodyLimit::max(wire::MAX_BYTES))
         .with_state(Peers { router, ownership, outlet })
 }
@@ -99,6 +100,15 @@ async fn handoff(State(peers): State<Peers>, Path(action): Path<String>, request
         Ok(stream) => ([(header::CONTENT_TYPE, "application/octet-stream")], Body::from_stream(stream)).into_response(),
         Err(refused) => (StatusCode::CONFLICT, refused.to_string()).into_response(),
     }
+}
+
+/// There is something new in the store.
+async fn nudge(State(peers): State<Peers>) -> StatusCode {
+    match peers.ownership {
+        Some(ownership) => ownership.look_again(),
+        None => return StatusCode::NOT_FOUND,
+    }
+    StatusCode::NO_CONTENT
 }
 
 async fn read<T: DeserializeOwned>(request: axum::extract::Request) -> Result<T, Response> {

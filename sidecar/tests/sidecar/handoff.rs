@@ -25,7 +25,8 @@ fn request() -> HandoffRequest {
     HandoffRequest { map_revision: 7, token: FencingToken(3), to: node_id(0) }
 }
 
-async fn ask(authority: &Authority, app: axum::Router) -> Result<HandoffStream, std::io::Error> {
+/// Serves internal routes; returns the address.
+pub(crate) async fn serve(authority: &Authority, app: axum::Router) -> String {
     let listening = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listening.local_addr().unwrap().to_string();
     let (stop, stopped) = server::stop();
@@ -36,6 +37,11 @@ async fn ask(authority: &Authority, app: axum::Router) -> Result<HandoffStream, 
         // Without its sender a stop counts as raised.
         drop(stop);
     });
+    address
+}
+
+async fn ask(authority: &Authority, app: axum::Router) -> Result<HandoffStream, std::io::Error> {
+    let address = serve(authority, app).await;
     pool(authority.certificates()).handoff(&node_id(1), &address, ShardId(5), &request()).await
 }
 

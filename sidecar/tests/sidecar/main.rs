@@ -12,6 +12,7 @@ mod handoff;
 mod large_answers;
 mod listing;
 mod mutual_tls;
+mod nudge;
 mod once;
 mod openapi;
 mod process;

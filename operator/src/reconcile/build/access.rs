@@ -1,5 +1,7 @@
-//! What the nodes may do in Kubernetes: read the shard map of their cluster, and keep their own session.
+//! What the nodes may do in Kubernetes: read the shard map of their cluster, and keep their own session. Nothing where both
+//! are in a bucket and a node is the controller.
 
+use brainy_coordination::bucket::spec::Pattern;
 use brainy_kubernetes::names;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject};
@@ -13,7 +15,10 @@ pub(super) fn service_account(cluster: &ValidatedCluster) -> ServiceAccount {
 
 /// Every rule names its objects: a node can reach nothing of another cluster.
 pub(super) fn role(cluster: &ValidatedCluster, sessions: i32) -> Role {
-    let mut rules = vec![rule("", "configmaps", vec![names::shard_map(&cluster.name)], &["get", "list", "watch"])];
+    let mut rules = Vec::new();
+    if cluster.pattern == Pattern::Leader {
+        rules.push(rule("", "configmaps", vec![names::shard_map(&cluster.name)], &["get", "list", "watch"]));
+    }
     if matches!(cluster.storage, ValidatedStorage::Isolated(_)) {
         let leases = (0..sessions).map(|ordinal| names::node(&cluster.name, ordinal)).collect();
         rules.push(rule("coordination.k8s.io", "leases", leases, &["get", "patch"]));

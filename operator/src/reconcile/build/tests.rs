@@ -44,6 +44,16 @@ fn objects_of_a_shared_cluster_with_an_application() {
 }
 
 #[test]
+fn another_pattern_restarts_no_pod_and_a_node_that_elects_the_controller_may_do_nothing_in_kubernetes() {
+    let mut native = shared();
+    native.spec.coordination.pattern = brainy_crds::Pattern::StorageNative;
+    let (leader, native) = (built(&shared()), built(&native));
+    assert_eq!(native.statefulset, leader.statefulset);
+    assert_eq!(native.config_map, leader.config_map);
+    assert_eq!(native.role.rules, Some(Vec::new()));
+}
+
+#[test]
 fn the_node_configuration_reads_back_as_what_the_sidecar_expects() {
     for wish in [isolated(), shared()] {
         let config = node_config(&validate(&wish).unwrap());

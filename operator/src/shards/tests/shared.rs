@@ -1,3 +1,8 @@
+use std::time::Duration;
+
+use brainy_coordination::bucket::election::{Election, Kind};
+use brainy_coordination::bucket::look::GATHER;
+use brainy_coordination::bucket::spec::{ClusterSpec, Pattern};
 use brainy_coordination::clock::ManualClock;
 use brainy_coordination::names as paths;
 use brainy_coordination::session::{SessionRecord, SessionState};
@@ -171,14 +176,6 @@ async fn a_new_controller_takes_a_new_epoch_and_the_old_one_writes_nothing_more(
 }
 
 #[tokio::test]
-async fn an_epoch_whose_answer_was_lost_is_found_to_be_ours() {
-    let bucket = MemoryDocuments::new();
-    assert_eq!(bucket::take_epoch(&bucket, "a", Epoch(4)).await.unwrap(), Epoch(5));
-    assert_eq!(bucket::take_epoch(&bucket, "a", Epoch(4)).await.unwrap(), Epoch(5));
-    assert_eq!(bucket::take_epoch(&bucket, "b", Epoch(0)).await.unwrap(), Epoch(6));
-}
-
-#[tokio::test]
 async fn a_session_that_can_t_be_read_changes_no_map() {
     let mut shared = Shared::new(1);
     shared.renew("demo-0", 1, &[]).await;
@@ -256,4 +253,85 @@ async fn a_leaving_node_is_empty_handed_only_after_it_has_acted_on_a_map_without
         )
         .await;
     assert!(shared.look().await.unwrap().is_empty_handed(&leaving));
+}
+
+/// A node is elected and leads, as the nodes' elector would have it.
+async fn elect(shared: &Shared, node: &str, epoch: u64) {
+    let election = json!({"epoch": epoch, "holder": node, "kind": "node", "revision": epoch, "ttlSeconds": 30});
+    shared.put(paths::CONTROLLER_ELECTION, &election).await;
+}
+
+async fn controller(shared: &Shared) -> Election {
+    shared.document(paths::CONTROLLER_ELECTION).await.unwrap()
+}
+
+#[tokio::test]
+async fn nodes_that_elect_their_controller_are_told_of_the_spec_and_left_alone() {
+    let mut shared = Shared::new(2);
+    shared.cluster.pattern = Pattern::StorageNative;
+    shared.renew("demo-0", 1, &[]).await;
+    shared.renew("demo-1", 1, &[]).await;
+    let summary = shared.look().await.unwrap();
+    assert!(summary.map.is_none() && !summary.is_settled());
+    assert!(shared.document::<ShardMap>(paths::SHARD_MAP).await.is_none(), "that is for a node to write");
+    let spec: ClusterSpec = shared.document(paths::SPEC).await.unwrap();
+    assert_eq!((spec.pattern, spec.generation, spec.nodes.len()), (Pattern::StorageNative, 7, 2));
+    shared.clock.advance(Duration::from_secs(60));
+    shared.look().await.unwrap();
+    let session: SessionRecord = shared.document(&paths::session(&NodeId("demo-0".into()))).await.unwrap();
+    assert_eq!(session.state, SessionState::Live, "and to end");
+}
+
+#[tokio::test]
+async fn the_status_of_nodes_that_elect_their_controller_is_what_the_bucket_says() {
+    let mut shared = Shared::new(1);
+    shared.renew("demo-0", 1, &[]).await;
+    shared.look().await.unwrap();
+    shared.cluster.pattern = Pattern::StorageNative;
+    shared.renew("demo-0", 2, &[0, 1, 2, 3, 4, 5, 6, 7]).await;
+    let waiting = shared.look().await.unwrap().waiting.unwrap();
+    assert!(waiting.contains("yet to elect"), "{waiting}");
+    elect(&shared, "demo-0_x", 2).await;
+    let summary = shared.look().await.unwrap();
+    assert!(summary.is_settled(), "{summary:?}");
+    assert_eq!((summary.view.held, summary.view.total), (8, 8));
+    let next = ShardMap { revision: 40, epoch: Epoch(2), ..shared.map().await };
+    shared.put(paths::SHARD_MAP, &next).await;
+    shared.look().await.unwrap();
+    assert_eq!(shared.copy(), next, "whoever wrote it");
+    shared.cluster.replicas = 2;
+    shared.renew("demo-1", 1, &[]).await;
+    assert!(shared.look().await.unwrap().waiting.unwrap().contains("yet to publish"));
+}
+
+#[tokio::test]
+async fn a_pattern_is_changed_there_and_back_and_never_are_two_the_controller() {
+    let mut shared = Shared::new(1);
+    shared.renew("demo-0", 1, &[]).await;
+    shared.look().await.unwrap();
+    assert_eq!((controller(&shared).await.kind, shared.map().await.epoch), (Kind::Operator, Epoch(1)));
+
+    shared.cluster.pattern = Pattern::StorageNative;
+    shared.cluster.generation += 1;
+    shared.look().await.unwrap();
+    assert_eq!(controller(&shared).await.holder, None, "the operator has stepped down");
+    elect(&shared, "demo-0_x", 2).await;
+    shared.look().await.unwrap();
+    assert_eq!(controller(&shared).await.holder.as_deref(), Some("demo-0_x"));
+
+    shared.cluster.pattern = Pattern::Leader;
+    shared.cluster.generation += 1;
+    shared.cluster.replicas = 2;
+    shared.renew("demo-1", 1, &[]).await;
+    let before = shared.map().await;
+    let waiting = shared.look().await.unwrap().waiting.unwrap();
+    assert!(waiting.contains("demo-0_x is still the controller"), "{waiting}");
+    assert_eq!(shared.map().await, before, "the operator publishes nothing while a node leads");
+    let spec: ClusterSpec = shared.document(paths::SPEC).await.unwrap();
+    assert_eq!(spec.pattern, Pattern::Leader, "which is what makes the node step down");
+    let released = json!({"epoch": 2, "kind": "node", "revision": 3, "ttlSeconds": 30});
+    shared.put(paths::CONTROLLER_ELECTION, &released).await;
+    shared.look().await.unwrap();
+    assert_eq!((controller(&shared).await.kind, shared.map().await.epoch), (Kind::Operator, Epoch(3)));
+    assert_eq!(owned(&shared.map().await, "demo-1"), 4);
 }

@@ -29,6 +29,8 @@ pub struct Identity {
 pub struct Report {
     /// See [`SessionRecord::map_revision`].
     pub map_revision: u64,
+    /// See [`SessionRecord::leaving`].
+    pub leaving: bool,
     /// See [`SessionRecord::holds`].
     pub holds: Vec<HeldShard>,
     /// See [`SessionRecord::received`].
@@ -124,7 +126,7 @@ impl SessionHolder {
             }
         };
         let revision = found.as_ref().map_or(0, |(record, _)| record.revision) + 1;
-        let Report { map_revision, holds, received, stored, problem } = report.clone();
+        let Report { map_revision, leaving, holds, received, stored, problem } = report.clone();
         let record = SessionRecord {
             node: self.identity.node.clone(),
             incarnation,
@@ -134,6 +136,7 @@ impl SessionHolder {
             expires: expires.to_owned(),
             address: self.identity.address.clone(),
             map_revision: map_revision.max(found.as_ref().map_or(0, |(record, _)| record.map_revision)),
+            leaving,
             holds,
             received,
             stored,

@@ -2,13 +2,15 @@
 //!
 //! - [`record`]: what a session record says.
 //! - [`holder`]: the node's side, with the deadline counted from before it asked (R2).
-//! - [`observer`]: everyone else's side, with locally observed time (R1).
+//! - [`observer`]: everyone else's side, with locally observed time (R1); [`Observers`]: for all sessions of a cluster.
 
 mod held;
 pub mod holder;
 pub mod observer;
+mod observers;
 pub mod record;
 
 pub use holder::{Report, SessionHolder};
 pub use observer::Observer;
+pub use observers::{FoundSession, Observers, SharedObservers, Verdict};
 pub use record::{HeldShard, SessionRecord, SessionState};

@@ -32,6 +32,12 @@ impl<V: PartialEq> Observer<V> {
             }
         }
     }
+
+    /// How long until a record of `ttl` that is not renewed has expired; `None`: none has been seen.
+    pub fn left(&self, ttl: Duration, now: Duration) -> Option<Duration> {
+        let (_, since) = self.seen.as_ref()?;
+        Some((*since + ttl + margin(ttl)).saturating_sub(now))
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use brainy_coordination::bucket::election::Election;
+use brainy_coordination::bucket::operator::{self, Part};
+use brainy_coordination::bucket::spec::{ClusterSpec, Pattern};
 use brainy_coordination::clock::{Clock, SystemClock};
 use brainy_coordination::controller::{Facts, Next, NodeSight, Rules, next_map};
 use brainy_coordination::session::{HeldShard, Observer, SessionRecord, SessionState};
@@ -89,6 +92,9 @@ impl Documents for Link {
     }
 
     async fn names(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        if self.cut.load(Ordering::SeqCst) {
+            return Err(Error::unavailable("Cut", "the link is cut"));
+        }
         self.documents.names(prefix).await
     }
 }
@@ -147,6 +153,13 @@ impl PeerClient for Peers {
         let peer = peer.ok_or_else(|| std::io::Error::other("nobody there"))?;
         peer.serve_handoff(shard, request.clone()).await.map_err(std::io::Error::other)
     }
+
+    async fn nudge(&self, node: &NodeId, address: &str) -> Result<(), std::io::Error> {
+        assert_eq!(address, format!("{node}:7701"));
+        let peer = self.0.lock().unwrap().get(node).cloned();
+        peer.ok_or_else(|| std::io::Error::other("nobody there"))?.look_again();
+        Ok(())
+    }
 }
 
 /// What clients were told of one shard.
@@ -164,7 +177,11 @@ pub(super) struct Cluster {
     peers: Peers,
     data: Option<tempfile::TempDir>,
     ttl: Duration,
+    renew: Duration,
     layers: Layers,
+    pub(super) pattern: Arc<Mutex<Pattern>>,
+    /// There is no operator.
+    pub(super) deserted: Arc<AtomicBool>,
     pub(super) nodes: Arc<Mutex<BTreeMap<NodeId, Ownership>>>,
     pub(super) wanted: Arc<Mutex<Vec<NodeId>>>,
     told: Arc<Mutex<Vec<Told>>>,
@@ -180,6 +197,19 @@ impl Cluster {
         Self::new(Rules::Shared, None, ttl)
     }
 
+    /// The nodes elect the controller among them.
+    pub(super) fn native(ttl: Duration) -> Self {
+        let cluster = Self::new(Rules::Shared, None, ttl);
+        *cluster.pattern.lock().unwrap() = Pattern::StorageNative;
+        cluster
+    }
+
+    /// Nodes that start from now on look at nothing by themselves for an hour.
+    pub(super) fn patient(mut self) -> Self {
+        self.renew = Duration::from_secs(3600);
+        self
+    }
+
     pub(super) fn isolated(ttl: Duration) -> Self {
         Self::new(Rules::Isolated { moves_at_once: 4 }, Some(tempfile::tempdir().unwrap()), ttl)
     }
@@ -192,13 +222,19 @@ impl Cluster {
             peers: Peers::default(),
             data,
             ttl,
+            renew: Duration::from_millis(200),
+            pattern: Arc::default(),
+            deserted: Arc::default(),
             layers: Layers { caching: Some(CacheSize::default()), ..Layers::default() },
             nodes: Arc::default(),
             wanted: Arc::default(),
             told: Arc::new(Mutex::new(vec![Told::default(); SHARDS as usize])),
             tasks: tokio::task::JoinSet::new(),
         };
-        cluster.start_controller();
+        match rules {
+            Rules::Shared => cluster.start_operator(),
+            Rules::Isolated { .. } => cluster.start_controller(),
+        }
         for shard in 0..SHARDS {
             cluster.start_client(ShardId(shard));
         }
@@ -229,7 +265,10 @@ impl Cluster {
                 engine: Engine::Embedded,
                 peers: Arc::new(self.peers.clone()),
             },
-            None => Strategy::Shared { bucket: Arc::new(Bucket(Arc::clone(&link), Arc::clone(&self.shards))) },
+            None => Strategy::Shared {
+                bucket: Arc::new(Bucket(Arc::clone(&link), Arc::clone(&self.shards))),
+                peers: Arc::new(self.peers.clone()),
+            },
         };
         let ownership = Ownership::assemble(Parts {
             node: id(name),
@@ -239,7 +278,7 @@ impl Cluster {
             shards: SHARDS,
             layers: LayerStack::new(self.layers),
             ttl: self.ttl,
-            renew: Duration::from_millis(200),
+            renew: self.renew,
             clock: Arc::new(SystemClock),
             watch: None,
             strategy,
@@ -282,6 +321,45 @@ impl Cluster {
 
     pub(super) fn node(&self, name: &str) -> Ownership {
         self.nodes.lock().unwrap()[&id(name)].clone()
+    }
+
+    async fn document<T: serde::de::DeserializeOwned>(&self, name: &str) -> Option<T> {
+        self.documents.read(name).await.unwrap().map(|found| serde_json::from_slice(&found.body).unwrap())
+    }
+
+    /// Who is the controller.
+    pub(super) async fn election(&self) -> Election {
+        self.document(names::CONTROLLER_ELECTION).await.unwrap()
+    }
+
+    pub(super) async fn map(&self) -> ShardMap {
+        self.document(names::SHARD_MAP).await.unwrap()
+    }
+
+    /// Waits until the election is as it should be.
+    pub(super) async fn elected(&self, is: impl Fn(&Election) -> bool) -> Election {
+        self.documented(names::CONTROLLER_ELECTION, is).await
+    }
+
+    /// Waits until a document is as it should be.
+    async fn documented<T: serde::de::DeserializeOwned>(&self, name: &str, is: impl Fn(&T) -> bool) -> T {
+        let found = async {
+            loop {
+                let document: Option<T> = self.document(name).await;
+                match document.filter(&is) {
+                    Some(document) => return document,
+                    None => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("{name} never became what it should be"))
+    }
+
+    /// Waits until the operator has written down which nodes are wanted, and by which pattern.
+    pub(super) async fn told(&self) {
+        let (wanted, pattern) = (self.wanted.lock().unwrap().clone(), *self.pattern.lock().unwrap());
+        let is = |spec: &ClusterSpec| spec.nodes == wanted && spec.pattern == pattern;
+        let _told = self.documented(names::SPEC, is).await;
     }
 
     /// What a node says it has on its volume.
@@ -397,7 +475,31 @@ impl Cluster {
         });
     }
 
-    /// The operator's part: reads, decides, publishes.
+    /// The operator, as long as there is one.
+    fn start_operator(&mut self) {
+        let (documents, wanted, ttl) = (self.documents.clone(), Arc::clone(&self.wanted), self.ttl);
+        let (pattern, deserted) = (Arc::clone(&self.pattern), Arc::clone(&self.deserted));
+        self.tasks.spawn(async move {
+            let mut memory = operator::Memory::default();
+            loop {
+                tokio::time::sleep(Duration::from_millis(15)).await;
+                if deserted.load(Ordering::SeqCst) {
+                    memory = operator::Memory::default();
+                    continue;
+                }
+                let (nodes, pattern) = (wanted.lock().unwrap().clone(), *pattern.lock().unwrap());
+                if nodes.is_empty() {
+                    continue;
+                }
+                let (cluster, writer) = ("uid".into(), "operator".into());
+                let spec = ClusterSpec { revision: 0, cluster, generation: 1, writer, pattern, nodes };
+                let (documents, clock, memory) = (&documents, &SystemClock, &mut memory);
+                let _lost_race = Part { documents, spec, shards: SHARDS, ttl, published: 0, clock, memory }.run().await;
+            }
+        });
+    }
+
+    /// The operator's part with strategy Isolated: reads, decides, publishes.
     fn start_controller(&mut self) {
         let (documents, wanted, rules) = (self.documents.clone(), Arc::clone(&self.wanted), self.rules);
         self.tasks.spawn(async move {

@@ -3,5 +3,6 @@
 
 mod cluster;
 mod isolated;
+mod native;
 mod shared;
 mod table;

@@ -15,6 +15,8 @@ use crate::routing::{Attempt, Call, Listing, Portion};
 pub const CALLS_PATH: &str = "/internal/calls";
 /// Where listings are sent.
 pub const LIST_PATH: &str = "/internal/list";
+/// Where a node is told that there is something new in the store.
+pub const NUDGE_PATH: &str = "/internal/nudge";
 /// Most bytes of a request or an answer: a client's largest body or the largest answer to a batch, as base64, with room.
 pub const MAX_BYTES: usize = 64 * 1024 * 1024;
 

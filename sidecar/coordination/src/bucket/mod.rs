@@ -1,0 +1,116 @@
+//! Coordination of a cluster whose documents lie in a bucket: what the controller reads and writes there. It runs in the
+//! operator (pattern Leader) or in the sidecar that the nodes elected (pattern StorageNative): one code, two callers.
+//!
+//! - [`spec`]: what the BrainyCluster asks of coordination, as the operator wrote it down for the nodes.
+//! - [`election`]: who is the controller, and its epoch.
+//! - [`look`]: the controller's one look: sessions, decision, publication.
+//! - [`operator`]: the operator's part with either pattern.
+
+pub mod election;
+pub mod look;
+pub mod operator;
+mod sessions;
+pub mod spec;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use brainy_storage::documents::{DocumentVersion, Documents, Swap};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::Epoch;
+
+/// Longest wait for one call.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Why a look ended early. The next one reads again before it acts.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store failed.
+    #[error(transparent)]
+    Storage(#[from] brainy_storage::Error),
+    /// A document can't be read as what it should be.
+    #[error("{name} can't be read, and nothing is changed until it can: {source}")]
+    DamagedDocument {
+        /// Its name.
+        name: String,
+        /// What did not fit.
+        source: serde_json::Error,
+    },
+    /// Someone else wrote a document first.
+    #[error("{document} was changed by someone else in the meantime")]
+    LostRace {
+        /// Which.
+        document: String,
+    },
+    /// Nobody knows whether a document was written.
+    #[error("whether {document} was written is not known: {why}")]
+    UnknownOutcome {
+        /// Which.
+        document: String,
+        /// Why.
+        why: String,
+    },
+    /// Another controller has taken over.
+    #[error("another controller has taken over (epoch {}, ours is {})", theirs.0, ours.0)]
+    Deposed {
+        /// Our epoch.
+        ours: Epoch,
+        /// The one in the map.
+        theirs: Epoch,
+    },
+    /// The term ended in the middle of the look.
+    #[error("this process is no longer the controller")]
+    NotLeading,
+}
+
+async fn read<T: DeserializeOwned>(
+    documents: &dyn Documents,
+    name: &str,
+) -> Result<Option<(T, DocumentVersion)>, Error> {
+    let Some(found) = bounded(name, documents.read(name)).await? else {
+        return Ok(None);
+    };
+    let parsed = serde_json::from_slice(&found.body)
+        .map_err(|source| Error::DamagedDocument { name: name.to_owned(), source })?;
+    Ok(Some((parsed, found.version)))
+}
+
+/// Writes if the document still stands as it was read, in a form that people can read.
+async fn swap(
+    documents: &dyn Documents,
+    name: &str,
+    expected: Option<&DocumentVersion>,
+    document: &impl Serialize,
+) -> Result<Swap, Error> {
+    let body = serde_json::to_vec_pretty(document)
+        .map_err(|source| Error::DamagedDocument { name: name.to_owned(), source })?;
+    match tokio::time::timeout(CALL_LIMIT, documents.swap(name, expected, body.into())).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Ok(Swap::Unknown(format!("no answer within {CALL_LIMIT:?}"))),
+    }
+}
+
+/// The same, where anything but applied ends the look.
+async fn write(
+    documents: &dyn Documents,
+    name: &str,
+    expected: Option<&DocumentVersion>,
+    document: &impl Serialize,
+) -> Result<DocumentVersion, Error> {
+    match swap(documents, name, expected, document).await? {
+        Swap::Applied(version) => Ok(version),
+        Swap::Rejected => Err(Error::LostRace { document: name.to_owned() }),
+        Swap::Unknown(why) => Err(Error::UnknownOutcome { document: name.to_owned(), why }),
+    }
+}
+
+async fn bounded<T>(
+    name: &str,
+    call: impl Future<Output = Result<T, brainy_storage::Error>>,
+) -> Result<T, brainy_storage::Error> {
+    let late = |_| brainy_storage::Error::unavailable("Timeout", format!("{name}: no answer within {CALL_LIMIT:?}"));
+    tokio::time::timeout(CALL_LIMIT, call).await.map_err(late)?
+}

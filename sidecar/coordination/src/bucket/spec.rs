@@ -1,0 +1,75 @@
+//! What the BrainyCluster asks of coordination, for those who can't ask Kubernetes: `_cluster/spec.json`. The operator
+//! alone writes it, and while there is no operator the last one holds.
+
+use brainy_storage::documents::{DocumentVersion, Documents};
+use serde::{Deserialize, Serialize};
+
+use super::{Error, read, write};
+use crate::{NodeId, names};
+
+/// Who is the controller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pattern {
+    /// The operator.
+    #[default]
+    Leader,
+    /// One of the nodes, elected by them.
+    StorageNative,
+}
+
+/// The document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterSpec {
+    /// Grows with each write (R5).
+    pub revision: u64,
+    /// UID of the BrainyCluster.
+    pub cluster: String,
+    /// The generation of its spec: a late writer does not put an older one back.
+    pub generation: i64,
+    /// Who wrote it.
+    pub writer: String,
+    /// Who is the controller.
+    pub pattern: Pattern,
+    /// The nodes that should be there.
+    pub nodes: Vec<NodeId>,
+}
+
+impl ClusterSpec {
+    fn asks_for_the_same(&self, other: &Self) -> bool {
+        (&self.cluster, self.generation, self.pattern, &self.nodes)
+            == (&other.cluster, other.generation, other.pattern, &other.nodes)
+    }
+}
+
+/// The spec that stands; `None`: there is none yet.
+pub async fn find(documents: &dyn Documents) -> Result<Option<ClusterSpec>, Error> {
+    Ok(read(documents, names::SPEC).await?.map(|(spec, _)| spec))
+}
+
+/// The spec as written or found last, so that one that stands is not read again and again.
+#[derive(Debug, Default)]
+pub struct Memory(Option<(ClusterSpec, DocumentVersion)>);
+
+/// Writes a spec where another one stands. Its revision does not matter.
+pub async fn publish(documents: &dyn Documents, wish: ClusterSpec, memory: &mut Memory) -> Result<(), Error> {
+    if memory.0.as_ref().is_some_and(|(there, _)| there.asks_for_the_same(&wish)) {
+        return Ok(());
+    }
+    memory.0 = None;
+    let found: Option<(ClusterSpec, DocumentVersion)> = read(documents, names::SPEC).await?;
+    if let Some((there, version)) = &found {
+        if there.asks_for_the_same(&wish) {
+            memory.0 = Some((there.clone(), version.clone()));
+            return Ok(());
+        }
+        if there.cluster == wish.cluster && there.generation > wish.generation {
+            return Err(Error::LostRace { document: names::SPEC.to_owned() });
+        }
+    }
+    let revision = found.as_ref().map_or(0, |(there, _)| there.revision) + 1;
+    let next = ClusterSpec { revision, ..wish };
+    let version = write(documents, names::SPEC, found.as_ref().map(|(_, version)| version), &next).await?;
+    memory.0 = Some((next, version));
+    Ok(())
+}

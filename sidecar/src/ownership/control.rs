@@ -1,0 +1,253 @@
+//! Pattern StorageNative: the nodes elect the controller among them. Each is a candidate while the spec in the bucket says
+//! so. The one that leads looks at the sessions and publishes the map, by the same code as the operator with pattern Leader;
+//! it is a node like the others otherwise. With pattern Leader nothing happens here but that the spec is followed, so that
+//! a change of pattern needs no restart.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use brainy_coordination::bucket::Error;
+use brainy_coordination::bucket::election::{self, Election, NodesLock};
+use brainy_coordination::bucket::look::{Look, Memory, Office, Seen};
+use brainy_coordination::bucket::spec::{self, ClusterSpec, Pattern};
+use brainy_coordination::clock::Clock;
+use brainy_coordination::elector::{Elector, Settings, Term};
+use brainy_coordination::session::SharedObservers;
+use brainy_coordination::{Epoch, NodeId, names};
+use brainy_storage::documents::Documents;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::maps::Maps;
+use super::session::read_session;
+use super::table::Table;
+use super::{PeerClient, stopped};
+
+/// Until the next look while something is on its way.
+const SOON: Duration = Duration::from_secs(1);
+/// Least time between two looks.
+const LEAST_PAUSE: Duration = Duration::from_millis(50);
+/// Longest wait for a node that is told to look again: it finds out by itself a little later.
+const NUDGE_LIMIT: Duration = Duration::from_secs(2);
+/// Tries to tell the controller something; after that it finds out by itself.
+const TELL_TRIES: u32 = 5;
+/// Between a node's name and what makes its identity unique. No node's name has one.
+const SEPARATOR: char = '_';
+
+/// A node's part in the election, and the controller's work while it leads.
+pub(super) struct Control {
+    pub(super) table: Arc<Table>,
+    pub(super) maps: Arc<Maps>,
+    pub(super) documents: Arc<dyn Documents>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) peers: Arc<dyn PeerClient>,
+    /// What this node has seen of the sessions.
+    pub(super) sessions: SharedObservers,
+    /// UID of the BrainyCluster.
+    pub(super) cluster: String,
+    pub(super) ttl: Duration,
+    pub(super) renew: Duration,
+    /// The newest spec that was read.
+    pub(super) spec: watch::Sender<Option<Arc<ClusterSpec>>>,
+}
+
+fn asks_for(spec: Option<&Arc<ClusterSpec>>, pattern: Pattern) -> bool {
+    spec.is_some_and(|spec| spec.pattern == pattern)
+}
+
+impl Control {
+    /// Runs until `stop`; then leads no more, and has freed the office. `announced` counts what this node says in its
+    /// session that the controller should hear of at once.
+    pub(super) async fn run(self: Arc<Self>, announced: watch::Receiver<u64>, stop: watch::Receiver<bool>) {
+        tokio::select! {
+            () = self.follow_spec() => {}
+            () = self.tell_controller(announced) => {}
+            () = Arc::clone(&self).campaign(stop) => {}
+        }
+    }
+
+    /// Does `work` again and again while the operator is the controller.
+    pub(super) async fn while_the_operator_leads<F: Future<Output = ()>>(&self, work: impl Fn() -> F) {
+        let mut spec = self.spec.subscribe();
+        // An error means that the node is gone.
+        while spec.wait_for(|spec| asks_for(spec.as_ref(), Pattern::Leader)).await.is_ok() {
+            tokio::select! {
+                () = work() => {}
+                _ = spec.wait_for(|spec| !asks_for(spec.as_ref(), Pattern::Leader)) => {}
+            }
+        }
+    }
+
+    async fn follow_spec(&self) {
+        loop {
+            if let Err(error) = self.read_spec().await {
+                tracing::warn!(%error, "the cluster's spec can't be read");
+            }
+            tokio::time::sleep(self.renew).await;
+        }
+    }
+
+    /// The spec as it stands, if it is this cluster's.
+    async fn read_spec(&self) -> Result<Option<Arc<ClusterSpec>>, Error> {
+        let found = spec::find(&*self.documents).await?;
+        let Some(found) = found.filter(|spec| spec.cluster == self.cluster).map(Arc::new) else {
+            return Ok(None);
+        };
+        self.spec.send_if_modified(|known| {
+            let newer = known.as_ref().is_none_or(|known| known.revision != found.revision);
+            if newer {
+                tracing::info!(pattern = ?found.pattern, nodes = found.nodes.len(), "the cluster's spec");
+                *known = Some(Arc::clone(&found));
+            }
+            newer
+        });
+        Ok(Some(found))
+    }
+
+    /// Takes part in the election while the pattern is StorageNative.
+    async fn campaign(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        loop {
+            let mut spec = self.spec.subscribe();
+            tokio::select! {
+                _native = spec.wait_for(|spec| asks_for(spec.as_ref(), Pattern::StorageNative)) => {}
+                () = stopped(&mut stop) => return,
+            }
+            let settings = Settings {
+                identity: format!("{}{SEPARATOR}{}", self.table.node(), uuid::Uuid::new_v4().simple()),
+                ttl: self.ttl,
+                renew: self.renew,
+                call_limit: (self.ttl / 4).clamp(Duration::from_secs(1), Duration::from_secs(10)),
+            };
+            let (this, identity) = (Arc::clone(&self), settings.identity.clone());
+            let lock = NodesLock::new(Arc::clone(&self.documents));
+            let elector = Elector::new(lock.clone(), Arc::clone(&self.clock), settings);
+            let over = async {
+                tokio::select! {
+                    _another = spec.wait_for(|spec| !asks_for(spec.as_ref(), Pattern::StorageNative)) => {}
+                    () = stopped(&mut stop) => {}
+                }
+            };
+            elector.run(over, move |term| Arc::clone(&this).lead(identity.clone(), lock.clone(), term)).await;
+        }
+    }
+
+    /// The controller's work, until the term is over.
+    async fn lead(self: Arc<Self>, identity: String, lock: NodesLock, term: Term) {
+        let mut memory = Memory::with(self.sessions.clone());
+        let mut nudges = self.table.nudges();
+        let mut telling = JoinSet::new();
+        while term.is_valid() {
+            nudges.mark_unchanged();
+            let pause = match self.look(&identity, &term, &mut memory).await {
+                Ok(Some(seen)) => {
+                    if seen.published {
+                        self.tell_nodes(&seen, &mut telling);
+                    }
+                    let pause = if seen.is_settled() { self.renew } else { SOON.min(self.renew) };
+                    pause.min(seen.next_lapse.unwrap_or(pause)).max(LEAST_PAUSE)
+                }
+                // Another pattern, which ends the campaign; or none that is known, which changes nothing.
+                Ok(None) => self.renew,
+                Err(error @ Error::Deposed { theirs, .. }) => {
+                    // Someone has led after this node, or the election was lost or put back: then nobody could publish
+                    // anything before its epoch is above the map's.
+                    tracing::warn!(%error, "no longer the controller");
+                    if let Err(error) = lock.lift(theirs).await {
+                        tracing::warn!(%error, "the controller's epoch can't be lifted");
+                    }
+                    return term.resign();
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the controller's look ended early");
+                    SOON.min(self.renew)
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _news = nudges.changed() => tokio::time::sleep(LEAST_PAUSE).await,
+            }
+        }
+    }
+
+    /// `None`: this node is not to be the controller.
+    async fn look(&self, identity: &str, term: &Term, memory: &mut Memory) -> Result<Option<Seen>, Error> {
+        let spec = self.read_spec().await?;
+        let Some(spec) = spec.filter(|spec| spec.pattern == Pattern::StorageNative) else {
+            return Ok(None);
+        };
+        let mut look = Look {
+            documents: &*self.documents,
+            cluster: &self.cluster,
+            shards: self.table.shards(),
+            wanted: &spec.nodes,
+            clock: &*self.clock,
+            published: self.maps.newest().map_or(0, |map| map.revision),
+            memory,
+        };
+        let holds = || term.is_valid();
+        let office = Office { holder: identity, epoch: Epoch(term.transitions), holds: &holds };
+        let seen = look.control(&office).await?;
+        if let Some(map) = &seen.map {
+            self.maps.offer(map.clone());
+        }
+        Ok(Some(seen))
+    }
+
+    /// Tells the live nodes that there is a new map: those that don't hear it see it at their next look.
+    fn tell_nodes(&self, seen: &Seen, telling: &mut JoinSet<bool>) {
+        while telling.try_join_next().is_some() {}
+        for sight in seen.nodes.values().filter(|sight| sight.live && sight.record.node != *self.table.node()) {
+            let (node, address) = (sight.record.node.clone(), sight.record.address.clone());
+            telling.spawn(nudge(Arc::clone(&self.peers), node, address));
+        }
+    }
+
+    /// Tells the controller when this node has something to say that can't wait for its next look.
+    async fn tell_controller(&self, mut announced: watch::Receiver<u64>) {
+        while announced.changed().await.is_ok() {
+            for _ in 0..TELL_TRIES {
+                if self.try_tell_controller().await {
+                    break;
+                }
+                tokio::time::sleep(SOON.min(self.renew)).await;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// True: it was told, or need not be.
+    async fn try_tell_controller(&self) -> bool {
+        let pattern = self.spec.borrow().as_ref().map(|spec| spec.pattern);
+        match pattern {
+            None => return false,
+            // The operator looks often enough while a pod comes or goes.
+            Some(Pattern::Leader) => return true,
+            Some(Pattern::StorageNative) => {}
+        }
+        let Ok(Some(Election { holder: Some(holder), .. })) = election::find(&*self.documents).await else {
+            return false;
+        };
+        let Some((node, _)) = holder.rsplit_once(SEPARATOR) else {
+            return false; // The operator has yet to step down.
+        };
+        let node = NodeId(node.to_owned());
+        if node == *self.table.node() {
+            self.table.nudge();
+            return true;
+        }
+        match read_session(&*self.documents, &names::session(&node), NUDGE_LIMIT).await {
+            Ok(Some((session, _))) => nudge(Arc::clone(&self.peers), node, session.address).await,
+            Ok(None) | Err(_) => false,
+        }
+    }
+}
+
+/// Tells a node to look again. True: it heard.
+async fn nudge(peers: Arc<dyn PeerClient>, node: NodeId, address: String) -> bool {
+    match tokio::time::timeout(NUDGE_LIMIT, peers.nudge(&node, &address)).await {
+        Ok(Ok(())) => return true,
+        Ok(Err(error)) => tracing::debug!(%node, %error, "a node was not told to look again"),
+        Err(_) => tracing::debug!(%node, "a node was not told to look again in time"),
+    }
+    false
+}
