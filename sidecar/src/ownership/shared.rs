@@ -1,7 +1,7 @@
 //! Strategy Shared: takes the leases of the shards that the map gives to this node, and releases those that it gives to
 //! others. The map is a wish; the lease is the truth, valid while the session is that took it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -42,6 +42,8 @@ pub(super) struct Shared {
     /// Leases that this node tried to take and does not know whether it did, with the version before: until another
     /// version is seen there, the write may yet land.
     unresolved: Mutex<HashMap<ShardId, Option<DocumentVersion>>>,
+    /// Shards that could not be taken because something failed, and what. Over when the shard is another node's.
+    failing: Mutex<BTreeMap<ShardId, String>>,
     acted_on: AtomicU64,
     news: watch::Sender<u64>,
     calls: Semaphore,
@@ -81,6 +83,7 @@ impl Shared {
             lives,
             held: Mutex::default(),
             unresolved: Mutex::default(),
+            failing: Mutex::default(),
             acted_on: AtomicU64::new(0),
             news,
             calls: Semaphore::new(AT_ONCE),
@@ -89,6 +92,8 @@ impl Shared {
 
     /// Runs until `stop`; then releases everything.
     pub(super) async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        // What was in the way before the store was opened anew is not known to be any more.
+        self.table.problem("leases", None);
         let mut actions = Actions::default();
         let (mut maps, mut lives) = (self.maps.subscribe(), self.lives.clone());
         let mut stopping = false;
@@ -112,17 +117,18 @@ impl Shared {
             // Until the map or the life changes, only shards whose action has ended need another look.
             loop {
                 tokio::select! {
+                    biased; // However much there is to do, a life that ends comes first.
+                    _ = lives.changed() => break,
+                    _ = maps.changed() => break,
+                    () = stopped(&mut stop), if !stopping => {
+                        stopping = true;
+                        break;
+                    }
                     shard = actions.next() => {
                         self.plan(&mut actions, shard, map.as_deref(), life.as_ref(), stopping);
                         if stopping && actions.is_idle() {
                             break;
                         }
-                    }
-                    _ = maps.changed() => break,
-                    _ = lives.changed() => break,
-                    () = stopped(&mut stop), if !stopping => {
-                        stopping = true;
-                        break;
                     }
                 }
             }
@@ -155,6 +161,20 @@ impl Shared {
             actions.start(shard, async move { this.take(&life, shard).await });
         } else if !mine && !actions.is_busy(shard) {
             self.table.rest(shard, None);
+            self.fails(shard, None);
+        }
+    }
+
+    /// Why a shard can't be taken, or that nothing is in the way of it any more.
+    fn fails(&self, shard: ShardId, why: Option<String>) {
+        let mut failing = lock(&self.failing);
+        let before = match why {
+            Some(why) => failing.insert(shard, why),
+            None => failing.remove(&shard),
+        };
+        if before.is_some() || failing.contains_key(&shard) {
+            let first = failing.values().next().map(|why| format!("shard leases can't be taken: {why}"));
+            self.table.problem("leases", first);
         }
     }
 
@@ -181,16 +201,17 @@ impl Shared {
         };
         match self.try_take(life, shard).await {
             Ok(None) => {
-                self.table.problem("leases", None);
+                self.fails(shard, None);
                 Done::Changed
             }
             Ok(Some(why)) => {
+                self.fails(shard, None);
                 self.table.rest(shard, Some(why));
                 Done::Later
             }
             Err(error) => {
                 let why = in_words(&error);
-                self.table.problem("leases", Some(format!("shard leases can't be taken: {why}")));
+                self.fails(shard, Some(why.clone()));
                 self.table.rest(shard, Some(why));
                 Done::Later
             }
@@ -271,7 +292,8 @@ impl Shared {
             return Done::Later;
         };
         if !self.is_current(life) {
-            return Done::Changed; // The next life takes or leaves it.
+            // The next life takes or leaves it. Until it is known that this one is over there is nothing more to do.
+            return Done::Later;
         }
         match self.try_release(shard, why).await {
             Ok(true) => {
