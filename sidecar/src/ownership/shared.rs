@@ -158,7 +158,7 @@ impl Shared {
             let tenure = self.table.stop(shard, why);
             actions.start(shard, async move { this.release(&life, shard, tenure, why).await });
         } else if (mine && !holds) || unresolved {
-            actions.start(shard, async move { this.take(&life, shard).await });
+            actions.start(shard, async move { this.take(&life, shard, mine).await });
         } else if !mine && !actions.is_busy(shard) {
             self.table.rest(shard, None);
             self.fails(shard, None);
@@ -195,11 +195,11 @@ impl Shared {
         current && life.validity.holds()
     }
 
-    async fn take(&self, life: &Life, shard: ShardId) -> Done {
+    async fn take(&self, life: &Life, shard: ShardId, mine: bool) -> Done {
         let Ok(_permit) = self.calls.acquire().await else {
             return Done::Later;
         };
-        match self.try_take(life, shard).await {
+        match self.try_take(life, shard, mine).await {
             Ok(None) => {
                 self.fails(shard, None);
                 Done::Changed
@@ -218,8 +218,9 @@ impl Shared {
         }
     }
 
-    /// `None`: taken, or no longer to be resolved. Otherwise what it waits for.
-    async fn try_take(&self, life: &Life, shard: ShardId) -> Result<Option<String>, Error> {
+    /// Takes a shard that is `mine` by the map, or finds out what became of a try to take it. `None`: taken, or no longer to
+    /// be resolved. Otherwise what it waits for.
+    async fn try_take(&self, life: &Life, shard: ShardId, mine: bool) -> Result<Option<String>, Error> {
         let name = names::shard_lock(shard);
         let found = read_document::<ShardLease>(&*self.documents, &name, CALL_LIMIT).await?;
         let (lease, version) = found.map_or((None, None), |(lease, version)| (Some(lease), Some(version)));
@@ -239,18 +240,25 @@ impl Shared {
         let time = now();
         let taker = Taker { node: self.table.node(), incarnation: &life.incarnation, now: &time };
         match may_take(shard, lease.as_ref(), session, &taker) {
-            Take::Wait(why) => Ok(Some(why)),
             Take::Ours(_) => match lease.zip(version) {
                 Some((lease, version)) => self.serve(life, lease, version).map(|()| None),
                 None => Ok(Some("the lease is gone".into())),
             },
+            // Whatever became of the try, it is over.
+            Take::Wait(_) | Take::Write(_) if !mine && !lock(&self.unresolved).contains_key(&shard) => Ok(None),
+            Take::Wait(why) => Ok(Some(why)),
             Take::Write(next) => {
                 match write_document(&*self.documents, &name, version.as_ref(), &next, CALL_LIMIT).await? {
                     Swap::Applied(written) => {
                         lock(&self.unresolved).remove(&shard);
                         self.serve(life, next, written).map(|()| None)
                     }
-                    Swap::Rejected => Ok(Some("another node was faster".into())),
+                    Swap::Rejected => {
+                        // Or it is this very write that stands there: sent on twice by a proxy, and refused the second time.
+                        // Left to itself, the lease would be nobody's for as long as this life lasts.
+                        lock(&self.unresolved).insert(shard, version);
+                        Ok(Some("another node was faster".into()))
+                    }
                     Swap::Unknown(why) => {
                         lock(&self.unresolved).insert(shard, version);
                         Ok(Some(format!("the outcome of taking it is unknown: {why}")))
