@@ -1,7 +1,7 @@
 # Every target is one line; what it does is in scripts/ and e2e/cluster/.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak mutants down bench benchcluster images install fmt lint unit integration crds chart deny e2e
+.PHONY: help demo test soak mutants down bench benchcluster images install fmt lint unit simulation integration crds chart deny e2e
 
 help: ## This list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -12,7 +12,7 @@ demo: ## From a bare machine to two running clusters with real data in them
 test: ## Every test: format, lints, unit, integration, manifests, chart, licences, end-to-end
 	@scripts/test.sh
 
-soak: ## Half an hour of kill -9, failing disks and random operations, for storage
+soak: ## Half an hour of kill -9, failing disks, random operations and simulated clusters
 	@scripts/soak.sh
 
 mutants: ## Breaks the code in each way that a test is known to catch, and sees that it does
@@ -41,6 +41,9 @@ lint: ## Format check and clippy, warnings denied
 
 unit: ## Unit tests
 	@scripts/test.sh unit
+
+simulation: ## Whole clusters in one process, 20,000 seeds of trouble
+	@scripts/test.sh simulation
 
 integration: ## Integration tests against a real S3 server and Cloudflare's runtime
 	@scripts/test.sh integration

@@ -10,6 +10,9 @@ source e2e/cluster/env.sh
 if [ -n "${E2E_KUBECONFIG:-}" ]; then export KUBECONFIG=$E2E_KUBECONFIG; fi
 export CARGO_TERM_PROGRESS_WHEN=${CARGO_TERM_PROGRESS_WHEN:-never}
 
+# Seeds of whole clusters that `make test` tries: see docs/testing.md.
+SIM_SEEDS=20000
+
 die() { printf 'ERROR: %s\n' "$*" >&2; exit 1; }
 
 # step WHAT COMMAND...: says what it does, and how long it took or that it failed.

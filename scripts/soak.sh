@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# soak.sh [MINUTES]: storage under long trouble. Once: 200 times kill -9 for each backend with a disk, and each system call that
-# changes files failed in turn. Then random operations against the model and the checker of linearizability, with one seed after
-# the other, until the time is over (30 minutes, all together, unless said otherwise). Needs no cluster.
+# soak.sh [MINUTES]: storage and coordination under long trouble. Once: 200 times kill -9 for each backend with a disk, and each system call that
+# changes files failed in turn. Then random operations against the model and the checker of linearizability, and whole simulated
+# clusters, with one seed after the other, until the time is over (30 minutes, all together, unless said otherwise). Needs no cluster.
 # BRAINY_TEST_SEED=… scripts/soak.sh: begins with the seed of a round that failed.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -15,7 +15,7 @@ tests() { cargo_static test --workspace "$@"; }
 scripts/prerequisites.sh --without-cluster
 step "versitygw" e2e/cluster/tools.sh versitygw
 export BRAINY_VERSITYGW=$BRAINY_CACHE/bin/versitygw
-step "the tests" tests --no-run --test embedded --test filesystem --test faults --test linearizability --test model
+step "the tests" tests --no-run --lib --test embedded --test filesystem --test faults --test linearizability --test model
 ends=$((SECONDS + MINUTES * 60))
 
 export BRAINY_TEST_KILLS=$KILLS BRAINY_TEST_FAULTS=all BRAINY_TEST_TIMES=$TIMES
@@ -24,10 +24,11 @@ step "each system call fails in turn" tests --test faults
 rounds=0
 seed=${BRAINY_TEST_SEED:-$(date +%s)}
 while :; do
-  export BRAINY_TEST_SEED=$seed PROPTEST_RNG_SEED=$seed
+  export BRAINY_TEST_SEED=$seed PROPTEST_RNG_SEED=$seed BRAINY_SIM_FIRST=$((seed * SIM_SEEDS)) BRAINY_SIM_SEEDS=$SIM_SEEDS
   step "round $((++rounds)): seed $seed, $(((ends - SECONDS) / 60)) minutes left" tests --test linearizability --test model
+  step "round $rounds: $SIM_SEEDS simulated clusters from seed $BRAINY_SIM_FIRST" tests --lib -- simulation::every_shard
   [ "$SECONDS" -lt "$ends" ] || break
   seed=$((seed + 1))
 done
-printf '\nNothing was lost: %d kills for each backend, each system call failed, %d rounds of random operations (the last seed was %d)\n' \
+printf '\nNothing was lost: %d kills for each backend, each system call failed, %d rounds of random operations and simulated clusters (the last seed was %d)\n' \
   "$KILLS" "$rounds" "$seed"

@@ -15,6 +15,11 @@ mutants() { scripts/mutants.sh --check; }
 # dependencies are compiled once.
 unit() { cargo_static test --workspace --lib --bins; }
 
+# Whole clusters in one process, seed by seed. The unit tests try a few; here are all that must pass.
+simulation() {
+  BRAINY_SIM_SEEDS=$SIM_SEEDS cargo_static test --workspace --lib -- --nocapture simulation::every_shard
+}
+
 # Each crate's tests/ folder, with a real S3 server and Cloudflare's runtime for those that need one. The runtime comes with
 # Node, which nothing else needs: without it, its tests are left out.
 integration() {
@@ -83,11 +88,11 @@ e2e() {
 }
 
 declare -A WHAT=(
-  [fmt]="format" [mutants]="mutants apply" [clippy]="lints" [unit]="unit tests" [integration]="integration tests" [crds]="manifests"
+  [fmt]="format" [mutants]="mutants apply" [clippy]="lints" [unit]="unit tests" [simulation]="simulated clusters" [integration]="integration tests" [crds]="manifests"
   [chart]="Helm chart" [deny]="licences, sources, bans" [e2e]="end-to-end tests on Kubernetes"
 )
 CLUSTER="a Kubernetes cluster"
-ALL=(fmt mutants clippy unit integration crds chart deny e2e)
+ALL=(fmt mutants clippy unit simulation integration crds chart deny e2e)
 
 main() {
   local began=$SECONDS name steps=("$@")

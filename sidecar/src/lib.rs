@@ -7,12 +7,14 @@
 //! - [`peers`]: node-to-node traffic, mutual TLS only.
 //! - [`commands`], [`cli`], [`config`], [`data_folder`]: how the process starts and ends.
 //! - [`metrics`], [`health`]: how it is doing.
+//! - `host`: tasks and the time of day; a simulation runs many processes in one.
 
 pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod data_folder;
 pub mod health;
+mod host;
 pub mod http;
 pub mod metrics;
 pub mod ownership;

@@ -32,7 +32,7 @@ pub async fn run(arguments: cli::Node) -> Result<(), CommandError> {
     let observing = metrics.observing(settings.storage_info().backend);
     let ownership = Ownership::start(&settings, Arc::new(peers.clone()), observing).map_err(|error| start(&error))?;
     let owners = Arc::new(ownership.clone());
-    let router = Arc::new(Router::new(owners, Some(peers), Patience::default(), Arc::clone(&metrics)));
+    let router = Arc::new(Router::new(owners, Some(Arc::new(peers)), Patience::default(), Arc::clone(&metrics)));
 
     let (stop, stopped) = server::stop();
     let connections = Connections::new(PEER_LIMITS, stopped);

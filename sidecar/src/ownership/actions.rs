@@ -67,6 +67,7 @@ impl Actions {
                 }
             };
             tokio::select! {
+                biased;
                 Some((shard, done)) = self.running.next() => {
                     self.busy.remove(&shard);
                     match done {

@@ -14,6 +14,7 @@ use brainy_coordination::clock::Clock;
 use brainy_coordination::elector::{Elector, Settings, Term};
 use brainy_coordination::session::SharedObservers;
 use brainy_coordination::{Epoch, NodeId, names};
+use brainy_storage::chance;
 use brainy_storage::documents::Documents;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -22,6 +23,7 @@ use super::maps::Maps;
 use super::session::read_session;
 use super::table::Table;
 use super::{PeerClient, stopped};
+use crate::host;
 
 /// Until the next look while something is on its way.
 const SOON: Duration = Duration::from_secs(1);
@@ -60,6 +62,7 @@ impl Control {
     /// session that the controller should hear of at once.
     pub(super) async fn run(self: Arc<Self>, announced: watch::Receiver<u64>, stop: watch::Receiver<bool>) {
         tokio::select! {
+                biased;
             () = self.follow_spec() => {}
             () = self.tell_controller(announced) => {}
             () = Arc::clone(&self).campaign(stop) => {}
@@ -72,6 +75,7 @@ impl Control {
         // An error means that the node is gone.
         while spec.wait_for(|spec| asks_for(spec.as_ref(), Pattern::Leader)).await.is_ok() {
             tokio::select! {
+                biased;
                 () = work() => {}
                 _ = spec.wait_for(|spec| !asks_for(spec.as_ref(), Pattern::Leader)) => {}
             }
@@ -109,11 +113,12 @@ impl Control {
         loop {
             let mut spec = self.spec.subscribe();
             tokio::select! {
+                biased;
                 _native = spec.wait_for(|spec| asks_for(spec.as_ref(), Pattern::StorageNative)) => {}
                 () = stopped(&mut stop) => return,
             }
             let settings = Settings {
-                identity: format!("{}{SEPARATOR}{}", self.table.node(), uuid::Uuid::new_v4().simple()),
+                identity: format!("{}{SEPARATOR}{}", self.table.node(), chance::mark()),
                 ttl: self.ttl,
                 renew: self.renew,
                 call_limit: (self.ttl / 4).clamp(Duration::from_secs(1), Duration::from_secs(10)),
@@ -123,6 +128,7 @@ impl Control {
             let elector = Elector::new(lock.clone(), Arc::clone(&self.clock), settings);
             let over = async {
                 tokio::select! {
+                biased;
                     _another = spec.wait_for(|spec| !asks_for(spec.as_ref(), Pattern::StorageNative)) => {}
                     () = stopped(&mut stop) => {}
                 }
@@ -163,6 +169,7 @@ impl Control {
                 }
             };
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(pause) => {}
                 _news = nudges.changed() => tokio::time::sleep(LEAST_PAUSE).await,
             }
@@ -198,7 +205,7 @@ impl Control {
         while telling.try_join_next().is_some() {}
         for sight in seen.nodes.values().filter(|sight| sight.live && sight.record.node != *self.table.node()) {
             let (node, address) = (sight.record.node.clone(), sight.record.address.clone());
-            telling.spawn(nudge(Arc::clone(&self.peers), node, address));
+            telling.spawn(host::task(nudge(Arc::clone(&self.peers), node, address)));
         }
     }
 

@@ -1,7 +1,6 @@
 //! Strategy Isolated: does for each shard what [`duty`] says, from the newest map and what lies on this node's volume.
 //! The map is the truth; the session decides only whether this node may act at all.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -20,7 +19,7 @@ use super::nodes::Nodes;
 use super::session::Reporting;
 use super::table::Table;
 use super::tenure::Tenure;
-use super::volume::Volume;
+use super::volume::{Volume, Volumes};
 use super::{HandoffRefused, HandoffRequest, HandoffStream, PeerClient, in_words, stopped};
 use crate::data_folder::Engine;
 
@@ -37,9 +36,7 @@ pub(super) struct Isolated {
     maps: Arc<Maps>,
     nodes: Arc<Nodes>,
     peers: Arc<dyn PeerClient>,
-    data: PathBuf,
-    /// For a volume that is new.
-    engine: Engine,
+    volumes: Arc<dyn Volumes>,
     volume: OnceLock<Volume>,
     lives: watch::Receiver<Option<Life>>,
     /// One per shard: an action and a hand-off never meet.
@@ -69,7 +66,7 @@ impl Isolated {
         maps: Arc<Maps>,
         nodes: Arc<Nodes>,
         peers: Arc<dyn PeerClient>,
-        (data, engine): (PathBuf, Engine),
+        volumes: Arc<dyn Volumes>,
         lives: watch::Receiver<Option<Life>>,
         news: watch::Sender<u64>,
     ) -> Arc<Self> {
@@ -79,8 +76,7 @@ impl Isolated {
             maps,
             nodes,
             peers,
-            data,
-            engine,
+            volumes,
             volume: OnceLock::new(),
             lives,
             order,
@@ -93,7 +89,7 @@ impl Isolated {
     /// Opens the volume, as often as it takes: what is wrong with it may be mended.
     pub(super) async fn open_volume(&self) {
         loop {
-            match Volume::open(&self.data, self.table.node(), self.table.shards(), self.engine).await {
+            match self.volumes.open(self.table.node(), self.table.shards()).await {
                 Ok(volume) => {
                     self.table.problem("volume", None);
                     let _first = self.volume.set(volume);
@@ -132,16 +128,17 @@ impl Isolated {
             }
             loop {
                 tokio::select! {
+                    biased; // However much there is to do, a life that ends comes first.
+                    _ = lives.changed() => break,
+                    _ = maps.changed() => break,
+                    () = stopped(&mut stop) => {
+                        drop(actions);
+                        return self.drain().await;
+                    }
                     shard = actions.next() => {
                         if let Some(map) = &map {
                             self.plan(&mut actions, volume, map, shard, life.is_some());
                         }
-                    }
-                    _ = maps.changed() => break,
-                    _ = lives.changed() => break,
-                    () = stopped(&mut stop) => {
-                        drop(actions);
-                        return self.drain().await;
                     }
                 }
             }
@@ -251,7 +248,8 @@ impl Isolated {
 
     async fn serve(&self, volume: &Volume, shard: ShardId, token: FencingToken) -> Result<bool, Error> {
         let storage = volume.adapter(shard, self.table.compression()).await?;
-        let Some(life) = self.lives.borrow().clone() else {
+        // One that has lapsed, as is not known everywhere yet, would have to be begun again and again.
+        let Some(life) = self.lives.borrow().clone().filter(|life| life.validity.holds()) else {
             return Ok(false);
         };
         self.table.serve(shard, token, storage, life.validity);

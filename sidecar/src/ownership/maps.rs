@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use brainy_coordination::{ShardMap, names};
+use brainy_kubernetes::map_watch::MapWatch;
 use brainy_storage::documents::Documents;
 use tokio::sync::watch;
 
@@ -16,6 +18,20 @@ use super::table::Table;
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// Shortest time between two reads that a doubt causes.
 const DOUBT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where maps are seen beside the documents.
+#[async_trait]
+pub(super) trait MapSource: Send + Sync + 'static {
+    /// Runs until dropped. `tell` gets each map as it is seen: maybe one twice, an older one after a newer, not every one.
+    async fn run(self: Arc<Self>, tell: Box<dyn FnMut(ShardMap) + Send>);
+}
+
+#[async_trait]
+impl MapSource for MapWatch {
+    async fn run(self: Arc<Self>, tell: Box<dyn FnMut(ShardMap) + Send>) {
+        MapWatch::clone(&self).run(tell).await;
+    }
+}
 
 /// The newest map this node has seen.
 pub(super) struct Maps {
@@ -79,6 +95,7 @@ impl Maps {
             nudges.mark_unchanged();
             self.read().await;
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(every) => {}
                 _ = nudges.changed() => {}
                 _ = doubts.changed() => tokio::time::sleep(DOUBT_PAUSE).await,

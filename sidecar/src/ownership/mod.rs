@@ -21,6 +21,8 @@ mod nodes;
 mod proof;
 mod session;
 mod shared;
+#[cfg(test)]
+mod simulation;
 mod table;
 mod tenure;
 #[cfg(test)]

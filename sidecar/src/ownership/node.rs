@@ -1,7 +1,6 @@
 //! Puts a node of a cluster together: its session, the map, the other nodes, and its strategy, each in a task. They end
 //! with the last handle on them, or in order through [`Runtime::drain`].
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use brainy_kubernetes::config::StorageConfig;
 use brainy_kubernetes::documents::KubernetesDocuments;
 use brainy_kubernetes::in_pod::{Access, NoAccess};
 use brainy_kubernetes::map_watch::MapWatch;
+use brainy_storage::backends::objects::{Bucket, BucketStore};
 use brainy_storage::backends::s3::{Credentials, S3Settings, S3Store};
 use brainy_storage::documents::Documents;
 use brainy_storage::layers::LayerStack;
@@ -25,15 +25,16 @@ use tokio::task::JoinSet;
 
 use super::control::Control;
 use super::isolated::Isolated;
-use super::maps::Maps;
+use super::maps::{MapSource, Maps};
 use super::nodes::Nodes;
 use super::proof::{self, PROVE_EVERY, Proof};
 use super::session::{Reporting, SessionLoop};
 use super::shared::Shared;
 use super::table::Table;
+use super::volume::{OnDisk, Volumes};
 use super::{PeerClient, ShardStores, in_words, stopped};
 use crate::config::NodeSettings;
-use crate::data_folder::Engine;
+use crate::host;
 
 /// Pauses before a store that can't be used is tried again: doubled from the first to the last.
 const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -52,7 +53,7 @@ pub(super) struct Parts {
     pub(super) renew: Duration,
     pub(super) clock: Arc<dyn Clock>,
     /// Where the map is watched, beside the documents.
-    pub(super) watch: Option<MapWatch>,
+    pub(super) watch: Option<Arc<dyn MapSource>>,
     pub(super) strategy: Strategy,
     /// Between two proofs of the store, about.
     pub(super) prove_every: Duration,
@@ -60,7 +61,7 @@ pub(super) struct Parts {
 
 /// Where data lies, and where sessions and the map are.
 pub(super) enum Strategy {
-    Isolated { documents: Arc<dyn Documents>, data: PathBuf, engine: Engine, peers: Arc<dyn PeerClient> },
+    Isolated { documents: Arc<dyn Documents>, volumes: Arc<dyn Volumes>, peers: Arc<dyn PeerClient> },
     Shared { bucket: Arc<dyn SharedBucket>, peers: Arc<dyn PeerClient> },
 }
 
@@ -113,7 +114,7 @@ impl Runtime {
         let (finished, done) = watch::channel(false);
         let isolated = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&isolated);
-        let main = tokio::spawn(async move {
+        let main = host::spawn(async move {
             run(table, parts, slot, stopped).await;
             finished.send_replace(true);
         });
@@ -143,6 +144,7 @@ async fn run(
 ) {
     loop {
         let (documents, bucket) = tokio::select! {
+            biased;
             prepared = prepare(&table, &parts) => prepared,
             () = stopped(&mut stop) => return,
         };
@@ -179,8 +181,8 @@ async fn serve(
         sessions: SharedObservers::default(),
         ended: Mutex::default(),
     });
-    tasks.spawn(Arc::clone(&maps).run(renew));
-    tasks.spawn(Arc::clone(&nodes).run(Arc::clone(&maps), renew));
+    tasks.spawn(host::task(Arc::clone(&maps).run(renew)));
+    tasks.spawn(host::task(Arc::clone(&nodes).run(Arc::clone(&maps), renew)));
     let control = match &parts.strategy {
         Strategy::Shared { peers, .. } => Some(Arc::new(Control {
             table: Arc::clone(table),
@@ -198,35 +200,36 @@ async fn serve(
     };
     if let Some(watch) = parts.watch.clone() {
         let (maps, control) = (Arc::clone(&maps), control.clone());
-        tasks.spawn(async move {
+        tasks.spawn(host::task(async move {
             let follow = || {
                 let maps = Arc::clone(&maps);
-                watch.clone().run(move |map| maps.offer(map))
+                Arc::clone(&watch).run(Box::new(move |map| maps.offer(map)))
             };
             match &control {
                 // What a node publishes is in the bucket alone.
                 Some(control) => control.while_the_operator_leads(follow).await,
                 None => follow().await,
             }
-        });
+        }));
     }
 
     let proof = bucket.as_ref().map(|bucket| Arc::clone(&bucket.proof));
     let (reporting, work): (Arc<dyn Reporting>, _) = match (&parts.strategy, bucket) {
-        (Strategy::Isolated { data, engine, peers, .. }, _) => {
-            let (data, peers) = ((data.clone(), *engine), Arc::clone(peers));
-            let isolated = Isolated::new(Arc::clone(table), maps, nodes, peers, data, life.clone(), news);
+        (Strategy::Isolated { volumes, peers, .. }, _) => {
+            let (volumes, peers) = (Arc::clone(volumes), Arc::clone(peers));
+            let isolated = Isolated::new(Arc::clone(table), maps, nodes, peers, volumes, life.clone(), news);
             // Before the session says anything: what it does not list as stored counts as not there.
             tokio::select! {
+                biased;
                 () = isolated.open_volume() => {}
                 () = stopped(&mut stop) => return Ended::Stopped,
             }
             *slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Arc::clone(&isolated));
-            (Arc::clone(&isolated) as _, tokio::spawn(isolated.run(stopping)))
+            (Arc::clone(&isolated) as _, host::spawn(isolated.run(stopping)))
         }
         (Strategy::Shared { .. }, Some(bucket)) => {
             let shared = Shared::new(Arc::clone(table), maps, nodes, bucket.stores, life.clone(), news);
-            (Arc::clone(&shared) as _, tokio::spawn(shared.run(stopping)))
+            (Arc::clone(&shared) as _, host::spawn(shared.run(stopping)))
         }
         (Strategy::Shared { .. }, None) => return Ended::Stopped,
     };
@@ -250,9 +253,9 @@ async fn serve(
         renew,
         ttl: parts.ttl,
     };
-    let mut session = AbortOnDrop(tokio::spawn(session.run(session_ends)));
+    let mut session = AbortOnDrop(host::spawn(session.run(session_ends)));
     let (end_control, control_ends) = watch::channel(false);
-    let mut control = AbortOnDrop(tokio::spawn(async move {
+    let mut control = AbortOnDrop(host::spawn(async move {
         if let Some(control) = control {
             control.run(announcements, control_ends).await;
         }
@@ -264,6 +267,7 @@ async fn serve(
         }
     };
     let ended = tokio::select! {
+        biased;
         _ended = &mut work.0 => Ended::Stopped,
         error = distrusted => Ended::Distrusted(error),
     };
@@ -352,8 +356,7 @@ pub(super) fn parts(
     let strategy = match &cluster.storage {
         StorageConfig::Isolated { data, engine } => Strategy::Isolated {
             documents: Arc::new(KubernetesDocuments::new(access.bounded(), &cluster.namespace, &cluster.cluster)),
-            data: data.clone(),
-            engine: (*engine).into(),
+            volumes: Arc::new(OnDisk { data: data.clone(), engine: (*engine).into() }),
             peers,
         },
         StorageConfig::Shared { bucket, prefix, region, endpoint, credentials } => {
@@ -379,7 +382,7 @@ pub(super) fn parts(
         ttl: Duration::from_secs(cluster.lease_seconds),
         renew: Duration::from_secs(cluster.renew_seconds),
         clock: Arc::new(SystemClock),
-        watch: Some(watch),
+        watch: Some(Arc::new(watch)),
         strategy,
         prove_every: PROVE_EVERY,
     })
@@ -398,19 +401,19 @@ impl SharedBucket for S3Bucket {
         Ok(OpenBucket {
             documents: Arc::new(store.documents("")),
             proof: Arc::new(store.clone()),
-            stores: Arc::new(S3Shards { store, compression: self.compression }),
+            stores: Arc::new(BucketShards { store, compression: self.compression }),
         })
     }
 }
 
 /// A shard's storage in the bucket.
 #[derive(Debug)]
-struct S3Shards {
-    store: S3Store,
-    compression: Option<Compression>,
+pub(super) struct BucketShards<B> {
+    pub(super) store: BucketStore<B>,
+    pub(super) compression: Option<Compression>,
 }
 
-impl ShardStores for S3Shards {
+impl<B: Bucket> ShardStores for BucketShards<B> {
     fn open(&self, shard: ShardId, _token: FencingToken) -> Result<Arc<dyn StorageAdapter>, Error> {
         let adapter = self.store.adapter(names::shard_data(shard).trim_end_matches('/'));
         Ok(Arc::new(adapter.with_compression(self.compression)))

@@ -106,6 +106,7 @@ impl Nodes {
             tokio::pin!(timer);
             loop {
                 tokio::select! {
+                    biased;
                     () = &mut timer => break,
                     _ = doubts.changed() => {
                         tokio::time::sleep(DOUBT_PAUSE).await;

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use brainy_storage::Error;
 use brainy_storage::backends::s3::{Capabilities, S3Store};
+use brainy_storage::{Error, chance};
 
 use super::table::{Table, now};
 use super::{StoreProof, in_words};
@@ -69,8 +69,7 @@ pub(super) async fn lost(table: &Table, proof: &dyn Proof, every: Duration) -> E
 
 /// Up to a quarter more or less, so that the nodes of a cluster don't all do it at once.
 fn spread(pause: Duration) -> Duration {
-    let part = (uuid::Uuid::new_v4().as_u128() % 1024) as u32;
-    pause * 3 / 4 + pause / 2 * part / 1024
+    pause * 3 / 4 + pause / 2 * chance::below(1024) / 1024
 }
 
 #[cfg(test)]

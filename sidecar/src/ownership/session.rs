@@ -7,12 +7,13 @@ use std::time::Duration;
 use brainy_coordination::names;
 use brainy_coordination::session::holder::{Attempt, Life, Step};
 use brainy_coordination::session::{Report, SessionHolder, SessionRecord};
-use brainy_storage::Error;
 use brainy_storage::documents::{DocumentVersion, Documents, Swap};
+use brainy_storage::{Error, chance};
 use tokio::sync::watch;
 
 use super::table::Table;
 use super::{in_words, stopped};
+use crate::host;
 
 /// Changes are gathered this long before they are written.
 const GATHER: Duration = Duration::from_millis(20);
@@ -84,6 +85,7 @@ impl SessionLoop {
         loop {
             let lapse = self.holder.life().map(|life| life.validity.remaining());
             tokio::select! {
+                biased;
                 () = &mut timer => return false,
                 () = tokio::time::sleep(lapse.unwrap_or_default()), if lapse.is_some() => {
                     self.announce();
@@ -114,8 +116,8 @@ impl SessionLoop {
             },
         };
         let report = self.reporting.report();
-        let nonce = uuid::Uuid::new_v4().simple().to_string();
-        let expires = jiff::Timestamp::now() + jiff::SignedDuration::try_from(self.ttl).unwrap_or_default();
+        let nonce = chance::mark();
+        let expires = host::wall() + jiff::SignedDuration::try_from(self.ttl).unwrap_or_default();
         let attempt = match self.holder.step(found, &report, &nonce, &expires.to_string()) {
             Step::Write(attempt) => *attempt,
             Step::Wait(why) => {

@@ -1,7 +1,7 @@
 //! Strategy Shared: takes the leases of the shards that the map gives to this node, and releases those that it gives to
 //! others. The map is a wish; the lease is the truth, valid while the session is that took it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -45,6 +45,8 @@ pub(super) struct Shared {
     /// Leases that this node tried to take and does not know whether it did, with the version before: until another
     /// version is seen there, the write may yet land.
     unresolved: Mutex<HashMap<ShardId, Option<DocumentVersion>>>,
+    /// Shards that could not be taken because something failed, and what. Over when the shard is another node's.
+    failing: Mutex<BTreeMap<ShardId, String>>,
     acted_on: AtomicU64,
     /// Told to stop: the map is to give the shards to others first.
     leaving: AtomicBool,
@@ -95,6 +97,7 @@ impl Shared {
             lives,
             held: Mutex::default(),
             unresolved: Mutex::default(),
+            failing: Mutex::default(),
             acted_on: AtomicU64::new(0),
             leaving: AtomicBool::new(false),
             news,
@@ -104,6 +107,8 @@ impl Shared {
 
     /// Runs until `stop`; then has the map give its shards to others, for a bounded time, and releases everything.
     pub(super) async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        // What was in the way before the store was opened anew is not known to be any more.
+        self.table.problem("leases", None);
         let mut actions = Actions::default();
         let (mut maps, mut lives) = (self.maps.subscribe(), self.lives.clone());
         let mut leave_by: Option<Instant> = None;
@@ -132,14 +137,9 @@ impl Shared {
             // Until the map or the life changes, only shards whose action has ended need another look.
             loop {
                 tokio::select! {
-                    shard = actions.next() => {
-                        self.plan(&mut actions, shard, map.as_deref(), life.as_ref(), stopping);
-                        if stopping && actions.is_idle() {
-                            break;
-                        }
-                    }
-                    _ = maps.changed() => break,
+                    biased; // However much there is to do, a life that ends comes first.
                     _ = lives.changed() => break,
+                    _ = maps.changed() => break,
                     () = stopped(&mut stop), if leave_by.is_none() => {
                         leave_by = Some(Instant::now() + LEAVE_LIMIT);
                         self.leaving.store(true, Ordering::SeqCst);
@@ -147,6 +147,12 @@ impl Shared {
                         break;
                     }
                     () = left(leave_by), if !stopping => break,
+                    shard = actions.next() => {
+                        self.plan(&mut actions, shard, map.as_deref(), life.as_ref(), stopping);
+                        if stopping && actions.is_idle() {
+                            break;
+                        }
+                    }
                 }
             }
             actions.hurry();
@@ -181,9 +187,23 @@ impl Shared {
             let tenure = self.table.stop(shard, why);
             actions.start(shard, async move { this.release(&life, shard, tenure, why).await });
         } else if (mine && !holds) || unresolved {
-            actions.start(shard, async move { this.take(&life, shard).await });
+            actions.start(shard, async move { this.take(&life, shard, mine).await });
         } else if !mine && !actions.is_busy(shard) {
             self.table.rest(shard, None);
+            self.fails(shard, None);
+        }
+    }
+
+    /// Why a shard can't be taken, or that nothing is in the way of it any more.
+    fn fails(&self, shard: ShardId, why: Option<String>) {
+        let mut failing = lock(&self.failing);
+        let before = match why {
+            Some(why) => failing.insert(shard, why),
+            None => failing.remove(&shard),
+        };
+        if before.is_some() || failing.contains_key(&shard) {
+            let first = failing.values().next().map(|why| format!("shard leases can't be taken: {why}"));
+            self.table.problem("leases", first);
         }
     }
 
@@ -204,30 +224,32 @@ impl Shared {
         current && life.validity.holds()
     }
 
-    async fn take(&self, life: &Life, shard: ShardId) -> Done {
+    async fn take(&self, life: &Life, shard: ShardId, mine: bool) -> Done {
         let Ok(_permit) = self.calls.acquire().await else {
             return Done::Later;
         };
-        match self.try_take(life, shard).await {
+        match self.try_take(life, shard, mine).await {
             Ok(None) => {
-                self.table.problem("leases", None);
+                self.fails(shard, None);
                 Done::Changed
             }
             Ok(Some(why)) => {
+                self.fails(shard, None);
                 self.table.rest(shard, Some(why));
                 Done::Later
             }
             Err(error) => {
                 let why = in_words(&error);
-                self.table.problem("leases", Some(format!("shard leases can't be taken: {why}")));
+                self.fails(shard, Some(why.clone()));
                 self.table.rest(shard, Some(why));
                 Done::Later
             }
         }
     }
 
-    /// `None`: taken, or no longer to be resolved. Otherwise what it waits for.
-    async fn try_take(&self, life: &Life, shard: ShardId) -> Result<Option<String>, Error> {
+    /// Takes a shard that is `mine` by the map, or finds out what became of a try to take it. `None`: taken, or no longer to
+    /// be resolved. Otherwise what it waits for.
+    async fn try_take(&self, life: &Life, shard: ShardId, mine: bool) -> Result<Option<String>, Error> {
         let name = names::shard_lock(shard);
         let found = read_document::<ShardLease>(&*self.documents, &name, CALL_LIMIT).await?;
         let (lease, version) = found.map_or((None, None), |(lease, version)| (Some(lease), Some(version)));
@@ -247,18 +269,25 @@ impl Shared {
         let time = now();
         let taker = Taker { node: self.table.node(), incarnation: &life.incarnation, now: &time };
         match may_take(shard, lease.as_ref(), session, &taker) {
-            Take::Wait(why) => Ok(Some(why)),
             Take::Ours(_) => match lease.zip(version) {
                 Some((lease, version)) => self.serve(life, lease, version).map(|()| None),
                 None => Ok(Some("the lease is gone".into())),
             },
+            // Whatever became of the try, it is over.
+            Take::Wait(_) | Take::Write(_) if !mine && !lock(&self.unresolved).contains_key(&shard) => Ok(None),
+            Take::Wait(why) => Ok(Some(why)),
             Take::Write(next) => {
                 match write_document(&*self.documents, &name, version.as_ref(), &next, CALL_LIMIT).await? {
                     Swap::Applied(written) => {
                         lock(&self.unresolved).remove(&shard);
                         self.serve(life, next, written).map(|()| None)
                     }
-                    Swap::Rejected => Ok(Some("another node was faster".into())),
+                    Swap::Rejected => {
+                        // Or it is this very write that stands there: sent on twice by a proxy, and refused the second time.
+                        // Left to itself, the lease would be nobody's for as long as this life lasts.
+                        lock(&self.unresolved).insert(shard, version);
+                        Ok(Some("another node was faster".into()))
+                    }
                     Swap::Unknown(why) => {
                         lock(&self.unresolved).insert(shard, version);
                         Ok(Some(format!("the outcome of taking it is unknown: {why}")))
@@ -300,7 +329,8 @@ impl Shared {
             return Done::Later;
         };
         if !self.is_current(life) {
-            return Done::Changed; // The next life takes or leaves it.
+            // The next life takes or leaves it. Until it is known that this one is over there is nothing more to do.
+            return Done::Later;
         }
         match self.try_release(shard, why).await {
             Ok(true) => {

@@ -79,7 +79,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Now, for people.
 pub(super) fn now() -> String {
-    jiff::Timestamp::now().to_string()
+    crate::host::wall().to_string()
 }
 
 impl Table {
@@ -155,7 +155,7 @@ impl Table {
         if let (Some(stores), Some(session)) = (&known.alone, &known.session) {
             return match stores.open(shard, ALONE) {
                 Ok(storage) => {
-                    let tenure = Tenure::new(ALONE, self.storage(storage, session), session.clone());
+                    let tenure = Tenure::new(ALONE, self.storage(storage, session), session.clone(), None);
                     let operation = Operation::begin(&tenure);
                     slot.phase = Phase::Serving(tenure);
                     Place::Here(operation)
@@ -227,11 +227,12 @@ impl Table {
             let before = match &slot.phase {
                 // What is in flight under it may yet be acknowledged, and what was acknowledged be flushed: the new
                 // tenure must see the same cache and queue.
-                Phase::Serving(before) | Phase::Stopping(before) => before.goes_on(),
+                Phase::Serving(before) | Phase::Stopping(before) => Some(Arc::clone(before)),
                 Phase::Idle => None,
             };
-            let storage = before.unwrap_or_else(|| self.storage(storage, &session));
-            slot.phase = Phase::Serving(Tenure::new(token, storage, session));
+            let goes_on = before.as_ref().and_then(|before| before.goes_on());
+            let storage = goes_on.unwrap_or_else(|| self.storage(storage, &session));
+            slot.phase = Phase::Serving(Tenure::new(token, storage, session, before));
             slot.why = None;
         });
     }
@@ -290,6 +291,21 @@ impl Table {
             Phase::Serving(tenure) if tenure.stands() => Some(Arc::clone(tenure)),
             _ => None,
         }
+    }
+
+    /// The token under which an operation of this shard that is under way would be acknowledged.
+    #[cfg(test)]
+    pub(super) fn stands(&self, shard: ShardId) -> Option<FencingToken> {
+        match &lock(self.slot(shard)?).phase {
+            Phase::Serving(tenure) | Phase::Stopping(tenure) if tenure.stands() => Some(tenure.token()),
+            _ => None,
+        }
+    }
+
+    /// How often anything has changed.
+    #[cfg(test)]
+    pub(super) fn changed(&self) -> u64 {
+        *self.changes.borrow()
     }
 
     /// What is served here.

@@ -62,6 +62,8 @@ pub(super) struct Tenure {
     over: AtomicBool,
     in_flight: AtomicUsize,
     idle: Notify,
+    /// The tenure before it on this node, while anything is in flight under that: it ends with this one.
+    before: Option<Arc<Tenure>>,
 }
 
 impl Tenure {
@@ -69,9 +71,33 @@ impl Tenure {
         token: FencingToken,
         (storage, hold): (Arc<dyn StorageAdapter>, Arc<Hold>),
         session: Validity,
+        before: Option<Arc<Self>>,
     ) -> Arc<Self> {
         let (over, in_flight) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Arc::new(Self { token, storage, hold, session, over, in_flight, idle: Notify::new() })
+        let before = before.filter(|before| before.all().any(|tenure| tenure.in_flight.load(Ordering::SeqCst) > 0));
+        Arc::new(Self { token, storage, hold, session, over, in_flight, idle: Notify::new(), before })
+    }
+
+    /// This one, and those before it with operations in flight.
+    fn all(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |tenure| tenure.before.as_deref())
+    }
+
+    async fn idle(&self) {
+        loop {
+            let notified = self.idle.notified();
+            tokio::pin!(notified);
+            // Listens before it looks, so that the last operation can't slip by in between.
+            notified.as_mut().enable();
+            if self.in_flight.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    fn set_over(&self) {
+        self.all().for_each(|tenure| tenure.over.store(true, Ordering::SeqCst));
     }
 
     pub(super) fn token(&self) -> FencingToken {
@@ -92,21 +118,14 @@ impl Tenure {
     /// durable. False: it is not yet; ask again before the shard is given away.
     pub(super) async fn end(&self, limit: Duration) -> bool {
         let idle = async {
-            loop {
-                let notified = self.idle.notified();
-                tokio::pin!(notified);
-                // Listens before it looks, so that the last operation can't slip by in between.
-                notified.as_mut().enable();
-                if self.in_flight.load(Ordering::SeqCst) == 0 {
-                    return;
-                }
-                notified.await;
+            for tenure in self.all() {
+                tenure.idle().await;
             }
         };
         if tokio::time::timeout(limit, idle).await.is_err() {
             tracing::warn!(token = self.token.0, "operations were still in flight: their outcome is unknown");
         }
-        self.over.store(true, Ordering::SeqCst);
+        self.set_over();
         // An error means that there is nothing more to wait for.
         let settled = tokio::time::timeout(limit, self.storage.settle()).await.is_ok();
         if !settled {
@@ -117,15 +136,15 @@ impl Tenure {
 
     /// Ends the tenure without waiting for what is in flight; what was acknowledged may become durable for so long.
     pub(super) async fn leave(&self, limit: Duration) {
-        self.over.store(true, Ordering::SeqCst);
+        self.set_over();
         let _settled = tokio::time::timeout(limit, self.storage.settle()).await;
         self.give_up();
     }
 
     /// Ends the tenure at once. Nothing is written under it any more, not even what was acknowledged.
     pub(super) fn give_up(&self) {
-        self.over.store(true, Ordering::SeqCst);
-        self.hold.give_up();
+        self.set_over();
+        self.all().for_each(|tenure| tenure.hold.give_up());
     }
 }
 

@@ -33,7 +33,7 @@ use super::certificates::Certificates;
 use super::wire::{self, CALLS_PATH, CallsAnswer, CallsRequest, LIST_PATH, ListAnswer, ListRequest, NUDGE_PATH};
 use crate::http::memory::{Memory, Room};
 use crate::ownership::{HandoffRequest, HandoffStream, PeerClient};
-use crate::routing::{Attempt, Call, Listing, Portion};
+use crate::routing::{Attempt, Call, Listing, Peers, Portion};
 
 /// To connect, TLS handshake included.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -99,36 +99,6 @@ impl PeerPool {
             known: Arc::default(),
             memory: Memory::new(ANSWERS),
         }
-    }
-
-    /// Runs calls on a node, which runs them on its own shards only.
-    pub async fn calls(
-        &self,
-        node: &NodeId,
-        address: &str,
-        namespace: Option<&Namespace>,
-        calls: Vec<Call>,
-    ) -> Result<Vec<Attempt>, PeerError> {
-        let asked = calls.len();
-        let answer: CallsAnswer = self.ask(node, address, CALLS_PATH, &CallsRequest::new(namespace, calls)).await?;
-        let attempts = answer.open().map_err(|error| senseless(node, error))?;
-        if attempts.len() == asked {
-            Ok(attempts)
-        } else {
-            Err(senseless(node, format!("{} answers to {asked} calls", attempts.len())))
-        }
-    }
-
-    /// Lists the keys of shards of a node. The inner error is the node's clean failure.
-    pub async fn list(
-        &self,
-        node: &NodeId,
-        address: &str,
-        shards: &[ShardId],
-        listing: &Listing,
-    ) -> Result<Result<Portion, Error>, PeerError> {
-        let answer: ListAnswer = self.ask(node, address, LIST_PATH, &ListRequest::new(shards, listing)).await?;
-        answer.open().map_err(|error| senseless(node, error))
     }
 
     async fn ask<Q: Serialize, A: DeserializeOwned>(
@@ -252,6 +222,37 @@ where
                 .await
                 .unwrap_or_else(|_| Err(format!("no connection within {} s", CONNECT.as_secs()).into()))
         })
+    }
+}
+
+#[async_trait]
+impl Peers for PeerPool {
+    async fn calls(
+        &self,
+        node: &NodeId,
+        address: &str,
+        namespace: Option<&Namespace>,
+        calls: Vec<Call>,
+    ) -> Result<Vec<Attempt>, PeerError> {
+        let asked = calls.len();
+        let answer: CallsAnswer = self.ask(node, address, CALLS_PATH, &CallsRequest::new(namespace, calls)).await?;
+        let attempts = answer.open().map_err(|error| senseless(node, error))?;
+        if attempts.len() == asked {
+            Ok(attempts)
+        } else {
+            Err(senseless(node, format!("{} answers to {asked} calls", attempts.len())))
+        }
+    }
+
+    async fn list(
+        &self,
+        node: &NodeId,
+        address: &str,
+        shards: &[ShardId],
+        listing: &Listing,
+    ) -> Result<Result<Portion, Error>, PeerError> {
+        let answer: ListAnswer = self.ask(node, address, LIST_PATH, &ListRequest::new(shards, listing)).await?;
+        answer.open().map_err(|error| senseless(node, error))
     }
 }
 

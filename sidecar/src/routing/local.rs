@@ -7,6 +7,7 @@ use brainy_storage::{Condition, Key, Namespace, Outcome, StorageAdapter, Value, 
 
 use super::budget::{self, Budget, Reading};
 use super::{Attempt, Call, Leave, Reply};
+use crate::host;
 
 /// Most keys read at once from one shard while the size of its values is not known.
 const FIRST_READ: usize = 8;
@@ -28,7 +29,7 @@ pub(super) async fn run(
     limit: Duration,
 ) -> Vec<Attempt> {
     let writes: Vec<bool> = calls.iter().map(Call::writes).collect();
-    let task = tokio::spawn(async move {
+    let task = host::spawn(async move {
         let storage = scoped(leave.storage(), namespace.as_ref());
         let replies = perform(storage.as_ref(), calls, &budget).await;
         let still_valid = leave.still_valid();

@@ -26,10 +26,10 @@ use tokio::time::Instant;
 
 pub use call::{Attempt, Call, Reply};
 pub use listing::{Listing, Portion};
-pub use owners::{Leave, Owners, Spot};
+pub use owners::{Leave, Owners, Peers, Spot};
 
 use crate::metrics::Metrics;
-use crate::peers::{PeerError, PeerPool};
+use crate::peers::PeerError;
 use budget::{Budget, Reading};
 
 /// Shards of one request worked on at a time.
@@ -58,7 +58,7 @@ impl Default for Patience {
 #[derive(Debug)]
 pub struct Router {
     owners: Arc<dyn Owners>,
-    peers: Option<PeerPool>,
+    peers: Option<Arc<dyn Peers>>,
     patience: Patience,
     metrics: Arc<Metrics>,
     reading: Reading,
@@ -102,7 +102,12 @@ impl Rounds {
 
 impl Router {
     /// A router. Without `peers` (standalone) nothing is forwarded.
-    pub fn new(owners: Arc<dyn Owners>, peers: Option<PeerPool>, patience: Patience, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        owners: Arc<dyn Owners>,
+        peers: Option<Arc<dyn Peers>>,
+        patience: Patience,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self { owners, peers, patience, metrics, reading: Reading::default() }
     }
 

@@ -1,14 +1,17 @@
-//! What the router asks of ownership, as a trait: tests put shards on nodes as they like.
+//! What the router asks of ownership and of other nodes, as traits: tests put shards on nodes as they like.
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use brainy_coordination::{NodeId, ShardId};
-use brainy_storage::StorageAdapter;
+use brainy_storage::{Error, Namespace, StorageAdapter};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use super::{Attempt, Call, Listing, Portion};
 use crate::ownership::{Operation, Ownership, Place};
+use crate::peers::PeerError;
 
 /// Leave to act on a shard that is served here. Counts as in flight until dropped.
 pub trait Leave: Debug + Send + Sync + 'static {
@@ -39,6 +42,28 @@ pub trait Owners: Debug + Send + Sync + 'static {
     fn next_change(&self) -> BoxFuture<'static, ()>;
     /// A node did not answer at its address, or says that a shard is not its own.
     fn in_doubt(&self, node: &NodeId);
+}
+
+/// How calls reach other nodes.
+#[async_trait]
+pub trait Peers: Debug + Send + Sync + 'static {
+    /// Runs calls on a node, which runs them on its own shards only.
+    async fn calls(
+        &self,
+        node: &NodeId,
+        address: &str,
+        namespace: Option<&Namespace>,
+        calls: Vec<Call>,
+    ) -> Result<Vec<Attempt>, PeerError>;
+
+    /// Lists the keys of shards of a node. The inner error is the node's clean failure.
+    async fn list(
+        &self,
+        node: &NodeId,
+        address: &str,
+        shards: &[ShardId],
+        listing: &Listing,
+    ) -> Result<Result<Portion, Error>, PeerError>;
 }
 
 impl Leave for Operation {

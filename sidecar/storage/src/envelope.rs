@@ -127,7 +127,7 @@ pub(crate) fn short(nonce: &str) -> &str {
 
 /// A new random mark for one write.
 pub fn new_nonce() -> String {
-    uuid::Uuid::new_v4().simple().to_string()
+    crate::chance::mark()
 }
 
 /// The envelope of a value, compressed if that is asked for and worth it.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use brainy_sidecar::peers::PeerError;
-use brainy_sidecar::routing::{Attempt, Call, Reply};
+use brainy_sidecar::routing::{Attempt, Call, Peers, Reply};
 use brainy_storage::{Condition, Key, Namespace, StorageAdapter, Value};
 use serde_json::json;
 use tokio::io::AsyncReadExt;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use brainy_sidecar::peers::{Certificates, PeerError};
-use brainy_sidecar::routing::Call;
+use brainy_sidecar::routing::{Call, Peers};
 use brainy_storage::{Condition, Key, StorageAdapter, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

@@ -25,6 +25,7 @@ use bytes::Bytes;
 
 use super::super::node::{OpenBucket, Parts, SharedBucket, Strategy};
 use super::super::proof::Proof;
+use super::super::volume::OnDisk;
 use super::super::{HandoffRequest, HandoffStream, Ownership, PeerClient, Place, ShardStores};
 use crate::data_folder::Engine;
 
@@ -261,8 +262,7 @@ impl Cluster {
         let strategy = match &self.data {
             Some(_) => Strategy::Isolated {
                 documents: Arc::clone(&link) as _,
-                data: self.volume(name),
-                engine: Engine::Embedded,
+                volumes: Arc::new(OnDisk { data: self.volume(name), engine: Engine::Embedded }),
                 peers: Arc::new(self.peers.clone()),
             },
             None => Strategy::Shared {

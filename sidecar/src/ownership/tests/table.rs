@@ -51,6 +51,29 @@ async fn an_operation_that_outstays_its_tenure_is_not_acknowledged() {
     assert!(!operation.still_valid());
 }
 
+/// Under way when the map raises the token (a move that was withdrawn), and still when the shard moves after all.
+#[tokio::test]
+async fn an_operation_that_began_under_the_tenure_before_is_waited_for_and_not_acknowledged_too_late() {
+    for patience in [Duration::from_secs(3600), Duration::from_millis(1)] {
+        let session = Validity::unbounded();
+        let table = serving(&session);
+        let operation = here(&table).unwrap();
+        table.serve(SHARD, FencingToken(8), Arc::new(MemoryAdapter::new()), session);
+        assert!(operation.still_valid());
+        let tenure = table.stop(SHARD, "moving").unwrap();
+        let ending = tokio::spawn(async move { tenure.end(patience).await });
+        if patience > Duration::from_secs(1) {
+            tokio::task::yield_now().await;
+            assert!(!ending.is_finished());
+            drop(operation);
+            ending.await.unwrap();
+        } else {
+            ending.await.unwrap();
+            assert!(!operation.still_valid());
+        }
+    }
+}
+
 #[test]
 fn nothing_is_let_in_or_acknowledged_once_the_session_is_over() {
     let session = Validity::unbounded();

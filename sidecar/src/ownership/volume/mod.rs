@@ -15,7 +15,7 @@ mod folder;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -44,9 +44,31 @@ pub(super) struct Stamp {
 /// The keys of a shard as stored, one by one; an error is the last item.
 pub(super) type Export = mpsc::Receiver<Result<StoredFile, Error>>;
 
+/// Where a node has its volume.
+#[async_trait]
+pub(super) trait Volumes: Debug + Send + Sync + 'static {
+    /// Opens it, or lays out a new one, for a node of a cluster with so many shards.
+    async fn open(&self, node: &NodeId, shards: u32) -> Result<Volume, Error>;
+}
+
+/// Below a folder.
+#[derive(Debug)]
+pub(super) struct OnDisk {
+    pub(super) data: PathBuf,
+    /// For a volume that is new.
+    pub(super) engine: Engine,
+}
+
+#[async_trait]
+impl Volumes for OnDisk {
+    async fn open(&self, node: &NodeId, shards: u32) -> Result<Volume, Error> {
+        Volume::open(&self.data, node, shards, self.engine).await
+    }
+}
+
 /// What a volume keeps its shards in.
 #[async_trait]
-trait Shards: Debug + Send + Sync + 'static {
+pub(super) trait Shards: Debug + Send + Sync + 'static {
     /// Stamps of the shards, and of the received copies.
     async fn stamps(&self) -> Result<(Vec<Stamp>, Vec<Stamp>), Error>;
 
@@ -77,7 +99,7 @@ trait Shards: Debug + Send + Sync + 'static {
 
 /// A copy being received. Dropped before it is finished, it is no copy.
 #[async_trait]
-trait Receiving: Send + Sync {
+pub(super) trait Receiving: Send + Sync {
     /// Receives some keys. Not durable before the end.
     async fn write(&self, files: Vec<StoredFile>) -> Result<(), Error>;
 
@@ -110,6 +132,11 @@ impl Volume {
             Ok((engine, shards))
         });
         let (engine, shards) = opening.await?;
+        Self::over(engine, shards).await
+    }
+
+    /// The volume over what it keeps its shards in.
+    pub(super) async fn over(engine: Engine, shards: Box<dyn Shards>) -> Result<Self, Error> {
         let mut locals: BTreeMap<ShardId, Local> = BTreeMap::new();
         let (stored, received) = shards.stamps().await?;
         for stamp in stored {

@@ -181,7 +181,7 @@ async fn start(me: usize, layout: Arc<Layout>, certificates: Certificates) -> No
     });
     let peers = pool(certificates.clone());
     let owners = Arc::clone(&view) as Arc<dyn Owners>;
-    let router = Arc::new(Router::new(owners, Some(peers), PATIENCE, Arc::new(Metrics::default())));
+    let router = Arc::new(Router::new(owners, Some(Arc::new(peers)), PATIENCE, Arc::new(Metrics::default())));
     let listening = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listening.local_addr().unwrap().to_string();
     let (stop, stopped) = server::stop();

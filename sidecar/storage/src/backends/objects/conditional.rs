@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::bucket::Written;
 use super::failure::{Failure, TIMED_OUT};
 use crate::Error;
+use crate::chance::below;
 
 /// Most attempts of a conditional write that was each time turned away before it had an effect, and of a read that was
 /// each time torn.
@@ -16,12 +17,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// The same where the store limits writes to so many a second (R2: one, of one object).
 const FIRST_PAUSE_OF_A_LIMIT: Duration = Duration::from_millis(250);
 
-/// Sends a conditional request to `server`; each attempt within `limit`.
-pub(in crate::backends) async fn send_conditional<T, F>(
-    server: &str,
-    limit: Duration,
-    request: impl Fn() -> F,
-) -> Result<Written<T>, Error>
+/// Sends a conditional request to `server`; each attempt within `limit`. For whoever brings another [`Bucket`](super::Bucket).
+pub async fn send_conditional<T, F>(server: &str, limit: Duration, request: impl Fn() -> F) -> Result<Written<T>, Error>
 where
     F: Future<Output = Result<T, Failure>>,
 {
@@ -64,8 +61,7 @@ pub(in crate::backends) async fn pause(attempt: u32) {
 /// Twice as long each time, and up to half as long again, so that writers that met once don't meet again.
 async fn pause_from(first: Duration, attempt: u32) {
     let pause = first * 2_u32.pow(attempt - 1);
-    let spread = (uuid::Uuid::new_v4().as_u128() % 512) as u32;
-    tokio::time::sleep(pause + pause / 2 * spread / 512).await;
+    tokio::time::sleep(pause + pause / 2 * below(512) / 512).await;
 }
 
 #[cfg(test)]

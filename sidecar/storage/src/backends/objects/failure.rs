@@ -15,7 +15,7 @@ pub(super) const TOO_MANY: &str = "TooManyRequests";
 
 /// What a failed request means.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::backends) enum Failure {
+pub enum Failure {
     /// There is no such object.
     Missing,
     /// The condition did not hold; nothing was written.
@@ -32,7 +32,7 @@ pub(in crate::backends) enum Failure {
 
 impl Failure {
     /// The failure of a request that changes nothing.
-    pub(in crate::backends) fn of_read(self) -> Error {
+    pub fn of_read(self) -> Error {
         match self {
             Self::Missing => Error::unavailable("NoSuchKey", "the store has no such object"),
             Self::Refused => {
@@ -44,7 +44,7 @@ impl Failure {
 }
 
 /// Judges an answer that says no. Only codes that are known to be given before anything is written are clean.
-pub(in crate::backends) fn judge_answer(status: u16, code: Option<&str>, message: &str, server: &str) -> Failure {
+pub fn judge_answer(status: u16, code: Option<&str>, message: &str, server: &str) -> Failure {
     let cause = match code {
         // versitygw's word for it.
         Some("XAdminUserNotFound") => "InvalidAccessKeyId".to_owned(),

@@ -25,10 +25,12 @@ pub use self::adapter::BucketAdapter;
 pub(super) use self::adapter::entry_of;
 pub(super) use self::bucket::Prefix;
 pub use self::bucket::{Bucket, Limits, Listed, Object, PAGE, When, Written};
-pub(super) use self::conditional::{ATTEMPTS, pause, send_conditional, too_late};
+pub use self::conditional::send_conditional;
+pub(super) use self::conditional::{ATTEMPTS, pause, too_late};
 pub use self::documents::BucketDocuments;
 pub use self::etag::ETag;
-pub(super) use self::failure::{Failure, NO_CREDENTIALS, TIMED_OUT, UNREACHABLE, find, judge_answer, never_sent};
+pub use self::failure::{Failure, judge_answer};
+pub(super) use self::failure::{NO_CREDENTIALS, TIMED_OUT, UNREACHABLE, find, never_sent};
 pub use self::probe::Capabilities;
 use crate::Error;
 
