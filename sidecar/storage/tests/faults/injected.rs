@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use brainy_faults::plan::{Nth, ReadOnly};
 use brainy_faults::{Call, Event, Kind, Recorder, Verdict};
-use brainy_storage::Error;
+use brainy_storage::{Condition, Error, Operation, OperationId, Outcome, StorageAdapter, Value};
 use tokio::runtime::Runtime;
 
 use super::handoff::hand_over;
-use super::script::{Ended, Known, Step, perform, script};
+use super::script::{Ended, Known, Step, key, perform, script};
 use super::store::{Backend, Store, quick_folder, watch};
 
 /// Calls of each kind that fail, where not all do.
@@ -140,6 +140,31 @@ fn files_that_are_handed_over_meet_one_fault() {
 fn embedded_stores_that_are_handed_over_meet_one_fault() {
     let backend = Backend::Embedded;
     fail_each(backend, |folder, runtime, recorder| hand_over(backend, folder, runtime, recorder));
+}
+
+/// The write took effect and its flush failed: the id says that it was done, and no more than that.
+#[test]
+fn files_acknowledge_an_id_that_was_seen_only_when_it_is_flushed() {
+    let (folder, broken) = (quick_folder(), AtomicBool::new(false));
+    let judge = |call: &Call| {
+        let fails = call.kind() == Kind::SyncFolder && broken.load(Ordering::SeqCst);
+        if fails { Verdict::Fail(libc::EIO) } else { Verdict::Pass }
+    };
+    watch(folder.path(), judge, |runtime, _| {
+        let store = Backend::Files.open(folder.path()).unwrap();
+        let id = OperationId::new("id").unwrap();
+        let write = || {
+            let operation = Operation::Put { value: Value::Json(1.into()), condition: Condition::Any };
+            runtime.block_on(store.adapter.perform_once(&key("a"), operation, &id)).unwrap()
+        };
+        // The folders are there, so that only what is written is in doubt.
+        assert!(runtime.block_on(store.adapter.set(&key("b"), Value::Json(0.into()))).unwrap().applied().is_some());
+        broken.store(true, Ordering::SeqCst);
+        assert!(matches!(write(), Outcome::Unknown(_)));
+        assert!(matches!(write(), Outcome::Unknown(_)), "nothing was flushed since");
+        broken.store(false, Ordering::SeqCst);
+        assert!(matches!(write(), Outcome::Applied(_)));
+    });
 }
 
 /// From one call on the file system is read-only, until it is mounted anew.
