@@ -341,6 +341,18 @@ impl Cluster {
         self.documented(names::CONTROLLER_ELECTION, is).await
     }
 
+    /// Writes an election, whoever holds it.
+    pub(super) async fn put_election(&self, election: &Election) {
+        let body: Bytes = serde_json::to_vec(election).unwrap().into();
+        loop {
+            let found = self.documents.read(names::CONTROLLER_ELECTION).await.unwrap().unwrap();
+            let swap = self.documents.swap(names::CONTROLLER_ELECTION, Some(&found.version), body.clone()).await;
+            if matches!(swap.unwrap(), Swap::Applied(_)) {
+                return;
+            }
+        }
+    }
+
     /// Waits until a document is as it should be.
     async fn documented<T: serde::de::DeserializeOwned>(&self, name: &str, is: impl Fn(&T) -> bool) -> T {
         let found = async {

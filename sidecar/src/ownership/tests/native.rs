@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use brainy_coordination::bucket::election::Kind;
+use brainy_coordination::Epoch;
+use brainy_coordination::bucket::election::{Election, Kind};
 use brainy_coordination::bucket::spec::Pattern;
 
 use super::cluster::{Cluster, SHARDS, id};
@@ -25,6 +26,22 @@ async fn deserted(cluster: &Cluster) {
 async fn leader(cluster: &Cluster) -> String {
     let holder = cluster.elected(|election| election.kind == Kind::Node && election.holder.is_some()).await.holder;
     holder.unwrap().split('_').next().unwrap().to_owned()
+}
+
+/// Has shards moved until a map of a later epoch says where. A leader that does not know yet that it is none may publish
+/// one or two before.
+async fn published_after(cluster: &Cluster, epoch: Epoch) -> Epoch {
+    for _ in 0..50 {
+        let published = cluster.map().await.epoch;
+        if published > epoch {
+            return published;
+        }
+        cluster.unwant("c");
+        cluster.settled().await;
+        cluster.want("c");
+        cluster.settled().await;
+    }
+    panic!("no map is published after {epoch:?}")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -91,6 +108,23 @@ async fn a_leader_that_is_cut_off_from_the_store_is_replaced_and_comes_back_as_a
     cluster.served().await;
     link.cut.store(false, Ordering::SeqCst);
     cluster.settled().await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_election_that_was_put_back_to_an_older_state_stops_nobody_for_good() {
+    let cluster = Cluster::native(FOR_EVER);
+    for name in ["a", "b", "c"] {
+        cluster.start(name, name);
+    }
+    cluster.settled().await;
+    let free = Election { holder: None, ..cluster.election().await };
+    let later = Epoch(free.epoch.0 + 6);
+    cluster.put_election(&Election { epoch: later, ..free.clone() }).await;
+    let published = published_after(&cluster, later).await;
+    // Whoever takes this has an epoch that the map has left behind.
+    cluster.put_election(&free).await;
+    published_after(&cluster, published).await;
     cluster.finish().await;
 }
 
