@@ -435,8 +435,7 @@ mod tests {
                     task.await.unwrap();
                 }
                 running.abort();
-                let order = lock(&order).clone();
-                order
+                lock(&order).clone()
             })
         };
         let first = order(1);

@@ -287,6 +287,14 @@ impl Isolated {
     async fn clear(&self, volume: &Volume, map: &ShardMap, shard: ShardId, token: FencingToken) -> Result<bool, Error> {
         let local = volume.local(shard);
         if local.incoming.is_some() {
+            // A node that has just started may see an old map first, from before the move. An earlier life of it may have said
+            // that it received the shard, and the newest map may have made it the owner: only that one counts.
+            if !self.maps.read().await {
+                return Ok(false);
+            }
+            if self.maps.newest().is_none_or(|newest| newest.revision != map.revision) {
+                return Ok(true);
+            }
             volume.discard_received(shard).await?;
         }
         let (Some(stored), Some(owner)) = (local.stored, map.owner(shard)) else {

@@ -77,12 +77,17 @@ impl Maps {
         });
     }
 
-    /// Reads the published map now.
-    pub(super) async fn read(&self) {
+    /// Reads the published map now. False: it can't be read.
+    pub(super) async fn read(&self) -> bool {
         match read_document(&*self.documents, names::SHARD_MAP, CALL_LIMIT).await {
-            Ok(Some((map, _))) => self.offer(map),
-            Ok(None) => {}
-            Err(error) => tracing::warn!(why = in_words(&error), "the shard map can't be read"),
+            Ok(found) => {
+                found.into_iter().for_each(|(map, _)| self.offer(map));
+                true
+            }
+            Err(error) => {
+                tracing::warn!(why = in_words(&error), "the shard map can't be read");
+                false
+            }
         }
     }
 

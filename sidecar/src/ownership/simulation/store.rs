@@ -196,7 +196,10 @@ impl Bucket for Link {
     async fn put(&self, name: &str, body: Bytes, when: &When) -> Result<Written<ETag>, Error> {
         let request = || {
             let (name, body, when, host) = (name.to_owned(), body.clone(), when.clone(), self.host.clone());
-            self.send(self.world.fate(true), move |world| {
+            let fate = self.world.fate(true);
+            // A value that is written, removed and refused the second time is not recognised: see docs/testing.md.
+            let fate = Fate { resent: fate.resent && !name.contains("/kv/"), ..fate };
+            self.send(fate, move |world| {
                 let answer = world.objects.lock().unwrap().put(&name, &body, &when);
                 world.written(&host, &name, &body, answer.is_ok());
                 answer
