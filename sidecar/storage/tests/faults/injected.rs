@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use brainy_faults::plan::{Nth, ReadOnly};
 use brainy_faults::{Call, Event, Kind, Recorder, Verdict};
-use brainy_storage::{Condition, Error, Operation, OperationId, Outcome, StorageAdapter, Value};
+use brainy_storage::{Condition, Error, Operation, OperationId, Outcome, Value};
 use tokio::runtime::Runtime;
 
 use super::handoff::hand_over;
