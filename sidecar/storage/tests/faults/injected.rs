@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use brainy_faults::plan::{Nth, ReadOnly};
 use brainy_faults::{Call, Event, Kind, Recorder, Verdict};
-use brainy_storage::{Condition, Error, Operation, OperationId, Outcome, StorageAdapter, Value};
+use brainy_storage::{Condition, Error, Operation, OperationId, Outcome, Value};
 use tokio::runtime::Runtime;
 
 use super::handoff::hand_over;
@@ -28,10 +28,10 @@ fn choice(all: usize) -> Vec<usize> {
 }
 
 /// Fails each chosen call of each kind that a run makes, once.
-fn fail_each(backend: Backend, run: impl Fn(&Path, &Runtime, &Recorder) + Sync) {
+fn fail_each(backend: Backend, run: fn(Backend, &Path, &Runtime, &Recorder)) {
     let folder = quick_folder();
     let calls: Vec<Call> =
-        watch(folder.path(), |_| Verdict::Pass, |runtime, recorder| run(folder.path(), runtime, recorder))
+        watch(folder.path(), |_| Verdict::Pass, |runtime, recorder| run(backend, folder.path(), runtime, recorder))
             .events
             .into_iter()
             .filter_map(|event| if let Event::Did(call) = event { Some(call) } else { None })
@@ -52,15 +52,13 @@ fn fail_each(backend: Backend, run: impl Fn(&Path, &Runtime, &Recorder) + Sync) 
                     folder.path(),
                     |call| plan.judge(call),
                     |runtime, recorder| {
-                        run(folder.path(), runtime, recorder);
+                        run(backend, folder.path(), runtime, recorder);
                     },
                 );
                 println!("it was {:?}", plan.hit());
                 // Threads of the store's own may make one call less here and there.
                 missed += usize::from(plan.hit().is_none());
-                if let Err(violation) = backend.judge(folder.path(), &seen.events, |_| false) {
-                    panic!("{violation}");
-                }
+                backend.check_durability(folder.path(), &seen.events, |_| false);
             }
         }
     }
@@ -122,24 +120,22 @@ fn meet_one_fault(backend: Backend, folder: &Path, runtime: &Runtime, recorder: 
 
 #[test]
 fn files_meet_one_fault() {
-    fail_each(Backend::Files, |folder, runtime, recorder| meet_one_fault(Backend::Files, folder, runtime, recorder));
+    fail_each(Backend::Files, meet_one_fault);
 }
 
 #[test]
 fn embedded_meets_one_fault() {
-    let backend = Backend::Embedded;
-    fail_each(backend, |folder, runtime, recorder| meet_one_fault(backend, folder, runtime, recorder));
+    fail_each(Backend::Embedded, meet_one_fault);
 }
 
 #[test]
 fn files_that_are_handed_over_meet_one_fault() {
-    fail_each(Backend::Files, |folder, runtime, recorder| hand_over(Backend::Files, folder, runtime, recorder));
+    fail_each(Backend::Files, hand_over);
 }
 
 #[test]
 fn embedded_stores_that_are_handed_over_meet_one_fault() {
-    let backend = Backend::Embedded;
-    fail_each(backend, |folder, runtime, recorder| hand_over(backend, folder, runtime, recorder));
+    fail_each(Backend::Embedded, hand_over);
 }
 
 /// The write took effect and its flush failed: the id says that it was done, and no more than that.
@@ -201,9 +197,7 @@ fn become_read_only(backend: Backend) {
             },
         );
         hits += u32::from(plan.has_hit());
-        if let Err(violation) = backend.judge(folder.path(), &seen.events, |_| false) {
-            panic!("{violation}");
-        }
+        backend.check_durability(folder.path(), &seen.events, |_| false);
     }
     assert!(hits > 1, "nothing was refused");
 }

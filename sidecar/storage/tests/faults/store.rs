@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use brainy_faults::durability::{self, Rules, Violation};
+use brainy_faults::durability::{self, Rules};
 use brainy_faults::{Call, Event, Recorder, Supervised, Verdict, supervise};
 use brainy_storage::backends::embedded::EmbeddedDatabase;
 use brainy_storage::backends::filesystem::FilesystemAdapter;
@@ -76,13 +76,9 @@ impl Backend {
             }
     }
 
-    /// Judges what a store did below a folder. `ignored`: besides, nothing rests on these.
-    pub(crate) fn judge(
-        self,
-        folder: &Path,
-        events: &[Event],
-        ignored: impl Fn(&Path) -> bool,
-    ) -> Result<(), Violation> {
+    /// Panics if a power failure could take back what a store acknowledged of what it did below a folder. `ignored`: besides,
+    /// nothing rests on these.
+    pub(crate) fn check_durability(self, folder: &Path, events: &[Event], ignored: impl Fn(&Path) -> bool) {
         let folder = folder.canonicalize().unwrap();
         let is_scratch = |path: &Path| {
             let path = path.strip_prefix(&folder).unwrap_or(path);
@@ -93,7 +89,9 @@ impl Backend {
         let may_return = |_: &Path| self == Self::Embedded;
         let is_listed = |path: &Path| path.components().any(|part| part.as_os_str() == "keyspaces");
         let rules = Rules { is_scratch: &is_scratch, is_log: &is_log, is_listed: &is_listed, may_return: &may_return };
-        durability::check(events, rules)
+        if let Err(violation) = durability::check(events, rules) {
+            panic!("{self:?}: {violation}");
+        }
     }
 }
 

@@ -15,7 +15,9 @@ use fjall::{Database, Keyspace};
 
 use super::settings;
 use crate::Error;
-use crate::backends::filesystem::files::{Folders, PublishError, Temp, failure, read, remove_tree, sync_folder};
+use crate::backends::filesystem::files::{
+    Folders, PublishError, Temp, failure, read, remove_tree, sync_folder, sync_folder_if_there,
+};
 use crate::backends::filesystem::root::lock_folder;
 
 const FORMAT_FILE: &str = "format.json";
@@ -143,9 +145,7 @@ fn renew_journals(folder: &Path, engine: &Path) -> Result<(), Error> {
         let copy = |to: &mut File| copy_anew(&mut File::open(&journal)?, to);
         publish(Temp::fill(beside, copy)?, &journal)?;
     }
-    if engine.exists() {
-        sync_folder(engine).map_err(|error| failure("flushing", engine, &error))?;
-    }
+    sync_folder_if_there(engine)?;
     remove_file(&mark)
 }
 

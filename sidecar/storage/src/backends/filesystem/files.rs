@@ -53,6 +53,14 @@ pub(in crate::backends) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// The same for a folder that may be missing: then there is nothing to flush.
+pub(in crate::backends) fn sync_folder_if_there(folder: &Path) -> Result<(), Error> {
+    match sync_folder(folder) {
+        Err(error) if !is_missing(&error) => Err(failure("flushing", folder, &error)),
+        _ => Ok(()),
+    }
+}
+
 /// Removes a folder and all in it; it may be missing.
 pub(in crate::backends) fn remove_tree(folder: &Path) -> Result<(), Error> {
     match fs::remove_dir_all(folder) {

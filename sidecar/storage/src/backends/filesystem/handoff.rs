@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 use super::blocking;
-use super::files::{failure, is_missing, read, remove_tree, sync_folder};
+use super::files::{failure, is_missing, read, remove_tree, sync_folder, sync_folder_if_there};
 use super::root::{Root, lock_folder};
 use crate::backends::stored::StoredFile;
 use crate::{Error, encoding};
@@ -172,10 +172,7 @@ pub(super) async fn destroy(root: &Path) -> Result<(), Error> {
         }
         // Also where it was gone already: perhaps by an earlier try that failed here.
         let parent = path.parent().unwrap_or(&path);
-        match sync_folder(parent) {
-            Err(error) if !is_missing(&error) => return Err(failure("flushing", parent, &error)),
-            _ => {}
-        }
+        sync_folder_if_there(parent)?;
         remove_tree(&removed)
     })
     .await

@@ -172,12 +172,7 @@ impl Place {
 
 /// Makes what happened in a folder durable; it may be missing. If that fails, nobody knows what a crash would leave: unknown.
 fn flush(folder: &Path) -> Result<(), Unknown> {
-    match files::sync_folder(folder) {
-        Err(error) if !files::is_missing(&error) => {
-            Err(Unknown(files::failure("flushing", folder, &error).to_string()))
-        }
-        _ => Ok(()),
-    }
+    files::sync_folder_if_there(folder).map_err(|error| Unknown(error.to_string()))
 }
 
 /// Publishes a prepared file and makes it durable.
@@ -222,19 +217,13 @@ fn remove(place: &Place, condition: &Condition) -> WriteResult<bool> {
             return Ok(Outcome::Rejected(current));
         }
     }
+    let failure = |error| files::failure("removing", &place.path, error);
     match std::fs::remove_file(&place.path) {
-        Ok(()) => {}
-        Err(error) if files::is_missing(&error) => return Ok(confirm(place, false)),
-        Err(error) => {
-            let failure = files::failure("removing", &place.path, &error);
-            return if files::is_refusal(&error) {
-                Err(failure)
-            } else {
-                Ok(Outcome::Unknown(Unknown(failure.to_string())))
-            };
-        }
+        Ok(()) => Ok(confirm(place, true)),
+        Err(error) if files::is_missing(&error) => Ok(confirm(place, false)),
+        Err(error) if files::is_refusal(&error) => Err(failure(&error)),
+        Err(error) => Ok(Outcome::Unknown(Unknown(failure(&error).to_string()))),
     }
-    Ok(confirm(place, true))
 }
 
 /// Acknowledges what stands in a folder once that is durable. Also where nothing was written: what is acknowledged may be
