@@ -4,6 +4,7 @@
 
 pub mod bucket;
 pub mod clock;
+pub mod consensus;
 pub mod controller;
 pub mod duty;
 pub mod elector;
