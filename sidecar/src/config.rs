@@ -50,6 +50,8 @@ pub struct NodeSettings {
     pub pod_uid: String,
     /// `host:port` at which other nodes reach this one.
     pub address: String,
+    /// The file that says what is wanted of the cluster, beside the configuration (pattern Consensus).
+    pub wish: PathBuf,
 }
 
 impl NodeSettings {
@@ -83,8 +85,12 @@ impl NodeSettings {
         if arguments.pod_uid.is_empty() {
             return wrong("BRAINY_POD_UID", "is empty; it is the pod's UID".into());
         }
+        if cluster.consensus && !matches!(cluster.storage, StorageConfig::Isolated { .. }) {
+            return wrong("consensus", "needs strategy isolated: its log lies on the node's volume".into());
+        }
         Ok(Self {
             cluster,
+            wish: path.with_file_name(brainy_kubernetes::names::CLUSTER_SPEC_KEY),
             node: NodeId(arguments.node_id.clone()),
             pod_uid: arguments.pod_uid.clone(),
             address: SocketAddr::new(arguments.pod_ip, arguments.peers.port()).to_string(),
@@ -154,6 +160,7 @@ renewSeconds: 10
         let settings = parse(CONFIG).unwrap();
         assert_eq!(settings.address, "10.0.0.7:7701");
         assert_eq!(settings.storage_info().location, "s3://b/p");
+        assert_eq!(settings.wish, Path::new("cluster.json"), "beside the configuration");
         assert_eq!(
             NodeSettings::parse(Path::new("n"), CONFIG, &arguments("fd00::7")).unwrap().address,
             "[fd00::7]:7701"
@@ -167,6 +174,7 @@ renewSeconds: 10
             ("shards: 256", "shards: 0", "shards"),
             ("renewSeconds: 10", "renewSeconds: 30", "renewSeconds"),
             ("bucket: b", "bocket: b", "bocket"),
+            ("shards: 256", "shards: 256\nconsensus: true", "consensus"),
         ] {
             let message = parse(&CONFIG.replace(from, to)).unwrap_err().to_string();
             assert!(message.contains(field), "{message}");

@@ -19,6 +19,9 @@ use crate::placement::place;
 use crate::session::{HeldShard, SessionRecord};
 use crate::{Epoch, FencingToken, NodeId, ShardId, ShardMap};
 
+/// Most shards on the way from one node to another at once (strategy Isolated): each has no server meanwhile.
+pub const MOVES_AT_ONCE: usize = 8;
+
 /// Which rules apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rules {

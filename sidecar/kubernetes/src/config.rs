@@ -23,6 +23,9 @@ pub struct NodeConfig {
     /// What lies over it.
     #[serde(default, skip_serializing_if = "Layers::is_empty")]
     pub layers: Layers,
+    /// The nodes keep the coordination documents among them (pattern Consensus).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub consensus: bool,
     /// Session length in seconds.
     pub lease_seconds: u64,
     /// Time between renewals in seconds.

@@ -12,6 +12,8 @@ pub const SESSION_ANNOTATION: &str = "brainy.io/session";
 pub const SHARD_MAP_KEY: &str = "shard-map.json";
 /// Key of the node configuration in its ConfigMap.
 pub const NODE_CONFIG_KEY: &str = "node.yaml";
+/// Key, beside it, of what is wanted of the cluster (pattern Consensus). It changes without a restart of any node.
+pub const CLUSTER_SPEC_KEY: &str = "cluster.json";
 /// Port of the storage API on the pod's loopback.
 pub const API_PORT: u16 = 7700;
 /// Port of the node-to-node listener (mutual TLS only).

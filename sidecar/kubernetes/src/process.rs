@@ -13,8 +13,11 @@ pub fn end_on_panic() {
 }
 
 /// What is logged: `info`, or levels by module (`info,brainy_sidecar=debug`), from an environment variable. What can't be read
-/// counts as not set: a log must not keep a process from starting.
+/// counts as not set: a log must not keep a process from starting. The library that keeps the nodes' group tells of every
+/// vote and every node that is away; what matters of it we say ourselves.
 pub fn log_filter(variable: &str) -> Targets {
     let asked = std::env::var(variable).ok().and_then(|text| text.parse().ok());
-    asked.unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO))
+    asked.unwrap_or_else(|| {
+        Targets::new().with_default(tracing::Level::INFO).with_target("openraft", tracing::Level::ERROR)
+    })
 }

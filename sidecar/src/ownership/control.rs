@@ -1,7 +1,7 @@
-//! Pattern StorageNative: the nodes elect the controller among them. Each is a candidate while the spec in the bucket says
-//! so. The one that leads looks at the sessions and publishes the map, by the same code as the operator with pattern Leader;
-//! it is a node like the others otherwise. With pattern Leader nothing happens here but that the spec is followed, so that
-//! a change of pattern needs no restart.
+//! Patterns StorageNative and Consensus: the nodes elect the controller among them. Each is a candidate while the spec beside
+//! the other documents says so. The one that leads looks at the sessions and publishes the map, by the same code as the
+//! operator with pattern Leader; it is a node like the others otherwise. With pattern Leader nothing happens here but that the
+//! spec is followed, so that a change between Leader and StorageNative needs no restart.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use brainy_coordination::bucket::election::{self, Election, NodesLock};
 use brainy_coordination::bucket::look::{Look, Memory, Office, Seen};
 use brainy_coordination::bucket::spec::{self, ClusterSpec, Pattern};
 use brainy_coordination::clock::Clock;
+use brainy_coordination::controller::Rules;
 use brainy_coordination::elector::{Elector, Settings, Term};
 use brainy_coordination::session::SharedObservers;
 use brainy_coordination::{Epoch, NodeId, names};
@@ -47,14 +48,17 @@ pub(super) struct Control {
     pub(super) sessions: SharedObservers,
     /// UID of the BrainyCluster.
     pub(super) cluster: String,
+    /// By which rules shards are placed.
+    pub(super) rules: Rules,
     pub(super) ttl: Duration,
     pub(super) renew: Duration,
     /// The newest spec that was read.
     pub(super) spec: watch::Sender<Option<Arc<ClusterSpec>>>,
 }
 
-fn asks_for(spec: Option<&Arc<ClusterSpec>>, pattern: Pattern) -> bool {
-    spec.is_some_and(|spec| spec.pattern == pattern)
+/// Whether the spec is known, and makes a node the controller, or not.
+fn is_by_nodes(spec: Option<&Arc<ClusterSpec>>, by_nodes: bool) -> bool {
+    spec.is_some_and(|spec| spec.pattern.is_by_nodes() == by_nodes)
 }
 
 impl Control {
@@ -73,21 +77,26 @@ impl Control {
     pub(super) async fn while_the_operator_leads<F: Future<Output = ()>>(&self, work: impl Fn() -> F) {
         let mut spec = self.spec.subscribe();
         // An error means that the node is gone.
-        while spec.wait_for(|spec| asks_for(spec.as_ref(), Pattern::Leader)).await.is_ok() {
+        while spec.wait_for(|spec| is_by_nodes(spec.as_ref(), false)).await.is_ok() {
             tokio::select! {
                 biased;
                 () = work() => {}
-                _ = spec.wait_for(|spec| !asks_for(spec.as_ref(), Pattern::Leader)) => {}
+                _ = spec.wait_for(|spec| !is_by_nodes(spec.as_ref(), false)) => {}
             }
         }
     }
 
     async fn follow_spec(&self) {
         loop {
-            if let Err(error) = self.read_spec().await {
-                tracing::warn!(%error, "the cluster's spec can't be read");
-            }
-            tokio::time::sleep(self.renew).await;
+            let pause = match self.read_spec().await {
+                Ok(Some(_)) => self.renew,
+                Ok(None) => SOON.min(self.renew),
+                Err(error) => {
+                    tracing::warn!(%error, "the cluster's spec can't be read");
+                    SOON.min(self.renew)
+                }
+            };
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -108,14 +117,15 @@ impl Control {
         Ok(Some(found))
     }
 
-    /// Takes part in the election while the pattern is StorageNative.
+    /// Takes part in the election while a node is the controller.
     async fn campaign(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         loop {
             let mut spec = self.spec.subscribe();
             tokio::select! {
                 biased;
-                _native = spec.wait_for(|spec| asks_for(spec.as_ref(), Pattern::StorageNative)) => {}
+                // First: the spec asks for candidates all the while, and a node that stops would be one again and again.
                 () = stopped(&mut stop) => return,
+                _by_nodes = spec.wait_for(|spec| is_by_nodes(spec.as_ref(), true)) => {}
             }
             let settings = Settings {
                 identity: format!("{}{SEPARATOR}{}", self.table.node(), chance::mark()),
@@ -129,7 +139,7 @@ impl Control {
             let over = async {
                 tokio::select! {
                 biased;
-                    _another = spec.wait_for(|spec| !asks_for(spec.as_ref(), Pattern::StorageNative)) => {}
+                    _another = spec.wait_for(|spec| !is_by_nodes(spec.as_ref(), true)) => {}
                     () = stopped(&mut stop) => {}
                 }
             };
@@ -179,14 +189,16 @@ impl Control {
     /// `None`: this node is not to be the controller.
     async fn look(&self, identity: &str, term: &Term, memory: &mut Memory) -> Result<Option<Seen>, Error> {
         let spec = self.read_spec().await?;
-        let Some(spec) = spec.filter(|spec| spec.pattern == Pattern::StorageNative) else {
+        let Some(spec) = spec.filter(|spec| spec.pattern.is_by_nodes()) else {
             return Ok(None);
         };
         let mut look = Look {
             documents: &*self.documents,
             cluster: &self.cluster,
             shards: self.table.shards(),
+            rules: self.rules,
             wanted: &spec.nodes,
+            volumes: &spec.volumes,
             clock: &*self.clock,
             published: self.maps.newest().map_or(0, |map| map.revision),
             memory,
@@ -229,7 +241,7 @@ impl Control {
             None => return false,
             // The operator looks often enough while a pod comes or goes.
             Some(Pattern::Leader) => return true,
-            Some(Pattern::StorageNative) => {}
+            Some(Pattern::StorageNative | Pattern::Consensus) => {}
         }
         let Ok(Some(Election { holder: Some(holder), .. })) = election::find(&*self.documents).await else {
             return false;

@@ -3,7 +3,8 @@
 //! - `table`: the state of each shard on this node; `tenure`: one time of serving one, with the two checks of R3.
 //! - `session`: keeps this node's session, and starts a new life when one is lost (R2, R8).
 //! - `maps`: learns of new shard maps.
-//! - `control`: elects the controller among the nodes, and is it while this node leads (pattern StorageNative).
+//! - `control`: elects the controller among the nodes, and is it while this node leads (patterns StorageNative, Consensus).
+//! - `consensus`: this node's part in the documents that the nodes keep among them (pattern Consensus).
 //! - `nodes`: where the other nodes are, and whether the holder of a lease is still alive (R1).
 //! - `shared`: takes and releases shard leases (strategy Shared).
 //! - `isolated`: follows the map, pulls shards and clears away copies (strategy Isolated).
@@ -12,6 +13,7 @@
 //! - `node`: puts a node of a cluster together from its settings; `proof`: whether its store keeps its word (R7).
 
 mod actions;
+mod consensus;
 mod control;
 mod handoff;
 mod isolated;
@@ -36,6 +38,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use brainy_coordination::clock::Validity;
+use brainy_coordination::consensus::group::Group;
+use brainy_coordination::consensus::wire::{Answer, Question, Unanswered};
 use brainy_coordination::{FencingToken, NodeId, ShardId};
 use brainy_storage::backends::s3::Capabilities;
 use brainy_storage::layers::LayerStack;
@@ -214,6 +218,12 @@ pub trait PeerClient: Debug + Send + Sync + 'static {
     async fn nudge(&self, _node: &NodeId, _address: &str) -> Result<(), std::io::Error> {
         Ok(())
     }
+
+    /// Asks `node` about the documents that the nodes keep among them, at the address that goes with its name: the one in its
+    /// session is kept among them too. Bounded.
+    async fn consult(&self, node: &NodeId, _question: &Question) -> Result<Answer, Unanswered> {
+        Err(Unanswered::NotSent(format!("node {node} can't be asked here")))
+    }
 }
 
 impl Ownership {
@@ -331,6 +341,21 @@ impl Ownership {
     /// Another node says that there is something new in the store: looks at once.
     pub fn look_again(&self) {
         self.table.nudge();
+    }
+
+    /// Answers another node, or an operator, about the documents that the nodes keep among them (pattern Consensus).
+    pub async fn consult(&self, question: Question) -> Answer {
+        match self.group() {
+            Some(group) => group.answer(question).await,
+            None => Answer::Refused("this node keeps no documents: the cluster's pattern is not Consensus".into()),
+        }
+    }
+
+    fn group(&self) -> Option<Arc<Group>> {
+        match &self.role {
+            Role::Node(runtime) => runtime.group(),
+            Role::Alone(_) => None,
+        }
     }
 
     /// The owner's side of a hand-off: stops the shard for good under this token, waits for what is in flight (bounded),

@@ -1,11 +1,15 @@
 //! Puts a node of a cluster together: its session, the map, the other nodes, and its strategy, each in a task. They end
 //! with the last handle on them, or in order through [`Runtime::drain`].
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use brainy_coordination::clock::{Clock, SystemClock};
+use brainy_coordination::consensus::Pace;
+use brainy_coordination::consensus::group::{self, Group};
+use brainy_coordination::controller::{MOVES_AT_ONCE, Rules};
 use brainy_coordination::session::holder::Identity;
 use brainy_coordination::session::{SessionHolder, SharedObservers};
 use brainy_coordination::{FencingToken, NodeId, ShardId, names};
@@ -23,6 +27,7 @@ use brainy_storage::{Error, StorageAdapter};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::consensus::{self, OverPeers, WishFile};
 use super::control::Control;
 use super::isolated::Isolated;
 use super::maps::{MapSource, Maps};
@@ -55,6 +60,8 @@ pub(super) struct Parts {
     /// Where the map is watched, beside the documents.
     pub(super) watch: Option<Arc<dyn MapSource>>,
     pub(super) strategy: Strategy,
+    /// This node's part in the documents, where the nodes keep them among them (pattern Consensus).
+    pub(super) group: Option<Arc<Group>>,
     /// Between two proofs of the store, about.
     pub(super) prove_every: Duration,
 }
@@ -94,6 +101,7 @@ pub(super) struct Runtime {
     done: watch::Receiver<bool>,
     main: tokio::task::AbortHandle,
     isolated: Arc<Mutex<Option<Arc<Isolated>>>>,
+    group: Option<Arc<Group>>,
 }
 
 impl std::fmt::Debug for Runtime {
@@ -114,11 +122,12 @@ impl Runtime {
         let (finished, done) = watch::channel(false);
         let isolated = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&isolated);
+        let group = parts.group.clone();
         let main = host::spawn(async move {
             run(table, parts, slot, stopped).await;
             finished.send_replace(true);
         });
-        Self { stop, done, main: main.abort_handle(), isolated }
+        Self { stop, done, main: main.abort_handle(), isolated, group }
     }
 
     /// Stops in order, within a bound.
@@ -129,6 +138,10 @@ impl Runtime {
         if tokio::time::timeout(DRAIN_LIMIT, done.wait_for(|done| *done)).await.is_err() {
             tracing::warn!("the graceful stop took too long; leases and session are left to lapse");
         }
+    }
+
+    pub(super) fn group(&self) -> Option<Arc<Group>> {
+        self.group.clone()
     }
 
     pub(super) fn isolated(&self) -> Option<Arc<Isolated>> {
@@ -183,21 +196,21 @@ async fn serve(
     });
     tasks.spawn(host::task(Arc::clone(&maps).run(renew)));
     tasks.spawn(host::task(Arc::clone(&nodes).run(Arc::clone(&maps), renew)));
-    let control = match &parts.strategy {
-        Strategy::Shared { peers, .. } => Some(Arc::new(Control {
+    let control = parts.controllers().map(|(peers, rules)| {
+        Arc::new(Control {
             table: Arc::clone(table),
             maps: Arc::clone(&maps),
             documents: Arc::clone(&documents),
             clock: Arc::clone(&parts.clock),
-            peers: Arc::clone(peers),
+            peers,
             sessions: nodes.sessions.clone(),
             cluster: parts.cluster.clone(),
+            rules,
             ttl: parts.ttl,
             renew,
             spec: watch::Sender::new(None),
-        })),
-        Strategy::Isolated { .. } => None,
-    };
+        })
+    });
     if let Some(watch) = parts.watch.clone() {
         let (maps, control) = (Arc::clone(&maps), control.clone());
         tasks.spawn(host::task(async move {
@@ -225,6 +238,10 @@ async fn serve(
                 () = stopped(&mut stop) => return Ended::Stopped,
             }
             *slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Arc::clone(&isolated));
+            if let Some(group) = parts.group.clone() {
+                // Once the volume is this process's alone.
+                tasks.spawn(host::task(consensus::take_part(group, Arc::clone(table))));
+            }
             (Arc::clone(&isolated) as _, host::spawn(isolated.run(stopping)))
         }
         (Strategy::Shared { .. }, Some(bucket)) => {
@@ -290,7 +307,23 @@ async fn serve(
     end_session.send_replace(true);
     let _ended = (&mut session.0).await;
     tasks.shutdown().await;
+    if let Some(group) = &parts.group {
+        group.shut_down().await;
+    }
     ended
+}
+
+impl Parts {
+    /// Where a node may be the controller: how it tells others, and by which rules it places shards.
+    fn controllers(&self) -> Option<(Arc<dyn PeerClient>, Rules)> {
+        match (&self.strategy, &self.group) {
+            (Strategy::Shared { peers, .. }, _) => Some((Arc::clone(peers), Rules::Shared)),
+            (Strategy::Isolated { peers, .. }, Some(_)) => {
+                Some((Arc::clone(peers), Rules::Isolated { moves_at_once: MOVES_AT_ONCE }))
+            }
+            (Strategy::Isolated { .. }, None) => None,
+        }
+    }
 }
 
 /// A task that does not outlive its owner.
@@ -351,14 +384,26 @@ pub(super) fn parts(
     observing: Observing,
 ) -> Result<Parts, StartError> {
     let cluster = &settings.cluster;
-    let access = Access::of_this_pod()?;
-    let watch = MapWatch::new(access.watching(), &cluster.namespace, &cluster.cluster);
+    // Where the nodes keep the map among them, they need no right in Kubernetes, nor Kubernetes.
+    let access = match cluster.consensus {
+        true => None,
+        false => Some(Access::of_this_pod()?),
+    };
+    let watch = access
+        .as_ref()
+        .map(|access| Arc::new(MapWatch::new(access.watching(), &cluster.namespace, &cluster.cluster)) as Arc<_>);
+    let mut group = None;
     let strategy = match &cluster.storage {
-        StorageConfig::Isolated { data, engine } => Strategy::Isolated {
-            documents: Arc::new(KubernetesDocuments::new(access.bounded(), &cluster.namespace, &cluster.cluster)),
-            volumes: Arc::new(OnDisk { data: data.clone(), engine: (*engine).into() }),
-            peers,
-        },
+        StorageConfig::Isolated { data, engine } => {
+            let documents: Arc<dyn Documents> = match &access {
+                Some(access) => {
+                    Arc::new(KubernetesDocuments::new(access.bounded(), &cluster.namespace, &cluster.cluster))
+                }
+                None => group.insert(Group::new(group_settings(settings, data, &peers))).documents(),
+            };
+            let volumes = Arc::new(OnDisk { data: data.clone(), engine: (*engine).into() });
+            Strategy::Isolated { documents, volumes, peers }
+        }
         StorageConfig::Shared { bucket, prefix, region, endpoint, credentials } => {
             let credentials = credentials.clone().map_or(Credentials::Environment, Credentials::Folder);
             let settings = S3Settings {
@@ -382,10 +427,22 @@ pub(super) fn parts(
         ttl: Duration::from_secs(cluster.lease_seconds),
         renew: Duration::from_secs(cluster.renew_seconds),
         clock: Arc::new(SystemClock),
-        watch: Some(Arc::new(watch)),
+        watch,
         strategy,
+        group,
         prove_every: PROVE_EVERY,
     })
+}
+
+fn group_settings(settings: &NodeSettings, data: &Path, peers: &Arc<dyn PeerClient>) -> group::Settings {
+    group::Settings {
+        folder: consensus::folder(data, &settings.node),
+        node: settings.node.clone(),
+        cluster: settings.cluster.uid.clone(),
+        pace: Pace::of(Duration::from_secs(settings.cluster.lease_seconds)),
+        transport: Arc::new(OverPeers(Arc::clone(peers))),
+        wish: Arc::new(WishFile(settings.wish.clone())),
+    }
 }
 
 /// The bucket of strategy Shared.

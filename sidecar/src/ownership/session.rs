@@ -36,7 +36,8 @@ pub(super) struct SessionLoop {
     pub(super) news: watch::Receiver<u64>,
     /// The present life, for the strategy.
     pub(super) lives: watch::Sender<Option<Life>>,
-    /// Counts what the controller should hear of at once: a life that began, and that the node is about to stop.
+    /// Counts what the controller should hear of at once: a life that began, that the node is about to stop, and what is new on
+    /// its volume.
     pub(super) announced: watch::Sender<u64>,
     pub(super) renew: Duration,
     pub(super) ttl: Duration,
@@ -133,7 +134,7 @@ impl SessionLoop {
         match answer {
             Ok(Swap::Applied(_)) => {
                 self.table.problem("session", None);
-                if began || (report.leaving && !written.as_ref().is_some_and(|written| written.leaving)) {
+                if began || written.as_ref().is_none_or(|written| is_announced(&report, written)) {
                     self.announced.send_modify(|count| *count += 1);
                 }
                 *written = Some(report);
@@ -208,6 +209,11 @@ impl SessionLoop {
         let name = names::session(self.table.node());
         write_document(&*self.documents, &name, attempt.expected.as_ref(), &attempt.record, self.call_limit()).await
     }
+}
+
+/// Whether the controller waits for what is new in a report: that the node is about to stop, or what lies on its volume.
+fn is_announced(report: &Report, before: &Report) -> bool {
+    (report.leaving && !before.leaving) || (&report.received, &report.stored) != (&before.received, &before.stored)
 }
 
 /// A session record with its version.

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::http::{Method, Request, Response, StatusCode, Uri, header};
+use brainy_coordination::consensus::wire::{Answer, Ask, CONSENSUS_PATH, Question, Rpc, Unanswered};
 use brainy_coordination::{NodeId, ShardId};
+use brainy_kubernetes::names::PEER_PORT;
 use brainy_storage::{Error, Namespace};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -39,6 +41,8 @@ use crate::routing::{Attempt, Call, Listing, Peers, Portion};
 const CONNECT: Duration = Duration::from_secs(3);
 /// For an answer: longer than the other node's storage may take, so that it is the one to say what happened.
 const ANSWER: Duration = Duration::from_secs(35);
+/// For an answer about the documents that the nodes keep among them: longer than a leader works on it.
+const CONSULTED: Duration = Duration::from_secs(6);
 /// For the head of a hand-off: its owner first lets operations in flight end.
 const HANDOFF_HEAD: Duration = Duration::from_secs(60);
 /// Between two pieces of a hand-off.
@@ -133,6 +137,20 @@ impl PeerPool {
             }
         };
         tokio::time::timeout(ANSWER, exchange).await.unwrap_or_else(|_| Err(lost("time is up".into())))
+    }
+
+    /// Asks a node at an address about the documents that the nodes keep among them.
+    pub async fn consult_at(&self, node: &NodeId, address: &str, question: &Question) -> Result<Answer, Unanswered> {
+        let limit = match &question.ask {
+            Ask::Raft { rpc, .. } if matches!(**rpc, Rpc::Snapshot { .. }) => ANSWER,
+            _ => CONSULTED,
+        };
+        match tokio::time::timeout(limit, self.ask(node, address, CONSENSUS_PATH, question)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(PeerError::NotSent(why))) => Err(Unanswered::NotSent(why)),
+            Ok(Err(PeerError::Lost(why))) => Err(Unanswered::Lost(why)),
+            Err(_) => Err(Unanswered::Lost(format!("node {node} did not answer within {limit:?}"))),
+        }
     }
 
     /// Sends a request and waits for the head of the answer; callers bound it.
@@ -298,6 +316,12 @@ impl PeerClient for PeerPool {
             }
         });
         Ok(pieces.boxed())
+    }
+
+    async fn consult(&self, node: &NodeId, question: &Question) -> Result<Answer, Unanswered> {
+        // By name: what a node says of its address is among the documents.
+        let host = brainy_kubernetes::names::node_dns(&node.0, &self.cluster, &self.namespace);
+        self.consult_at(node, &format!("{host}:{PEER_PORT}"), question).await
     }
 
     async fn nudge(&self, node: &NodeId, address: &str) -> io::Result<()> {

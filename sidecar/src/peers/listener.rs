@@ -9,6 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use brainy_coordination::ShardId;
+use brainy_coordination::consensus::wire::{CONSENSUS_PATH, Question};
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -39,6 +40,7 @@ pub fn app(router: Arc<Router>, ownership: Option<Ownership>, outlet: Outlet) ->
         .route(LIST_PATH, post(list))
         .route("/internal/shards/{action}", post(handoff))
         .route(NUDGE_PATH, post(nudge))
+        .route(CONSENSUS_PATH, post(consult))
         .layer(DefaultBodyLimit::max(wire::MAX_BYTES))
         .with_state(Peers { router, ownership, outlet })
 }
@@ -109,6 +111,17 @@ async fn nudge(State(peers): State<Peers>) -> StatusCode {
         None => return StatusCode::NOT_FOUND,
     }
     StatusCode::NO_CONTENT
+}
+
+/// About the documents that the nodes keep among them. That this node did nothing is an answer like any other.
+async fn consult(State(peers): State<Peers>, request: axum::extract::Request) -> Response {
+    let Some(ownership) = peers.ownership else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    match read::<Question>(request).await {
+        Ok(question) => answer(&ownership.consult(question).await),
+        Err(refusal) => refusal,
+    }
 }
 
 async fn read<T: DeserializeOwned>(request: axum::extract::Request) -> Result<T, Response> {

@@ -49,8 +49,12 @@ pub struct Look<'a> {
     pub cluster: &'a str,
     /// How many shards.
     pub shards: u32,
+    /// By which rules they are placed.
+    pub rules: Rules,
     /// The nodes that should be there.
     pub wanted: &'a [NodeId],
+    /// See [`Facts::volumes`].
+    pub volumes: &'a BTreeSet<NodeId>,
     /// The clock that observers count on.
     pub clock: &'a dyn Clock,
     /// The highest revision that is known to have been published, also where the bucket was put back to an older state:
@@ -94,6 +98,8 @@ impl Look<'_> {
     /// Looks, ends the sessions that have lapsed (R8), decides, publishes.
     pub async fn control(&mut self, office: &Office<'_>) -> Result<Seen, Error> {
         let now = self.clock.now();
+        // The map before the sessions: what they say is then at least as new, as `Facts` asks for.
+        let present = self.present().await?;
         let mut nodes = BTreeMap::new();
         for session in sessions::all(self.documents).await? {
             let verdict = self.memory.observers.judge(&session, self.clock.now());
@@ -106,12 +112,12 @@ impl Look<'_> {
             };
             nodes.insert(sight.record.node.clone(), sight);
         }
-        let present = self.present().await?;
         let in_map = present.map.as_ref().map_or(Epoch(0), |map| map.epoch);
         if in_map > office.epoch {
             return Err(Error::Deposed { ours: office.epoch, theirs: in_map });
         }
-        if present.map.is_none() && !self.gathered(&nodes, now) {
+        // With volumes the first map names nobody, and so waits for all by itself.
+        if self.rules == Rules::Shared && present.map.is_none() && !self.gathered(&nodes, now) {
             let waiting = Some("waiting for the nodes before the first placement".to_owned());
             return Ok(self.seen(None, nodes, waiting, false));
         }
@@ -129,12 +135,12 @@ impl Look<'_> {
 
     /// Only looks: for who is not the controller, and has to say how the cluster is.
     pub async fn observe(&mut self) -> Result<Seen, Error> {
+        let present = self.present().await?;
         let mut nodes = BTreeMap::new();
         for session in sessions::all(self.documents).await? {
             let sight = self.memory.observers.judge(&session, self.clock.now()).into_sight();
             nodes.insert(sight.record.node.clone(), sight);
         }
-        let present = self.present().await?;
         let nobody = Office { holder: "", epoch: Epoch(0), holds: &|| false };
         let waiting = match self.decide(present.map.as_ref(), &nodes, &nobody) {
             Next::Keep { waiting } => waiting,
@@ -162,14 +168,17 @@ impl Look<'_> {
     }
 
     fn decide(&self, current: Option<&ShardMap>, nodes: &BTreeMap<NodeId, NodeSight>, office: &Office<'_>) -> Next {
+        // With volumes a map is the truth or nothing: one from before another, or of an earlier cluster over the same volumes
+        // (whose other nodes may not run here), is found anew from what the volumes hold.
+        let current = current.filter(|map| self.rules == Rules::Shared || !self.is_behind(map));
         next_map(
             current,
             &Facts {
                 cluster: self.cluster,
                 shards: self.shards,
-                rules: Rules::Shared,
+                rules: self.rules,
                 wanted: self.wanted,
-                volumes: &BTreeSet::new(),
+                volumes: self.volumes,
                 nodes,
                 epoch: office.epoch,
                 writer: office.holder,
@@ -190,15 +199,18 @@ impl Look<'_> {
         now.saturating_sub(*self.memory.gathering_since.get_or_insert(now)) >= GATHER
     }
 
+    fn is_behind(&self, map: &ShardMap) -> bool {
+        map.cluster != self.cluster || map.revision < self.published
+    }
+
     /// A map that should stand is written anew where it carries another cluster's UID (the data was adopted), or where a
     /// newer one was published before (the bucket was put back to an older state).
     fn republished(&self, next: Next, present: Option<&ShardMap>, office: &Office<'_>) -> Next {
-        let behind = |map: &ShardMap| map.cluster != self.cluster || map.revision < self.published;
         match (next, present) {
             (Next::Publish(map), _) => {
                 Next::Publish(ShardMap { revision: map.revision.max(self.published + 1), ..map })
             }
-            (Next::Keep { .. }, Some(map)) if behind(map) => Next::Publish(ShardMap {
+            (Next::Keep { .. }, Some(map)) if self.is_behind(map) => Next::Publish(ShardMap {
                 revision: map.revision.max(self.published) + 1,
                 epoch: office.epoch,
                 writer: office.holder.to_owned(),

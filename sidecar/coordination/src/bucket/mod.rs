@@ -1,5 +1,6 @@
-//! Coordination of a cluster whose documents lie in a bucket: what the controller reads and writes there. It runs in the
-//! operator (pattern Leader) or in the sidecar that the nodes elected (pattern StorageNative): one code, two callers.
+//! Coordination of a cluster whose documents lie in a bucket, or with the nodes themselves: what the controller reads and writes
+//! there. It runs in the operator (pattern Leader) or in the sidecar that the nodes elected (patterns StorageNative and
+//! Consensus): one code, two callers.
 //!
 //! - [`spec`]: what the BrainyCluster asks of coordination, as the operator wrote it down for the nodes.
 //! - [`election`]: who is the controller, and its epoch.

@@ -1,5 +1,5 @@
-//! The operator's part. It writes the spec down for the nodes. Pattern Leader: it is the controller. Pattern StorageNative:
-//! it leaves that to a node, and only looks.
+//! The operator's part. It writes the spec down for the nodes. Pattern Leader: it is the controller. Patterns StorageNative and
+//! Consensus: it leaves that to a node, and only looks.
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use super::look::{self, Look, Office, Seen};
 use super::spec::{self, ClusterSpec, Pattern};
 use crate::Epoch;
 use crate::clock::Clock;
+use crate::controller::Rules;
 use crate::session::Observer;
 
 /// What is remembered between looks. Lost with the leadership among operators.
@@ -22,7 +23,7 @@ pub struct Memory {
     epoch: Option<Epoch>,
     /// Watches a node that is still the controller.
     node: Observer<DocumentVersion>,
-    /// The office was left to the nodes (pattern StorageNative).
+    /// The office was left to the nodes.
     stepped_down: bool,
 }
 
@@ -35,6 +36,8 @@ pub struct Part<'a> {
     pub spec: ClusterSpec,
     /// How many shards.
     pub shards: u32,
+    /// By which rules they are placed.
+    pub rules: Rules,
     /// For how long nodes take this process for the controller where it has died before it stepped down.
     pub ttl: Duration,
     /// See [`Look::published`].
@@ -52,7 +55,7 @@ impl Part<'_> {
         spec::publish(self.documents, self.spec.clone(), &mut self.memory.spec).await?;
         match self.spec.pattern {
             Pattern::Leader => self.lead().await,
-            Pattern::StorageNative => self.follow().await,
+            Pattern::StorageNative | Pattern::Consensus => self.follow().await,
         }
     }
 
@@ -102,7 +105,9 @@ impl Part<'_> {
             documents: self.documents,
             cluster: &self.spec.cluster,
             shards: self.shards,
+            rules: self.rules,
             wanted: &self.spec.nodes,
+            volumes: &self.spec.volumes,
             clock: self.clock,
             published: self.published,
             memory: &mut self.memory.look,

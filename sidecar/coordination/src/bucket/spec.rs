@@ -1,6 +1,8 @@
 //! What the BrainyCluster asks of coordination, for those who can't ask Kubernetes: `_cluster/spec.json`. The operator
 //! alone writes it, and while there is no operator the last one holds.
 
+use std::collections::BTreeSet;
+
 use brainy_storage::documents::{DocumentVersion, Documents};
 use serde::{Deserialize, Serialize};
 
@@ -13,8 +15,20 @@ pub enum Pattern {
     /// The operator.
     #[default]
     Leader,
-    /// One of the nodes, elected by them.
+    /// One of the nodes, elected by them, in the bucket that they share.
     StorageNative,
+    /// One of the nodes, elected by them, in the documents that they keep among them.
+    Consensus,
+}
+
+impl Pattern {
+    /// The controller is a node.
+    pub fn is_by_nodes(self) -> bool {
+        match self {
+            Self::Leader => false,
+            Self::StorageNative | Self::Consensus => true,
+        }
+    }
 }
 
 /// The document.
@@ -33,12 +47,15 @@ pub struct ClusterSpec {
     pub pattern: Pattern,
     /// The nodes that should be there.
     pub nodes: Vec<NodeId>,
+    /// Nodes whose volumes exist, wanted or not (strategy Isolated): see [`Facts`](crate::controller::Facts::volumes).
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub volumes: BTreeSet<NodeId>,
 }
 
 impl ClusterSpec {
     fn asks_for_the_same(&self, other: &Self) -> bool {
-        (&self.cluster, self.generation, self.pattern, &self.nodes)
-            == (&other.cluster, other.generation, other.pattern, &other.nodes)
+        (&self.cluster, self.generation, self.pattern, &self.nodes, &self.volumes)
+            == (&other.cluster, other.generation, other.pattern, &other.nodes, &other.volumes)
     }
 }
 

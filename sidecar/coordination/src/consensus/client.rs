@@ -35,6 +35,7 @@ pub struct Client {
     transport: Arc<dyn Transport>,
     seeds: Arc<dyn Seeds>,
     hint: Arc<Mutex<Hint>>,
+    patience: Duration,
 }
 
 /// Whom to ask first.
@@ -49,7 +50,13 @@ struct Hint {
 impl Client {
     /// For the cluster with this UID.
     pub fn new(cluster: impl Into<String>, transport: Arc<dyn Transport>, seeds: Arc<dyn Seeds>) -> Self {
-        Self { cluster: cluster.into(), transport, seeds, hint: Arc::default() }
+        Self { cluster: cluster.into(), transport, seeds, hint: Arc::default(), patience: SEARCH }
+    }
+
+    /// Looks for a leader no longer than this.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     fn hint(&self) -> MutexGuard<'_, Hint> {
@@ -73,7 +80,7 @@ impl Client {
     /// Asks until a leader answers, or may have done what it was asked for, or the time is up.
     pub(super) async fn ask(&self, ask: Ask) -> Result<Answer, Unanswered> {
         let question = Question { cluster: self.cluster.clone(), ask };
-        let until = Instant::now() + SEARCH;
+        let until = Instant::now() + self.patience;
         loop {
             let mut why = "no node of the cluster is known".to_owned();
             let mut nodes = VecDeque::from(self.nodes());
@@ -103,10 +110,22 @@ impl Client {
             }
             if Instant::now() >= until {
                 return Err(Unanswered::NotSent(format!(
-                    "no leader answered within {SEARCH:?}; the last to be asked: {why}"
+                    "no leader answered within {:?}; the last to be asked: {why}",
+                    self.patience
                 )));
             }
             tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+impl Client {
+    /// The nodes that have a member, as the group agreed on it last.
+    pub async fn members(&self) -> Result<Vec<NodeId>, Error> {
+        match self.ask(Ask::Members).await {
+            Ok(Answer::Members(nodes)) => Ok(nodes),
+            Ok(other) => Err(senseless(&other)),
+            Err(error) => Err(failed(error.to_string())),
         }
     }
 }

@@ -64,7 +64,7 @@ pub struct Settings {
 pub struct Group {
     pub(super) settings: Settings,
     /// The member, once its folder is open. Who holds it for writing changes who it is.
-    pub(super) present: RwLock<Option<Instance>>,
+    pub(super) present: Arc<RwLock<Option<Instance>>>,
     pub(super) client: Client,
     pub(super) problem: watch::Sender<Option<String>>,
 }
@@ -111,7 +111,7 @@ impl Group {
                 far: Arc::clone(&settings.transport),
             });
             let client = Client::new(&settings.cluster, near.clone(), near);
-            Self { settings, present: RwLock::default(), client, problem: watch::Sender::new(None) }
+            Self { settings, present: Arc::default(), client, problem: watch::Sender::new(None) }
         })
     }
 
@@ -186,8 +186,9 @@ impl Group {
     }
 
     async fn raft_answer(&self, group: &str, to: MemberId, rpc: Rpc) -> Answer {
-        // Held until it is done: the member changes groups only while nothing of the old one is on its way in.
-        let present = self.present.read().await;
+        // Held until it is done, whoever still waits for the answer: the member changes groups only while nothing of the one
+        // before is on its way in.
+        let present = Arc::clone(&self.present).read_owned().await;
         let Some(instance) = present.as_ref() else {
             return not_open();
         };
@@ -198,15 +199,12 @@ impl Group {
         if !matches!(rpc, Rpc::Vote(_)) {
             *lock(&instance.heard) = Instant::now();
         }
-        let answer = match rpc {
-            Rpc::Append(request) => instance.raft.append_entries(request).await.map(Answer::Append).map_err(in_words),
-            Rpc::Vote(request) => instance.raft.vote(request).await.map(Answer::Vote).map_err(in_words),
-            Rpc::Snapshot { vote, meta, state } => {
-                let snapshot = Snapshot { meta, snapshot: Box::new(state) };
-                instance.raft.install_full_snapshot(vote, snapshot).await.map(Answer::Snapshot).map_err(in_words)
-            }
-        };
-        answer.unwrap_or_else(Answer::Refused)
+        let raft = instance.raft.clone();
+        let answering = tokio::spawn(async move {
+            let _held = present;
+            raft_answer(&raft, rpc).await.unwrap_or_else(Answer::Refused)
+        });
+        answering.await.unwrap_or_else(|error| Answer::Refused(error.to_string()))
     }
 
     /// Pledges this node's member to a group, if it is in none: from then on it takes part in that one alone.
@@ -245,6 +243,7 @@ impl Group {
             return Answer::NotLeader { leader: None };
         };
         match ask {
+            Ask::Members => confirmed(&raft, || Answer::Members(machine.members())).await,
             Ask::Read { name } => confirmed(&raft, || Answer::Document(machine.read(&name))).await,
             Ask::Names { prefix } => confirmed(&raft, || Answer::Names(machine.names(&prefix))).await,
             Ask::Swap(write) => {
@@ -289,6 +288,17 @@ impl Group {
             // It asks again.
             Ok(Err(error)) => Answer::Refused(in_words(error)),
             Err(_) => Answer::Refused(format!("no majority within {ANSWER:?}")),
+        }
+    }
+}
+
+async fn raft_answer(raft: &Raft, rpc: Rpc) -> Result<Answer, String> {
+    match rpc {
+        Rpc::Append(request) => raft.append_entries(request).await.map(Answer::Append).map_err(in_words),
+        Rpc::Vote(request) => raft.vote(request).await.map(Answer::Vote).map_err(in_words),
+        Rpc::Snapshot { vote, meta, state } => {
+            let snapshot = Snapshot { meta, snapshot: Box::new(state) };
+            raft.install_full_snapshot(vote, snapshot).await.map(Answer::Snapshot).map_err(in_words)
         }
     }
 }

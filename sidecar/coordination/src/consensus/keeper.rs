@@ -93,7 +93,12 @@ async fn look(group: &Arc<Group>, memory: &mut Memory) -> Result<(), String> {
 async fn open(group: &Arc<Group>) -> Result<Sighted, String> {
     let mut present = group.present.write().await;
     if present.is_none() {
-        let failed = |error| format!("{} can't be used: {error}", group.settings.folder.display());
+        let failed = |error| {
+            let folder = group.settings.folder.display();
+            format!(
+                "{folder} can't be used: {error}. If that can't be mended, remove the folder: this node then joins anew"
+            )
+        };
         *present = Some(group.open().await.map_err(failed)?);
     }
     let sight = |instance: &Instance| {

@@ -17,6 +17,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::journal::write_whole;
 use super::state::{State, Versioned, Written};
 use super::{Entry, Member, MemberId, SnapshotMeta, Types};
+use crate::NodeId;
 
 /// A snapshot as it lies on the disk.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -78,6 +79,11 @@ impl Machine {
     /// Whether the members that were agreed on last, as this member knows it, have this one among them.
     pub(super) fn has_member(&self, member: MemberId) -> bool {
         self.lock().membership.membership().get_node(&member).is_some()
+    }
+
+    /// Their nodes.
+    pub(super) fn members(&self) -> Vec<NodeId> {
+        self.lock().membership.membership().nodes().map(|(_, member)| member.node.clone()).collect()
     }
 
     /// Makes a snapshot durable, unless a later one is; then it is the present one.

@@ -9,6 +9,9 @@ use super::state::{State, Versioned, Write, Written};
 use super::{Member, MemberId, SnapshotMeta, Types};
 use crate::NodeId;
 
+/// Where a node is asked, on its node-to-node listener.
+pub const CONSENSUS_PATH: &str = "/internal/consensus";
+
 /// A question to a node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -53,6 +56,8 @@ pub enum Ask {
         /// Its id.
         member: MemberId,
     },
+    /// Of the leader: the nodes that have a member.
+    Members,
     /// Of the leader: a document.
     Read {
         /// Its name.
@@ -113,6 +118,8 @@ pub enum Answer {
         /// It is a member.
         member: bool,
     },
+    /// To [`Ask::Members`].
+    Members(Vec<NodeId>),
     /// To [`Ask::Read`].
     Document(Option<Versioned>),
     /// To [`Ask::Names`].

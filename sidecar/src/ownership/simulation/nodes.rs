@@ -113,6 +113,7 @@ impl World {
             clock: host.clock(),
             watch: Some(Arc::new(LaggingWatch { world: Arc::clone(self) })),
             strategy,
+            group: None,
             prove_every: Duration::from_secs(3600),
         };
         let fast = machine.fast;

@@ -11,6 +11,10 @@ use brainy_coordination::bucket::election::Election;
 use brainy_coordination::bucket::operator::{self, Part};
 use brainy_coordination::bucket::spec::{ClusterSpec, Pattern};
 use brainy_coordination::clock::{Clock, SystemClock};
+use brainy_coordination::consensus::Pace;
+use brainy_coordination::consensus::client::{Client, Seeds};
+use brainy_coordination::consensus::group::{self, Group, Wish};
+use brainy_coordination::consensus::wire::{Answer, Question, Transport, Unanswered};
 use brainy_coordination::controller::{Facts, Next, NodeSight, Rules, next_map};
 use brainy_coordination::session::{HeldShard, Observer, SessionRecord, SessionState};
 use brainy_coordination::{Epoch, FencingToken, NodeId, ShardId, ShardMap, names};
@@ -23,6 +27,7 @@ use brainy_storage::layers::{LayerStack, Layers};
 use brainy_storage::{Error, Key, Outcome, StorageAdapter};
 use bytes::Bytes;
 
+use super::super::consensus::{self, OverPeers};
 use super::super::node::{OpenBucket, Parts, SharedBucket, Strategy};
 use super::super::proof::Proof;
 use super::super::volume::OnDisk;
@@ -136,9 +141,60 @@ const CAPABLE: Capabilities = Capabilities {
     etag_is_md5: true,
 };
 
-/// Hands shards from process to process without a network.
+/// Hands shards from process to process without a network, and the questions of members to each other.
 #[derive(Clone, Debug, Default)]
-struct Peers(Arc<Mutex<HashMap<NodeId, Ownership>>>);
+struct Peers {
+    nodes: Arc<Mutex<HashMap<NodeId, Ownership>>>,
+    /// Members of these nodes hear of no others, and others not of them.
+    cut: Arc<Mutex<BTreeSet<NodeId>>>,
+    /// Who asks.
+    from: Option<NodeId>,
+}
+
+impl Peers {
+    fn get(&self, node: &NodeId) -> Option<Ownership> {
+        self.nodes.lock().unwrap().get(node).cloned()
+    }
+}
+
+#[async_trait]
+impl Transport for Peers {
+    async fn ask(&self, node: &NodeId, question: &Question) -> Result<Answer, Unanswered> {
+        let cut = |node: &NodeId| self.cut.lock().unwrap().contains(node);
+        let there = self.get(node).filter(|_| !cut(node) && !self.from.as_ref().is_some_and(cut));
+        let there = there.ok_or_else(|| Unanswered::NotSent(format!("{node} is not to be reached")))?;
+        let answer = tokio::time::timeout(Duration::from_secs(6), there.consult(question.clone())).await;
+        answer.map_err(|_| Unanswered::Lost("no answer in time".into()))
+    }
+}
+
+/// Which nodes are wanted, as a node hears of it, and who asks from outside.
+#[derive(Debug)]
+struct Wanted {
+    nodes: Arc<Mutex<Vec<NodeId>>>,
+    generation: Arc<AtomicU64>,
+}
+
+impl Wish for Wanted {
+    fn spec(&self) -> Option<ClusterSpec> {
+        let nodes = self.nodes.lock().unwrap();
+        (!nodes.is_empty()).then(|| ClusterSpec {
+            revision: 0,
+            cluster: "uid".into(),
+            generation: i64::try_from(self.generation.load(Ordering::SeqCst)).unwrap(),
+            writer: "file".into(),
+            pattern: Pattern::Consensus,
+            nodes: nodes.clone(),
+            volumes: BTreeSet::new(),
+        })
+    }
+}
+
+impl Seeds for Wanted {
+    fn nodes(&self) -> Vec<NodeId> {
+        self.nodes.lock().unwrap().clone()
+    }
+}
 
 #[async_trait]
 impl PeerClient for Peers {
@@ -150,16 +206,20 @@ impl PeerClient for Peers {
         request: &HandoffRequest,
     ) -> Result<HandoffStream, std::io::Error> {
         assert_eq!(address, format!("{node}:7701"));
-        let peer = self.0.lock().unwrap().get(node).cloned();
+        let peer = self.get(node);
         let peer = peer.ok_or_else(|| std::io::Error::other("nobody there"))?;
         peer.serve_handoff(shard, request.clone()).await.map_err(std::io::Error::other)
     }
 
     async fn nudge(&self, node: &NodeId, address: &str) -> Result<(), std::io::Error> {
         assert_eq!(address, format!("{node}:7701"));
-        let peer = self.0.lock().unwrap().get(node).cloned();
+        let peer = self.get(node);
         peer.ok_or_else(|| std::io::Error::other("nobody there"))?.look_again();
         Ok(())
+    }
+
+    async fn consult(&self, node: &NodeId, question: &Question) -> Result<Answer, Unanswered> {
+        self.ask(node, question).await
     }
 }
 
@@ -173,7 +233,13 @@ struct Told {
 
 pub(super) struct Cluster {
     rules: Rules,
-    documents: MemoryDocuments,
+    /// Where the test reads what stands.
+    documents: Arc<dyn Documents>,
+    /// Where the nodes keep it, if not among them.
+    store: MemoryDocuments,
+    /// They keep it among them.
+    consensus: bool,
+    generation: Arc<AtomicU64>,
     shards: Arc<MemoryShards>,
     peers: Peers,
     data: Option<tempfile::TempDir>,
@@ -215,10 +281,40 @@ impl Cluster {
         Self::new(Rules::Isolated { moves_at_once: 4 }, Some(tempfile::tempdir().unwrap()), ttl)
     }
 
+    /// The nodes keep their documents among them. There never is an operator.
+    pub(super) fn consensus(ttl: Duration) -> Self {
+        let (peers, wanted, generation) = (Peers::default(), Arc::default(), Arc::default());
+        let seeds = Wanted { nodes: Arc::clone(&wanted), generation: Arc::clone(&generation) };
+        let outside = Client::new("uid", Arc::new(peers.clone()), Arc::new(seeds));
+        let rules = Rules::Isolated { moves_at_once: 4 };
+        let cluster = Self::idle(rules, Some(tempfile::tempdir().unwrap()), ttl);
+        Self { documents: Arc::new(outside), consensus: true, generation, peers, wanted, ..cluster }.with_clients()
+    }
+
     fn new(rules: Rules, data: Option<tempfile::TempDir>, ttl: Duration) -> Self {
-        let mut cluster = Self {
+        let mut cluster = Self::idle(rules, data, ttl);
+        match rules {
+            Rules::Shared => cluster.start_operator(),
+            Rules::Isolated { .. } => cluster.start_controller(),
+        }
+        cluster.with_clients()
+    }
+
+    fn with_clients(mut self) -> Self {
+        for shard in 0..SHARDS {
+            self.start_client(ShardId(shard));
+        }
+        self
+    }
+
+    fn idle(rules: Rules, data: Option<tempfile::TempDir>, ttl: Duration) -> Self {
+        let store = MemoryDocuments::new();
+        Self {
             rules,
-            documents: MemoryDocuments::new(),
+            documents: Arc::new(store.clone()),
+            store,
+            consensus: false,
+            generation: Arc::default(),
             shards: Arc::default(),
             peers: Peers::default(),
             data,
@@ -231,15 +327,7 @@ impl Cluster {
             wanted: Arc::default(),
             told: Arc::new(Mutex::new(vec![Told::default(); SHARDS as usize])),
             tasks: tokio::task::JoinSet::new(),
-        };
-        match rules {
-            Rules::Shared => cluster.start_operator(),
-            Rules::Isolated { .. } => cluster.start_controller(),
         }
-        for shard in 0..SHARDS {
-            cluster.start_client(ShardId(shard));
-        }
-        cluster
     }
 
     /// Nodes that start from now on acknowledge writes before they are durable, and flush them when they have to.
@@ -252,22 +340,33 @@ impl Cluster {
     /// Starts a node, wanted from now on, in a pod with this UID.
     pub(super) fn start(&self, name: &str, pod_uid: &str) -> Arc<Link> {
         let link = Arc::new(Link {
-            documents: self.documents.clone(),
+            documents: self.store.clone(),
             cut: AtomicBool::new(false),
             lose_one_in: AtomicU64::new(0),
             count: AtomicU64::new(0),
             verdict: Mutex::default(),
             proofs: AtomicU64::new(0),
         });
+        let peers = Peers { from: Some(id(name)), ..self.peers.clone() };
+        let group = self.consensus.then(|| {
+            Group::new(group::Settings {
+                folder: consensus::folder(&self.volume(name), &id(name)),
+                node: id(name),
+                cluster: "uid".into(),
+                pace: Pace { heartbeat: Duration::from_millis(60), patience: Duration::from_millis(240) },
+                transport: Arc::new(OverPeers(Arc::new(peers.clone()))),
+                wish: Arc::new(Wanted { nodes: Arc::clone(&self.wanted), generation: Arc::clone(&self.generation) }),
+            })
+        });
         let strategy = match &self.data {
             Some(_) => Strategy::Isolated {
-                documents: Arc::clone(&link) as _,
+                documents: group.as_ref().map_or_else(|| Arc::clone(&link) as _, |group| group.documents()),
                 volumes: Arc::new(OnDisk { data: self.volume(name), engine: Engine::Embedded }),
-                peers: Arc::new(self.peers.clone()),
+                peers: Arc::new(peers),
             },
             None => Strategy::Shared {
                 bucket: Arc::new(Bucket(Arc::clone(&link), Arc::clone(&self.shards))),
-                peers: Arc::new(self.peers.clone()),
+                peers: Arc::new(peers),
             },
         };
         let ownership = Ownership::assemble(Parts {
@@ -282,9 +381,10 @@ impl Cluster {
             clock: Arc::new(SystemClock),
             watch: None,
             strategy,
+            group,
             prove_every: Duration::from_millis(100),
         });
-        self.peers.0.lock().unwrap().insert(id(name), ownership.clone());
+        self.peers.nodes.lock().unwrap().insert(id(name), ownership.clone());
         self.nodes.lock().unwrap().insert(id(name), ownership);
         self.want(name);
         link
@@ -294,11 +394,13 @@ impl Cluster {
         let mut wanted = self.wanted.lock().unwrap();
         if !wanted.contains(&id(name)) {
             wanted.push(id(name));
+            self.generation.fetch_add(1, Ordering::SeqCst);
         }
     }
 
     pub(super) fn unwant(&self, name: &str) {
         self.wanted.lock().unwrap().retain(|node| *node != id(name));
+        self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(super) fn volume(&self, name: &str) -> PathBuf {
@@ -307,10 +409,21 @@ impl Cluster {
 
     /// Ends a node as kill -9 would: nothing is released, nobody is told.
     pub(super) async fn crash(&self, name: &str) {
-        self.peers.0.lock().unwrap().remove(&id(name));
-        drop(self.nodes.lock().unwrap().remove(&id(name)));
+        self.peers.nodes.lock().unwrap().remove(&id(name));
+        let node = self.nodes.lock().unwrap().remove(&id(name));
+        let group = node.as_ref().and_then(Ownership::group);
+        drop(node);
+        if let Some(group) = group {
+            // Its files are this process's: the next life must not meet the last one at them.
+            group.shut_down().await;
+        }
         // Operations of clients and hand-offs under way end with the process; here they are waited for.
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    /// The members of these nodes hear of no others any more.
+    pub(super) fn cut(&self, names: &[&str]) {
+        *self.peers.cut.lock().unwrap() = names.iter().map(|name| id(name)).collect();
     }
 
     pub(super) async fn drain(&self, name: &str) {
@@ -374,10 +487,14 @@ impl Cluster {
         let _told = self.documented(names::SPEC, is).await;
     }
 
+    /// What a node says of itself.
+    pub(super) async fn session(&self, name: &str) -> SessionRecord {
+        self.document(&names::session(&id(name))).await.unwrap()
+    }
+
     /// What a node says it has on its volume.
     pub(super) async fn stored(&self, name: &str) -> Vec<HeldShard> {
-        let session = self.documents.read(&names::session(&id(name))).await.unwrap().unwrap();
-        serde_json::from_slice::<SessionRecord>(&session.body).unwrap().stored
+        self.session(name).await.stored
     }
 
     pub(super) async fn delete_map(&self) {
@@ -435,6 +552,11 @@ impl Cluster {
         .await;
     }
 
+    /// How many writes clients have had acknowledged.
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.told.lock().unwrap().iter().map(|told| told.acknowledged).sum()
+    }
+
     /// Ends clients and controller; a check of theirs that failed fails the test.
     pub(super) async fn finish(mut self) {
         self.served().await;
@@ -489,7 +611,8 @@ impl Cluster {
 
     /// The operator, as long as there is one.
     fn start_operator(&mut self) {
-        let (documents, wanted, ttl) = (self.documents.clone(), Arc::clone(&self.wanted), self.ttl);
+        let (documents, wanted, ttl) = (self.store.clone(), Arc::clone(&self.wanted), self.ttl);
+        let rules = self.rules;
         let (pattern, deserted) = (Arc::clone(&self.pattern), Arc::clone(&self.deserted));
         self.tasks.spawn(async move {
             let mut memory = operator::Memory::default();
@@ -504,16 +627,18 @@ impl Cluster {
                     continue;
                 }
                 let (cluster, writer) = ("uid".into(), "operator".into());
-                let spec = ClusterSpec { revision: 0, cluster, generation: 1, writer, pattern, nodes };
+                let volumes = BTreeSet::new();
+                let spec = ClusterSpec { revision: 0, cluster, generation: 1, writer, pattern, nodes, volumes };
                 let (documents, clock, memory) = (&documents, &SystemClock, &mut memory);
-                let _lost_race = Part { documents, spec, shards: SHARDS, ttl, published: 0, clock, memory }.run().await;
+                let part = Part { documents, spec, shards: SHARDS, rules, ttl, published: 0, clock, memory };
+                let _lost_race = part.run().await;
             }
         });
     }
 
     /// The operator's part with strategy Isolated: reads, decides, publishes.
     fn start_controller(&mut self) {
-        let (documents, wanted, rules) = (self.documents.clone(), Arc::clone(&self.wanted), self.rules);
+        let (documents, wanted, rules) = (self.store.clone(), Arc::clone(&self.wanted), self.rules);
         self.tasks.spawn(async move {
             let mut observers: HashMap<NodeId, Observer<DocumentVersion>> = HashMap::new();
             loop {

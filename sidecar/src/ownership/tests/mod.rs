@@ -2,6 +2,7 @@
 //! does, and clients that write all the time and check what they are told.
 
 mod cluster;
+mod consensus;
 mod isolated;
 mod native;
 mod shared;

@@ -4,6 +4,7 @@
 //! <data>/<node>/node.json    whose volume this is, how many shards its data is spread over, and in what it is kept
 //! <data>/<node>/database/    all shards, in an embedded database: see [`database`]
 //! <data>/<node>/shards/      or a folder for each, as files that people can read: see [`files`]
+//! <data>/<node>/consensus/   the node's member of the nodes' group (pattern Consensus): see `brainy_coordination::consensus`
 //! ```
 //!
 //! Beside a shard there may be a *received* copy of it: whole, and stamped with the token of the tenure that ended with

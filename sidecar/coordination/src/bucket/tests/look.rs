@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -5,6 +6,7 @@ use super::super::Error;
 use super::super::look::{GATHER, Look, Memory, Office, Seen};
 use super::*;
 use crate::clock::{Clock, ManualClock};
+use crate::controller::Rules;
 use crate::session::{FoundSession, SharedObservers};
 use crate::{Epoch, ShardMap};
 
@@ -13,6 +15,8 @@ struct World {
     documents: MemoryDocuments,
     clock: ManualClock,
     wanted: Vec<NodeId>,
+    rules: Rules,
+    volumes: BTreeSet<NodeId>,
     cluster: &'static str,
     published: u64,
     memory: Memory,
@@ -25,6 +29,8 @@ impl World {
             documents: MemoryDocuments::new(),
             clock: ManualClock::default(),
             wanted: nodes.iter().map(|node| NodeId((*node).into())).collect(),
+            rules: Rules::Shared,
+            volumes: BTreeSet::new(),
             cluster: "uid",
             published: 0,
             memory: Memory::default(),
@@ -47,7 +53,9 @@ impl World {
             documents: &self.documents,
             cluster: self.cluster,
             shards: 8,
+            rules: self.rules,
             wanted: &self.wanted,
+            volumes: &self.volumes,
             clock: &self.clock,
             published: self.published,
             memory: &mut self.memory,
@@ -209,4 +217,56 @@ async fn an_observer_says_the_same_and_writes_nothing() {
     assert!(seen.waiting.unwrap().contains("yet to publish"), "b's shards are due to move");
     let session: SessionRecord = get(&world.documents, &names::session(&NodeId("b".into()))).await;
     assert_eq!((session.state, world.map().await), (SessionState::Live, map));
+}
+
+/// A node that has acted on the map, and has this on its volume.
+async fn stores(world: &World, node: &str, token: u64, shards: &[u32]) {
+    let held = |shard: &u32| HeldShard { shard: ShardId(*shard), token: FencingToken(token) };
+    let map_revision = world.map().await.revision;
+    let stored = shards.iter().map(held).collect();
+    put_session(&world.documents, &SessionRecord { map_revision, stored, ..record(node, 2, &[]) }).await;
+}
+
+async fn isolated(nodes: &[&str]) -> World {
+    let mut world = World::of(nodes);
+    world.rules = Rules::Isolated { moves_at_once: 2 };
+    for node in nodes {
+        put_session(&world.documents, &record(node, 1, &[])).await;
+    }
+    world.control(1).await.unwrap();
+    world
+}
+
+#[tokio::test]
+async fn with_volumes_the_first_map_names_nobody_until_every_volume_has_been_looked_into() {
+    let mut world = isolated(&["a", "b"]).await;
+    world.volumes.insert(NodeId("c".into()));
+    assert_eq!(world.map().await.owners, [None; 8]);
+    stores(&world, "a", 3, &[0, 1]).await;
+    stores(&world, "b", 5, &[1, 2]).await;
+    let waiting = world.control(1).await.unwrap().waiting.unwrap();
+    assert!(waiting.contains("report what it stores: c"), "{waiting}");
+    stores(&world, "c", 9, &[7]).await;
+    world.control(1).await.unwrap();
+    let map = world.map().await;
+    let owner = |shard: u32| (map.owner(ShardId(shard)).map(|node| node.0.as_str()), map.token(ShardId(shard)).0);
+    assert_eq!([owner(0), owner(1), owner(7)], [(Some("a"), 4), (Some("b"), 6), (Some("c"), 10)]);
+}
+
+#[tokio::test]
+async fn with_volumes_an_older_map_or_another_clusters_is_not_gone_on_from() {
+    for (cluster, published) in [("another", 0), ("uid", 500)] {
+        let mut world = isolated(&["a", "b"]).await;
+        stores(&world, "a", 3, &[0, 1, 2, 3, 4, 5, 6, 7]).await;
+        stores(&world, "b", 0, &[]).await;
+        world.control(1).await.unwrap();
+        let before = world.map().await;
+        assert_eq!(before.owner(ShardId(0)), Some(&NodeId("a".into())));
+        (world.cluster, world.published) = (cluster, published);
+        world.control(1).await.unwrap();
+        let map = world.map().await;
+        assert_eq!(map.owners, [None; 8], "the volumes are asked again");
+        assert_eq!(map.cluster, cluster);
+        assert!(map.revision > before.revision.max(published));
+    }
 }

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::super::Error;
 use super::super::spec::{ClusterSpec, Memory, Pattern, find, publish};
 use super::*;
@@ -10,6 +12,7 @@ fn spec(cluster: &str, generation: i64, nodes: &[&str]) -> ClusterSpec {
         writer: "o".into(),
         pattern: Pattern::StorageNative,
         nodes: nodes.iter().map(|node| NodeId((*node).into())).collect(),
+        volumes: BTreeSet::new(),
     }
 }
 

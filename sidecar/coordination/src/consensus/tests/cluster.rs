@@ -111,8 +111,9 @@ impl Nodes {
             cluster: "uid".into(),
             generation: told.as_ref().map_or(1, |told| told.generation + 1),
             writer: "test".into(),
-            pattern: Pattern::Leader,
+            pattern: Pattern::Consensus,
             nodes: names.iter().map(|name| id(name)).collect(),
+            volumes: BTreeSet::new(),
         });
     }
 

@@ -14,7 +14,7 @@ async fn all_say(nodes: &Nodes, names: &[&str], expected: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn groups_of_one_three_and_five_begin_and_every_node_reads_what_any_has_written() {
+async fn groups_of_one_three_and_five_begin_and_go_on_and_every_node_reads_what_any_has_written() {
     for names in [&["a"][..], &THREE, &["a", "b", "c", "d", "e"]] {
         let nodes = Nodes::started(names);
         nodes.led().await;
@@ -25,6 +25,12 @@ async fn groups_of_one_three_and_five_begin_and_every_node_reads_what_any_has_wr
         count.add(&nodes.outside(), "n").await;
         assert_eq!(count.unknown, 0);
         all_say(&nodes, names, names.len() as u64 + 1).await;
+        for name in names {
+            nodes.kill(name).await;
+        }
+        names.iter().for_each(|name| nodes.start(name));
+        all_say(&nodes, names, names.len() as u64 + 1).await;
+        nodes.led().await;
         assert_eq!(nodes.members().await.unwrap().0.len(), names.len());
     }
 }
@@ -147,6 +153,7 @@ async fn nodes_join_and_leave_one_at_a_time_and_who_has_left_may_come_back() {
     let before = nodes.member("c").await;
     nodes.want(&["a", "b"]);
     nodes.settled(&["a+", "b+"]).await;
+    assert_eq!(nodes.outside().members().await.unwrap().len(), 2, "which is when the third may go");
     // It is no member, and uses the group all the same. And it is told, so that it never asks for votes.
     count.add(&*nodes.documents("c"), "n").await;
     let forgot = || async { nodes.member("c").await.filter(|now| Some(*now) != before) };
