@@ -35,7 +35,7 @@ use crate::status::BrainyClusterStatus;
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "self.storage.strategy != 'Isolated' || self.coordination.pattern != 'StorageNative'", "message": "coordination.pattern StorageNative keeps every lease in a store that all nodes share, and with storage.strategy Isolated there is none: choose pattern Leader, or strategy Shared"}
+    {"rule": "self.storage.strategy != 'Isolated' || self.coordination.pattern != 'StorageNative'", "message": "coordination.pattern StorageNative keeps every lease in a store that all nodes share, and with storage.strategy Isolated there is none: choose pattern Leader or Consensus, or strategy Shared"}
 ]))]
 pub struct BrainyClusterSpec {
     /// How many nodes. Each is one pod with a stable name, `<cluster>-0` to `<cluster>-<replicas - 1>`.
@@ -404,6 +404,9 @@ pub enum LayerKind {
 /// Who decides ownership, and how liveness is judged.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "self.pattern == oldSelf.pattern || (self.pattern != 'Consensus' && oldSelf.pattern != 'Consensus')", "message": "coordination.pattern can't be changed from or to Consensus while the cluster lives: while its pods are replaced, some would go by one map and some by another. With deletionPolicy Retain the cluster can be deleted and created again with the other pattern, over the same volumes"}
+]))]
 pub struct CoordinationSpec {
     /// The coordination pattern.
     #[serde(default)]
@@ -419,7 +422,8 @@ pub enum Pattern {
     /// The operator decides.
     #[default]
     Leader,
-    /// The sidecars agree by Raft.
+    /// The sidecars keep sessions and map among them, agreed on by a majority (Raft), and elect one that decides: with no
+    /// operator and no bucket. Strategy Isolated; it can't be changed while the cluster lives.
     Consensus,
     /// The sidecars elect one among them that decides, in the bucket: with no operator alive as well.
     StorageNative,

@@ -82,6 +82,11 @@ async fn run(
     memory: &mut ClusterMemory,
 ) -> Result<Duration, Error> {
     let found = dereference::dereference(&context.client, cluster).await?;
+    if let Err(refusal) = validate::check_change(validated, found.lives_by_consensus()) {
+        let status = status::refused(&found.cluster, refusal.reason(), &refusal.to_string(), Timestamp::now());
+        report(context, &found.cluster, &status).await?;
+        return Ok(LATER);
+    }
     let mut seen = first_observation(validated, &found);
     let outcome = Box::pin(steps(context, validated, &found, memory, &mut seen)).await;
     if let Err(error) = &outcome {
@@ -153,13 +158,14 @@ async fn steps(
     }
 
     let pods = pod_facts(&found.pods);
+    let volumes = volumes::ordinals(&found.claims, &validated.name);
     let mut controller = Controller {
         client: &context.client,
         cluster: validated,
         bucket: bucket.as_ref(),
         identity: &context.identity,
         clock: &*context.clock,
-        volumes: &volumes::ordinals(&found.claims, &validated.name),
+        volumes: &volumes,
         pods: &pods,
         memory: &mut memory.shards,
     };
@@ -181,7 +187,7 @@ async fn steps(
     let prepared = build::build(
         validated,
         &context.sidecar,
-        &Carried { replicas, sessions: replicas.max(found.slots()), claim_template },
+        &Carried { replicas, sessions: replicas.max(found.slots()), claim_template, volumes },
     );
     let mut applier = Applier {
         client: &context.client,

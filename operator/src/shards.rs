@@ -1,9 +1,11 @@
 //! The shard controller: reads the sessions and the present map, lets [`brainy_coordination::controller`] decide the next
 //! one, and publishes it by compare-and-swap. A read that fails changes nothing. With strategy Shared that code is
-//! [`brainy_coordination::bucket`], and pattern StorageNative leaves it to a node: then the operator only looks.
+//! [`brainy_coordination::bucket`], and patterns StorageNative and Consensus leave it to a node: then the operator only looks.
 
 mod bucket;
 mod configmap;
+mod consensus;
+mod nodes;
 mod sessions;
 mod summary;
 mod topology;
@@ -11,8 +13,9 @@ mod topology;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use brainy_coordination::bucket::spec::Pattern;
 use brainy_coordination::clock::Clock;
-use brainy_coordination::controller::{Facts, Next, NodeSight, Rules, next_map};
+use brainy_coordination::controller::{Facts, MOVES_AT_ONCE, Next, NodeSight, Rules, next_map};
 use brainy_coordination::session::Observers;
 use brainy_coordination::{Epoch, NodeId, ShardId, ShardMap};
 use brainy_kubernetes::names;
@@ -26,9 +29,6 @@ pub use sessions::significant_hash;
 pub use summary::Summary;
 pub use topology::PodFacts;
 
-/// Most shards on the way from one node to another at once (strategy Isolated): each has no server meanwhile.
-const MOVES_AT_ONCE: usize = 8;
-
 /// What the controller remembers of one cluster between reconciles. Lost with the leadership: another leader observes
 /// anew (R1).
 #[derive(Debug, Default)]
@@ -37,6 +37,8 @@ pub struct Memory {
     observers: Observers,
     /// Strategy Shared.
     bucket: bucket::Memory,
+    /// Pattern Consensus.
+    consensus: consensus::Memory,
 }
 
 /// One look at the shards of a cluster.
@@ -69,9 +71,10 @@ struct Present {
 impl Controller<'_> {
     /// Looks, decides, publishes.
     pub async fn run(&mut self) -> Result<Summary, Error> {
-        match self.bucket.cloned() {
-            None => self.run_isolated().await,
-            Some(bucket) => self.run_shared(&*bucket).await,
+        match (self.bucket.cloned(), self.cluster.pattern) {
+            (Some(bucket), _) => self.run_shared(&*bucket).await,
+            (None, Pattern::Consensus) => self.run_consensus().await,
+            (None, _) => self.run_isolated().await,
         }
     }
 
@@ -129,6 +132,14 @@ impl Controller<'_> {
                 writer: self.identity,
             },
         )
+    }
+}
+
+/// A failure with all that is known of it.
+fn words(error: &brainy_storage::Error) -> String {
+    match error {
+        brainy_storage::Error::Unavailable { detail, .. } => detail.clone(),
+        other => other.to_string(),
     }
 }
 

@@ -9,7 +9,7 @@ mod pod;
 mod sessions;
 mod statefulset;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 
 use brainy_kubernetes::names;
@@ -22,7 +22,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
 use crate::reconcile::validate::ValidatedCluster;
 
-pub use config::node_config;
+pub use config::{cluster_spec, node_config};
 pub use pod::CONFIG_HASH_ANNOTATION;
 pub use statefulset::DATA_VOLUME;
 
@@ -75,11 +75,13 @@ pub struct Carried {
     pub sessions: i32,
     /// The live volume claim template. It can't be changed; claims are resized directly.
     pub claim_template: Option<PersistentVolumeClaim>,
+    /// Ordinals of the nodes whose volumes exist, wanted or not.
+    pub volumes: BTreeSet<i32>,
 }
 
 /// Builds every object of a cluster.
 pub fn build(cluster: &ValidatedCluster, sidecar: &SidecarImage, carried: &Carried) -> KubernetesResources<Prepared> {
-    let config_map = config::config_map(cluster);
+    let config_map = config::config_map(cluster, &carried.volumes);
     KubernetesResources {
         service_account: access::service_account(cluster),
         role: access::role(cluster, carried.sessions),

@@ -40,6 +40,17 @@ impl Dereferenced {
         self.statefulset.as_ref()?.spec.as_ref()?.volume_claim_templates.as_ref()?.first().cloned()
     }
 
+    /// Whether its nodes keep sessions and map among them (pattern Consensus), by how their pods are made; `None`: there is
+    /// no StatefulSet yet.
+    pub fn lives_by_consensus(&self) -> Option<bool> {
+        let pod = self.statefulset.as_ref()?.spec.as_ref()?.template.spec.as_ref()?;
+        let mut sources = pod.volumes.iter().flatten().filter_map(|volume| volume.projected.as_ref()?.sources.as_ref());
+        Some(sources.any(|sources| {
+            let items = sources.iter().filter_map(|source| source.config_map.as_ref()?.items.as_ref()).flatten();
+            items.into_iter().any(|item| item.key == names::CLUSTER_SPEC_KEY)
+        }))
+    }
+
     /// One more than the highest ordinal of a pod that exists.
     pub fn slots(&self) -> i32 {
         let cluster = self.cluster.name_any();

@@ -106,6 +106,20 @@ impl Refusal {
     }
 }
 
+/// Refuses a change of who keeps the sessions and the map of a living cluster: while its pods are replaced one by one, some
+/// would go by one map and some by another. `lives_by_consensus`: as its StatefulSet has it; none: there is none yet.
+pub fn check_change(cluster: &ValidatedCluster, lives_by_consensus: Option<bool>) -> Result<(), Refusal> {
+    let wants = cluster.pattern == Pattern::Consensus;
+    if lives_by_consensus.is_none_or(|lives| lives == wants) {
+        return Ok(());
+    }
+    Err(Refusal::invalid(
+        "spec.coordination.pattern",
+        "can't be changed from or to Consensus while the cluster lives: set it back. With deletionPolicy Retain the \
+         cluster can be deleted and created again with the other pattern, over the same volumes",
+    ))
+}
+
 /// Checks a BrainyCluster as read from the API server.
 pub fn validate(cluster: &BrainyCluster) -> Result<ValidatedCluster, Refusal> {
     let spec = &cluster.spec;
@@ -160,9 +174,9 @@ fn check_supported(cluster: &BrainyCluster) -> Result<(), Refusal> {
     if storage.strategy == Strategy::Namespaced {
         return refuse("spec.storage.strategy", "Namespaced".into(), "choose Isolated or Shared");
     }
-    if cluster.spec.coordination.pattern == brainy_crds::Pattern::Consensus {
-        let choose = "choose Leader, or StorageNative with strategy Shared";
-        return refuse("spec.coordination.pattern", "Consensus".into(), choose);
+    if cluster.spec.coordination.pattern == brainy_crds::Pattern::Consensus && storage.strategy != Strategy::Isolated {
+        let choose = "it keeps its log on the nodes' volumes; choose Leader or StorageNative, or strategy Isolated";
+        return refuse("spec.coordination.pattern", "Consensus without volumes".into(), choose);
     }
     Ok(())
 }
@@ -172,9 +186,10 @@ fn pattern_of(cluster: &BrainyCluster) -> Result<Pattern, Refusal> {
         (brainy_crds::Pattern::StorageNative, Strategy::Shared) => Ok(Pattern::StorageNative),
         (brainy_crds::Pattern::StorageNative, _) => Err(Refusal::invalid(
             "spec.coordination.pattern",
-            "StorageNative keeps every lease in a store that all nodes share, and with strategy Isolated there is none: choose Leader, or strategy Shared",
+            "StorageNative keeps every lease in a store that all nodes share, and with strategy Isolated there is none: choose Leader or Consensus, or strategy Shared",
         )),
-        _ => Ok(Pattern::Leader),
+        (brainy_crds::Pattern::Consensus, _) => Ok(Pattern::Consensus),
+        (brainy_crds::Pattern::Leader, _) => Ok(Pattern::Leader),
     }
 }
 
@@ -357,7 +372,7 @@ mod tests {
                 "choose Isolated or Shared",
             ),
             (
-                json!({"storage": {}, "coordination": {"pattern": "Consensus"}}),
+                json!({"storage": {"strategy": "Shared", "bucket": {"name": "data"}}, "coordination": {"pattern": "Consensus"}}),
                 "spec.coordination.pattern: Consensus",
                 "choose Leader",
             ),
@@ -380,6 +395,28 @@ mod tests {
         assert_eq!(refusal.reason(), "InvalidSpec");
         let message = refusal.to_string();
         assert!(message.starts_with("spec.coordination.pattern: ") && message.contains("choose Leader"), "{message}");
+    }
+
+    #[test]
+    fn consensus_runs_over_volumes_and_is_neither_begun_nor_ended_while_the_cluster_lives() {
+        let of =
+            |pattern| validate(&cluster("demo", json!({"storage": {}, "coordination": {"pattern": pattern}}))).unwrap();
+        let (leader, consensus) = (of("Leader"), of("Consensus"));
+        assert_eq!((leader.pattern, consensus.pattern), (Pattern::Leader, Pattern::Consensus));
+        for (cluster, lives, is_allowed) in [
+            (&leader, None, true),
+            (&leader, Some(false), true),
+            (&leader, Some(true), false),
+            (&consensus, None, true),
+            (&consensus, Some(true), true),
+            (&consensus, Some(false), false),
+        ] {
+            let checked = check_change(cluster, lives);
+            assert_eq!(checked.is_ok(), is_allowed, "{:?} {lives:?}", cluster.pattern);
+            if let Err(refusal) = checked {
+                assert!(refusal.to_string().starts_with("spec.coordination.pattern: "), "{refusal}");
+            }
+        }
     }
 
     #[test]

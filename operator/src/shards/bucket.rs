@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use brainy_coordination::bucket::look::Seen;
 use brainy_coordination::bucket::operator::{self, Part};
-use brainy_coordination::bucket::spec::ClusterSpec;
 use brainy_coordination::controller::Rules;
 use brainy_storage::documents::Documents;
 
-use super::{Controller, Summary, configmap, topology, wanted_nodes};
+use super::{Controller, Summary, configmap, topology};
 use crate::reconcile::Error;
+use crate::reconcile::build::cluster_spec;
 
 /// What is remembered of one cluster's bucket between looks.
 #[derive(Debug, Default)]
@@ -22,18 +22,11 @@ pub(super) struct Memory {
 impl Controller<'_> {
     pub(super) async fn run_shared(&mut self, bucket: &dyn Documents) -> Result<Summary, Error> {
         let copy = configmap::read(self.client, self.cluster).await?;
-        let spec = ClusterSpec {
-            revision: 0,
-            cluster: self.cluster.uid.clone(),
-            generation: self.cluster.generation,
-            writer: self.identity.to_owned(),
-            pattern: self.cluster.pattern,
-            nodes: wanted_nodes(self.cluster),
-        };
         let part = Part {
             documents: bucket,
-            spec,
+            spec: cluster_spec(self.cluster, self.identity, &BTreeSet::new()),
             shards: self.cluster.shards,
+            rules: Rules::Shared,
             ttl: Duration::from_secs(self.cluster.lease_seconds),
             published: copy.map.as_ref().map_or(0, |copy| copy.revision),
             clock: self.clock,

@@ -28,7 +28,7 @@ pub struct Summary {
     owners_are_known: bool,
     /// How many nodes must run for every volume to be looked into.
     needed: i32,
-    /// Live nodes that serve something, or have not yet acted on the published map.
+    /// Live nodes that serve something, or have not yet acted on the published map; and members of the nodes' group.
     busy: BTreeSet<NodeId>,
 }
 
@@ -74,6 +74,18 @@ impl Summary {
             ));
         }
         self.needed = ordinals.last().map_or(0, |highest| highest + 1);
+        self
+    }
+
+    /// Nodes that a majority is counted by (pattern Consensus): none of them may go.
+    pub(super) fn with_members(mut self, members: Vec<NodeId>) -> Self {
+        self.busy.extend(members);
+        self
+    }
+
+    /// Nobody knows who serves what: no node may go.
+    pub(super) fn in_doubt(mut self) -> Self {
+        self.owners_are_known = false;
         self
     }
 

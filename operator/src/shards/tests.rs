@@ -1,5 +1,6 @@
 //! The shard controller against documents and an API server in memory.
 
+mod consensus;
 mod isolated;
 mod shared;
 

@@ -1,5 +1,5 @@
 //! What the nodes may do in Kubernetes: read the shard map of their cluster, and keep their own session. Nothing where both
-//! are in a bucket and a node is the controller.
+//! are in a bucket or with the nodes, and a node is the controller.
 
 use brainy_coordination::bucket::spec::Pattern;
 use brainy_kubernetes::names;
@@ -19,7 +19,7 @@ pub(super) fn role(cluster: &ValidatedCluster, sessions: i32) -> Role {
     if cluster.pattern == Pattern::Leader {
         rules.push(rule("", "configmaps", vec![names::shard_map(&cluster.name)], &["get", "list", "watch"]));
     }
-    if matches!(cluster.storage, ValidatedStorage::Isolated(_)) {
+    if matches!(cluster.storage, ValidatedStorage::Isolated(_)) && cluster.pattern != Pattern::Consensus {
         let leases = (0..sessions).map(|ordinal| names::node(&cluster.name, ordinal)).collect();
         rules.push(rule("coordination.k8s.io", "leases", leases, &["get", "patch"]));
     }

@@ -1,8 +1,10 @@
 //! The nodes' configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use brainy_coordination::NodeId;
+use brainy_coordination::bucket::spec::{ClusterSpec, Pattern};
 use brainy_kubernetes::config::{NodeConfig, StorageConfig, VolumeEngine};
 use brainy_kubernetes::names;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -39,17 +41,33 @@ pub fn node_config(cluster: &ValidatedCluster) -> NodeConfig {
             },
         },
         layers: cluster.layers,
+        consensus: cluster.pattern == Pattern::Consensus,
         lease_seconds: cluster.lease_seconds,
         renew_seconds: cluster.renew_seconds,
     }
 }
 
-pub(super) fn config_map(cluster: &ValidatedCluster) -> ConfigMap {
+/// What the cluster's nodes are told of it, beside their configuration: it changes without a restart of any of them.
+pub fn cluster_spec(cluster: &ValidatedCluster, writer: &str, volumes: &BTreeSet<i32>) -> ClusterSpec {
+    let node = |ordinal| NodeId(names::node(&cluster.name, ordinal));
+    ClusterSpec {
+        revision: 0,
+        cluster: cluster.uid.clone(),
+        generation: cluster.generation,
+        writer: writer.to_owned(),
+        pattern: cluster.pattern,
+        nodes: (0..cluster.replicas).map(node).collect(),
+        volumes: volumes.iter().copied().map(node).collect(),
+    }
+}
+
+pub(super) fn config_map(cluster: &ValidatedCluster, volumes: &BTreeSet<i32>) -> ConfigMap {
     // JSON is YAML; a struct of strings and numbers always has both forms.
     let yaml = serde_yaml::to_string(&node_config(cluster)).unwrap_or_default();
-    ConfigMap {
-        metadata: metadata(cluster, names::config(&cluster.name)),
-        data: Some(BTreeMap::from([(names::NODE_CONFIG_KEY.to_owned(), yaml)])),
-        ..ConfigMap::default()
+    let mut data = BTreeMap::from([(names::NODE_CONFIG_KEY.to_owned(), yaml)]);
+    if cluster.pattern == Pattern::Consensus {
+        let spec = cluster_spec(cluster, names::MANAGED_BY, volumes);
+        data.insert(names::CLUSTER_SPEC_KEY.to_owned(), serde_json::to_string_pretty(&spec).unwrap_or_default());
     }
+    ConfigMap { metadata: metadata(cluster, names::config(&cluster.name)), data: Some(data), ..ConfigMap::default() }
 }

@@ -1,5 +1,6 @@
 //! A node's pod: the sidecar, and the application beside it.
 
+use brainy_coordination::bucket::spec::Pattern;
 use brainy_crds::ApplicationSpec;
 use brainy_kubernetes::names;
 use k8s_openapi::api::core::v1::{
@@ -42,7 +43,10 @@ pub(super) fn template(cluster: &ValidatedCluster, sidecar: &SidecarImage, confi
 }
 
 fn hash_of(config: &ConfigMap) -> String {
-    let text: String = config.data.iter().flatten().map(|(key, value)| format!("{key}\n{value}\n")).collect();
+    // What else is in it reaches the nodes while they run.
+    let own = |(key, _): &(&String, &String)| *key == names::NODE_CONFIG_KEY;
+    let own = config.data.iter().flatten().filter(own);
+    let text: String = own.map(|(key, value)| format!("{key}\n{value}\n")).collect();
     format!("{:016x}", xxh3_64(text.as_bytes()))
 }
 
@@ -192,11 +196,15 @@ fn downward(name: &str, field: &str) -> EnvVar {
 
 /// One volume for everything under `/etc/brainy`: what a node reads at one moment was written at one moment.
 fn volumes(cluster: &ValidatedCluster) -> Vec<Volume> {
+    let mut configured = vec![path(names::NODE_CONFIG_KEY, names::NODE_CONFIG_KEY)];
+    if cluster.pattern == Pattern::Consensus {
+        configured.push(path(names::CLUSTER_SPEC_KEY, names::CLUSTER_SPEC_KEY));
+    }
     let mut sources = vec![
         VolumeProjection {
             config_map: Some(ConfigMapProjection {
                 name: names::config(&cluster.name),
-                items: Some(vec![path(names::NODE_CONFIG_KEY, names::NODE_CONFIG_KEY)]),
+                items: Some(configured),
                 optional: None,
             }),
             ..VolumeProjection::default()

@@ -1,5 +1,6 @@
-//! One Lease per node, where Kubernetes keeps the sessions (strategy Isolated).
+//! One Lease per node, where Kubernetes keeps the sessions (strategy Isolated, pattern Leader).
 
+use brainy_coordination::bucket::spec::Pattern;
 use brainy_kubernetes::names;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 
@@ -8,9 +9,9 @@ use crate::reconcile::validate::{ValidatedCluster, ValidatedStorage};
 
 /// Made before the nodes start, so that a node needs no permission to create one.
 pub(super) fn leases(cluster: &ValidatedCluster, sessions: i32) -> Vec<Lease> {
-    match cluster.storage {
-        ValidatedStorage::Shared(_) => Vec::new(),
-        ValidatedStorage::Isolated(_) => (0..sessions)
+    match (&cluster.storage, cluster.pattern) {
+        (ValidatedStorage::Shared(_), _) | (_, Pattern::Consensus) => Vec::new(),
+        (ValidatedStorage::Isolated(_), _) => (0..sessions)
             .map(|ordinal| Lease {
                 metadata: metadata(cluster, names::node(&cluster.name, ordinal)),
                 spec: Some(LeaseSpec::default()),

@@ -7,7 +7,12 @@ use crate::reconcile::validate::validate;
 fn built(cluster: &brainy_crds::BrainyCluster) -> KubernetesResources<Prepared> {
     let validated = validate(cluster).unwrap();
     let sidecar = SidecarImage { image: "brainy-sidecar:1".into(), pull_policy: "IfNotPresent".into() };
-    let carried = Carried { replicas: validated.replicas, sessions: validated.replicas, claim_template: None };
+    let carried = Carried {
+        replicas: validated.replicas,
+        sessions: validated.replicas,
+        claim_template: None,
+        volumes: BTreeSet::new(),
+    };
     build(&validated, &sidecar, &carried)
 }
 
@@ -51,6 +56,45 @@ fn another_pattern_restarts_no_pod_and_a_node_that_elects_the_controller_may_do_
     assert_eq!(native.statefulset, leader.statefulset);
     assert_eq!(native.config_map, leader.config_map);
     assert_eq!(native.role.rules, Some(Vec::new()));
+}
+
+#[test]
+fn nodes_that_keep_the_map_among_them_need_nothing_of_kubernetes_and_hear_of_each_other_without_a_restart() {
+    let consensus = |replicas| {
+        let mut wish = isolated();
+        wish.spec.coordination.pattern = brainy_crds::Pattern::Consensus;
+        wish.spec.replicas = replicas;
+        built(&wish)
+    };
+    let (three, five) = (consensus(3), consensus(5));
+    assert_eq!(three.role.rules, Some(Vec::new()));
+    assert!(three.sessions.is_empty());
+    let config = |built: &KubernetesResources<Prepared>| built.config_map.data.clone().unwrap();
+    let told = |built| {
+        serde_json::from_str::<brainy_coordination::bucket::spec::ClusterSpec>(&config(built)[names::CLUSTER_SPEC_KEY])
+    };
+    assert_eq!((told(&three).unwrap().nodes.len(), told(&five).unwrap().nodes.len()), (3, 5));
+    let template = |built: &KubernetesResources<Prepared>| built.statefulset.spec.clone().unwrap().template;
+    assert_eq!(template(&three), template(&five));
+    let mounted = serde_json::to_string(&pod_of(&three).volumes).unwrap();
+    assert!(mounted.contains(names::CLUSTER_SPEC_KEY), "{mounted}");
+    assert!(!config(&built(&isolated())).contains_key(names::CLUSTER_SPEC_KEY));
+}
+
+#[test]
+fn how_a_cluster_lives_shows_in_its_pods() {
+    let mut wish = isolated();
+    let found = |statefulset| crate::reconcile::dereference::Dereferenced {
+        cluster: isolated(),
+        statefulset,
+        pods: Vec::new(),
+        claims: Vec::new(),
+        credentials: None,
+    };
+    assert_eq!(found(None).lives_by_consensus(), None);
+    assert_eq!(found(Some(built(&wish).statefulset)).lives_by_consensus(), Some(false));
+    wish.spec.coordination.pattern = brainy_crds::Pattern::Consensus;
+    assert_eq!(found(Some(built(&wish).statefulset)).lives_by_consensus(), Some(true));
 }
 
 #[test]
@@ -150,7 +194,7 @@ fn the_live_claim_template_is_kept_because_it_can_t_be_changed() {
     let mut wish = isolated();
     wish.spec.storage.volume = serde_json::from_value(json!({"size": "5Gi"})).unwrap();
     let live = built(&isolated()).statefulset.spec.unwrap().volume_claim_templates.unwrap().remove(0);
-    let carried = Carried { replicas: 3, sessions: 3, claim_template: Some(live.clone()) };
+    let carried = Carried { replicas: 3, sessions: 3, claim_template: Some(live.clone()), volumes: BTreeSet::new() };
     let sidecar = SidecarImage { image: "i".into(), pull_policy: "Never".into() };
     let again = build(&validate(&wish).unwrap(), &sidecar, &carried);
     assert_eq!(again.statefulset.spec.unwrap().volume_claim_templates.unwrap(), [live]);
@@ -160,7 +204,7 @@ fn the_live_claim_template_is_kept_because_it_can_t_be_changed() {
 fn a_leaving_node_may_end_its_session_until_its_pod_is_gone() {
     let validated = validate(&isolated()).unwrap();
     let sidecar = SidecarImage { image: "i".into(), pull_policy: "Never".into() };
-    let carried = Carried { replicas: 3, sessions: 5, claim_template: None };
+    let carried = Carried { replicas: 3, sessions: 5, claim_template: None, volumes: BTreeSet::new() };
     let leases = build(&validated, &sidecar, &carried).role.rules.unwrap().pop().unwrap().resource_names.unwrap();
     assert_eq!(leases, ["demo-0", "demo-1", "demo-2", "demo-3", "demo-4"]);
 }

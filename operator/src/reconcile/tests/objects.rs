@@ -91,12 +91,28 @@ async fn a_replica_that_no_longer_leads_writes_nothing() {
 
 #[tokio::test]
 async fn what_is_not_supported_is_refused_with_a_condition_and_nothing_is_made() {
-    let mut wish = isolated();
+    let mut wish = shared();
     wish.spec.coordination.pattern = brainy_crds::Pattern::Consensus;
     let mut world = World::new(wish);
     world.reconcile().await.unwrap();
     assert_eq!(world.condition("Ready"), ("False".into(), "NotSupported".into()));
     assert_eq!(changes(&world), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn nodes_that_keep_the_map_among_them_are_made_before_they_can_answer_and_keep_their_pattern_while_they_live() {
+    let mut wish = isolated();
+    wish.spec.coordination.pattern = brainy_crds::Pattern::Consensus;
+    let mut world = World::new(wish);
+    world.reconcile().await.unwrap();
+    let set = world.api.object(SET).unwrap();
+    assert_eq!(set["spec"]["replicas"], json!(3));
+    assert!(world.api.writes().iter().all(|call| !call.contains("/leases/")), "{:?}", world.api.writes());
+    let mut world = World::new(isolated());
+    world.api.insert(SET, &set);
+    world.reconcile().await.unwrap();
+    assert_eq!(world.condition("Ready"), ("False".into(), "InvalidSpec".into()));
+    assert_eq!(world.api.object(SET).unwrap(), set, "it is left as it is");
 }
 
 #[tokio::test]

@@ -1,0 +1,103 @@
+//! A cluster whose nodes keep sessions and map among them (pattern Consensus). The operator tells them which nodes are wanted,
+//! and asks them for the rest. While they don't answer, it changes nothing that could cost a shard.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use brainy_coordination::bucket;
+use brainy_coordination::bucket::look::Seen;
+use brainy_coordination::bucket::operator::{self, Part};
+use brainy_coordination::consensus::client::Client;
+use brainy_coordination::controller::{MOVES_AT_ONCE, Rules};
+use brainy_coordination::{NodeId, ShardId};
+
+use super::{Controller, Present, Summary, configmap, nodes};
+use crate::reconcile::Error;
+use crate::reconcile::build::cluster_spec;
+
+const RULES: Rules = Rules::Isolated { moves_at_once: MOVES_AT_ONCE };
+
+/// What is remembered of one cluster's nodes between looks.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    part: operator::Memory,
+    /// Access to the nodes, and when it was opened: their certificates are renewed.
+    pub(super) access: Option<(Arc<Client>, Duration)>,
+}
+
+/// How long one access is used.
+const REOPEN: Duration = Duration::from_secs(600);
+
+impl Controller<'_> {
+    pub(super) async fn run_consensus(&mut self) -> Result<Summary, Error> {
+        let copy = configmap::read(self.client, self.cluster).await?;
+        if self.pods.is_empty() {
+            return Ok(self.unanswered(copy, "no node of the cluster runs yet"));
+        }
+        let documents = match self.documents().await? {
+            Some(documents) => documents,
+            None => return Ok(self.unanswered(copy, "the nodes have no certificates yet")),
+        };
+        let part = Part {
+            documents: &*documents,
+            spec: cluster_spec(self.cluster, self.identity, self.volumes),
+            shards: self.cluster.shards,
+            rules: RULES,
+            ttl: Duration::from_secs(self.cluster.lease_seconds),
+            published: 0,
+            clock: self.clock,
+            memory: &mut self.memory.consensus.part,
+        };
+        let looked = async {
+            let seen = part.run().await?;
+            Ok::<_, bucket::Error>((seen, documents.members().await?))
+        };
+        match looked.await {
+            Ok((seen, members)) => self.answered(copy, seen, members).await,
+            Err(bucket::Error::Storage(error)) => {
+                self.memory.consensus.access = None;
+                Ok(self.unanswered(copy, &super::words(&error)))
+            }
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    async fn documents(&mut self) -> Result<Option<Arc<Client>>, Error> {
+        let now = self.clock.now();
+        if let Some((documents, opened)) = &self.memory.consensus.access
+            && now.saturating_sub(*opened) < REOPEN
+        {
+            return Ok(Some(Arc::clone(documents)));
+        }
+        let opened = nodes::documents(self.client, self.cluster).await?.map(Arc::new);
+        self.memory.consensus.access = opened.clone().map(|documents| (documents, now));
+        Ok(opened)
+    }
+
+    async fn answered(&mut self, copy: Present, seen: Seen, members: Vec<NodeId>) -> Result<Summary, Error> {
+        let Seen { map, nodes, waiting, next_lapse, .. } = seen;
+        if let Some(map) = &map
+            && copy.map.as_ref().is_none_or(|copy| (copy.epoch, copy.revision) < (map.epoch, map.revision))
+        {
+            // For people: no node reads it.
+            configmap::write(self.client, self.cluster, &copy, map).await?;
+        }
+        // While a shard has no owner its data may be on a volume whose node does not run.
+        let unowned = map.as_ref().is_none_or(|map| (0..map.shards()).any(|shard| map.owner(ShardId(shard)).is_none()));
+        let volumes = if unowned { self.volumes.clone() } else { BTreeSet::new() };
+        let mut summary = Summary::new(map, &nodes, self.cluster, RULES, waiting, BTreeSet::new());
+        summary.next_lapse = next_lapse;
+        // A majority that counts nodes which are gone may be one that can't be had any more.
+        Ok(summary.with_volumes(self.cluster, &volumes).with_members(members))
+    }
+
+    /// What is known while the nodes don't answer: what they said before is no reason to do anything.
+    fn unanswered(&self, copy: Present, why: &str) -> Summary {
+        // Of a cluster that was created over volumes of an earlier one, they may need more of its nodes to agree on anything.
+        let volumes = if copy.map.is_none() { self.volumes.clone() } else { BTreeSet::new() };
+        let waiting = Some(format!("the nodes have no common answer: {why}"));
+        let summary = Summary::new(copy.map, &BTreeMap::new(), self.cluster, RULES, waiting, BTreeSet::new());
+        summary.with_volumes(self.cluster, &volumes).in_doubt()
+    }
+}
