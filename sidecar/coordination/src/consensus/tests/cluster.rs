@@ -212,8 +212,7 @@ impl Nodes {
     /// A node's member.
     pub(super) async fn member(&self, name: &str) -> Option<MemberId> {
         let group = self.group(name);
-        let member = group.present.read().await.as_ref().map(|instance| instance.identity().member);
-        member
+        group.present.read().await.as_ref().map(|instance| instance.identity().member)
     }
 
     /// The members as the leader has them: `a+` votes, `a-` does not.
