@@ -13,8 +13,7 @@ TIMES=5
 tests() { cargo_static test --workspace "$@"; }
 
 scripts/prerequisites.sh --without-cluster
-step "versitygw" e2e/cluster/tools.sh versitygw
-export BRAINY_VERSITYGW=$BRAINY_CACHE/bin/versitygw
+step "versitygw" s3_server
 step "the tests" tests --no-run --lib --test embedded --test filesystem --test faults --test linearizability --test model
 ends=$((SECONDS + MINUTES * 60))
 

@@ -38,8 +38,8 @@ integration() {
     [ "$name" != r2 ] || [ -n "${BRAINY_MINIFLARE:-}" ] || continue
     tests+=(--test "$name")
   done
-  e2e/cluster/tools.sh versitygw
-  BRAINY_VERSITYGW=$BRAINY_CACHE/bin/versitygw cargo_static test --workspace "${tests[@]}" "${skip[@]}"
+  s3_server
+  cargo_static test --workspace "${tests[@]}" "${skip[@]}"
 }
 
 # The manifest is what the types say; the examples hold under its rules.

@@ -17,6 +17,8 @@ pub(super) enum Trouble {
     Stand,
     /// A process is killed, or stands still, at the very moment in which a write of its arrives at the store.
     Trap,
+    /// The answer to a renewal comes late, and nothing more of the process reaches the store.
+    LastRenewal,
     /// No way between a process and the store, in one direction or both.
     CutStore,
     /// No way from one node to another.
@@ -31,11 +33,12 @@ pub(super) enum Trouble {
     SetWall,
 }
 
-const TROUBLES: [Trouble; 10] = [
+const TROUBLES: [Trouble; 11] = [
     Trouble::Crash,
     Trouble::Replace,
     Trouble::Stand,
     Trouble::Trap,
+    Trouble::LastRenewal,
     Trouble::CutStore,
     Trouble::CutNodes,
     Trouble::Storm,

@@ -87,8 +87,8 @@ pub(super) struct Fate {
     pub(super) lost_back: bool,
     /// The status of a refusal, and whether the request took effect all the same.
     pub(super) refused: Option<(u16, bool)>,
-    /// A proxy that heard nothing sends it once more, and passes on the second answer.
-    pub(super) resent: bool,
+    /// How long after its first arrival a proxy, which heard nothing, sends it once more. The second answer is passed on.
+    pub(super) resent: Option<std::time::Duration>,
     /// How long after its first arrival it comes again.
     pub(super) again: Option<std::time::Duration>,
 }
@@ -125,7 +125,7 @@ impl Link {
     async fn send<T: Send + 'static>(
         &self,
         fate: Fate,
-        arrive: impl Fn(&World) -> Result<T, Failure> + Send + Sync + 'static,
+        arrive: impl Fn(&Arc<World>) -> Result<T, Failure> + Send + Sync + 'static,
     ) -> Result<T, Failure> {
         let (tell, told) = oneshot::channel();
         let (world, sender) = (Arc::clone(&self.world), self.host.clone());
@@ -142,13 +142,18 @@ impl Link {
                     }
                     Err(refusal(status))
                 }
-                None if fate.resent => {
-                    let _lost = arrive(&world);
-                    arrive(&world)
+                None => {
+                    let first = arrive(&world);
+                    match fate.resent {
+                        Some(later) => {
+                            tokio::time::sleep(later).await;
+                            arrive(&world)
+                        }
+                        None => first,
+                    }
                 }
-                None => arrive(&world),
             };
-            world.arrived(&sender);
+            let late = world.arrived(&sender);
             if let Some(later) = fate.again {
                 let again = Arc::clone(&world);
                 world.wire.spawn(async move {
@@ -156,7 +161,7 @@ impl Link {
                     let _unheard = arrive(&again);
                 });
             }
-            tokio::time::sleep(fate.back).await;
+            tokio::time::sleep(fate.back.max(late)).await;
             if !fate.lost_back && way(STORE, sender.name()) {
                 let _gone = tell.send(answer);
             }
@@ -196,10 +201,7 @@ impl Bucket for Link {
     async fn put(&self, name: &str, body: Bytes, when: &When) -> Result<Written<ETag>, Error> {
         let request = || {
             let (name, body, when, host) = (name.to_owned(), body.clone(), when.clone(), self.host.clone());
-            let fate = self.world.fate(true);
-            // A value that is written, removed and refused the second time is not recognised: see docs/testing.md.
-            let fate = Fate { resent: fate.resent && !name.contains("/kv/"), ..fate };
-            self.send(fate, move |world| {
+            self.send(self.world.fate(true), move |world| {
                 let answer = world.objects.lock().unwrap().put(&name, &body, &when);
                 world.written(&host, &name, &body, answer.is_ok());
                 answer

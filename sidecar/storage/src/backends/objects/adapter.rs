@@ -22,7 +22,7 @@ use serde_json::Number;
 
 use super::BucketStore;
 use super::bucket::{Bucket, Object, When, Written};
-use super::etag::ETag;
+use super::etag::{ETag, Tag};
 use super::lost::{Became, Sent, became};
 use crate::encoding::{decode, encode, keys_folder};
 use crate::envelope::{self, Envelope, MAX_TOMBSTONE_BYTES, Trail, new_nonce};
@@ -68,7 +68,7 @@ impl Found {
     }
 
     fn entry(self) -> Option<Entry> {
-        let version = version(self.envelope.revision, &self.etag, &self.envelope.trail.performed);
+        let version = version(self.envelope.revision, &self.etag, &self.envelope.next_trail());
         self.envelope.value.map(|value| Entry { value, version })
     }
 }
@@ -78,8 +78,9 @@ pub(in crate::backends) fn entry_of(key: &Key, object: &Object) -> Result<Option
     Found::open(key, object).map(Found::entry)
 }
 
-fn version(revision: u64, etag: &ETag, performed: &Performed) -> Version {
-    Version { revision, tag: etag.tag(!performed.is_empty()) }
+/// `next` is the trail of the write that comes next.
+fn version(revision: u64, etag: &ETag, next: &Trail) -> Version {
+    Version { revision, tag: Tag::new(etag, next).to_string() }
 }
 
 /// The place a write expects: what it follows, and its condition for the store.
@@ -117,11 +118,16 @@ impl Expected {
         match condition {
             Condition::Any | Condition::Absent => Some(Self { is_guess: true, ..Self::nothing() }),
             Condition::Version(version) => {
-                let (etag, keeps) = ETag::of_tag(&version.tag);
-                let (revision, when) = (version.revision, When::Matches(etag));
-                (!keeps).then(|| Self { revision, when, ..Self::nothing() })
+                let tag = Tag::of(&version.tag);
+                (!tag.keeps).then(|| Self::at(version.revision, tag))
             }
         }
+    }
+
+    /// Where the version with this tag stands. Of the trail it has what the tag says.
+    fn at(revision: u64, tag: Tag) -> Self {
+        let trail = Trail { performed: Performed::default(), before: tag.writes };
+        Self { revision, when: When::Matches(tag.etag), trail, is_guess: false }
     }
 
     fn next_revision(&self) -> u64 {
@@ -170,15 +176,15 @@ impl<B: Bucket> BucketAdapter<B> {
             return Ok(Settled::Refused(self.find(key).await?));
         }
         let written = self.store.bucket.put(&self.object(key), body, &place.when).await?;
-        self.settled(key, Sent { revision, nonce: &nonce }, &place.trail.performed, written).await
+        self.settled(key, Sent { revision, nonce: &nonce }, &place.trail, written).await
     }
 
     /// Puts a tombstone where it is expected to follow.
     async fn remove_at(&self, key: &Key, place: &Expected) -> Result<Settled, Error> {
         let (revision, nonce) = (place.next_revision(), new_nonce());
-        let tombstone = envelope::seal_tombstone(revision, &nonce);
+        let tombstone = envelope::seal_tombstone(revision, &nonce, &place.trail);
         let written = self.store.bucket.put(&self.object(key), tombstone, &place.when).await?;
-        self.settled(key, Sent { revision, nonce: &nonce }, &Performed::default(), written).await
+        self.settled(key, Sent { revision, nonce: &nonce }, &place.trail, written).await
     }
 
     /// What became of a write. Where the answer was lost, a look tells. So it does where the store refused: it may have
@@ -187,11 +193,13 @@ impl<B: Bucket> BucketAdapter<B> {
         &self,
         key: &Key,
         sent: Sent<'_>,
-        performed: &Performed,
+        trail: &Trail,
         written: Written<ETag>,
     ) -> Result<Settled, Error> {
         let (found, lost) = match written {
-            Written::Applied(etag) => return Ok(Settled::Applied(version(sent.revision, &etag, performed))),
+            Written::Applied(etag) => {
+                return Ok(Settled::Applied(version(sent.revision, &etag, &trail.after(sent.nonce))));
+            }
             Written::Refused => match self.find(key).await {
                 Ok(found) => (found, None),
                 Err(Error::Unavailable { cause, .. }) => {
@@ -208,7 +216,9 @@ impl<B: Bucket> BucketAdapter<B> {
         // Where there is nothing, it may be on its way still.
         let became = found.as_ref().map_or(Became::Open, |found| became(&found.envelope, sent));
         Ok(match (became, found, lost) {
-            (Became::Stands, Some(found), _) => Settled::Applied(version(sent.revision, &found.etag, performed)),
+            (Became::Stands, Some(found), _) => {
+                Settled::Applied(version(sent.revision, &found.etag, &trail.after(sent.nonce)))
+            }
             (Became::Past, ..) => Settled::Applied(Version { revision: sent.revision, tag: PAST.to_owned() }),
             (Became::Open, _, Some(why)) => Settled::Unknown(why),
             (_, found, _) => Settled::Refused(found),
@@ -298,10 +308,7 @@ impl<B: Bucket> StorageAdapter for BucketAdapter<B> {
         condition.check_for_removal()?;
         let mut next = match condition {
             // What remembers operations is removed with its memory: nothing has to be carried on.
-            Condition::Version(version) => {
-                let (revision, when) = (version.revision, When::Matches(ETag::of_tag(&version.tag).0));
-                Some(Expected { revision, when, ..Expected::nothing() })
-            }
+            Condition::Version(version) => Some(Expected::at(version.revision, Tag::of(&version.tag))),
             Condition::Any | Condition::Absent => self.target(key).await?,
         };
         for _ in 0..MAX_ATTEMPTS {
