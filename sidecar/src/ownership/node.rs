@@ -351,15 +351,24 @@ pub(super) fn parts(
     observing: Observing,
 ) -> Result<Parts, StartError> {
     let cluster = &settings.cluster;
-    let access = Access::of_this_pod()?;
-    let watch = MapWatch::new(access.watching(), &cluster.namespace, &cluster.cluster);
+    let access = Access::of_this_pod();
+    let watch = |access: &Access| -> Arc<dyn MapSource> {
+        Arc::new(MapWatch::new(access.watching(), &cluster.namespace, &cluster.cluster))
+    };
+    let maps = access.as_ref().ok().map(watch);
     let strategy = match &cluster.storage {
-        StorageConfig::Isolated { data, engine } => Strategy::Isolated {
-            documents: Arc::new(KubernetesDocuments::new(access.bounded(), &cluster.namespace, &cluster.cluster)),
-            volumes: Arc::new(OnDisk { data: data.clone(), engine: (*engine).into() }),
-            peers,
-        },
+        StorageConfig::Isolated { data, engine } => {
+            let access = access?;
+            Strategy::Isolated {
+                documents: Arc::new(KubernetesDocuments::new(access.bounded(), &cluster.namespace, &cluster.cluster)),
+                volumes: Arc::new(OnDisk { data: data.clone(), engine: (*engine).into() }),
+                peers,
+            }
+        }
         StorageConfig::Shared { bucket, prefix, region, endpoint, credentials } => {
+            if let Err(why) = access {
+                tracing::warn!(%why, "no Kubernetes API: this node learns of new maps from the bucket and other nodes alone");
+            }
             let credentials = credentials.clone().map_or(Credentials::Environment, Credentials::Folder);
             let settings = S3Settings {
                 prefix: prefix.clone(),
@@ -382,7 +391,7 @@ pub(super) fn parts(
         ttl: Duration::from_secs(cluster.lease_seconds),
         renew: Duration::from_secs(cluster.renew_seconds),
         clock: Arc::new(SystemClock),
-        watch: Some(Arc::new(watch)),
+        watch: maps,
         strategy,
         prove_every: PROVE_EVERY,
     })

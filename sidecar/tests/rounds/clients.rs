@@ -137,9 +137,9 @@ impl Clients {
     }
 
     /// Ends the load, reads every key, and looks whether all that was told fits together.
-    pub(crate) fn judge(self) -> String {
+    pub(crate) fn judge(mut self) -> String {
         self.notes.over.store(true, Ordering::SeqCst);
-        self.threads.into_iter().for_each(|thread| thread.join().unwrap());
+        self.threads.drain(..).for_each(|thread| thread.join().unwrap());
         let mut last = Client {
             notes: Arc::clone(&self.notes),
             nodes: self.nodes.clone(),
@@ -147,7 +147,8 @@ impl Clients {
             seen: BTreeMap::new(),
             value: 0,
         };
-        for key in self.notes.histories.lock().unwrap().keys() {
+        let keys = self.notes.histories.lock().unwrap().keys();
+        for key in keys {
             wait_for(&key, || last.act(&key, None).then_some(()).ok_or("no answer".into()));
         }
         let mut told = String::new();
@@ -168,6 +169,12 @@ impl Clients {
         let (all, acknowledged, unknown) = histories.counts();
         assert!(acknowledged > 100, "only {acknowledged} operations were acknowledged");
         format!("{all} operations, {acknowledged} acknowledged, {unknown} unknown{told}")
+    }
+}
+
+impl Drop for Clients {
+    fn drop(&mut self) {
+        self.notes.over.store(true, Ordering::SeqCst);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The cluster: a store, the nodes, and the ways between them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -67,12 +67,12 @@ impl Cluster {
         Some(Self { store, nodes, folder })
     }
 
-    /// Waits until every shard is served by just one node. Their owners.
+    /// Waits until every shard is served by just one node, and every node serves some. Their owners.
     pub(crate) fn settled(&self) -> Owners {
         wait_for("every shard is served", || {
             let mut owners = Owners::new();
             for (number, node) in self.nodes.iter().enumerate() {
-                for shard in node.shards().map_err(|why| format!("{} says: {why}", node.name))? {
+                for shard in node.shards().map_err(|why| format!("{} says: {why}: {}", node.name, self.logs()))? {
                     let field = |name: &str| shard[name].as_u64().unwrap();
                     if shard["state"] == "serving" && owners.insert(field("shard"), (number, field("token"))).is_some()
                     {
@@ -81,7 +81,9 @@ impl Cluster {
                     }
                 }
             }
-            if owners.len() == SHARDS as usize { Ok(owners) } else { Err(format!("only {owners:?}: {}", self.logs())) }
+            let busy: BTreeSet<usize> = owners.values().map(|(node, _)| *node).collect();
+            let all = owners.len() == SHARDS as usize && busy.len() == self.nodes.len();
+            if all { Ok(owners) } else { Err(format!("only {owners:?}: {}", self.logs())) }
         })
     }
 
@@ -129,7 +131,7 @@ impl Node {
                 endpoint: Some(format!("http://{to_store}")),
                 credentials: Some(folder.clone()),
             },
-            layers: serde_yaml::from_str("caching: {entries: 1000}").unwrap(),
+            layers: serde_yaml::from_str("caching: {entries: 1000, bytes: 1000000}").unwrap(),
             lease_seconds: LEASE.as_secs(),
             renew_seconds: RENEW.as_secs(),
         };

@@ -1,12 +1,13 @@
 //! The S3 server: a process that can be killed and started again, on a disk that can be full.
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use brainy_storage::backends::s3::{Credentials, S3Settings, S3Store};
 
+use super::clients::request;
 use super::support::{free_address, wait_for};
 
 pub(crate) const BUCKET: &str = "brainy-test";
@@ -40,11 +41,11 @@ impl Store {
             return None;
         }
         let (folder, address) = (tempfile::tempdir().unwrap(), free_address());
+        if !small {
+            std::fs::create_dir(folder.path().join(BUCKET)).unwrap();
+        }
         let child = Self::spawn(&folder, address, small);
         let store = Self { child, folder, address, small };
-        if !small {
-            std::fs::create_dir(store.folder.path().join(BUCKET)).unwrap();
-        }
         store.answers();
         Some(store)
     }
@@ -67,7 +68,11 @@ impl Store {
     }
 
     fn answers(&self) {
-        wait_for("the S3 server answers", || TcpStream::connect(self.address).map(drop).map_err(|why| why.to_string()));
+        // That a connection opens says less: while nobody listens, one can be opened to itself.
+        wait_for("the S3 server answers", || match request(self.address, "GET /", &[], "") {
+            Ok(_) => Ok(()),
+            Err(why) => Err(why.to_string()),
+        });
     }
 
     pub(crate) fn kill(&mut self) {
