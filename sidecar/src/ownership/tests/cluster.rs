@@ -410,6 +410,20 @@ impl Cluster {
         .await;
     }
 
+    /// Three nodes that lose every fourth answer; one of them is not wanted, wanted again, and so on.
+    pub(super) async fn moves_over_bad_ways(&self) {
+        for name in ["a", "b", "c"] {
+            self.start(name, name).lose_one_in.store(4, Ordering::SeqCst);
+        }
+        self.settled().await;
+        for _ in 0..3 {
+            self.unwant("a");
+            self.settled().await;
+            self.want("a");
+            self.settled().await;
+        }
+    }
+
     pub(super) async fn eventually(&self, what: &str, holds: impl Fn() -> bool) {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         while !holds() {
