@@ -17,14 +17,14 @@ tests() { cargo_static test --workspace "$@"; }
 
 scripts/prerequisites.sh --without-cluster
 step "versitygw" s3_server
-step "the tests" tests --no-run --lib --test embedded --test filesystem --test faults --test linearizability --test model --test rounds
+step "the tests" tests --no-run --lib --test embedded --test filesystem --test faults --test linearizability --test model --test processes
 ends=$((SECONDS + MINUTES * 60))
 
 export BRAINY_TEST_KILLS=$KILLS BRAINY_TEST_FAULTS=all BRAINY_TEST_TIMES=$TIMES
 step "kill -9, $KILLS times for each backend" tests --test embedded --test filesystem -- every_acknowledged_write_survives_kill_9
 step "each system call fails in turn" tests --test faults
 # They wait far more than they compute.
-BRAINY_TEST_ROUNDS=$ROUNDS step "five processes, $ROUNDS rounds of each trouble" tests --test rounds -- --nocapture --test-threads 4
+BRAINY_TEST_ROUNDS=$ROUNDS step "five processes, $ROUNDS rounds of each trouble" tests --test processes -- --nocapture --test-threads 4
 rounds=0
 seed=${BRAINY_TEST_SEED:-$(date +%s)}
 while :; do

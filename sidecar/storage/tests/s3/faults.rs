@@ -120,8 +120,14 @@ async fn a_write_that_others_wrote_over_before_its_second_arrival_is_not_done_ag
         proxy.meddle(Meddling::SendsFirstTwice(Arc::clone(&again)));
         let writes = async { adapter.set(&key, number(1)).await };
         let come_between = async {
-            proxy.write_has_arrived().await;
-            let mut condition = Condition::Version(others.get(&key).await.unwrap().unwrap().version);
+            let written = loop {
+                match others.get(&key).await.unwrap() {
+                    Some(entry) => break entry,
+                    // Perhaps it was an earlier one that arrived.
+                    None => proxy.write_has_arrived().await,
+                }
+            };
+            let mut condition = Condition::Version(written.version);
             if matches!(meanwhile, Meanwhile::WrittenByVersion | Meanwhile::WrittenAndRemovedByVersion) {
                 let written = others.put(&key, number(2), &condition).await.unwrap();
                 condition = Condition::Version(written.applied().unwrap());

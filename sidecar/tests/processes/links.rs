@@ -21,6 +21,8 @@ struct State {
     changed: Condvar,
     /// What did not go through.
     held: AtomicUsize,
+    /// Requests that were passed on, by what they begin with.
+    requests: AtomicUsize,
 }
 
 /// Listens in place of a server, and passes on.
@@ -36,7 +38,12 @@ const BUSY: &[u8] =
 impl Link {
     /// `there` listens from now on, and leads to `server`.
     pub(crate) fn new(there: SocketAddr, server: SocketAddr) -> Self {
-        let state = Arc::new(State { way: Mutex::new(Way::Open), changed: Condvar::new(), held: AtomicUsize::new(0) });
+        let state = Arc::new(State {
+            way: Mutex::new(Way::Open),
+            changed: Condvar::new(),
+            held: AtomicUsize::new(0),
+            requests: AtomicUsize::new(0),
+        });
         let listener = TcpListener::bind(there).unwrap();
         let link = Self { state };
         let passing = link.clone();
@@ -57,6 +64,11 @@ impl Link {
     /// How often something did not go through, so far.
     pub(crate) fn held(&self) -> usize {
         self.state.held.load(Ordering::SeqCst)
+    }
+
+    /// HTTP requests that have gone through so far.
+    pub(crate) fn requests(&self) -> usize {
+        self.state.requests.load(Ordering::SeqCst)
     }
 
     /// Waits while it is cut. How it is then.
@@ -102,6 +114,10 @@ impl Link {
             let read = from.read(&mut buffer).unwrap_or(0);
             if read == 0 {
                 break;
+            }
+            let begins = [&b"GET "[..], b"PUT ", b"HEAD ", b"POST ", b"DELETE "];
+            if requests && begins.iter().any(|method| buffer[..read].starts_with(method)) {
+                self.state.requests.fetch_add(1, Ordering::SeqCst);
             }
             match self.passable() {
                 Way::Busy if requests => {

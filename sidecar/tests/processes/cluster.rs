@@ -18,19 +18,34 @@ use super::links::Link;
 use super::store::{ACCESS_KEY_ID, BUCKET, SECRET_ACCESS_KEY, Store};
 use super::support::{own_ip, wait_for};
 use super::tls::{Authority, CLUSTER, NAMESPACE};
-use super::troubles::Trouble;
 
-pub(crate) const SHARDS: u32 = 16;
-/// How long a session lasts.
+/// How long a session lasts while trouble is made.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
-const RENEW: Duration = Duration::from_secs(1);
 const UID: &str = "3f1c1a9e";
 const PEERS: u16 = 7701;
 
 /// Each shard's owner and token.
 pub(crate) type Owners = BTreeMap<u64, (usize, u64)>;
 
+/// What a cluster is like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup {
+    pub(crate) nodes: usize,
+    pub(crate) shards: u32,
+    pub(crate) lease: Duration,
+    pub(crate) renew: Duration,
+    /// The store's disk can be filled.
+    pub(crate) small_disk: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { nodes: 5, shards: 16, lease: LEASE, renew: LEASE / 3, small_disk: false }
+    }
+}
+
 pub(crate) struct Cluster {
+    setup: Setup,
     pub(crate) store: Store,
     pub(crate) nodes: Vec<Node>,
     folder: tempfile::TempDir,
@@ -54,17 +69,18 @@ pub(crate) struct Node {
 }
 
 impl Cluster {
-    /// `None` where this machine can't make what the trouble needs.
-    pub(crate) fn start(nodes: usize, trouble: Trouble) -> Option<Self> {
-        let store = Store::start(trouble == Trouble::StoreFull)?;
+    /// `None` where this machine can't make what is asked for.
+    pub(crate) fn start(setup: Setup) -> Option<Self> {
+        let store = Store::start(setup.small_disk)?;
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new();
         std::fs::write(folder.path().join("accessKeyId"), ACCESS_KEY_ID).unwrap();
         std::fs::write(folder.path().join("secretAccessKey"), SECRET_ACCESS_KEY).unwrap();
-        let names: Vec<String> = (0..nodes).map(|number| format!("{CLUSTER}-{number}")).collect();
+        let names: Vec<String> = (0..setup.nodes).map(|number| format!("{CLUSTER}-{number}")).collect();
         write_spec(&store, &names);
-        let nodes = names.into_iter().map(|name| Node::make(name, &store, &authority, folder.path().into())).collect();
-        Some(Self { store, nodes, folder })
+        let nodes =
+            names.into_iter().map(|name| Node::make(name, &setup, &store, &authority, folder.path().into())).collect();
+        Some(Self { setup, store, nodes, folder })
     }
 
     /// Waits until every shard is served by just one node, and every node serves some. Their owners.
@@ -82,7 +98,7 @@ impl Cluster {
                 }
             }
             let busy: BTreeSet<usize> = owners.values().map(|(node, _)| *node).collect();
-            let all = owners.len() == SHARDS as usize && busy.len() == self.nodes.len();
+            let all = owners.len() == self.setup.shards as usize && busy.len() == self.nodes.len();
             if all { Ok(owners) } else { Err(format!("only {owners:?}: {}", self.logs())) }
         })
     }
@@ -117,13 +133,13 @@ fn write_spec(store: &Store, names: &[String]) {
 }
 
 impl Node {
-    fn make(name: String, store: &Store, authority: &Authority, folder: PathBuf) -> Self {
+    fn make(name: String, setup: &Setup, store: &Store, authority: &Authority, folder: PathBuf) -> Self {
         let (ip, inside, to_store) = (own_ip(), own_ip(), SocketAddr::from((own_ip(), 7070)));
         let config = NodeConfig {
             cluster: CLUSTER.to_owned(),
             namespace: NAMESPACE.to_owned(),
             uid: UID.to_owned(),
-            shards: SHARDS,
+            shards: setup.shards,
             storage: StorageConfig::Shared {
                 bucket: BUCKET.to_owned(),
                 prefix: String::new(),
@@ -132,8 +148,8 @@ impl Node {
                 credentials: Some(folder.clone()),
             },
             layers: serde_yaml::from_str("caching: {entries: 1000, bytes: 1000000}").unwrap(),
-            lease_seconds: LEASE.as_secs(),
-            renew_seconds: RENEW.as_secs(),
+            lease_seconds: setup.lease.as_secs(),
+            renew_seconds: setup.renew.as_secs(),
         };
         std::fs::write(folder.join(format!("{name}.yaml")), serde_yaml::to_string(&config).unwrap()).unwrap();
         let peers = SocketAddr::from((inside, PEERS));
@@ -172,6 +188,11 @@ impl Node {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits until its process has ended by itself.
+    pub(crate) fn ended(&mut self) {
+        self.child.wait().unwrap();
     }
 
     /// kill -9.

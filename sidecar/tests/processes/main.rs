@@ -10,6 +10,7 @@
 mod answer;
 mod clients;
 mod cluster;
+mod figures;
 #[path = "../../src/ownership/simulation/history.rs"]
 #[allow(dead_code, reason = "shared")]
 mod history;
@@ -25,18 +26,16 @@ mod tls;
 mod troubles;
 
 use clients::Clients;
-use cluster::Cluster;
+use cluster::{Cluster, Setup};
 use support::{Dice, say};
 use troubles::Trouble;
-
-/// Nodes of a cluster.
-const NODES: usize = 5;
 
 fn rounds_of(trouble: Trouble) {
     let rounds: usize = std::env::var("BRAINY_TEST_ROUNDS").map_or(1, |rounds| rounds.parse().unwrap());
     let seed: u64 = std::env::var("BRAINY_TEST_SEED").map_or(1, |seed| seed.parse().unwrap());
     let mut dice = Dice::new(seed);
-    let Some(mut cluster) = Cluster::start(NODES, trouble) else { return };
+    let setup = Setup { small_disk: trouble == Trouble::StoreFull, ..Setup::default() };
+    let Some(mut cluster) = Cluster::start(setup) else { return };
     let mut stands = cluster.settled();
     let clients = Clients::start(&cluster, seed);
     for round in 1..=rounds {
