@@ -1,4 +1,4 @@
-//! Whole clusters in one thread and one seed: the real runtime and router of three to seven nodes, of either strategy, over
+//! Whole clusters in one thread and one seed: the real runtime and router of three to seven nodes, of each strategy, over
 //! the real bucket adapter, controllers that decide as the operator's do, clients, and between them a network and a store that lose,
 //! delay, repeat and refuse. Processes are killed, stand still and start again at any moment, and no two clocks agree.
 //!
@@ -156,11 +156,12 @@ async fn story(world: Arc<World>) {
     world.end();
 }
 
-/// Whether every shard is served, by a node that is content.
+/// Whether every shard is served, by a node that is content, and nothing is left to be copied.
 fn settled(world: &World) -> bool {
     let alive = world.alive.lock().unwrap();
     let served = |shard| alive.values().any(|process| process.table().tenure(ShardId(shard)).is_some());
-    (0..world.plan.shards).all(served) && alive.values().all(|process| process.ownership.status().ready)
+    let all = (0..world.plan.shards).all(served) && alive.values().all(|process| process.ownership.status().ready);
+    all && world.is_tidy()
 }
 
 fn in_words(world: &World) -> String {

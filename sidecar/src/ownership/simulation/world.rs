@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::checks::Checks;
 use super::history::Histories;
 use super::nodes::{Machine, Process};
-use super::plan::{Plan, Weather};
+use super::plan::{Data, Plan, Weather};
 use super::store::{Fate, Objects};
 use super::trace::Trace;
 use crate::host::simulated::{Dice, Host, Scheduler};
@@ -135,7 +135,7 @@ impl World {
                 }
                 // A lease is a process's own; a volume outlasts it.
                 let name = process.host.name();
-                let who = if self.plan.isolated { Self::place_of(name) } else { name };
+                let who = if self.plan.data == Data::Isolated { Self::place_of(name) } else { name };
                 if let Err(why) = checks.serves(shard, token, who) {
                     self.fail(why);
                 }
@@ -161,6 +161,23 @@ impl World {
         {
             self.maps.lock().unwrap().push(map);
         }
+    }
+
+    /// Objects are deleted.
+    pub(super) fn discarded(&self, discarded: &[String]) {
+        let mut objects = self.objects.lock().unwrap();
+        for name in discarded {
+            self.say(super::store::STORE, || format!("{name} is deleted"));
+            if let Err(why) = self.checks.lock().unwrap().discarded(name) {
+                self.fail(why);
+            }
+            objects.discard(name);
+        }
+    }
+
+    /// Whether what earlier tenures have left is copied and cleared away (Namespaced).
+    pub(super) fn is_tidy(&self) -> bool {
+        self.checks.lock().unwrap().is_tidy()
     }
 
     /// A request of a process has arrived.

@@ -17,6 +17,9 @@ impl Table {
                 state: ShardState::Unassigned,
                 since: now(),
                 why: Some(self.no_such(shard)),
+                origins: Vec::new(),
+                surplus: Vec::new(),
+                copied: None,
             },
         }
     }
@@ -40,7 +43,18 @@ impl Table {
                 in_map,
             ),
         };
-        ShardView { shard, owner, token, state, since: slot.since.clone(), why: slot.why.clone() }
+        let progress = slot.progress.as_ref().filter(|_| state == ShardState::Serving);
+        ShardView {
+            shard,
+            owner,
+            token,
+            state,
+            since: slot.since.clone(),
+            why: slot.why.clone(),
+            origins: progress.map(|progress| progress.origins()).unwrap_or_default(),
+            surplus: progress.map(|progress| progress.surplus()).unwrap_or_default(),
+            copied: progress.map(|progress| progress.copied()),
+        }
     }
 
     pub(in super::super) fn status(&self) -> NodeStatus {

@@ -23,6 +23,7 @@ use brainy_storage::layers::{LayerStack, Layers};
 use brainy_storage::{Error, Key, Outcome, StorageAdapter};
 use bytes::Bytes;
 
+use super::super::layout::OnePlace;
 use super::super::node::{OpenBucket, Parts, SharedBucket, Strategy};
 use super::super::proof::Proof;
 use super::super::volume::OnDisk;
@@ -115,7 +116,8 @@ struct Bucket(Arc<Link>, Arc<MemoryShards>);
 #[async_trait]
 impl SharedBucket for Bucket {
     async fn open(&self) -> Result<OpenBucket, Error> {
-        Ok(OpenBucket { documents: Arc::clone(&self.0) as _, stores: Arc::clone(&self.1) as _, proof: self.0.clone() })
+        let layout = Arc::new(OnePlace(Arc::clone(&self.1) as _));
+        Ok(OpenBucket { documents: Arc::clone(&self.0) as _, layout, proof: self.0.clone() })
     }
 }
 
@@ -265,7 +267,7 @@ impl Cluster {
                 volumes: Arc::new(OnDisk { data: self.volume(name), engine: Engine::Embedded }),
                 peers: Arc::new(self.peers.clone()),
             },
-            None => Strategy::Shared {
+            None => Strategy::Bucket {
                 bucket: Arc::new(Bucket(Arc::clone(&link), Arc::clone(&self.shards))),
                 peers: Arc::new(self.peers.clone()),
             },

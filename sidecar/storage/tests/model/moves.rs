@@ -359,6 +359,23 @@ fn a_value_is_there_at_every_moment_of_its_copying() {
 }
 
 #[test]
+fn what_is_copied_never_takes_the_place_of_what_was_written_meanwhile() {
+    for after in 0..8 {
+        block_on(async {
+            let mut world = moved("v").await;
+            let own = world.own.clone();
+            world.bucket.interrupt_after(after, move || {
+                async move { drop(own.adapter().set(&key("k"), Value::Json(json!("w"))).await.unwrap()) }.boxed()
+            });
+            world.happens(Event::Copy { fail_after: None, hold_after: None }).await;
+            let expected = if world.bucket.undisturbed() { "v" } else { "w" };
+            let found = world.values().get(&key("k")).await.unwrap().unwrap();
+            assert_eq!(found.value, Value::Json(json!(expected)), "after {after} requests");
+        });
+    }
+}
+
+#[test]
 fn what_is_damaged_is_copied_as_it_lies_and_never_served() {
     block_on(async {
         let mut world = moved("a value that will be damaged").await;

@@ -101,6 +101,12 @@ impl<B: Bucket> BucketStore<B> {
         }
     }
 
+    /// The first object, in byte order, whose name begins with `prefix` and comes after `after`.
+    pub async fn first(&self, prefix: &str, after: &str) -> Result<Option<String>, Error> {
+        let (listed, _) = self.bucket.list(prefix, after, 1).await?;
+        Ok(listed.into_iter().next().map(|object| object.name))
+    }
+
     pub(super) fn bucket(&self) -> &B {
         &self.bucket
     }
