@@ -20,14 +20,17 @@ pub fn session(node: &NodeId) -> String {
     format!("{SESSIONS}{node}.json")
 }
 
+/// Leases and data of all shards in the Shared strategy.
+pub const SHARDS: &str = "shards/";
+
 /// A shard's lease in the Shared strategy.
 pub fn shard_lock(shard: ShardId) -> String {
-    format!("shards/{shard}/.lock")
+    format!("{SHARDS}{shard}/.lock")
 }
 
 /// The folder of a shard's data in the Shared strategy.
 pub fn shard_data(shard: ShardId) -> String {
-    format!("shards/{shard}/")
+    format!("{SHARDS}{shard}/")
 }
 
 /// All leases of shards in the Namespaced strategy.

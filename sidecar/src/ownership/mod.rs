@@ -160,6 +160,8 @@ pub struct NodeStatus {
     pub session_valid: bool,
     /// How often a session of this process came to its end.
     pub sessions_lost: u64,
+    /// Tenures before, over all shards that it serves, whose data is not copied yet (strategy Namespaced).
+    pub origins: usize,
 }
 
 /// What the store below was proved to do when it was put to the test last.

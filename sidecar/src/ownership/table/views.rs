@@ -59,6 +59,8 @@ impl Table {
 
     pub(in super::super) fn status(&self) -> NodeStatus {
         let held = (0..self.shards()).filter(|shard| self.tenure(ShardId(*shard)).is_some()).count();
+        let progress = |slot: &std::sync::Mutex<Slot>| lock(slot).progress.clone();
+        let origins = self.slots.iter().filter_map(progress).map(|progress| progress.origins().len()).sum();
         let problem = self.problems();
         let known = lock(&self.known);
         let live = known.session.as_ref().is_some_and(Validity::holds);
@@ -83,6 +85,7 @@ impl Table {
             map_revision: known.map.as_ref().map_or(0, |map| map.revision),
             session_valid: live,
             sessions_lost: known.sessions_lost,
+            origins,
         }
     }
 }

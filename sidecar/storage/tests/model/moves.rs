@@ -375,6 +375,68 @@ fn what_is_copied_never_takes_the_place_of_what_was_written_meanwhile() {
     }
 }
 
+/// What a bucket holds back of a write that is sent now; nobody hears what becomes of it.
+async fn held_back(world: &World, write: impl Future<Output = bool>) -> usize {
+    world.bucket.hold_after(0);
+    assert!(!write.await, "it is held back");
+    world.bucket.held().len() - 1
+}
+
+#[test]
+fn what_was_removed_stays_removed_while_an_older_folder_has_it() {
+    block_on(async {
+        let mut world = moved("v").await;
+        world.happens(Event::Do("k".into(), Step::Remove(Expectation::Nothing))).await;
+        world.happens(Event::Move).await;
+        world.happens(Event::Copy { fail_after: None, hold_after: None }).await;
+        world.happens(Event::Forget).await;
+        assert_eq!(world.origins, [folder(1)]);
+        assert_eq!(world.values().get(&key("k")).await.unwrap(), None);
+    });
+}
+
+#[test]
+fn a_copy_that_arrives_late_does_not_bring_back_what_was_removed() {
+    block_on(async {
+        let mut world = World::new();
+        world.happens(Event::Do("k".into(), Step::SetBatch(vec![("k".into(), Value::Json(json!("v")))]))).await;
+        let values = world.values();
+        let removal =
+            held_back(&world, async { values.delete(&key("k")).await.unwrap().applied().is_some() }).await;
+        world.happens(Event::Move).await;
+        let values = world.values();
+        let copy = held_back(&world, async { values.get(&key("k")).await.is_ok() }).await;
+        assert!(world.bucket.deliver(removal), "its version stands there still");
+        assert_eq!(values.get(&key("k")).await.unwrap(), None);
+        world.bucket.deliver(copy);
+        assert_eq!(values.get(&key("k")).await.unwrap(), None);
+    });
+}
+
+#[test]
+fn a_late_write_that_was_seen_is_seen_again_and_one_that_was_not_never_is() {
+    for seen in [false, true] {
+        block_on(async {
+            let mut world = World::new();
+            let values = world.values();
+            let new = || Value::Json(json!("new"));
+            let late =
+                held_back(&world, async { values.set(&key("k"), new()).await.unwrap().applied().is_some() }).await;
+            world.happens(Event::Move).await;
+            world.happens(Event::Copy { fail_after: None, hold_after: None }).await;
+            assert_eq!(world.values().get(&key("k")).await.unwrap(), None);
+            assert!(world.bucket.deliver(late), "nothing stands there");
+            if seen {
+                assert_eq!(world.values().get(&key("k")).await.unwrap().map(|entry| entry.value), Some(new()));
+            }
+            world.happens(Event::Forget).await;
+            world.happens(Event::Sweep { fail_after: None }).await;
+            let found = world.values().get(&key("k")).await.unwrap().map(|entry| entry.value);
+            assert_eq!(found, seen.then(new));
+        });
+    }
+}
+
 #[test]
 fn what_is_damaged_is_copied_as_it_lies_and_never_served() {
     block_on(async {
