@@ -149,7 +149,10 @@ mod tests {
         let lease = taken(Some(&taken(Some(&taken(None, "a")), "b")), "c");
         let done = Upkeep { copied: set(&[origin("b", 2)]), ..Upkeep::default() };
         let next = taken(settle(&lease, &done).as_ref(), "d");
-        assert_eq!((&next.origins[..], &next.surplus[..]), (&[origin("c", 3), origin("a", 1)][..], &[origin("b", 2)][..]));
+        assert_eq!(
+            (&next.origins[..], &next.surplus[..]),
+            (&[origin("c", 3), origin("a", 1)][..], &[origin("b", 2)][..])
+        );
     }
 
     #[test]

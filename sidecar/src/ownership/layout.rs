@@ -50,7 +50,7 @@ pub(super) trait Behind: Send + Sync + 'static {
     /// How many objects were copied.
     fn copied(&self) -> u64;
 
-    /// How long after the end of a tenure nothing can arrive any more that was sent under it.
+    /// How long after it was sent a write may still arrive, in an origin too.
     fn latest(&self) -> Duration;
 }
 

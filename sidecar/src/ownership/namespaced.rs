@@ -174,10 +174,10 @@ impl Keeper {
 
     /// The lease was written, or read.
     pub(super) fn learn(&self, lease: &ShardLease) {
-        let before = self.progress.lease.send_replace(lease.clone());
-        for origin in before.origins.iter().filter(|origin| !lease.origins.contains(origin)) {
+        for origin in self.progress.origins().iter().filter(|origin| !lease.origins.contains(origin)) {
             self.progress.behind.forget(origin);
         }
+        self.progress.lease.send_replace(lease.clone());
     }
 }
 

@@ -63,9 +63,16 @@ pub(super) struct Parts {
 
 /// Where data lies, and where sessions and the map are.
 pub(super) enum Strategy {
-    Isolated { documents: Arc<dyn Documents>, volumes: Arc<dyn Volumes>, peers: Arc<dyn PeerClient> },
+    Isolated {
+        documents: Arc<dyn Documents>,
+        volumes: Arc<dyn Volumes>,
+        peers: Arc<dyn PeerClient>,
+    },
     /// Shared or Namespaced.
-    Bucket { bucket: Arc<dyn SharedBucket>, peers: Arc<dyn PeerClient> },
+    Bucket {
+        bucket: Arc<dyn SharedBucket>,
+        peers: Arc<dyn PeerClient>,
+    },
 }
 
 /// A bucket that all nodes share.

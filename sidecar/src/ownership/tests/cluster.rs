@@ -29,8 +29,8 @@ use super::super::layout::OnePlace;
 use super::super::node::{OpenBucket, Parts, SharedBucket, Strategy, layout};
 use super::super::proof::Proof;
 use super::super::volume::OnDisk;
-use super::objects::Objects;
 use super::super::{HandoffRequest, HandoffStream, Ownership, PeerClient, Place, ShardStores};
+use super::objects::Objects;
 use crate::data_folder::Engine;
 
 pub(super) const SHARDS: u32 = 12;

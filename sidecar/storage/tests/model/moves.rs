@@ -401,8 +401,7 @@ fn a_copy_that_arrives_late_does_not_bring_back_what_was_removed() {
         let mut world = World::new();
         world.happens(Event::Do("k".into(), Step::SetBatch(vec![("k".into(), Value::Json(json!("v")))]))).await;
         let values = world.values();
-        let removal =
-            held_back(&world, async { values.delete(&key("k")).await.unwrap().applied().is_some() }).await;
+        let removal = held_back(&world, async { values.delete(&key("k")).await.unwrap().applied().is_some() }).await;
         world.happens(Event::Move).await;
         let values = world.values();
         let copy = held_back(&world, async { values.get(&key("k")).await.is_ok() }).await;

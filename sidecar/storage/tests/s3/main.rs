@@ -80,7 +80,8 @@ async fn what_moves_to_another_folder_is_served_at_once_copied_and_cleared_away(
     let before = ReadThrough::new(&store, "node-a/shards/007/1", &[], 128).adapter();
     let id = OperationId::new("once").unwrap();
     let increment = || Operation::Increment { delta: 1.into() };
-    let Outcome::Applied(Done::Sum(_, version)) = before.perform_once(&key("n"), increment(), &id).await.unwrap() else {
+    let Outcome::Applied(Done::Sum(_, version)) = before.perform_once(&key("n"), increment(), &id).await.unwrap()
+    else {
         panic!("nothing stands in its way")
     };
     for n in 0..40 {

@@ -162,7 +162,14 @@ enum Settled {
 impl<B: Bucket> BucketAdapter<B> {
     pub(super) fn new(store: BucketStore<B>, root: &str) -> Self {
         let root = if root.is_empty() { String::new() } else { format!("{root}/") };
-        Self { store, folder: root.clone() + &keys_folder(&[]), root, namespaces: Vec::new(), compression: None, tags: Tags::ETag }
+        Self {
+            store,
+            folder: root.clone() + &keys_folder(&[]),
+            root,
+            namespaces: Vec::new(),
+            compression: None,
+            tags: Tags::ETag,
+        }
     }
 
     /// Makes the tags of versions of this.
@@ -230,7 +237,8 @@ impl<B: Bucket> BucketAdapter<B> {
             },
             Written::Unknown(why) => {
                 let looked = self.store.look(&self.object(key)).await;
-                let found = looked.and_then(|object| object.map(|object| Found::open(self.tags, key, &object)).transpose());
+                let found =
+                    looked.and_then(|object| object.map(|object| Found::open(self.tags, key, &object)).transpose());
                 (found.ok().flatten(), Some(why))
             }
         };

@@ -103,7 +103,9 @@ impl<B: Bucket> ReadThrough<B> {
         match again {
             None => Ok(None),
             Some(again) if again == body || is_whole(name, &again) => Ok(Some(again)),
-            Some(_) => Err(Error::Corrupt { key: name.to_owned(), problem: "it is read differently each time".to_owned() }),
+            Some(_) => {
+                Err(Error::Corrupt { key: name.to_owned(), problem: "it is read differently each time".to_owned() })
+            }
         }
     }
 
@@ -192,7 +194,8 @@ impl<B: Bucket> Bucket for ReadThrough<B> {
         for folder in origins.iter().rev().chain([&self.own]) {
             let after = if after.is_empty() { String::new() } else { format!("{folder}{after}") };
             let (listed, more) = self.store.bucket.list(&format!("{folder}{prefix}"), &after, most).await?;
-            let relative = |object: Listed| Some(Listed { name: object.name.strip_prefix(folder)?.to_owned(), ..object });
+            let relative =
+                |object: Listed| Some(Listed { name: object.name.strip_prefix(folder)?.to_owned(), ..object });
             pages.push((listed.into_iter().filter_map(relative).collect(), more));
         }
         Ok(merge(pages, most))
