@@ -70,11 +70,6 @@ impl Objects {
         self.objects.remove(name);
     }
 
-    /// The names of objects that begin with `prefix`.
-    pub(super) fn names(&self, prefix: &str) -> Vec<String> {
-        self.objects.keys().filter(|name| name.starts_with(prefix)).cloned().collect()
-    }
-
     pub(super) fn list(&self, prefix: &str, after: &str, most: usize) -> (Vec<Listed>, bool) {
         let found = self.objects.range(prefix.to_owned()..).take_while(|(name, _)| name.starts_with(prefix));
         let mut found = found.filter(|(name, _)| name.as_str() > after);
