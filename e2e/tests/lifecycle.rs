@@ -89,9 +89,15 @@ async fn a_namespaced_cluster_grows_and_shrinks_under_load_and_its_data_follows(
             })
             .await?;
         }
-        let shards = cluster.node(0).get("/v1/shards").await?;
-        let origins = shards["items"].as_array().into_iter().flatten().filter(|shard| shard.get("origins").is_some());
-        ensure!(origins.count() == 0, "{shards}");
+        for ordinal in 0..2 {
+            until(&format!("node {ordinal} to have copied everything"), Duration::from_secs(120), || async {
+                let shards = cluster.node(ordinal).get("/v1/shards").await?;
+                let mut items = shards["items"].as_array().into_iter().flatten();
+                let left = items.find(|shard| shard.get("origins").is_some()).cloned();
+                Ok(left.map_or(Seen::Done(()), |shard| Seen::NotYet(shard.to_string())))
+            })
+            .await?;
+        }
         verify(&cluster.node(1), &sample("before", 1500)).await
     })
     .await
