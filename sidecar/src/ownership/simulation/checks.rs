@@ -23,6 +23,10 @@ pub(super) struct Checks {
     /// Who has served each shard under which token.
     tenures: BTreeMap<(ShardId, FencingToken), String>,
     highest: BTreeMap<ShardId, FencingToken>,
+    /// Leases that name more than one origin (Namespaced).
+    pub(super) chains: usize,
+    /// Writes that took effect in the folder of a tenure that was over (Namespaced).
+    pub(super) late: usize,
 }
 
 impl Checks {
@@ -37,6 +41,11 @@ impl Checks {
             let map: ShardMap = serde_json::from_slice(body).map_err(damaged)?;
             self.map(&map)
         } else {
+            let is_of = |lease: &&ShardLease| name.contains(&format!("/shards/{}/", lease.shard));
+            let own = |lease: &ShardLease| Some(names::tenure_data(lease.owner.as_ref()?, lease.shard, lease.token));
+            let lease = self.leases.values().find(is_of).filter(|_| name.starts_with(names::NAMESPACES));
+            let is_late = lease.is_some_and(|lease| own(lease).is_none_or(|own| !name.starts_with(&own)));
+            self.late += usize::from(is_late);
             Ok(())
         }
     }
@@ -57,6 +66,7 @@ impl Checks {
     }
 
     fn lease(&mut self, name: &str, lease: ShardLease) -> Result<(), String> {
+        self.chains += usize::from(lease.origins.len() > 1);
         let Some(before) = self.leases.insert(name.to_owned(), lease.clone()) else {
             return Ok(());
         };

@@ -38,7 +38,7 @@ pub(super) struct World {
     pub(super) draining: Mutex<BTreeSet<NodeId>>,
     /// What is to happen to the process whose next request arrives.
     pub(super) traps: Mutex<BTreeMap<String, Sprung>>,
-    checks: Mutex<Checks>,
+    pub(super) checks: Mutex<Checks>,
     /// Processes that are not dead, by their numbers.
     pub(super) alive: Mutex<BTreeMap<usize, Arc<Process>>>,
     pub(super) started: AtomicUsize,
