@@ -100,9 +100,9 @@ fn first_observation(validated: &ValidatedCluster, found: &Dereferenced) -> Obse
     let is_wanted = |pod: &&Pod| {
         dereference::ordinal_of(&validated.name, &pod.name_any()).is_some_and(|ordinal| ordinal < validated.replicas)
     };
-    let storage = match validated.storage {
-        validate::ValidatedStorage::Isolated(_) => StorageView::Volumes,
-        validate::ValidatedStorage::Shared(_) => StorageView::Bucket,
+    let storage = match validated.storage.bucket() {
+        None => StorageView::Volumes,
+        Some(_) => StorageView::Bucket,
     };
     Observation {
         wanted: validated.replicas,

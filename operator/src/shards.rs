@@ -1,6 +1,6 @@
 //! The shard controller: reads the sessions and the present map, lets [`brainy_coordination::controller`] decide the next
-//! one, and publishes it by compare-and-swap. A read that fails changes nothing. With strategy Shared that code is
-//! [`brainy_coordination::bucket`], and pattern StorageNative leaves it to a node: then the operator only looks.
+//! one, and publishes it by compare-and-swap. A read that fails changes nothing. With strategies Namespaced and Shared that
+//! code is [`brainy_coordination::bucket`], and pattern StorageNative leaves it to a node: then the operator only looks.
 
 mod bucket;
 mod configmap;
@@ -35,7 +35,7 @@ const MOVES_AT_ONCE: usize = 8;
 pub struct Memory {
     /// Of sessions in Leases (strategy Isolated).
     observers: Observers,
-    /// Strategy Shared.
+    /// Strategy Namespaced or Shared.
     bucket: bucket::Memory,
 }
 
@@ -45,7 +45,7 @@ pub struct Controller<'a> {
     pub client: &'a Client,
     /// Whose shards.
     pub cluster: &'a ValidatedCluster,
-    /// The bucket (strategy Shared).
+    /// The bucket (strategies Namespaced and Shared).
     pub bucket: Option<&'a Arc<dyn Documents>>,
     /// This operator process.
     pub identity: &'a str,

@@ -65,8 +65,20 @@ pub struct ValidatedCluster {
 pub enum ValidatedStorage {
     /// On a volume of each node.
     Isolated(VolumeSpec),
-    /// In a bucket.
+    /// In a bucket, below a namespace of each node.
+    Namespaced(BucketSpec),
+    /// In a bucket, each shard at one place.
     Shared(BucketSpec),
+}
+
+impl ValidatedStorage {
+    /// The bucket, where nodes share one.
+    pub fn bucket(&self) -> Option<&BucketSpec> {
+        match self {
+            Self::Isolated(_) => None,
+            Self::Namespaced(bucket) | Self::Shared(bucket) => Some(bucket),
+        }
+    }
 }
 
 /// Why a BrainyCluster does not run. The variant's name is the reason of the condition and of the Event.
@@ -156,12 +168,8 @@ fn name_of(cluster: &BrainyCluster) -> Result<String, Refusal> {
 /// Refuses what the schema offers and this version does not run.
 fn check_supported(cluster: &BrainyCluster) -> Result<(), Refusal> {
     let refuse = |field, value: String, choose| Err(Refusal::NotSupported { field, value, choose });
-    let storage = &cluster.spec.storage;
-    if storage.strategy == Strategy::Namespaced {
-        return refuse("spec.storage.strategy", "Namespaced".into(), "choose Isolated or Shared");
-    }
     if cluster.spec.coordination.pattern == brainy_crds::Pattern::Consensus {
-        let choose = "choose Leader, or StorageNative with strategy Shared";
+        let choose = "choose Leader, or StorageNative with strategy Namespaced or Shared";
         return refuse("spec.coordination.pattern", "Consensus".into(), choose);
     }
     Ok(())
@@ -169,10 +177,10 @@ fn check_supported(cluster: &BrainyCluster) -> Result<(), Refusal> {
 
 fn pattern_of(cluster: &BrainyCluster) -> Result<Pattern, Refusal> {
     match (cluster.spec.coordination.pattern, cluster.spec.storage.strategy) {
-        (brainy_crds::Pattern::StorageNative, Strategy::Shared) => Ok(Pattern::StorageNative),
-        (brainy_crds::Pattern::StorageNative, _) => Err(Refusal::invalid(
+        (brainy_crds::Pattern::StorageNative, Strategy::Namespaced | Strategy::Shared) => Ok(Pattern::StorageNative),
+        (brainy_crds::Pattern::StorageNative, Strategy::Isolated) => Err(Refusal::invalid(
             "spec.coordination.pattern",
-            "StorageNative keeps every lease in a store that all nodes share, and with strategy Isolated there is none: choose Leader, or strategy Shared",
+            "StorageNative keeps every lease in a store that all nodes share, and with strategy Isolated there is none: choose Leader, or strategy Namespaced or Shared",
         )),
         _ => Ok(Pattern::Leader),
     }
@@ -184,13 +192,14 @@ fn storage_of(cluster: &BrainyCluster) -> Result<ValidatedStorage, Refusal> {
         (Strategy::Isolated, None, volume) => Ok(ValidatedStorage::Isolated(volume.clone().unwrap_or_default())),
         (Strategy::Isolated, Some(_), _) => Err(Refusal::invalid(
             "spec.storage.bucket",
-            "has no use with strategy Isolated: remove it, or choose strategy Shared",
+            "has no use with strategy Isolated: remove it, or choose strategy Namespaced or Shared",
         )),
-        (_, None, _) => Err(Refusal::invalid("spec.storage.bucket", "is required with strategy Shared")),
+        (_, None, _) => Err(Refusal::invalid("spec.storage.bucket", "is required with strategy Namespaced or Shared")),
         (_, Some(_), Some(_)) => {
-            Err(Refusal::invalid("spec.storage.volume", "has no use with strategy Shared: remove it"))
+            Err(Refusal::invalid("spec.storage.volume", "has a use with strategy Isolated only: remove it"))
         }
-        (_, Some(bucket), None) => bucket_of(bucket).map(ValidatedStorage::Shared),
+        (Strategy::Namespaced, Some(bucket), None) => bucket_of(bucket).map(ValidatedStorage::Namespaced),
+        (Strategy::Shared, Some(bucket), None) => bucket_of(bucket).map(ValidatedStorage::Shared),
     }
 }
 
@@ -309,6 +318,9 @@ mod tests {
     fn isolated_and_shared_with_leader_run() {
         assert!(matches!(validate(&isolated()).unwrap().storage, ValidatedStorage::Isolated(_)));
         assert!(matches!(validate(&shared()).unwrap().storage, ValidatedStorage::Shared(_)));
+        let namespaced = json!({"storage": {"strategy": "Namespaced", "bucket": {"name": "data"}}});
+        let namespaced = validate(&cluster("demo", namespaced)).unwrap();
+        assert!(matches!(namespaced.storage, ValidatedStorage::Namespaced(_)));
     }
 
     #[test]
@@ -350,32 +362,19 @@ mod tests {
 
     #[test]
     fn what_does_not_run_yet_is_refused_by_field_value_and_way_out() {
-        let cases = [
-            (
-                json!({"storage": {"strategy": "Namespaced", "bucket": {"name": "data"}}}),
-                "spec.storage.strategy: Namespaced",
-                "choose Isolated or Shared",
-            ),
-            (
-                json!({"storage": {}, "coordination": {"pattern": "Consensus"}}),
-                "spec.coordination.pattern: Consensus",
-                "choose Leader",
-            ),
-        ];
-        for (spec, what, way_out) in cases {
-            let refusal = refusal(spec);
-            assert_eq!(refusal.reason(), "NotSupported");
-            let message = refusal.to_string();
-            assert!(message.starts_with(what) && message.contains(way_out), "{message}");
-        }
+        let refusal = refusal(json!({"storage": {}, "coordination": {"pattern": "Consensus"}}));
+        assert_eq!(refusal.reason(), "NotSupported");
+        let (message, what) = (refusal.to_string(), "spec.coordination.pattern: Consensus");
+        assert!(message.starts_with(what) && message.contains("choose Leader"), "{message}");
     }
 
     #[test]
     fn the_nodes_elect_their_controller_only_where_they_share_a_store() {
         let spec = |storage| json!({"storage": storage, "coordination": {"pattern": "StorageNative"}});
-        let shared =
-            validate(&cluster("demo", spec(json!({"strategy": "Shared", "bucket": {"name": "data"}})))).unwrap();
-        assert_eq!(shared.pattern, Pattern::StorageNative);
+        for strategy in ["Namespaced", "Shared"] {
+            let storage = json!({"strategy": strategy, "bucket": {"name": "data"}});
+            assert_eq!(validate(&cluster("demo", spec(storage))).unwrap().pattern, Pattern::StorageNative);
+        }
         let refusal = refusal(spec(json!({})));
         assert_eq!(refusal.reason(), "InvalidSpec");
         let message = refusal.to_string();
@@ -414,8 +413,13 @@ mod tests {
             (json!({"shards": 0, "storage": {}}), "spec.shards"),
             (json!({"storage": {"bucket": {"name": "data"}}}), "spec.storage.bucket"),
             (json!({"storage": {"strategy": "Shared"}}), "spec.storage.bucket"),
+            (json!({"storage": {"strategy": "Namespaced"}}), "spec.storage.bucket"),
             (
                 json!({"storage": {"strategy": "Shared", "volume": {}, "bucket": {"name": "data"}}}),
+                "spec.storage.volume",
+            ),
+            (
+                json!({"storage": {"strategy": "Namespaced", "volume": {}, "bucket": {"name": "data"}}}),
                 "spec.storage.volume",
             ),
             (

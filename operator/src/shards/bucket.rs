@@ -1,4 +1,4 @@
-//! A cluster whose coordination documents are in a bucket (strategy Shared).
+//! A cluster whose coordination documents are in a bucket (strategies Namespaced and Shared).
 
 use std::collections::BTreeSet;
 use std::time::Duration;

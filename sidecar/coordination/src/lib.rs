@@ -11,6 +11,7 @@ pub mod ids;
 pub mod lease;
 pub mod marker;
 pub mod names;
+pub mod origins;
 pub mod placement;
 pub mod session;
 pub mod shard_map;

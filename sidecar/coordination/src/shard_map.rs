@@ -9,9 +9,9 @@ use crate::{Epoch, FencingToken, NodeId, ShardId};
 /// Which node should own each shard. Every change raises `revision`; two maps of one cluster with the same
 /// (revision, writer) are the same map.
 ///
-/// With strategy Shared the map is a wish, and a shard's lease is the truth. With strategy Isolated and pattern Leader
-/// the map itself is the truth: a node serves a shard only while the newest map names it the owner with no move away,
-/// and `tokens` holds the fencing tokens.
+/// With strategies Namespaced and Shared the map is a wish, and a shard's lease is the truth. With strategy Isolated and
+/// pattern Leader the map itself is the truth: a node serves a shard only while the newest map names it the owner with no
+/// move away, and `tokens` holds the fencing tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ShardMap {

@@ -5,7 +5,8 @@
 //! - `maps`: learns of new shard maps.
 //! - `control`: elects the controller among the nodes, and is it while this node leads (pattern StorageNative).
 //! - `nodes`: where the other nodes are, and whether the holder of a lease is still alive (R1).
-//! - `shared`: takes and releases shard leases (strategy Shared).
+//! - `shared`: takes and releases shard leases (strategies Shared and Namespaced); `layout`: where the data is then.
+//! - `namespaced`: copies and clears away what earlier tenures have left (strategy Namespaced).
 //! - `isolated`: follows the map, pulls shards and clears away copies (strategy Isolated).
 //! - `volume`: the shards on this node's volume; `handoff`: a shard on its way between two volumes.
 //! - `actions`: one action per shard at a time.
@@ -15,7 +16,9 @@ mod actions;
 mod control;
 mod handoff;
 mod isolated;
+mod layout;
 mod maps;
+mod namespaced;
 mod node;
 mod nodes;
 mod proof;
@@ -36,6 +39,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use brainy_coordination::clock::Validity;
+use brainy_coordination::origins::Origin;
 use brainy_coordination::{FencingToken, NodeId, ShardId};
 use brainy_storage::backends::s3::Capabilities;
 use brainy_storage::layers::LayerStack;
@@ -110,6 +114,15 @@ pub struct ShardView {
     /// More on the state, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// The tenures before, whose data it is read through to until it is copied, newest first (strategy Namespaced).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<Origin>,
+    /// The tenures whose data is copied, and not cleared away for good yet (strategy Namespaced).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub surplus: Vec<Origin>,
+    /// How many objects were copied from them so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copied: Option<u64>,
 }
 
 /// State of a shard on this node.
@@ -147,6 +160,8 @@ pub struct NodeStatus {
     pub session_valid: bool,
     /// How often a session of this process came to its end.
     pub sessions_lost: u64,
+    /// Tenures before, over all shards that it serves, whose data is not copied yet (strategy Namespaced).
+    pub origins: usize,
 }
 
 /// What the store below was proved to do when it was put to the test last.

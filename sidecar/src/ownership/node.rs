@@ -9,7 +9,7 @@ use brainy_coordination::clock::{Clock, SystemClock};
 use brainy_coordination::session::holder::Identity;
 use brainy_coordination::session::{SessionHolder, SharedObservers};
 use brainy_coordination::{FencingToken, NodeId, ShardId, names};
-use brainy_kubernetes::config::StorageConfig;
+use brainy_kubernetes::config::{BucketConfig, StorageConfig};
 use brainy_kubernetes::documents::KubernetesDocuments;
 use brainy_kubernetes::in_pod::{Access, NoAccess};
 use brainy_kubernetes::map_watch::MapWatch;
@@ -25,7 +25,9 @@ use tokio::task::JoinSet;
 
 use super::control::Control;
 use super::isolated::Isolated;
+use super::layout::{Layout, OnePlace};
 use super::maps::{MapSource, Maps};
+use super::namespaced::{LATEST, Namespaces};
 use super::nodes::Nodes;
 use super::proof::{self, PROVE_EVERY, Proof};
 use super::session::{Reporting, SessionLoop};
@@ -61,8 +63,16 @@ pub(super) struct Parts {
 
 /// Where data lies, and where sessions and the map are.
 pub(super) enum Strategy {
-    Isolated { documents: Arc<dyn Documents>, volumes: Arc<dyn Volumes>, peers: Arc<dyn PeerClient> },
-    Shared { bucket: Arc<dyn SharedBucket>, peers: Arc<dyn PeerClient> },
+    Isolated {
+        documents: Arc<dyn Documents>,
+        volumes: Arc<dyn Volumes>,
+        peers: Arc<dyn PeerClient>,
+    },
+    /// Shared or Namespaced.
+    Bucket {
+        bucket: Arc<dyn SharedBucket>,
+        peers: Arc<dyn PeerClient>,
+    },
 }
 
 /// A bucket that all nodes share.
@@ -76,7 +86,7 @@ pub(super) trait SharedBucket: Send + Sync + 'static {
 #[derive(Clone)]
 pub(super) struct OpenBucket {
     pub(super) documents: Arc<dyn Documents>,
-    pub(super) stores: Arc<dyn ShardStores>,
+    pub(super) layout: Arc<dyn Layout>,
     pub(super) proof: Arc<dyn Proof>,
 }
 
@@ -184,7 +194,7 @@ async fn serve(
     tasks.spawn(host::task(Arc::clone(&maps).run(renew)));
     tasks.spawn(host::task(Arc::clone(&nodes).run(Arc::clone(&maps), renew)));
     let control = match &parts.strategy {
-        Strategy::Shared { peers, .. } => Some(Arc::new(Control {
+        Strategy::Bucket { peers, .. } => Some(Arc::new(Control {
             table: Arc::clone(table),
             maps: Arc::clone(&maps),
             documents: Arc::clone(&documents),
@@ -227,11 +237,11 @@ async fn serve(
             *slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Arc::clone(&isolated));
             (Arc::clone(&isolated) as _, host::spawn(isolated.run(stopping)))
         }
-        (Strategy::Shared { .. }, Some(bucket)) => {
-            let shared = Shared::new(Arc::clone(table), maps, nodes, bucket.stores, life.clone(), news);
+        (Strategy::Bucket { .. }, Some(bucket)) => {
+            let shared = Shared::new(Arc::clone(table), maps, nodes, bucket.layout, life.clone(), news);
             (Arc::clone(&shared) as _, host::spawn(shared.run(stopping)))
         }
-        (Strategy::Shared { .. }, None) => return Ended::Stopped,
+        (Strategy::Bucket { .. }, None) => return Ended::Stopped,
     };
     let mut work = AbortOnDrop(work);
 
@@ -314,7 +324,7 @@ impl AbortOnDrop {
 async fn prepare(table: &Table, parts: &Parts) -> (Arc<dyn Documents>, Option<OpenBucket>) {
     let bucket = match &parts.strategy {
         Strategy::Isolated { documents, .. } => return (Arc::clone(documents), None),
-        Strategy::Shared { bucket, .. } => bucket,
+        Strategy::Bucket { bucket, .. } => bucket,
     };
     let mut pause = STORE_RETRY.0;
     loop {
@@ -365,20 +375,13 @@ pub(super) fn parts(
                 peers,
             }
         }
-        StorageConfig::Shared { bucket, prefix, region, endpoint, credentials } => {
+        StorageConfig::Namespaced(bucket) | StorageConfig::Shared(bucket) => {
             if let Err(why) = access {
                 tracing::warn!(%why, "no Kubernetes API: this node learns of new maps from the bucket and other nodes alone");
             }
-            let credentials = credentials.clone().map_or(Credentials::Environment, Credentials::Folder);
-            let settings = S3Settings {
-                prefix: prefix.clone(),
-                region: region.clone(),
-                endpoint: endpoint.clone(),
-                credentials,
-                ..S3Settings::new(bucket)
-            };
-            let bucket = Arc::new(S3Bucket { settings, compression: cluster.layers.compression });
-            Strategy::Shared { bucket, peers }
+            let namespaced = matches!(cluster.storage, StorageConfig::Namespaced(_));
+            let bucket = s3_bucket(settings, bucket, namespaced.then(|| settings.node.clone()));
+            Strategy::Bucket { bucket, peers }
         }
     };
     Ok(Parts {
@@ -397,29 +400,54 @@ pub(super) fn parts(
     })
 }
 
-/// The bucket of strategy Shared.
+fn s3_bucket(settings: &NodeSettings, bucket: &BucketConfig, namespace: Option<NodeId>) -> Arc<dyn SharedBucket> {
+    let credentials = bucket.credentials.clone().map_or(Credentials::Environment, Credentials::Folder);
+    let compression = settings.cluster.layers.compression;
+    let settings = S3Settings {
+        prefix: bucket.prefix.clone(),
+        region: bucket.region.clone(),
+        endpoint: bucket.endpoint.clone(),
+        credentials,
+        ..S3Settings::new(&bucket.bucket)
+    };
+    Arc::new(S3Bucket { settings, compression, namespace })
+}
+
+/// The bucket of strategy Shared, or Namespaced.
 struct S3Bucket {
     settings: S3Settings,
     compression: Option<Compression>,
+    /// This node has a namespace of its own.
+    namespace: Option<NodeId>,
 }
 
 #[async_trait]
 impl SharedBucket for S3Bucket {
     async fn open(&self) -> Result<OpenBucket, Error> {
         let store = S3Store::open(&self.settings).await?;
-        Ok(OpenBucket {
-            documents: Arc::new(store.documents("")),
-            proof: Arc::new(store.clone()),
-            stores: Arc::new(BucketShards { store, compression: self.compression }),
-        })
+        let (documents, proof) = (Arc::new(store.documents("")), Arc::new(store.clone()));
+        Ok(OpenBucket { documents, layout: layout(store, self.namespace.as_ref(), self.compression, LATEST), proof })
+    }
+}
+
+/// Where the data of shards lies in a bucket: at one place, or in the namespace of each node, this one's being `namespace`.
+pub(super) fn layout<B: Bucket>(
+    store: BucketStore<B>,
+    namespace: Option<&NodeId>,
+    compression: Option<Compression>,
+    latest: Duration,
+) -> Arc<dyn Layout> {
+    match namespace {
+        Some(node) => Arc::new(Namespaces::new(store, node, compression, latest)),
+        None => Arc::new(OnePlace(Arc::new(BucketShards { store, compression }))),
     }
 }
 
 /// A shard's storage in the bucket.
 #[derive(Debug)]
-pub(super) struct BucketShards<B> {
-    pub(super) store: BucketStore<B>,
-    pub(super) compression: Option<Compression>,
+struct BucketShards<B> {
+    store: BucketStore<B>,
+    compression: Option<Compression>,
 }
 
 impl<B: Bucket> ShardStores for BucketShards<B> {

@@ -19,6 +19,7 @@ use brainy_storage::layers::compression::Compression;
 use brainy_storage::layers::limiting::LimitCounts;
 use tokio::sync::{broadcast, watch};
 
+use super::namespaced::Progress;
 use super::tenure::{Hold, Operation, Tenure};
 use super::{Place, ShardStores, ShardView, StoreProof, in_words};
 
@@ -33,6 +34,8 @@ struct Slot {
     phase: Phase,
     since: String,
     why: Option<String>,
+    /// Of what is done behind it while it is served.
+    progress: Option<Arc<Progress>>,
 }
 
 #[derive(Debug)]
@@ -84,7 +87,7 @@ pub(super) fn now() -> String {
 
 impl Table {
     pub(super) fn new(node: NodeId, shards: u32, layers: LayerStack) -> Arc<Self> {
-        let slot = || Mutex::new(Slot { phase: Phase::Idle, since: now(), why: None });
+        let slot = || Mutex::new(Slot { phase: Phase::Idle, since: now(), why: None, progress: None });
         Arc::new(Self {
             node,
             layers,
@@ -237,6 +240,13 @@ impl Table {
         });
     }
 
+    /// What is served is read through to the data of earlier tenures; `None`: it is not.
+    pub(super) fn reads_through(&self, shard: ShardId, progress: Option<Arc<Progress>>) {
+        if let Some(slot) = self.slot(shard) {
+            lock(slot).progress = progress;
+        }
+    }
+
     /// A shard's storage below its layers, written to while the session holds.
     fn storage(&self, store: Arc<dyn StorageAdapter>, session: &Validity) -> (Arc<dyn StorageAdapter>, Arc<Hold>) {
         let hold = Hold::new(session.clone());
@@ -268,6 +278,7 @@ impl Table {
             self.change(shard, |slot| {
                 slot.phase = Phase::Idle;
                 slot.why = why;
+                slot.progress = None;
             });
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use brainy_coordination::NodeId;
 use brainy_coordination::bucket::spec::{self, ClusterSpec, Memory, Pattern};
-use brainy_kubernetes::config::{NodeConfig, StorageConfig};
+use brainy_kubernetes::config::{BucketConfig, NodeConfig, StorageConfig};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -140,13 +140,13 @@ impl Node {
             namespace: NAMESPACE.to_owned(),
             uid: UID.to_owned(),
             shards: setup.shards,
-            storage: StorageConfig::Shared {
+            storage: StorageConfig::Shared(BucketConfig {
                 bucket: BUCKET.to_owned(),
                 prefix: String::new(),
                 region: "us-east-1".to_owned(),
                 endpoint: Some(format!("http://{to_store}")),
                 credentials: Some(folder.clone()),
-            },
+            }),
             layers: serde_yaml::from_str("caching: {entries: 1000, bytes: 1000000}").unwrap(),
             lease_seconds: setup.lease.as_secs(),
             renew_seconds: setup.renew.as_secs(),

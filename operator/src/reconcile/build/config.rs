@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use brainy_kubernetes::config::{NodeConfig, StorageConfig, VolumeEngine};
+use brainy_crds::BucketSpec;
+use brainy_kubernetes::config::{BucketConfig, NodeConfig, StorageConfig, VolumeEngine};
 use brainy_kubernetes::names;
 use k8s_openapi::api::core::v1::ConfigMap;
 
@@ -30,17 +31,22 @@ pub fn node_config(cluster: &ValidatedCluster) -> NodeConfig {
                     brainy_crds::VolumeEngine::Files => VolumeEngine::Files,
                 },
             },
-            ValidatedStorage::Shared(bucket) => StorageConfig::Shared {
-                bucket: bucket.name.clone(),
-                prefix: bucket.prefix.clone().unwrap_or_default(),
-                region: bucket.region.clone(),
-                endpoint: bucket.endpoint.clone(),
-                credentials: bucket.credentials_secret.as_ref().map(|_| PathBuf::from(CREDENTIALS)),
-            },
+            ValidatedStorage::Namespaced(bucket) => StorageConfig::Namespaced(bucket_config(bucket)),
+            ValidatedStorage::Shared(bucket) => StorageConfig::Shared(bucket_config(bucket)),
         },
         layers: cluster.layers,
         lease_seconds: cluster.lease_seconds,
         renew_seconds: cluster.renew_seconds,
+    }
+}
+
+fn bucket_config(bucket: &BucketSpec) -> BucketConfig {
+    BucketConfig {
+        bucket: bucket.name.clone(),
+        prefix: bucket.prefix.clone().unwrap_or_default(),
+        region: bucket.region.clone(),
+        endpoint: bucket.endpoint.clone(),
+        credentials: bucket.credentials_secret.as_ref().map(|_| PathBuf::from(CREDENTIALS)),
     }
 }
 

@@ -28,7 +28,8 @@ pub struct SessionRecord {
     /// Revision of the newest shard map this node has acted on.
     #[serde(default)]
     pub map_revision: u64,
-    /// It is about to stop, and serves its shards until the map gives them to other nodes (strategy Shared).
+    /// It is about to stop, and serves its shards until the map gives them to other nodes (strategies Namespaced and
+    /// Shared).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub leaving: bool,
     /// The shards it serves, or would serve while waiting for its turn, with their tokens.

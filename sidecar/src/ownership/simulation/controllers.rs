@@ -15,6 +15,7 @@ use brainy_storage::documents::{DocumentVersion, Documents, Swap};
 
 use super::super::session::{read_document, write_document};
 use super::nodes::fast;
+use super::plan::Data;
 use super::store::Link;
 use super::world::World;
 use crate::host::simulated::Host;
@@ -70,7 +71,7 @@ impl Controller {
             Some(map) if map.writer == self.name => map.epoch,
             other => Epoch(other.as_ref().map_or(0, |map| map.epoch.0) + 1),
         };
-        let isolated = self.world.plan.isolated;
+        let isolated = self.world.plan.data == Data::Isolated;
         let volumes: BTreeSet<NodeId> = self.world.nodes().into_iter().collect();
         let rules = if isolated { Rules::Isolated { moves_at_once: 2 } } else { Rules::Shared };
         let facts = Facts {
@@ -94,7 +95,7 @@ impl Controller {
     async fn judge(&mut self, name: &str, record: SessionRecord, version: DocumentVersion) -> Result<NodeSight, Error> {
         let observer = self.observers.entry(record.node.clone()).or_default();
         let expired = observer.expired(version.clone(), record.ttl(), self.clock.now());
-        if record.state == SessionState::Ended || !expired || self.world.plan.isolated {
+        if record.state == SessionState::Ended || !expired || self.world.plan.data == Data::Isolated {
             return Ok(NodeSight { live: record.state == SessionState::Live && !expired, record });
         }
         let limit = Duration::from_secs(10);

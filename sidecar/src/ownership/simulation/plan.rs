@@ -66,11 +66,21 @@ pub(super) struct Weather {
     pub(super) slow_way: Duration,
 }
 
+/// Where data is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Data {
+    /// On volumes.
+    Isolated,
+    /// In a bucket, below a namespace of each node.
+    Namespaced,
+    /// In a bucket, each shard at one place.
+    Shared,
+}
+
 /// A cluster and its time.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
-    /// Data on volumes, or in a bucket.
-    pub(super) isolated: bool,
+    pub(super) data: Data,
     pub(super) nodes: usize,
     pub(super) shards: u32,
     pub(super) controllers: usize,
@@ -114,7 +124,7 @@ impl Plan {
             Weather { lost: 150, slow: 150, refused: 200, failed: 150, twice: 300, way: way * 4, slow_way: ttl * 2 };
         let trouble_lasts = ttl * 5 + Duration::from_secs(5);
         Self {
-            isolated: dice.below(3) == 0,
+            data: [Data::Isolated, Data::Namespaced, Data::Shared][dice.below(3)],
             nodes: [3, 3, 3, 4, 4, 5, 7][dice.below(7)],
             shards: 2 + dice.below(4) as u32,
             controllers: 1 + dice.below(2),
@@ -136,8 +146,18 @@ impl Plan {
     /// leases, and a pause before each.
     pub(super) fn bound(&self) -> Duration {
         let served = (self.ttl + margin(self.ttl)) * 6 / 5 + self.call_limit() + self.renew + Duration::from_secs(4);
-        // Shards that move are copied, and each step of a move is told by a session and seen in a map.
-        if self.isolated { served + self.renew * 4 * self.shards } else { served }
+        match self.data {
+            // Shards that move are copied, and each step of a move is told by a session and seen in a map.
+            Data::Isolated => served + self.renew * 4 * self.shards,
+            // What there is to copy is, after a pause that has grown, and cleared away twice.
+            Data::Namespaced => served + self.latest() + Duration::from_secs(60),
+            Data::Shared => served,
+        }
+    }
+
+    /// Until what earlier tenures have left is cleared away again (Namespaced).
+    pub(super) fn latest(&self) -> Duration {
+        self.ttl
     }
 
     /// Longest wait for the store, as that of the bucket's client.

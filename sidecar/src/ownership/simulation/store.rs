@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use brainy_coordination::NodeId;
 use brainy_storage::Error;
 use brainy_storage::backends::objects::{
     Bucket, BucketStore, ETag, Failure, Listed, Object, When, Written, judge_answer, send_conditional,
@@ -12,7 +13,7 @@ use brainy_storage::backends::objects::{
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::super::node::{BucketShards, OpenBucket, SharedBucket};
+use super::super::node::{OpenBucket, SharedBucket, layout};
 use super::super::proof::Proof;
 use super::world::World;
 use crate::host::simulated::Host;
@@ -63,6 +64,10 @@ impl Objects {
         let etag = ETag::new(format!("\"{}\"", self.writes)).ok_or(Failure::Missing)?;
         self.objects.insert(name.to_owned(), Object { body: body.clone(), etag: etag.clone() });
         Ok(etag)
+    }
+
+    pub(super) fn discard(&mut self, name: &str) {
+        self.objects.remove(name);
     }
 
     pub(super) fn list(&self, prefix: &str, after: &str, most: usize) -> (Vec<Listed>, bool) {
@@ -215,21 +220,34 @@ impl Bucket for Link {
         self.read(self.world.fate_of_list(), move |objects| objects.list(&prefix, &after, most)).await
     }
 
-    async fn discard(&self, _: Vec<String>) -> Result<(), Error> {
-        Err(Error::unavailable("NotImplemented", "nothing is ever deleted here"))
+    /// A deletion is a request as any other: it may be lost, come late, and come twice.
+    async fn discard(&self, names: Vec<String>) -> Result<(), Error> {
+        let limit = self.world.plan.store_limit();
+        let sent = self.send(self.world.fate(true), move |world| {
+            world.discarded(&names);
+            Ok(())
+        });
+        match tokio::time::timeout(limit, sent).await {
+            Ok(answer) => answer.map_err(Failure::of_read),
+            Err(_) => Err(Error::unavailable("TimedOut", "the store did not answer in time")),
+        }
     }
 }
 
 /// The bucket as a node opens it.
-pub(super) struct SimulatedBucket(pub(super) Link);
+pub(super) struct SimulatedBucket {
+    pub(super) link: Link,
+    /// The node's own (strategy Namespaced).
+    pub(super) namespace: Option<NodeId>,
+}
 
 #[async_trait]
 impl SharedBucket for SimulatedBucket {
     async fn open(&self) -> Result<OpenBucket, Error> {
-        let store = BucketStore::new(self.0.clone());
+        let store = BucketStore::new(self.link.clone());
         Ok(OpenBucket {
             documents: Arc::new(store.documents("")),
-            stores: Arc::new(BucketShards { store, compression: None }),
+            layout: layout(store, self.namespace.as_ref(), None, self.link.world.plan.latest()),
             proof: Arc::new(Trusted),
         })
     }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::checks::Checks;
 use super::history::Histories;
 use super::nodes::{Machine, Process};
-use super::plan::{Plan, Weather};
+use super::plan::{Data, Plan, Weather};
 use super::store::{Fate, Objects, STORE};
 use super::trace::Trace;
 use crate::host::simulated::{Dice, Host, Scheduler};
@@ -42,7 +42,7 @@ pub(super) struct World {
     pub(super) last_renewals: Mutex<BTreeMap<String, (Duration, Duration)>>,
     /// Answers on their way that come late.
     late: Mutex<BTreeMap<String, Duration>>,
-    checks: Mutex<Checks>,
+    pub(super) checks: Mutex<Checks>,
     /// Processes that are not dead, by their numbers.
     pub(super) alive: Mutex<BTreeMap<usize, Arc<Process>>>,
     pub(super) started: AtomicUsize,
@@ -141,7 +141,7 @@ impl World {
                 }
                 // A lease is a process's own; a volume outlasts it.
                 let name = process.host.name();
-                let who = if self.plan.isolated { Self::place_of(name) } else { name };
+                let who = if self.plan.data == Data::Isolated { Self::place_of(name) } else { name };
                 if let Err(why) = checks.serves(shard, token, who) {
                     self.fail(why);
                 }
@@ -178,6 +178,23 @@ impl World {
         {
             self.maps.lock().unwrap().push(map);
         }
+    }
+
+    /// Objects are deleted.
+    pub(super) fn discarded(&self, discarded: &[String]) {
+        let mut objects = self.objects.lock().unwrap();
+        for name in discarded {
+            self.say(STORE, || format!("{name} is deleted"));
+            if let Err(why) = self.checks.lock().unwrap().discarded(name) {
+                self.fail(why);
+            }
+            objects.discard(name);
+        }
+    }
+
+    /// Whether what earlier tenures have left is copied and cleared away (Namespaced).
+    pub(super) fn is_tidy(&self) -> bool {
+        self.checks.lock().unwrap().is_tidy()
     }
 
     /// A request of a process has arrived. How late its answer comes, at least.

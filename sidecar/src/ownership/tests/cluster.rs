@@ -12,9 +12,11 @@ use brainy_coordination::bucket::operator::{self, Part};
 use brainy_coordination::bucket::spec::{ClusterSpec, Pattern};
 use brainy_coordination::clock::{Clock, SystemClock};
 use brainy_coordination::controller::{Facts, Next, NodeSight, Rules, next_map};
+use brainy_coordination::lease::ShardLease;
 use brainy_coordination::session::{HeldShard, Observer, SessionRecord, SessionState};
 use brainy_coordination::{Epoch, FencingToken, NodeId, ShardId, ShardMap, names};
 use brainy_storage::backends::memory::{MemoryAdapter, MemoryDocuments};
+use brainy_storage::backends::objects::BucketStore;
 use brainy_storage::backends::s3::Capabilities;
 use brainy_storage::documents::{Document, DocumentVersion, Documents, Swap};
 use brainy_storage::layers::batching::{Ack, Batching};
@@ -23,10 +25,12 @@ use brainy_storage::layers::{LayerStack, Layers};
 use brainy_storage::{Error, Key, Outcome, StorageAdapter};
 use bytes::Bytes;
 
-use super::super::node::{OpenBucket, Parts, SharedBucket, Strategy};
+use super::super::layout::OnePlace;
+use super::super::node::{OpenBucket, Parts, SharedBucket, Strategy, layout};
 use super::super::proof::Proof;
 use super::super::volume::OnDisk;
 use super::super::{HandoffRequest, HandoffStream, Ownership, PeerClient, Place, ShardStores};
+use super::objects::Objects;
 use crate::data_folder::Engine;
 
 pub(super) const SHARDS: u32 = 12;
@@ -110,12 +114,34 @@ impl ShardStores for MemoryShards {
     }
 }
 
-struct Bucket(Arc<Link>, Arc<MemoryShards>);
+/// Where the data of shards is.
+#[derive(Clone)]
+enum Data {
+    /// On this folder's volumes.
+    Volumes(Arc<tempfile::TempDir>),
+    /// Below the nodes' namespaces, and how late something may arrive there.
+    Namespaces(Objects, Duration),
+    /// At one place.
+    Shards(Arc<MemoryShards>),
+}
+
+struct Bucket {
+    link: Arc<Link>,
+    node: NodeId,
+    data: Data,
+}
 
 #[async_trait]
 impl SharedBucket for Bucket {
     async fn open(&self) -> Result<OpenBucket, Error> {
-        Ok(OpenBucket { documents: Arc::clone(&self.0) as _, stores: Arc::clone(&self.1) as _, proof: self.0.clone() })
+        let layout = match &self.data {
+            Data::Namespaces(objects, latest) => {
+                layout(BucketStore::new(objects.clone()), Some(&self.node), None, *latest)
+            }
+            Data::Shards(shards) => Arc::new(OnePlace(Arc::clone(shards) as _)),
+            Data::Volumes(_) => return Err(Error::unavailable("NoSuchBucket", "there are volumes only")),
+        };
+        Ok(OpenBucket { documents: Arc::clone(&self.link) as _, layout, proof: self.link.clone() })
     }
 }
 
@@ -174,9 +200,8 @@ struct Told {
 pub(super) struct Cluster {
     rules: Rules,
     documents: MemoryDocuments,
-    shards: Arc<MemoryShards>,
+    data: Data,
     peers: Peers,
-    data: Option<tempfile::TempDir>,
     ttl: Duration,
     renew: Duration,
     layers: Layers,
@@ -195,12 +220,17 @@ pub(super) fn id(name: &str) -> NodeId {
 
 impl Cluster {
     pub(super) fn shared(ttl: Duration) -> Self {
-        Self::new(Rules::Shared, None, ttl)
+        Self::new(Rules::Shared, Data::Shards(Arc::default()), ttl)
+    }
+
+    /// What is copied is cleared away at once, and again after so long.
+    pub(super) fn namespaced(ttl: Duration, latest: Duration) -> Self {
+        Self::new(Rules::Shared, Data::Namespaces(Objects::default(), latest), ttl)
     }
 
     /// The nodes elect the controller among them.
     pub(super) fn native(ttl: Duration) -> Self {
-        let cluster = Self::new(Rules::Shared, None, ttl);
+        let cluster = Self::shared(ttl);
         *cluster.pattern.lock().unwrap() = Pattern::StorageNative;
         cluster
     }
@@ -212,16 +242,15 @@ impl Cluster {
     }
 
     pub(super) fn isolated(ttl: Duration) -> Self {
-        Self::new(Rules::Isolated { moves_at_once: 4 }, Some(tempfile::tempdir().unwrap()), ttl)
+        Self::new(Rules::Isolated { moves_at_once: 4 }, Data::Volumes(Arc::new(tempfile::tempdir().unwrap())), ttl)
     }
 
-    fn new(rules: Rules, data: Option<tempfile::TempDir>, ttl: Duration) -> Self {
+    fn new(rules: Rules, data: Data, ttl: Duration) -> Self {
         let mut cluster = Self {
             rules,
             documents: MemoryDocuments::new(),
-            shards: Arc::default(),
-            peers: Peers::default(),
             data,
+            peers: Peers::default(),
             ttl,
             renew: Duration::from_millis(200),
             pattern: Arc::default(),
@@ -260,13 +289,13 @@ impl Cluster {
             proofs: AtomicU64::new(0),
         });
         let strategy = match &self.data {
-            Some(_) => Strategy::Isolated {
+            Data::Volumes(_) => Strategy::Isolated {
                 documents: Arc::clone(&link) as _,
                 volumes: Arc::new(OnDisk { data: self.volume(name), engine: Engine::Embedded }),
                 peers: Arc::new(self.peers.clone()),
             },
-            None => Strategy::Shared {
-                bucket: Arc::new(Bucket(Arc::clone(&link), Arc::clone(&self.shards))),
+            data @ (Data::Namespaces(..) | Data::Shards(_)) => Strategy::Bucket {
+                bucket: Arc::new(Bucket { link: Arc::clone(&link), node: id(name), data: data.clone() }),
                 peers: Arc::new(self.peers.clone()),
             },
         };
@@ -302,7 +331,8 @@ impl Cluster {
     }
 
     pub(super) fn volume(&self, name: &str) -> PathBuf {
-        self.data.as_ref().unwrap().path().join(name)
+        let Data::Volumes(folder) = &self.data else { panic!("there are no volumes") };
+        folder.path().join(name)
     }
 
     /// Ends a node as kill -9 would: nothing is released, nobody is told.
@@ -330,6 +360,16 @@ impl Cluster {
     /// Who is the controller.
     pub(super) async fn election(&self) -> Election {
         self.document(names::CONTROLLER_ELECTION).await.unwrap()
+    }
+
+    /// The objects below the nodes' namespaces.
+    pub(super) fn objects(&self) -> &Objects {
+        let Data::Namespaces(objects, _) = &self.data else { panic!("there are no namespaces") };
+        objects
+    }
+
+    pub(super) async fn shard_lease(&self, shard: ShardId) -> ShardLease {
+        self.document(&names::shard_lease(shard)).await.unwrap()
     }
 
     pub(super) async fn map(&self) -> ShardMap {

@@ -3,6 +3,8 @@
 
 mod cluster;
 mod isolated;
+mod namespaced;
 mod native;
+mod objects;
 mod shared;
 mod table;

@@ -54,33 +54,56 @@ pub struct BucketAdapter<B> {
     /// Of the namespace, below the bucket's prefix, with a slash at its end.
     folder: String,
     compression: Option<Compression>,
+    tags: Tags,
+}
+
+/// What the tags of versions are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tags {
+    /// The object's ETag: a write under `If-Match` needs no look at what stands there.
+    ETag,
+    /// The write's own mark, which a copy of the object carries on: there the ETag is another.
+    Nonce,
+}
+
+impl Tags {
+    /// `next` is the trail of the write that comes next.
+    fn version(self, revision: u64, nonce: &str, etag: &ETag, next: &Trail) -> Version {
+        let tag = match self {
+            Self::ETag => Tag::new(etag, next).to_string(),
+            Self::Nonce => nonce.to_owned(),
+        };
+        Version { revision, tag }
+    }
+
+    /// What the tag of a version says beside being one.
+    fn tag(self, version: &Version) -> Option<Tag> {
+        (self == Self::ETag).then(|| Tag::of(&version.tag))
+    }
 }
 
 /// What stands under a key: a value or a tombstone.
 struct Found {
     etag: ETag,
     envelope: Envelope,
+    version: Version,
 }
 
 impl Found {
-    fn open(key: &Key, object: &Object) -> Result<Self, Error> {
-        Ok(Self { etag: object.etag.clone(), envelope: envelope::open(key, &object.body)? })
+    fn open(tags: Tags, key: &Key, object: &Object) -> Result<Self, Error> {
+        let (etag, envelope) = (object.etag.clone(), envelope::open(key, &object.body)?);
+        let version = tags.version(envelope.revision, &envelope.nonce, &etag, &envelope.next_trail());
+        Ok(Self { etag, envelope, version })
     }
 
     fn entry(self) -> Option<Entry> {
-        let version = version(self.envelope.revision, &self.etag, &self.envelope.next_trail());
-        self.envelope.value.map(|value| Entry { value, version })
+        self.envelope.value.map(|value| Entry { value, version: self.version })
     }
 }
 
 /// What an object says of a key: its value and version, or that it has none.
 pub(in crate::backends) fn entry_of(key: &Key, object: &Object) -> Result<Option<Entry>, Error> {
-    Found::open(key, object).map(Found::entry)
-}
-
-/// `next` is the trail of the write that comes next.
-fn version(revision: u64, etag: &ETag, next: &Trail) -> Version {
-    Version { revision, tag: Tag::new(etag, next).to_string() }
+    Found::open(Tags::ETag, key, object).map(Found::entry)
 }
 
 /// The place a write expects: what it follows, and its condition for the store.
@@ -114,12 +137,12 @@ impl Expected {
     }
 
     /// Without looking; `None` where what stands there has to be carried on.
-    fn guess(condition: &Condition) -> Option<Self> {
+    fn guess(condition: &Condition, tags: Tags) -> Option<Self> {
         match condition {
             Condition::Any | Condition::Absent => Some(Self { is_guess: true, ..Self::nothing() }),
             Condition::Version(version) => {
-                let tag = Tag::of(&version.tag);
-                (!tag.keeps).then(|| Self::at(version.revision, tag))
+                let tag = tags.tag(version).filter(|tag| !tag.keeps)?;
+                Some(Self::at(version.revision, tag))
             }
         }
     }
@@ -146,7 +169,19 @@ enum Settled {
 impl<B: Bucket> BucketAdapter<B> {
     pub(super) fn new(store: BucketStore<B>, root: &str) -> Self {
         let root = if root.is_empty() { String::new() } else { format!("{root}/") };
-        Self { store, folder: root.clone() + &keys_folder(&[]), root, namespaces: Vec::new(), compression: None }
+        Self {
+            store,
+            folder: root.clone() + &keys_folder(&[]),
+            root,
+            namespaces: Vec::new(),
+            compression: None,
+            tags: Tags::ETag,
+        }
+    }
+
+    /// Makes the tags of versions of this.
+    pub(super) fn with_tags(self, tags: Tags) -> Self {
+        Self { tags, ..self }
     }
 
     /// Compresses what is written from now on. What is there is read as it is.
@@ -165,7 +200,7 @@ impl<B: Bucket> BucketAdapter<B> {
 
     async fn find(&self, key: &Key) -> Result<Option<Found>, Error> {
         let object = self.store.get(&self.object(key)).await?;
-        object.map(|object| Found::open(key, &object)).transpose()
+        object.map(|object| Found::open(self.tags, key, &object)).transpose()
     }
 
     /// Writes a value where it is expected to follow.
@@ -198,7 +233,8 @@ impl<B: Bucket> BucketAdapter<B> {
     ) -> Result<Settled, Error> {
         let (found, lost) = match written {
             Written::Applied(etag) => {
-                return Ok(Settled::Applied(version(sent.revision, &etag, &trail.after(sent.nonce))));
+                let next = trail.after(sent.nonce);
+                return Ok(Settled::Applied(self.tags.version(sent.revision, sent.nonce, &etag, &next)));
             }
             Written::Refused => match self.find(key).await {
                 Ok(found) => (found, None),
@@ -209,16 +245,15 @@ impl<B: Bucket> BucketAdapter<B> {
             },
             Written::Unknown(why) => {
                 let looked = self.store.look(&self.object(key)).await;
-                let found = looked.and_then(|object| object.map(|object| Found::open(key, &object)).transpose());
+                let found =
+                    looked.and_then(|object| object.map(|object| Found::open(self.tags, key, &object)).transpose());
                 (found.ok().flatten(), Some(why))
             }
         };
         // Where there is nothing, it may be on its way still.
         let became = found.as_ref().map_or(Became::Open, |found| became(&found.envelope, sent));
         Ok(match (became, found, lost) {
-            (Became::Stands, Some(found), _) => {
-                Settled::Applied(version(sent.revision, &found.etag, &trail.after(sent.nonce)))
-            }
+            (Became::Stands, Some(found), _) => Settled::Applied(found.version),
             (Became::Past, ..) => Settled::Applied(Version { revision: sent.revision, tag: PAST.to_owned() }),
             (Became::Open, _, Some(why)) => Settled::Unknown(why),
             (_, found, _) => Settled::Refused(found),
@@ -251,7 +286,7 @@ impl<B: Bucket> StorageAdapter for BucketAdapter<B> {
     }
 
     async fn put(&self, key: &Key, value: Value, condition: &Condition) -> WriteResult<Version> {
-        let mut next = match Expected::guess(condition) {
+        let mut next = match Expected::guess(condition, self.tags) {
             Some(guess) => Ok(guess),
             None => Expected::under(condition, self.find(key).await?),
         };
@@ -307,8 +342,14 @@ impl<B: Bucket> StorageAdapter for BucketAdapter<B> {
     async fn remove(&self, key: &Key, condition: &Condition) -> WriteResult<bool> {
         condition.check_for_removal()?;
         let mut next = match condition {
-            // What remembers operations is removed with its memory: nothing has to be carried on.
-            Condition::Version(version) => Some(Expected::at(version.revision, Tag::of(&version.tag))),
+            Condition::Version(version) => match self.tags.tag(version) {
+                // What remembers operations is removed with its memory: nothing has to be carried on.
+                Some(tag) => Some(Expected::at(version.revision, tag)),
+                None => match Expected::under(condition, self.find(key).await?) {
+                    Ok(place) => Some(place),
+                    Err(current) => return Ok(Outcome::Rejected(current)),
+                },
+            },
             Condition::Any | Condition::Absent => self.target(key).await?,
         };
         for _ in 0..MAX_ATTEMPTS {
