@@ -101,9 +101,9 @@ impl Maps {
         }
     }
 
-    /// Reads it every so often, when another node says that it is new, and when something this node believes has proved
+    /// Reads it after each `pause`, when another node says that it is new, and when something this node believes has proved
     /// wrong.
-    pub(super) async fn run(self: Arc<Self>, every: Duration) {
+    pub(super) async fn run(self: Arc<Self>, pause: impl Fn() -> Duration + Send) {
         let (mut doubts, mut nudges) = (self.table.doubts(), self.table.nudges());
         loop {
             // Before the read: what is said during it is looked into again.
@@ -111,7 +111,7 @@ impl Maps {
             self.read().await;
             tokio::select! {
                 biased;
-                () = tokio::time::sleep(every) => {}
+                () = tokio::time::sleep(pause()) => {}
                 _ = nudges.changed() => {}
                 _ = doubts.changed() => tokio::time::sleep(DOUBT_PAUSE).await,
             }

@@ -179,6 +179,7 @@ async fn serve(
     let (news, reported) = watch::channel(0);
     let (lives, life) = watch::channel(None);
     let (announced, announcements) = watch::channel(0);
+    let (stands, session_stands) = watch::channel(None);
     let mut tasks = JoinSet::new();
 
     let maps = Arc::new(Maps::new(Arc::clone(table), Arc::clone(&documents), parts.cluster.clone()));
@@ -191,8 +192,6 @@ async fn serve(
         sessions: SharedObservers::default(),
         ended: Mutex::default(),
     });
-    tasks.spawn(host::task(Arc::clone(&maps).run(renew)));
-    tasks.spawn(host::task(Arc::clone(&nodes).run(Arc::clone(&maps), renew)));
     let control = match &parts.strategy {
         Strategy::Bucket { peers, .. } => Some(Arc::new(Control {
             table: Arc::clone(table),
@@ -205,9 +204,17 @@ async fn serve(
             ttl: parts.ttl,
             renew,
             spec: watch::Sender::new(None),
+            heard: watch::Sender::new(None),
+            session: session_stands,
         })),
         Strategy::Isolated { .. } => None,
     };
+    let pace = {
+        let control = control.clone();
+        move || control.as_ref().map_or(renew, |control| control.map_pause())
+    };
+    tasks.spawn(host::task(Arc::clone(&maps).run(pace)));
+    tasks.spawn(host::task(Arc::clone(&nodes).run(Arc::clone(&maps), renew)));
     if let Some(watch) = parts.watch.clone() {
         let (maps, control) = (Arc::clone(&maps), control.clone());
         tasks.spawn(host::task(async move {
@@ -260,6 +267,7 @@ async fn serve(
         news: reported,
         lives,
         announced,
+        stands,
         renew,
         ttl: parts.ttl,
     };

@@ -38,6 +38,8 @@ pub(super) struct SessionLoop {
     pub(super) lives: watch::Sender<Option<Life>>,
     /// Counts what the controller should hear of at once: a life that began, and that the node is about to stop.
     pub(super) announced: watch::Sender<u64>,
+    /// The version at which this node's record stands.
+    pub(super) stands: watch::Sender<Option<String>>,
     pub(super) renew: Duration,
     pub(super) ttl: Duration,
 }
@@ -131,7 +133,8 @@ impl SessionLoop {
             tracing::info!(node = %self.table.node(), "a session began");
         }
         match answer {
-            Ok(Swap::Applied(_)) => {
+            Ok(Swap::Applied(version)) => {
+                self.stands.send_replace(Some(version.0));
                 self.table.problem("session", None);
                 if began || (report.leaving && !written.as_ref().is_some_and(|written| written.leaving)) {
                     self.announced.send_modify(|count| *count += 1);
