@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # soak.sh [MINUTES]: storage and coordination under long trouble. Once: 200 times kill -9 for each backend with a disk, and each system call that
-# changes files failed in turn. Then random operations against the model and the checker of linearizability, and whole simulated
+# changes files failed in turn, and more states of the model of leases. Then random operations against the model and the checker of linearizability, and whole simulated
 # clusters, with one seed after the other, until the time is over (30 minutes, all together, unless said otherwise). Needs no cluster.
 # BRAINY_TEST_SEED=… scripts/soak.sh: begins with the seed of a round that failed.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -21,6 +21,7 @@ ends=$((SECONDS + MINUTES * 60))
 export BRAINY_TEST_KILLS=$KILLS BRAINY_TEST_FAULTS=all BRAINY_TEST_TIMES=$TIMES
 step "kill -9, $KILLS times for each backend" tests --test embedded --test filesystem -- every_acknowledged_write_survives_kill_9
 step "each system call fails in turn" tests --test faults
+step "more states of the model" tests --lib -- --ignored model::tests::more_states_are_safe
 rounds=0
 seed=${BRAINY_TEST_SEED:-$(date +%s)}
 while :; do

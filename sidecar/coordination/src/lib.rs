@@ -10,6 +10,8 @@ pub mod elector;
 pub mod ids;
 pub mod lease;
 pub mod marker;
+#[cfg(test)]
+mod model;
 pub mod names;
 pub mod placement;
 pub mod session;

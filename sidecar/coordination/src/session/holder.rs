@@ -230,5 +230,8 @@ fn is_ours(record: &SessionRecord, incarnation: &Incarnation) -> bool {
 }
 
 #[cfg(test)]
+#[path = "holder_states.rs"]
+pub(crate) mod states;
+#[cfg(test)]
 #[path = "holder_tests.rs"]
 mod tests;
