@@ -68,6 +68,7 @@ fn record(node: &str, life: Life, live: bool) -> SessionRecord {
         holds: Vec::new(),
         received: Vec::new(),
         stored: Vec::new(),
+        load: Vec::new(),
         problem: None,
     }
 }
