@@ -9,6 +9,7 @@ pub mod duty;
 pub mod elector;
 pub mod ids;
 pub mod lease;
+pub mod locks;
 pub mod marker;
 #[cfg(test)]
 mod model;
