@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # bench.sh [--OPTION ...] [NAME...]: measures the storage stack beside what it is compared with, and prints one table; all of it, or
-# the parts that are named (cached-get durable-set many-keys s3-requests increments). Needs no cluster.
+# the parts that are named (cached-get durable-set many-keys s3-requests increments placement). Needs no cluster.
 # bench.sh cluster: sizes, memory and times to Ready, on Kubernetes.
 # Nothing fails on a number.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

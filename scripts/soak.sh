@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # soak.sh [MINUTES]: storage and coordination under long trouble. Once: 200 times kill -9 for each backend with a disk, each system
-# call that changes files failed in turn, and 30 rounds of each trouble with five processes. Then random operations against the
-# model and the checker of linearizability, and whole simulated clusters, with one seed after the other, until the time is over (30
-# minutes, all together, unless said otherwise). Needs no cluster.
+# call that changes files failed in turn, 30 rounds of each trouble with five processes, and more states of the model of leases. Then
+# random operations against the model and the checker of linearizability, and whole simulated clusters, with one seed after the
+# other, until the time is over (30 minutes, all together, unless said otherwise). Needs no cluster.
 # BRAINY_TEST_SEED=… scripts/soak.sh: begins with the seed of a round that failed.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -25,6 +25,7 @@ step "kill -9, $KILLS times for each backend" tests --test embedded --test files
 step "each system call fails in turn" tests --test faults
 # They wait far more than they compute.
 BRAINY_TEST_ROUNDS=$ROUNDS step "five processes, $ROUNDS rounds of each trouble" tests --test processes -- --nocapture --test-threads 4
+step "more states of the model" tests --lib -- --ignored model::tests::more_states_are_safe
 rounds=0
 seed=${BRAINY_TEST_SEED:-$(date +%s)}
 while :; do

@@ -411,6 +411,34 @@ pub struct CoordinationSpec {
     /// Timing of sessions and leases.
     #[serde(default)]
     pub lease: LeaseSpec,
+    /// How shards are placed on nodes. Nodes of all zones (`topology.kubernetes.io/zone`) get as even a share as their number
+    /// allows.
+    #[serde(default)]
+    pub placement: PlacementSpec,
+}
+
+/// How shards are placed on nodes.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PlacementSpec {
+    /// What is the same for every node.
+    #[serde(default)]
+    pub balance: Balance,
+    /// Most shards on the way from one node to another at once, where both are well. Shards of a node that leaves or is gone
+    /// move at once. None: with strategy Isolated 8, otherwise no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 16384))]
+    pub max_moves: Option<i32>,
+}
+
+/// What is the same for every node.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum Balance {
+    /// The number of its shards, to within one.
+    #[default]
+    Count,
+    /// What is asked of its shards, as measured. Shards move for it when nodes have been more than a fifth apart for a minute.
+    Load,
 }
 
 /// Who decides which node owns which shard.

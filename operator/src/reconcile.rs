@@ -33,7 +33,7 @@ pub use errors::Error;
 
 use crate::context::{ClusterMemory, Context};
 use crate::identity;
-use crate::shards::{Controller, PodFacts, Summary};
+use crate::shards::{Controller, PodFacts, Summary, ZONE_LABEL};
 use crate::storage::{self, Storage};
 use crate::volumes;
 use apply::Applier;
@@ -273,6 +273,7 @@ fn pod_facts(pods: &[Pod]) -> Vec<PodFacts> {
     let facts = |pod: &Pod| PodFacts {
         node: NodeId(pod.name_any()),
         host: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
+        zone: pod.labels().get(ZONE_LABEL).cloned(),
         ready: is_ready(pod),
     };
     pods.iter().map(facts).collect()

@@ -7,12 +7,14 @@ mod configmap;
 mod sessions;
 mod summary;
 mod topology;
+mod zones;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use brainy_coordination::clock::Clock;
-use brainy_coordination::controller::{Facts, Next, NodeSight, Rules, next_map};
+use brainy_coordination::controller::{Facts, Next, NodeSight, Rules, is_uneven, next_map};
+use brainy_coordination::placement::{Policy, load::Patience};
 use brainy_coordination::session::Observers;
 use brainy_coordination::{Epoch, NodeId, ShardId, ShardMap};
 use brainy_kubernetes::names;
@@ -25,9 +27,11 @@ use crate::reconcile::validate::ValidatedCluster;
 pub use sessions::significant_hash;
 pub use summary::Summary;
 pub use topology::PodFacts;
+pub use zones::LABEL as ZONE_LABEL;
 
-/// Most shards on the way from one node to another at once (strategy Isolated): each has no server meanwhile.
-const MOVES_AT_ONCE: usize = 8;
+/// Most shards on the way from one node to another at once, where nothing else is asked for (strategy Isolated): each has
+/// no server meanwhile.
+const MOVES_AT_ONCE: u32 = 8;
 
 /// What the controller remembers of one cluster between reconciles. Lost with the leadership: another leader observes
 /// anew (R1).
@@ -35,6 +39,9 @@ const MOVES_AT_ONCE: usize = 8;
 pub struct Memory {
     /// Of sessions in Leases (strategy Isolated).
     observers: Observers,
+    /// Before shards move for load (strategy Isolated).
+    patience: Patience,
+    zones: zones::Memory,
     /// Strategy Namespaced or Shared.
     bucket: bucket::Memory,
 }
@@ -93,8 +100,9 @@ impl Controller<'_> {
             Some(map) if map.writer == self.identity => map.epoch,
             other => Epoch(other.as_ref().map_or(0, |map| map.epoch.0) + 1),
         };
-        let rules = Rules::Isolated { moves_at_once: MOVES_AT_ONCE };
-        let (map, waiting) = match self.decide(published.map.as_ref(), rules, &nodes, &volumes, epoch) {
+        let policy = self.policy().await;
+        let rules = Rules::Isolated { moves_at_once: policy.max_moves.unwrap_or(MOVES_AT_ONCE) as usize };
+        let (map, waiting) = match self.decide(published.map.as_ref(), (rules, &policy), &nodes, &volumes, epoch) {
             Next::Keep { waiting } => (published.map, waiting),
             Next::Publish(map) => {
                 configmap::write(self.client, self.cluster, &published, &map).await?;
@@ -106,29 +114,36 @@ impl Controller<'_> {
         Ok(summary.with_volumes(self.cluster, &volumes))
     }
 
+    /// How shards are to be placed.
+    async fn policy(&mut self) -> Policy {
+        let zones = self.memory.zones.of_nodes(self.client, self.pods).await;
+        Policy { balance: self.cluster.balance, max_moves: self.cluster.max_moves, zones }
+    }
+
     fn decide(
-        &self,
+        &mut self,
         current: Option<&ShardMap>,
-        rules: Rules,
+        (rules, placement): (Rules, &Policy),
         nodes: &BTreeMap<NodeId, NodeSight>,
         volumes: &BTreeSet<i32>,
         epoch: Epoch,
     ) -> Next {
         let wanted: Vec<NodeId> = wanted_nodes(self.cluster);
         let volumes: BTreeSet<NodeId> = volumes.iter().map(|ordinal| node(self.cluster, *ordinal)).collect();
-        next_map(
-            current,
-            &Facts {
-                cluster: &self.cluster.uid,
-                shards: self.cluster.shards,
-                rules,
-                wanted: &wanted,
-                volumes: &volumes,
-                nodes,
-                epoch,
-                writer: self.identity,
-            },
-        )
+        let mut facts = Facts {
+            cluster: &self.cluster.uid,
+            shards: self.cluster.shards,
+            rules,
+            wanted: &wanted,
+            volumes: &volumes,
+            nodes,
+            placement,
+            may_even_out: false,
+            epoch,
+            writer: self.identity,
+        };
+        facts.may_even_out = self.memory.patience.is_over(is_uneven(current, &facts), self.clock.now());
+        next_map(current, &facts)
     }
 }
 

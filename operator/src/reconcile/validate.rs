@@ -4,6 +4,7 @@
 //! the rules, and because everything behind this step relies on them.
 
 use brainy_coordination::bucket::spec::Pattern;
+use brainy_coordination::placement::Balance;
 use brainy_crds::{
     ApplicationSpec, BrainyCluster, BucketSpec, DEFAULT_REGION, DeletionPolicy, LayerKind, PodSpec, Provider, Strategy,
     VolumeSpec,
@@ -46,6 +47,10 @@ pub struct ValidatedCluster {
     pub layers: Layers,
     /// Who is the controller.
     pub pattern: Pattern,
+    /// What is the same for every node.
+    pub balance: Balance,
+    /// Most shards on the way at once.
+    pub max_moves: Option<u32>,
     /// Session length in seconds.
     pub lease_seconds: u64,
     /// Time between renewals in seconds, at most half of `lease_seconds`.
@@ -135,6 +140,11 @@ pub fn validate(cluster: &BrainyCluster) -> Result<ValidatedCluster, Refusal> {
         storage: storage_of(cluster)?,
         layers: layers_of(cluster)?,
         pattern: pattern_of(cluster)?,
+        balance: match spec.coordination.placement.balance {
+            brainy_crds::Balance::Count => Balance::Count,
+            brainy_crds::Balance::Load => Balance::Load,
+        },
+        max_moves: max_moves_of(cluster)?,
         lease_seconds: u64::from(
             within("spec.coordination.lease.durationSeconds", spec.coordination.lease.duration_seconds, 2, 3600)?
                 .unsigned_abs(),
@@ -173,6 +183,11 @@ fn check_supported(cluster: &BrainyCluster) -> Result<(), Refusal> {
         return refuse("spec.coordination.pattern", "Consensus".into(), choose);
     }
     Ok(())
+}
+
+fn max_moves_of(cluster: &BrainyCluster) -> Result<Option<u32>, Refusal> {
+    let Some(most) = cluster.spec.coordination.placement.max_moves else { return Ok(None) };
+    Ok(Some(within("spec.coordination.placement.maxMoves", most, 1, MAX_SHARDS)?.unsigned_abs()))
 }
 
 fn pattern_of(cluster: &BrainyCluster) -> Result<Pattern, Refusal> {
@@ -427,6 +442,10 @@ mod tests {
                 "spec.coordination.lease.renewSeconds",
             ),
             (json!({"storage": {}, "coordination": {"lease": {"durationSeconds": 1}}}), "spec.coordination.lease"),
+            (
+                json!({"storage": {}, "coordination": {"placement": {"maxMoves": 0}}}),
+                "spec.coordination.placement.maxMoves",
+            ),
         ];
         for (spec, field) in cases {
             let refusal = refusal(spec);

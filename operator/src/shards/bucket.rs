@@ -22,6 +22,7 @@ pub(super) struct Memory {
 impl Controller<'_> {
     pub(super) async fn run_shared(&mut self, bucket: &dyn Documents) -> Result<Summary, Error> {
         let copy = configmap::read(self.client, self.cluster).await?;
+        let placement = self.policy().await;
         let spec = ClusterSpec {
             revision: 0,
             cluster: self.cluster.uid.clone(),
@@ -29,7 +30,9 @@ impl Controller<'_> {
             writer: self.identity.to_owned(),
             pattern: self.cluster.pattern,
             nodes: wanted_nodes(self.cluster),
+            placement,
         };
+        let zones = spec.placement.zones.clone();
         let part = Part {
             documents: bucket,
             spec,
@@ -46,7 +49,7 @@ impl Controller<'_> {
                 configmap::write(self.client, self.cluster, &copy, map).await?;
             }
             let topology = &mut self.memory.bucket.topology;
-            topology.write(bucket, self.cluster, self.identity, map, &nodes, self.pods).await;
+            topology.write(bucket, self.cluster, self.identity, map, &nodes, (self.pods, &zones)).await;
         }
         let mut summary = Summary::new(map, &nodes, self.cluster, Rules::Shared, waiting, BTreeSet::new());
         summary.next_lapse = next_lapse;

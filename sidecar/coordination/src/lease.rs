@@ -148,6 +148,7 @@ mod tests {
             holds: Vec::new(),
             received: Vec::new(),
             stored: Vec::new(),
+            load: Vec::new(),
             problem: None,
         }
     }

@@ -12,6 +12,8 @@ pub const CLUSTER_MARKER: &str = "_cluster/cluster.json";
 pub const SPEC: &str = "_cluster/spec.json";
 /// Who is the controller, and its epoch.
 pub const CONTROLLER_ELECTION: &str = "_cluster/elections/controller.json";
+/// The locks of applications in the Shared strategy.
+pub const LOCKS: &str = "metadata/locks/table.json";
 /// All session records.
 pub const SESSIONS: &str = "_cluster/sessions/";
 

@@ -268,6 +268,7 @@ impl Control {
             cluster: &self.cluster,
             shards: self.table.shards(),
             wanted: &spec.nodes,
+            placement: &spec.placement,
             clock: &*self.clock,
             published: self.maps.newest().map_or(0, |map| map.revision),
             memory,

@@ -52,6 +52,7 @@ impl Reporting for Isolated {
         Report {
             map_revision: self.acted_on.load(Ordering::SeqCst),
             holds: self.table.held(),
+            load: self.table.loads(),
             received,
             stored,
             problem: self.table.problems(),

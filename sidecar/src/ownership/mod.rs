@@ -7,6 +7,7 @@
 //! - `nodes`: where the other nodes are, and whether the holder of a lease is still alive (R1).
 //! - `shared`: takes and releases shard leases (strategies Shared and Namespaced); `layout`: where the data is then.
 //! - `namespaced`: copies and clears away what earlier tenures have left (strategy Namespaced).
+//! - `locks`: what the locks of applications know of this node's lives and others'.
 //! - `isolated`: follows the map, pulls shards and clears away copies (strategy Isolated).
 //! - `volume`: the shards on this node's volume; `handoff`: a shard on its way between two volumes.
 //! - `actions`: one action per shard at a time.
@@ -17,6 +18,7 @@ mod control;
 mod handoff;
 mod isolated;
 mod layout;
+mod locks;
 mod maps;
 mod namespaced;
 mod node;
@@ -58,6 +60,7 @@ pub use tenure::Operation;
 
 use crate::config::NodeSettings;
 use crate::data_folder::Engine;
+use crate::locks::Locks;
 
 /// Longest wait for operations in flight when a process that runs alone stops.
 const IN_FLIGHT_LIMIT: Duration = Duration::from_secs(10);
@@ -67,6 +70,7 @@ const IN_FLIGHT_LIMIT: Duration = Duration::from_secs(10);
 pub struct Ownership {
     table: Arc<table::Table>,
     role: Role,
+    locks: locks::Slot,
 }
 
 /// How the process came to its shards.
@@ -237,7 +241,8 @@ impl Ownership {
     pub fn standalone(shards: u32, stores: Arc<dyn ShardStores>, layers: LayerStack) -> Self {
         let table = table::Table::new(NodeId("standalone".into()), shards, layers);
         table.serve_all(Arc::clone(&stores), Validity::unbounded());
-        Self { table, role: Role::Alone(stores) }
+        let locks = locks::Slot::alone(table.node().clone());
+        Self { table, role: Role::Alone(stores), locks }
     }
 
     /// Takes part in a cluster; `observing` watches the shards' stores. Returns at once: what is in the way of serving
@@ -253,8 +258,9 @@ impl Ownership {
 
     fn assemble(parts: node::Parts) -> Self {
         let table = table::Table::new(parts.node.clone(), parts.shards, parts.layers.clone());
-        let runtime = node::Runtime::start(Arc::clone(&table), parts);
-        Self { table, role: Role::Node(Arc::new(runtime)) }
+        let locks = locks::Slot::default();
+        let runtime = node::Runtime::start(Arc::clone(&table), parts, locks.clone());
+        Self { table, role: Role::Node(Arc::new(runtime)), locks }
     }
 
     /// Why nothing more can be written before the process is started again, if that is so.
@@ -302,6 +308,18 @@ impl Ownership {
     /// Where an operation on a shard goes now: the first check of R3. [`Place::Here`] counts as in flight until dropped.
     pub fn place(&self, shard: ShardId) -> Place {
         self.table.place(shard)
+    }
+
+    /// The locks of applications. `None`: there is no store that all nodes share, or it is not open yet.
+    pub fn locks(&self) -> Option<Arc<Locks>> {
+        self.locks.get()
+    }
+
+    /// Offers these locks in place of its own.
+    #[must_use]
+    pub fn with_locks(self, locks: Locks) -> Self {
+        self.locks.set(locks);
+        self
     }
 
     /// Resolves at the next change of any shard's place after this call (not after the first poll): take it before

@@ -26,6 +26,7 @@ use tokio::task::JoinSet;
 use super::control::Control;
 use super::isolated::Isolated;
 use super::layout::{Layout, OnePlace};
+use super::locks::{OfNodes, Slot};
 use super::maps::{MapSource, Maps};
 use super::namespaced::{LATEST, Namespaces};
 use super::nodes::Nodes;
@@ -37,6 +38,7 @@ use super::volume::{OnDisk, Volumes};
 use super::{PeerClient, ShardStores, in_words, stopped};
 use crate::config::NodeSettings;
 use crate::host;
+use crate::locks::Locks;
 
 /// Pauses before a store that can't be used is tried again: doubled from the first to the last.
 const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -119,13 +121,13 @@ impl Drop for Runtime {
 }
 
 impl Runtime {
-    pub(super) fn start(table: Arc<Table>, parts: Parts) -> Self {
+    pub(super) fn start(table: Arc<Table>, parts: Parts, locks: Slot) -> Self {
         let (stop, stopped) = watch::channel(false);
         let (finished, done) = watch::channel(false);
         let isolated = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&isolated);
         let main = host::spawn(async move {
-            run(table, parts, slot, stopped).await;
+            run(table, parts, slot, locks, stopped).await;
             finished.send_replace(true);
         });
         Self { stop, done, main: main.abort_handle(), isolated }
@@ -150,6 +152,7 @@ async fn run(
     table: Arc<Table>,
     parts: Parts,
     slot: Arc<Mutex<Option<Arc<Isolated>>>>,
+    locks: Slot,
     mut stop: watch::Receiver<bool>,
 ) {
     loop {
@@ -158,7 +161,7 @@ async fn run(
             prepared = prepare(&table, &parts) => prepared,
             () = stopped(&mut stop) => return,
         };
-        match Box::pin(serve(&table, &parts, documents, bucket, &slot, stop.clone())).await {
+        match Box::pin(serve(&table, &parts, documents, bucket, (&slot, &locks), stop.clone())).await {
             Ended::Stopped => return,
             // From here on it is as it was before the first proof.
             Ended::Distrusted(error) => table.problem("storage", Some(in_words(&error))),
@@ -172,7 +175,7 @@ async fn serve(
     parts: &Parts,
     documents: Arc<dyn Documents>,
     bucket: Option<OpenBucket>,
-    slot: &Mutex<Option<Arc<Isolated>>>,
+    (slot, locks): (&Mutex<Option<Arc<Isolated>>>, &Slot),
     mut stop: watch::Receiver<bool>,
 ) -> Ended {
     let (stopping, renew) = (stop.clone(), parts.renew);
@@ -245,6 +248,9 @@ async fn serve(
             (Arc::clone(&isolated) as _, host::spawn(isolated.run(stopping)))
         }
         (Strategy::Bucket { .. }, Some(bucket)) => {
+            let lives = Arc::new(OfNodes { nodes: Arc::clone(&nodes), lives: life.clone() });
+            let locks = locks.set(Locks::new(parts.node.clone(), Arc::clone(&documents), lives));
+            tasks.spawn(host::task(async move { locks.run().await }));
             let shared = Shared::new(Arc::clone(table), maps, nodes, bucket.layout, life.clone(), news);
             (Arc::clone(&shared) as _, host::spawn(shared.run(stopping)))
         }

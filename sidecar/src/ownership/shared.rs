@@ -87,6 +87,7 @@ impl Reporting for Shared {
             map_revision: self.acted_on.load(Ordering::SeqCst),
             leaving: self.leaving.load(Ordering::SeqCst),
             holds: self.table.held(),
+            load: self.table.loads(),
             problem: self.table.problems(),
             ..Report::default()
         }

@@ -8,7 +8,8 @@ use brainy_storage::documents::{DocumentVersion, Documents};
 
 use super::{Error, read, sessions, write};
 use crate::clock::Clock;
-use crate::controller::{Facts, Next, NodeSight, Rules, next_map};
+use crate::controller::{Facts, Next, NodeSight, Rules, is_uneven, next_map};
+use crate::placement::{Policy, load};
 use crate::session::SharedObservers;
 use crate::{Epoch, NodeId, ShardMap, names};
 
@@ -22,12 +23,13 @@ pub struct Memory {
     observers: SharedObservers,
     /// Since when some node has been live while there is no map.
     gathering_since: Option<Duration>,
+    patience: load::Patience,
 }
 
 impl Memory {
     /// Goes on with what this process has observed before it was the controller.
     pub fn with(observers: SharedObservers) -> Self {
-        Self { observers, gathering_since: None }
+        Self { observers, ..Self::default() }
     }
 }
 
@@ -51,6 +53,8 @@ pub struct Look<'a> {
     pub shards: u32,
     /// The nodes that should be there.
     pub wanted: &'a [NodeId],
+    /// How shards are to be placed on them.
+    pub placement: &'a Policy,
     /// The clock that observers count on.
     pub clock: &'a dyn Clock,
     /// The highest revision that is known to have been published, also where the bucket was put back to an older state:
@@ -161,20 +165,21 @@ impl Look<'_> {
         Seen { map, nodes, waiting, published, next_lapse }
     }
 
-    fn decide(&self, current: Option<&ShardMap>, nodes: &BTreeMap<NodeId, NodeSight>, office: &Office<'_>) -> Next {
-        next_map(
-            current,
-            &Facts {
-                cluster: self.cluster,
-                shards: self.shards,
-                rules: Rules::Shared,
-                wanted: self.wanted,
-                volumes: &BTreeSet::new(),
-                nodes,
-                epoch: office.epoch,
-                writer: office.holder,
-            },
-        )
+    fn decide(&mut self, current: Option<&ShardMap>, nodes: &BTreeMap<NodeId, NodeSight>, office: &Office<'_>) -> Next {
+        let mut facts = Facts {
+            cluster: self.cluster,
+            shards: self.shards,
+            rules: Rules::Shared,
+            wanted: self.wanted,
+            volumes: &BTreeSet::new(),
+            nodes,
+            placement: self.placement,
+            may_even_out: false,
+            epoch: office.epoch,
+            writer: office.holder,
+        };
+        facts.may_even_out = self.memory.patience.is_over(is_uneven(current, &facts), self.clock.now());
+        next_map(current, &facts)
     }
 
     /// Whether the first placement need not wait for more nodes.

@@ -103,6 +103,7 @@ impl Part<'_> {
             cluster: &self.spec.cluster,
             shards: self.shards,
             wanted: &self.spec.nodes,
+            placement: &self.spec.placement,
             clock: self.clock,
             published: self.published,
             memory: &mut self.memory.look,

@@ -5,6 +5,7 @@ use brainy_storage::documents::{DocumentVersion, Documents};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, read, write};
+use crate::placement::Policy;
 use crate::{NodeId, names};
 
 /// Who is the controller.
@@ -33,12 +34,15 @@ pub struct ClusterSpec {
     pub pattern: Pattern,
     /// The nodes that should be there.
     pub nodes: Vec<NodeId>,
+    /// How shards are to be placed on them.
+    #[serde(default)]
+    pub placement: Policy,
 }
 
 impl ClusterSpec {
     fn asks_for_the_same(&self, other: &Self) -> bool {
-        (&self.cluster, self.generation, self.pattern, &self.nodes)
-            == (&other.cluster, other.generation, other.pattern, &other.nodes)
+        (&self.cluster, self.generation, self.pattern, &self.nodes, &self.placement)
+            == (&other.cluster, other.generation, other.pattern, &other.nodes, &other.placement)
     }
 }
 

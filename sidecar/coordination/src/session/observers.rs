@@ -110,6 +110,7 @@ mod tests {
             holds: Vec::new(),
             received: Vec::new(),
             stored: Vec::new(),
+            load: Vec::new(),
             problem: None,
         };
         FoundSession { record, version: DocumentVersion(version.into()) }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use brainy_coordination::clock::Clock;
 use brainy_coordination::controller::{Facts, Next, NodeSight, Rules, next_map};
+use brainy_coordination::placement::Policy;
 use brainy_coordination::session::{Observer, SessionRecord, SessionState};
 use brainy_coordination::{Epoch, NodeId, ShardMap, names};
 use brainy_storage::Error;
@@ -81,6 +82,8 @@ impl Controller {
             wanted: &wanted,
             volumes: &volumes,
             nodes: &nodes,
+            placement: &Policy::default(),
+            may_even_out: false,
             epoch,
             writer: &self.name,
         };

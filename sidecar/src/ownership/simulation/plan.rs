@@ -60,6 +60,8 @@ pub(super) struct Weather {
     pub(super) failed: u32,
     /// Arrives once more, later.
     pub(super) twice: u32,
+    /// A write of a value that arrives long after its sender has given it up.
+    pub(super) belated: u32,
     /// Longest time of a way.
     pub(super) way: Duration,
     /// Longest time of a slow one.
@@ -117,11 +119,20 @@ impl Plan {
             refused: some(dice, 50),
             failed: some(dice, 30),
             twice: some(dice, 100),
+            belated: some(dice, 40),
             way,
             slow_way: ttl,
         };
-        let storm =
-            Weather { lost: 150, slow: 150, refused: 200, failed: 150, twice: 300, way: way * 4, slow_way: ttl * 2 };
+        let storm = Weather {
+            lost: 150,
+            slow: 150,
+            refused: 200,
+            failed: 150,
+            twice: 300,
+            belated: 100,
+            way: way * 4,
+            slow_way: ttl * 2,
+        };
         let trouble_lasts = ttl * 5 + Duration::from_secs(5);
         Self {
             data: [Data::Isolated, Data::Namespaced, Data::Shared][dice.below(3)],

@@ -205,8 +205,9 @@ impl Bucket for Link {
 
     async fn put(&self, name: &str, body: Bytes, when: &When) -> Result<Written<ETag>, Error> {
         let request = || {
+            let fate = self.world.fate_of_put(name);
             let (name, body, when, host) = (name.to_owned(), body.clone(), when.clone(), self.host.clone());
-            self.send(self.world.fate(true), move |world| {
+            self.send(fate, move |world| {
                 let answer = world.objects.lock().unwrap().put(&name, &body, &when);
                 world.written(&host, &name, &body, answer.is_ok());
                 answer

@@ -234,7 +234,8 @@ impl World {
     fn weather(&self) -> Weather {
         if self.calm.load(Ordering::Relaxed) {
             let quiet = Duration::from_millis(20);
-            return Weather { lost: 0, slow: 0, refused: 0, failed: 0, twice: 0, way: quiet, slow_way: quiet };
+            let (way, slow_way) = (quiet, quiet);
+            return Weather { lost: 0, slow: 0, refused: 0, failed: 0, twice: 0, belated: 0, way, slow_way };
         }
         if *self.storms.lock().unwrap() > 0 { self.plan.storm } else { self.plan.fair }
     }
@@ -268,6 +269,14 @@ impl World {
         let (resent, again) = if resent { (later, None) } else { (None, later) };
         let (lost_there, lost_back) = (dice.one_in_thousand(weather.lost), dice.one_in_thousand(weather.lost));
         Fate { there, back, lost_there, lost_back, refused, resent, again }
+    }
+
+    /// A write of a value may arrive when its sender's tenure has long been over.
+    pub(super) fn fate_of_put(&self, name: &str) -> Fate {
+        let (fate, ttl, belated) = (self.fate(true), self.plan.ttl, self.weather().belated);
+        let is_late = name.contains("/kv/") && self.draw(|dice| dice.one_in_thousand(belated));
+        let there = if is_late { self.draw(|dice| dice.between(ttl / 2, ttl * 3)) } else { fate.there };
+        Fate { there, ..fate }
     }
 
     /// A listing is slower than anything else.

@@ -13,6 +13,7 @@ use brainy_coordination::bucket::spec::{ClusterSpec, Pattern};
 use brainy_coordination::clock::{Clock, SystemClock};
 use brainy_coordination::controller::{Facts, Next, NodeSight, Rules, next_map};
 use brainy_coordination::lease::ShardLease;
+use brainy_coordination::placement::Policy;
 use brainy_coordination::session::{HeldShard, Observer, SessionRecord, SessionState};
 use brainy_coordination::{Epoch, FencingToken, NodeId, ShardId, ShardMap, names};
 use brainy_storage::backends::memory::{MemoryAdapter, MemoryDocuments};
@@ -558,7 +559,8 @@ impl Cluster {
                     continue;
                 }
                 let (cluster, writer) = ("uid".into(), "operator".into());
-                let spec = ClusterSpec { revision: 0, cluster, generation: 1, writer, pattern, nodes };
+                let placement = Policy::default();
+                let spec = ClusterSpec { revision: 0, cluster, generation: 1, writer, pattern, nodes, placement };
                 let (documents, clock, memory) = (&documents, &SystemClock, &mut memory);
                 let _lost_race = Part { documents, spec, shards: SHARDS, ttl, published: 0, clock, memory }.run().await;
             }
@@ -591,6 +593,8 @@ impl Cluster {
                     wanted: &wanted,
                     volumes: &BTreeSet::new(),
                     nodes: &nodes,
+                    placement: &Policy::default(),
+                    may_even_out: false,
                     epoch: Epoch(1),
                     writer: "test",
                 };

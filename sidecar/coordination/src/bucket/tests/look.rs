@@ -5,6 +5,7 @@ use super::super::Error;
 use super::super::look::{GATHER, Look, Memory, Office, Seen};
 use super::*;
 use crate::clock::{Clock, ManualClock};
+use crate::placement::Policy;
 use crate::session::{FoundSession, SharedObservers};
 use crate::{Epoch, ShardMap};
 
@@ -13,6 +14,7 @@ struct World {
     documents: MemoryDocuments,
     clock: ManualClock,
     wanted: Vec<NodeId>,
+    placement: Policy,
     cluster: &'static str,
     published: u64,
     memory: Memory,
@@ -25,6 +27,7 @@ impl World {
             documents: MemoryDocuments::new(),
             clock: ManualClock::default(),
             wanted: nodes.iter().map(|node| NodeId((*node).into())).collect(),
+            placement: Policy::default(),
             cluster: "uid",
             published: 0,
             memory: Memory::default(),
@@ -48,6 +51,7 @@ impl World {
             cluster: self.cluster,
             shards: 8,
             wanted: &self.wanted,
+            placement: &self.placement,
             clock: &self.clock,
             published: self.published,
             memory: &mut self.memory,

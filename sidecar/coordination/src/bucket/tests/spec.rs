@@ -1,6 +1,7 @@
 use super::super::Error;
 use super::super::spec::{ClusterSpec, Memory, Pattern, find, publish};
 use super::*;
+use crate::placement::Policy;
 
 fn spec(cluster: &str, generation: i64, nodes: &[&str]) -> ClusterSpec {
     ClusterSpec {
@@ -10,6 +11,7 @@ fn spec(cluster: &str, generation: i64, nodes: &[&str]) -> ClusterSpec {
         writer: "o".into(),
         pattern: Pattern::StorageNative,
         nodes: nodes.iter().map(|node| NodeId((*node).into())).collect(),
+        placement: Policy::default(),
     }
 }
 
