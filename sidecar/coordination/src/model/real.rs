@@ -35,10 +35,14 @@ const NOW: Duration = Duration::from_secs(1000);
 const ME: &str = "me";
 const OTHER: &str = "other";
 
-type Memory<K, V> = LocalKey<RefCell<HashMap<K, V>>>;
+type Memory<K, V> = RefCell<HashMap<K, V>>;
 type Rule = Option<Broken>;
 
-fn remembered<K: Copy + Eq + Hash, V: Copy>(memory: &'static Memory<K, V>, question: K, ask: impl Fn(K) -> V) -> V {
+fn remembered<K: Copy + Eq + Hash, V: Copy>(
+    memory: &'static LocalKey<Memory<K, V>>,
+    question: K,
+    ask: impl Fn(K) -> V,
+) -> V {
     memory.with_borrow_mut(|memory| *memory.entry(question).or_insert_with(|| ask(question)))
 }
 
@@ -126,9 +130,12 @@ fn read_back(node: Holder, holder: &SessionHolder, stands: bool) -> Holder {
     }
 }
 
-/// What a node writes to its session record now, if anything: which life, and whether it can be applied.
-pub(super) fn session_step(node: Holder, session: Session, broken: Rule) -> (Holder, Option<(Life, bool)>) {
-    thread_local!(static MEMORY: RefCell<HashMap<(Holder, Session, Rule), (Holder, Option<(Life, bool)>)>> = RefCell::default());
+/// What a node writes to its session record: which life, and whether it can be applied.
+type Written = Option<(Life, bool)>;
+
+/// What a node writes to its session record now, if anything.
+pub(super) fn session_step(node: Holder, session: Session, broken: Rule) -> (Holder, Written) {
+    thread_local!(static MEMORY: Memory<(Holder, Session, Rule), (Holder, Written)> = RefCell::default());
     remembered(&MEMORY, (node, session, broken), |(node, session, broken)| {
         let mut holder = write_out(node, session, broken);
         let read = holder.needs_read().then(|| found(ME, session));
@@ -155,7 +162,7 @@ pub(super) enum Heard {
 
 /// What a node makes of an answer to what it wrote `age` ticks ago.
 pub(super) fn session_answered(node: Holder, (life, age): (Life, u8), heard: Heard, broken: Rule) -> Holder {
-    thread_local!(static MEMORY: RefCell<HashMap<(Holder, Life, u8, Heard, Rule), Holder>> = RefCell::default());
+    thread_local!(static MEMORY: Memory<(Holder, Life, u8, Heard, Rule), Holder> = RefCell::default());
     remembered(&MEMORY, (node, life, age, heard, broken), |(node, life, age, heard, broken)| {
         // What stands there now plays no part in it.
         let mut holder = write_out(node, Session { life: node.life, live: true, age: 0 }, broken);
@@ -173,7 +180,7 @@ pub(super) fn session_answered(node: Holder, (life, age): (Life, u8), heard: Hea
 
 /// What a node that stops in order writes to its record.
 pub(super) fn session_end(node: Holder, session: Session) -> Option<Session> {
-    thread_local!(static MEMORY: RefCell<HashMap<(Holder, Session), Option<Session>>> = RefCell::default());
+    thread_local!(static MEMORY: Memory<(Holder, Session), Option<Session>> = RefCell::default());
     remembered(&MEMORY, (node, session), |(node, session)| {
         let attempt = write_out(node, session, None).end(found(ME, session))?;
         Some(session_of(&attempt))
@@ -182,7 +189,7 @@ pub(super) fn session_end(node: Holder, session: Session) -> Option<Session> {
 
 /// Ends a session as everyone but its holder does, if it may be ended.
 pub(super) fn end_of_another(session: Session, broken: Rule) -> Option<Session> {
-    thread_local!(static MEMORY: RefCell<HashMap<(Session, Rule), Option<Session>>> = RefCell::default());
+    thread_local!(static MEMORY: Memory<(Session, Rule), Option<Session>> = RefCell::default());
     remembered(&MEMORY, (session, broken), |(session, broken)| {
         let (record, version) = found(OTHER, session)?;
         let ttl = match broken {
@@ -235,7 +242,7 @@ pub(super) enum MayTake {
 
 /// Whether the present life of a node may take a shard.
 pub(super) fn take(life: Life, seen: Option<Seen>, broken: Rule) -> MayTake {
-    thread_local!(static MEMORY: RefCell<HashMap<(Life, Option<Seen>, Rule), MayTake>> = RefCell::default());
+    thread_local!(static MEMORY: Memory<(Life, Option<Seen>, Rule), MayTake> = RefCell::default());
     remembered(&MEMORY, (life, seen, broken), |(life, seen, broken)| {
         let lease = seen.map(|seen| shard_lease(seen.lease, seen.mine));
         let record = seen.filter(|seen| !seen.mine).and_then(|seen| found(OTHER, seen.session));
@@ -264,7 +271,7 @@ pub(super) fn take(life: Life, seen: Option<Seen>, broken: Rule) -> MayTake {
 
 /// A lease marked free.
 pub(super) fn released(lease: Lease) -> Lease {
-    thread_local!(static MEMORY: RefCell<HashMap<Lease, Lease>> = RefCell::default());
+    thread_local!(static MEMORY: Memory<Lease, Lease> = RefCell::default());
     remembered(&MEMORY, lease, |lease| {
         let free = release(&shard_lease(lease, true), "", "");
         // The life in a free lease is for people: whose it was makes no difference.

@@ -316,7 +316,7 @@ impl State {
             (state.nodes[index], state.sessions[index], owns, late)
         };
         let mut order = [0u8, 1, 2];
-        order.sort_by(|a, b| key(self, *a).cmp(&key(self, *b)));
+        order.sort_by_key(|node| key(self, *node));
         if order == [0, 1, 2] {
             return;
         }
