@@ -233,7 +233,10 @@ fn every_shard_has_one_owner_and_no_write_is_lost_whatever_happens() {
             println!("{count} seeds: {tally:?}");
             assert!(tally.acknowledged * 2 > tally.operations, "too little is served to be worth it: {tally:?}");
             assert!(tally.unknown > 0 && tally.processes as u64 > count * 4, "too little goes wrong: {tally:?}");
-            assert!(tally.chains > 0 && tally.late > 0, "nothing comes late, or nothing is left to be copied: {tally:?}");
+            assert!(
+                tally.chains > 0 && tally.late > 0,
+                "nothing comes late, or nothing is left to be copied: {tally:?}"
+            );
         }
         Err((seed, failure)) => panic!("seed {seed}: {failure}\nTo see what happened:\n  {}", replay(seed)),
     }
