@@ -51,7 +51,7 @@ impl Documents for Lossy {
     async fn swap(&self, name: &str, expected: Option<&DocumentVersion>, body: bytes::Bytes) -> Result<Swap, Error> {
         tokio::time::sleep(Duration::from_millis(1)).await;
         let answer = self.inner.swap(name, expected, body).await?;
-        let third = self.count.fetch_add(1, Ordering::SeqCst) % 3 == 0;
+        let third = self.count.fetch_add(1, Ordering::SeqCst).is_multiple_of(3);
         Ok(if third && self.loses.load(Ordering::SeqCst) { Swap::Unknown("lost".into()) } else { answer })
     }
 

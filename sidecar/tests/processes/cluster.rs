@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use brainy_coordination::NodeId;
 use brainy_coordination::bucket::spec::{self, ClusterSpec, Memory, Pattern};
+use brainy_coordination::placement::Policy;
 use brainy_kubernetes::config::{BucketConfig, NodeConfig, StorageConfig};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -123,6 +124,7 @@ fn write_spec(store: &Store, names: &[String]) {
         generation: 1,
         writer: "test".to_owned(),
         pattern: Pattern::StorageNative,
+        placement: Policy::default(),
         nodes: names.iter().cloned().map(NodeId).collect(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
