@@ -90,7 +90,7 @@ fn tail(mut times: Vec<Duration>) -> String {
     match times.last() {
         None => "none".to_owned(),
         Some(most) => {
-            let at = |percent| times[times.len() * percent / 100].as_secs_f64();
+            let at = |percent: usize| times[times.len() * percent / 100].as_secs_f64();
             let (most, count) = (most.as_secs_f64(), times.len());
             format!("p50 {:.3} s, p99 {:.3} s, longest {most:.3} s of {count}", at(50), at(99))
         }
