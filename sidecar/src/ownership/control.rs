@@ -98,7 +98,7 @@ impl Control {
     /// session that the controller should hear of at once.
     pub(super) async fn run(self: Arc<Self>, announced: watch::Receiver<u64>, stop: watch::Receiver<bool>) {
         tokio::select! {
-                biased;
+            biased;
             () = self.follow_spec() => {}
             () = self.follow_election() => {}
             () = self.tell_controller(announced) => {}
@@ -195,8 +195,9 @@ impl Control {
             let mut spec = self.spec.subscribe();
             tokio::select! {
                 biased;
-                _native = spec.wait_for(|spec| asks_for(spec.as_ref(), Pattern::StorageNative)) => {}
+                // First: the spec asks for candidates all the while, and a node that stops would be one again and again.
                 () = stopped(&mut stop) => return,
+                _native = spec.wait_for(|spec| asks_for(spec.as_ref(), Pattern::StorageNative)) => {}
             }
             let settings = Settings {
                 identity: format!("{}{SEPARATOR}{}", self.table.node(), chance::mark()),
@@ -209,7 +210,7 @@ impl Control {
             let elector = Elector::new(lock.clone(), Arc::clone(&self.clock), settings);
             let over = async {
                 tokio::select! {
-                biased;
+                    biased;
                     _another = spec.wait_for(|spec| !asks_for(spec.as_ref(), Pattern::StorageNative)) => {}
                     () = stopped(&mut stop) => {}
                 }

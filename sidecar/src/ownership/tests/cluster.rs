@@ -358,6 +358,10 @@ impl Cluster {
         self.documents.read(name).await.unwrap().map(|found| serde_json::from_slice(&found.body).unwrap())
     }
 
+    pub(super) async fn session(&self, name: &str) -> SessionRecord {
+        self.document(&names::session(&id(name))).await.unwrap()
+    }
+
     /// Who is the controller.
     pub(super) async fn election(&self) -> Election {
         self.document(names::CONTROLLER_ELECTION).await.unwrap()

@@ -6,6 +6,7 @@ use std::time::Duration;
 use brainy_coordination::Epoch;
 use brainy_coordination::bucket::election::{Election, Kind};
 use brainy_coordination::bucket::spec::Pattern;
+use brainy_coordination::session::SessionState;
 
 use super::cluster::{Cluster, SHARDS, id};
 
@@ -145,6 +146,7 @@ async fn a_node_that_stops_has_given_its_shards_away_before_its_session_ends() {
     let map = cluster.map().await;
     assert_eq!(map.shards_of(&id(&leader)).count(), 0, "{map:?}");
     assert_eq!(map.epoch, epoch, "it gave them away itself");
+    assert_eq!(cluster.session(&leader).await.state, SessionState::Ended, "nobody waits for it");
     cluster.crash(&leader).await;
     // It has freed its office: nobody waits for it to lapse.
     cluster.elected(|election| election.epoch > epoch && election.holder.is_some()).await;
