@@ -21,7 +21,7 @@ mutants: ## Breaks the code in each way that a test is known to catch, and sees 
 down: ## Deletes the kind cluster and all that `demo`, `test` and `benchcluster` started
 	@e2e/cluster/down.sh
 
-bench: ## How fast storage is, beside what it is compared with; needs no cluster
+bench: ## How fast storage and coordination are, beside what they are compared with; needs no cluster
 	@scripts/bench.sh
 
 benchcluster: ## Sizes, memory and times to Ready, on a cluster

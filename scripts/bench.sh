@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # bench.sh [--OPTION ...] [NAME...]: measures the storage stack beside what it is compared with, and prints one table; all of it, or
-# the parts that are named (cached-get durable-set many-keys s3-requests increments). Needs no cluster.
+# the parts that are named (cached-get durable-set many-keys s3-requests increments placement); and, unless parts were named, how long
+# clients wait while nodes come and go. Needs no cluster.
+# bench.sh coordination: only the latter.
 # bench.sh cluster: sizes, memory and times to Ready, on Kubernetes.
 # Nothing fails on a number.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -14,6 +16,12 @@ storage() {
     step "measuring" "$(static_folder)/brainy-bench" --programs "$(static_folder)" "$@"
 }
 
+coordination() {
+  scripts/prerequisites.sh --without-cluster
+  step "versitygw" s3_server
+  step "measuring five processes" cargo_static test --workspace --test processes -- --ignored --nocapture figures
+}
+
 on_cluster() {
   scripts/prerequisites.sh
   step "a Kubernetes cluster" cluster_up
@@ -24,4 +32,9 @@ on_cluster() {
   step "measuring" "$(static_folder)/bench" --folder "$(static_folder)"
 }
 
-if [ "${1:-}" = cluster ]; then on_cluster; else storage "$@"; fi
+case "${1:-}" in
+  cluster) on_cluster ;;
+  coordination) coordination ;;
+  "") storage; coordination ;;
+  *) storage "$@" ;;
+esac

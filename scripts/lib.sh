@@ -89,6 +89,12 @@ build_programs() { cargo_static build --workspace --exclude brainy-bench --bins;
 
 static_folder() { echo "${CARGO_TARGET_DIR:-$ROOT/target}/$(host_target)/release"; }
 
+# The S3 server of the tests: ours, unless the caller names one.
+s3_server() {
+  [ -n "${BRAINY_VERSITYGW:-}" ] || e2e/cluster/tools.sh versitygw
+  export BRAINY_VERSITYGW=${BRAINY_VERSITYGW:-$BRAINY_CACHE/bin/versitygw}
+}
+
 # The cluster: ours, unless the user named one.
 cluster_up() { [ -n "${E2E_KUBECONFIG:-}" ] || "$ROOT/e2e/cluster/up.sh"; }
 

@@ -79,8 +79,7 @@ sound() {
 if [ "${1:-}" = --check ]; then check; exit; fi
 # shellcheck disable=SC2046 # names have no spaces
 [ $# -gt 0 ] || set -- $(all)
-e2e/cluster/tools.sh versitygw
-export BRAINY_VERSITYGW=${BRAINY_VERSITYGW:-$BRAINY_CACHE/bin/versitygw}
+s3_server
 mkdir -p "$WORK"
 copy_tree
 step "the tests on the code as it is" sound "$@"

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use brainy_bench::contest::Plan;
 use brainy_bench::rows;
-use brainy_bench::scenarios::{Setup, cached_get, durable_set, increments, many_keys, s3_requests};
+use brainy_bench::scenarios::{Setup, cached_get, durable_set, increments, many_keys, placement, s3_requests};
 use brainy_bench::server::Places;
 use brainy_e2e::report::table;
 use clap::{Parser, ValueEnum};
@@ -54,6 +54,8 @@ enum Part {
     S3Requests,
     /// Many clients that increment one key on S3.
     Increments,
+    /// The controller's work for the largest cluster.
+    Placement,
 }
 
 /// The magic number of a file system that is memory (statfs(2)).
@@ -95,6 +97,7 @@ async fn measure(part: Part, setup: &Setup) -> anyhow::Result<Vec<rows::Row>> {
         Part::ManyKeys => many_keys::measure(setup).await,
         Part::S3Requests => s3_requests::measure(setup).await,
         Part::Increments => increments::measure(setup).await,
+        Part::Placement => placement::measure(),
     }
 }
 

@@ -35,7 +35,7 @@ use crate::status::BrainyClusterStatus;
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "self.storage.strategy != 'Isolated' || self.coordination.pattern != 'StorageNative'", "message": "coordination.pattern StorageNative keeps every lease in a store that all nodes share, and with storage.strategy Isolated there is none: choose pattern Leader or Consensus, or strategy Shared"}
+    {"rule": "self.storage.strategy != 'Isolated' || self.coordination.pattern != 'StorageNative'", "message": "coordination.pattern StorageNative keeps every lease in a store that all nodes share, and with storage.strategy Isolated there is none: choose pattern Leader or Consensus, or strategy Namespaced or Shared"}
 ]))]
 pub struct BrainyClusterSpec {
     /// How many nodes. Each is one pod with a stable name, `<cluster>-0` to `<cluster>-<replicas - 1>`.
@@ -82,8 +82,8 @@ fn default_shards() -> i32 {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [
     {"rule": "self.strategy == 'Isolated' || has(self.bucket)", "message": "storage.bucket is required with strategy Namespaced or Shared: nodes share their data through it"},
-    {"rule": "self.strategy != 'Isolated' || !has(self.bucket)", "message": "storage.bucket has no use with strategy Isolated: data lives on each node's volume. Remove storage.bucket, or choose strategy Shared"},
-    {"rule": "self.strategy != 'Shared' || !has(self.volume)", "message": "storage.volume has no use with strategy Shared: data lives in the bucket. Remove storage.volume"},
+    {"rule": "self.strategy != 'Isolated' || !has(self.bucket)", "message": "storage.bucket has no use with strategy Isolated: data lives on each node's volume. Remove storage.bucket, or choose strategy Namespaced or Shared"},
+    {"rule": "self.strategy == 'Isolated' || !has(self.volume)", "message": "storage.volume has a use with strategy Isolated only: with Namespaced and Shared data lives in the bucket. Remove storage.volume"},
     {"rule": "!has(self.layers) || self.layers.all(layer, self.layers.exists_one(other, other.type == layer.type))", "message": "storage.layers has a layer twice: each type may come once"},
     {"rule": "!has(self.layers) || !self.layers.exists(layer, layer.type == 'Caching') || self.layers[0].type == 'Caching'", "message": "storage.layers: Caching must come first: below Batching a read would have to wait for a flush, below Compression each read would decompress"},
     {"rule": "!has(self.layers) || !self.layers.exists(layer, layer.type == 'Batching') || !self.layers.exists(layer, layer.type == 'Limiting') || self.layers[self.layers[0].type == 'Caching' ? 1 : 0].type == 'Batching'", "message": "storage.layers: Limiting must come after Batching: above it a write that waits for its flush would take up a place among the operations under way"},
@@ -116,7 +116,7 @@ pub enum Strategy {
     /// Each node keeps its shards on its own volume.
     #[default]
     Isolated,
-    /// One bucket, one namespace per node.
+    /// One bucket, one namespace per node: a shard that moves is served at once, and its data copied behind.
     Namespaced,
     /// One bucket, every shard at one place; a shard's lease says who may write it.
     Shared,
@@ -414,6 +414,34 @@ pub struct CoordinationSpec {
     /// Timing of sessions and leases.
     #[serde(default)]
     pub lease: LeaseSpec,
+    /// How shards are placed on nodes. Nodes of all zones (`topology.kubernetes.io/zone`) get as even a share as their number
+    /// allows.
+    #[serde(default)]
+    pub placement: PlacementSpec,
+}
+
+/// How shards are placed on nodes.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PlacementSpec {
+    /// What is the same for every node.
+    #[serde(default)]
+    pub balance: Balance,
+    /// Most shards on the way from one node to another at once, where both are well. Shards of a node that leaves or is gone
+    /// move at once. None: with strategy Isolated 8, otherwise no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 16384))]
+    pub max_moves: Option<i32>,
+}
+
+/// What is the same for every node.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum Balance {
+    /// The number of its shards, to within one.
+    #[default]
+    Count,
+    /// What is asked of its shards, as measured. Shards move for it when nodes have been more than a fifth apart for a minute.
+    Load,
 }
 
 /// Who decides which node owns which shard.

@@ -27,6 +27,13 @@ pub fn shared(replicas: i32, prefix: &str) -> Value {
     spec(replicas, json!({"strategy": "Shared", "bucket": bucket}))
 }
 
+/// Strategy Namespaced under a prefix of the tests' bucket.
+pub fn namespaced(replicas: i32, prefix: &str) -> Value {
+    let mut spec = shared(replicas, prefix);
+    spec["storage"]["strategy"] = json!("Namespaced");
+    spec
+}
+
 fn spec(replicas: i32, storage: Value) -> Value {
     json!({
         "replicas": replicas,

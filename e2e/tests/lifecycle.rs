@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use brainy_e2e::brainy::{Cluster, pod_is_ready};
+use brainy_e2e::environment::BUCKET;
 use brainy_e2e::load::{self, Progress, verify, write_until};
 use brainy_e2e::records::Records;
 use brainy_e2e::sidecar::SidecarClient;
@@ -73,6 +74,35 @@ async fn a_shared_cluster_grows_and_shrinks_under_load_and_keeps_its_data() -> a
     .await
 }
 
+/// Data moves here, too: behind what is served, and none is left in the namespaces of nodes that are gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespaced_cluster_grows_and_shrinks_under_load_and_its_data_follows() -> anyhow::Result<()> {
+    let environment = &Environment::from_variables().await?;
+    with_temp_namespace(environment, "scale-n", |namespace| async move {
+        let store = prepare_bucket(environment, &namespace).await?;
+        let cluster = Cluster::apply(environment, &namespace, "c", specs::namespaced(3, &namespace)).await?;
+        grows_and_shrinks(environment, &cluster).await?;
+        for gone in ["c-2", "c-3"] {
+            until(&format!("the data of {gone} to be copied and cleared away"), Duration::from_secs(120), || async {
+                let left = store.count(BUCKET, &format!("{namespace}/node-{gone}/")).await?;
+                Ok(if left == 0 { Seen::Done(()) } else { Seen::NotYet(format!("{left} objects")) })
+            })
+            .await?;
+        }
+        for ordinal in 0..2 {
+            until(&format!("node {ordinal} to have copied everything"), Duration::from_secs(120), || async {
+                let shards = cluster.node(ordinal).get("/v1/shards").await?;
+                let mut items = shards["items"].as_array().into_iter().flatten();
+                let left = items.find(|shard| shard.get("origins").is_some()).cloned();
+                Ok(left.map_or(Seen::Done(()), |shard| Seen::NotYet(shard.to_string())))
+            })
+            .await?;
+        }
+        verify(&cluster.node(1), &sample("before", 1500)).await
+    })
+    .await
+}
+
 /// Changes the pod template and watches: every pod is replaced, and never is more than one of them not ready.
 async fn rolls_one_by_one(cluster: &Cluster) -> anyhow::Result<()> {
     let uids =
@@ -125,6 +155,19 @@ async fn a_change_rolls_an_isolated_cluster_one_pod_at_a_time_and_loses_nothing(
     let environment = &Environment::from_variables().await?;
     with_temp_namespace(environment, "roll-i", |namespace| async move {
         rolls_under_load(&Cluster::apply(environment, &namespace, "c", specs::isolated(3)).await?).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_rolls_a_namespaced_cluster_one_pod_at_a_time_and_loses_nothing() -> anyhow::Result<()> {
+    let environment = &Environment::from_variables().await?;
+    with_temp_namespace(environment, "roll-n", |namespace| async move {
+        prepare_bucket(environment, &namespace).await?;
+        let mut spec = specs::namespaced(3, &namespace);
+        // With every pattern that it has: here the nodes elect their controller.
+        spec["coordination"]["pattern"] = json!("StorageNative");
+        rolls_under_load(&Cluster::apply(environment, &namespace, "c", spec).await?).await
     })
     .await
 }
@@ -204,24 +247,33 @@ async fn deleting_an_isolated_cluster_keeps_its_volumes_unless_the_policy_says_d
     .await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn deleting_a_shared_cluster_keeps_its_bucket_data_unless_the_policy_says_delete() -> anyhow::Result<()> {
+/// Deletes a cluster over a bucket, makes it again, and deletes it with its data.
+async fn its_bucket_data_goes_by_the_policy(name: &str, spec: fn(i32, &str) -> Value) -> anyhow::Result<()> {
     let environment = &Environment::from_variables().await?;
-    with_temp_namespace(environment, "delete-s", |namespace| async move {
+    with_temp_namespace(environment, name, |namespace| async move {
         let store = prepare_bucket(environment, &namespace).await?;
-        let bucket = brainy_e2e::environment::BUCKET;
         let neighbour = format!("{namespace}-neighbour/object");
-        store.put(bucket, &neighbour, "not ours").await?;
-        let cluster = comes_back(environment, &namespace, specs::shared(3, &namespace)).await?;
+        store.put(BUCKET, &neighbour, "not ours").await?;
+        let cluster = comes_back(environment, &namespace, spec(3, &namespace)).await?;
         cluster.change(json!({"deletionPolicy": "Delete"})).await?;
         cluster.ready().await?;
         cluster.delete_and_wait().await?;
-        let left = store.count(bucket, &format!("{namespace}/")).await?;
+        let left = store.count(BUCKET, &format!("{namespace}/")).await?;
         ensure!(left == 0, "{left} objects are left under the prefix");
-        ensure!(store.count(bucket, &neighbour).await? == 1, "what lies beside the prefix was deleted");
+        ensure!(store.count(BUCKET, &neighbour).await? == 1, "what lies beside the prefix was deleted");
         Ok(())
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_a_shared_cluster_keeps_its_bucket_data_unless_the_policy_says_delete() -> anyhow::Result<()> {
+    its_bucket_data_goes_by_the_policy("delete-s", specs::shared).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_a_namespaced_cluster_keeps_its_bucket_data_unless_the_policy_says_delete() -> anyhow::Result<()> {
+    its_bucket_data_goes_by_the_policy("delete-n", specs::namespaced).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

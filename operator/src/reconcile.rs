@@ -33,7 +33,7 @@ pub use errors::Error;
 
 use crate::context::{ClusterMemory, Context};
 use crate::identity;
-use crate::shards::{Controller, PodFacts, Summary};
+use crate::shards::{Controller, PodFacts, Summary, ZONE_LABEL};
 use crate::storage::{self, Storage};
 use crate::volumes;
 use apply::Applier;
@@ -41,7 +41,7 @@ use build::Carried;
 use dereference::Dereferenced;
 use rolling::Rollout;
 use status::{Observation, StorageView};
-use validate::{ValidatedCluster, validate};
+use validate::{Refusal, ValidatedCluster, validate};
 
 /// Owner of the fields that the operator applies.
 pub const FIELD_MANAGER: &str = "brainy-operator";
@@ -66,13 +66,16 @@ pub async fn reconcile(context: &Context, seen: &BrainyCluster, memory: &mut Clu
     }
     match validate(&cluster) {
         Ok(validated) => Box::pin(run(context, cluster, &validated, memory)).await,
-        Err(refusal) => {
-            deletion::retain_if_asked(context, &cluster).await?;
-            let status = status::refused(&cluster, refusal.reason(), &refusal.to_string(), Timestamp::now());
-            report(context, &cluster, &status).await?;
-            Ok(LATER)
-        }
+        Err(refusal) => refuse(context, &cluster, &refusal).await,
     }
+}
+
+/// Says what is wrong with a spec. Nothing is done for it but that volumes are kept if that is asked for.
+async fn refuse(context: &Context, cluster: &BrainyCluster, refusal: &Refusal) -> Result<Duration, Error> {
+    deletion::retain_if_asked(context, cluster).await?;
+    let status = status::refused(cluster, refusal.reason(), &refusal.to_string(), Timestamp::now());
+    report(context, cluster, &status).await?;
+    Ok(LATER)
 }
 
 async fn run(
@@ -83,9 +86,7 @@ async fn run(
 ) -> Result<Duration, Error> {
     let found = dereference::dereference(&context.client, cluster).await?;
     if let Err(refusal) = validate::check_change(validated, found.lives_by_consensus()) {
-        let status = status::refused(&found.cluster, refusal.reason(), &refusal.to_string(), Timestamp::now());
-        report(context, &found.cluster, &status).await?;
-        return Ok(LATER);
+        return refuse(context, &found.cluster, &refusal).await;
     }
     let mut seen = first_observation(validated, &found);
     let outcome = Box::pin(steps(context, validated, &found, memory, &mut seen)).await;
@@ -105,9 +106,9 @@ fn first_observation(validated: &ValidatedCluster, found: &Dereferenced) -> Obse
     let is_wanted = |pod: &&Pod| {
         dereference::ordinal_of(&validated.name, &pod.name_any()).is_some_and(|ordinal| ordinal < validated.replicas)
     };
-    let storage = match validated.storage {
-        validate::ValidatedStorage::Isolated(_) => StorageView::Volumes,
-        validate::ValidatedStorage::Shared(_) => StorageView::Bucket,
+    let storage = match validated.storage.bucket() {
+        None => StorageView::Volumes,
+        Some(_) => StorageView::Bucket,
     };
     Observation {
         wanted: validated.replicas,
@@ -175,6 +176,7 @@ async fn steps(
         }
         other => other?,
     };
+    let placement = controller.policy().await;
     context.metrics.map_revision(validated, shards.view.revision);
     seen.shards = Some(shards.view);
     seen.problems.clone_from(&shards.problems);
@@ -187,7 +189,7 @@ async fn steps(
     let prepared = build::build(
         validated,
         &context.sidecar,
-        &Carried { replicas, sessions: replicas.max(found.slots()), claim_template, volumes },
+        &Carried { replicas, sessions: replicas.max(found.slots()), claim_template, volumes, placement },
     );
     let mut applier = Applier {
         client: &context.client,
@@ -279,6 +281,7 @@ fn pod_facts(pods: &[Pod]) -> Vec<PodFacts> {
     let facts = |pod: &Pod| PodFacts {
         node: NodeId(pod.name_any()),
         host: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
+        zone: pod.labels().get(ZONE_LABEL).cloned(),
         ready: is_ready(pod),
     };
     pods.iter().map(facts).collect()

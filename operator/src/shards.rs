@@ -1,6 +1,7 @@
 //! The shard controller: reads the sessions and the present map, lets [`brainy_coordination::controller`] decide the next
-//! one, and publishes it by compare-and-swap. A read that fails changes nothing. With strategy Shared that code is
-//! [`brainy_coordination::bucket`], and patterns StorageNative and Consensus leave it to a node: then the operator only looks.
+//! one, and publishes it by compare-and-swap. A read that fails changes nothing. With strategies Namespaced and Shared that
+//! code is [`brainy_coordination::bucket`], and patterns StorageNative and Consensus leave it to a node: then the operator only
+//! looks.
 
 mod bucket;
 mod configmap;
@@ -9,13 +10,15 @@ mod nodes;
 mod sessions;
 mod summary;
 mod topology;
+mod zones;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use brainy_coordination::bucket::spec::Pattern;
 use brainy_coordination::clock::Clock;
-use brainy_coordination::controller::{Facts, MOVES_AT_ONCE, Next, NodeSight, Rules, next_map};
+use brainy_coordination::controller::{Facts, MOVES_AT_ONCE, Next, NodeSight, Rules, is_uneven, next_map};
+use brainy_coordination::placement::{Policy, load::Patience};
 use brainy_coordination::session::Observers;
 use brainy_coordination::{Epoch, NodeId, ShardId, ShardMap};
 use brainy_kubernetes::names;
@@ -28,6 +31,10 @@ use crate::reconcile::validate::ValidatedCluster;
 pub use sessions::significant_hash;
 pub use summary::Summary;
 pub use topology::PodFacts;
+pub use zones::LABEL as ZONE_LABEL;
+
+/// The rules of strategy Isolated, where no other number of moves is asked for.
+const ISOLATED: Rules = Rules::Isolated { moves_at_once: MOVES_AT_ONCE };
 
 /// What the controller remembers of one cluster between reconciles. Lost with the leadership: another leader observes
 /// anew (R1).
@@ -35,7 +42,10 @@ pub use topology::PodFacts;
 pub struct Memory {
     /// Of sessions in Leases (strategy Isolated).
     observers: Observers,
-    /// Strategy Shared.
+    /// Before shards move for load (strategy Isolated).
+    patience: Patience,
+    zones: zones::Memory,
+    /// Strategy Namespaced or Shared.
     bucket: bucket::Memory,
     /// Pattern Consensus.
     consensus: consensus::Memory,
@@ -47,7 +57,7 @@ pub struct Controller<'a> {
     pub client: &'a Client,
     /// Whose shards.
     pub cluster: &'a ValidatedCluster,
-    /// The bucket (strategy Shared).
+    /// The bucket (strategies Namespaced and Shared).
     pub bucket: Option<&'a Arc<dyn Documents>>,
     /// This operator process.
     pub identity: &'a str,
@@ -96,8 +106,9 @@ impl Controller<'_> {
             Some(map) if map.writer == self.identity => map.epoch,
             other => Epoch(other.as_ref().map_or(0, |map| map.epoch.0) + 1),
         };
-        let rules = Rules::Isolated { moves_at_once: MOVES_AT_ONCE };
-        let (map, waiting) = match self.decide(published.map.as_ref(), rules, &nodes, &volumes, epoch) {
+        let policy = self.policy().await;
+        let rules = ISOLATED.with_most(policy.max_moves);
+        let (map, waiting) = match self.decide(published.map.as_ref(), (rules, &policy), &nodes, &volumes, epoch) {
             Next::Keep { waiting } => (published.map, waiting),
             Next::Publish(map) => {
                 configmap::write(self.client, self.cluster, &published, &map).await?;
@@ -109,29 +120,36 @@ impl Controller<'_> {
         Ok(summary.with_volumes(self.cluster, &volumes))
     }
 
+    /// How shards are to be placed.
+    pub async fn policy(&mut self) -> Policy {
+        let zones = self.memory.zones.of_nodes(self.client, self.pods).await;
+        Policy { balance: self.cluster.balance, max_moves: self.cluster.max_moves, zones }
+    }
+
     fn decide(
-        &self,
+        &mut self,
         current: Option<&ShardMap>,
-        rules: Rules,
+        (rules, placement): (Rules, &Policy),
         nodes: &BTreeMap<NodeId, NodeSight>,
         volumes: &BTreeSet<i32>,
         epoch: Epoch,
     ) -> Next {
         let wanted: Vec<NodeId> = wanted_nodes(self.cluster);
         let volumes: BTreeSet<NodeId> = volumes.iter().map(|ordinal| node(self.cluster, *ordinal)).collect();
-        next_map(
-            current,
-            &Facts {
-                cluster: &self.cluster.uid,
-                shards: self.cluster.shards,
-                rules,
-                wanted: &wanted,
-                volumes: &volumes,
-                nodes,
-                epoch,
-                writer: self.identity,
-            },
-        )
+        let mut facts = Facts {
+            cluster: &self.cluster.uid,
+            shards: self.cluster.shards,
+            rules,
+            wanted: &wanted,
+            volumes: &volumes,
+            nodes,
+            placement,
+            may_even_out: false,
+            epoch,
+            writer: self.identity,
+        };
+        facts.may_even_out = self.memory.patience.is_over(is_uneven(current, &facts), self.clock.now());
+        next_map(current, &facts)
     }
 }
 

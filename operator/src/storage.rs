@@ -1,4 +1,4 @@
-//! The storage check of strategy Shared, before anything is created: the Secret, the bucket, what the store must be able
+//! The storage check of strategies Namespaced and Shared, before anything is created: the Secret, the bucket, what the store must be able
 //! to do (R7), and whose bucket and prefix it is. A failure changes nothing and deletes nothing; it is tried again with
 //! growing pauses, and at once when the spec or the Secret changes.
 
@@ -17,7 +17,7 @@ use brainy_storage::documents::{DocumentVersion, Documents, Swap};
 
 use crate::context::Context;
 use crate::reconcile::Error;
-use crate::reconcile::validate::{ValidatedCluster, ValidatedStorage};
+use crate::reconcile::validate::ValidatedCluster;
 
 pub use access::Credentials;
 use access::{fingerprint, settings};
@@ -89,9 +89,9 @@ impl Memory {
         error: &brainy_storage::Error,
         now: Duration,
     ) -> Storage {
-        match &cluster.storage {
-            ValidatedStorage::Shared(bucket) => self.failed(Problem::of(error, bucket), now),
-            ValidatedStorage::Isolated(_) => Storage::Volumes,
+        match cluster.storage.bucket() {
+            Some(bucket) => self.failed(Problem::of(error, bucket), now),
+            None => Storage::Volumes,
         }
     }
 
@@ -119,7 +119,7 @@ pub async fn check(
     memory: &mut Memory,
     now: Duration,
 ) -> Result<Storage, Error> {
-    let ValidatedStorage::Shared(bucket) = &cluster.storage else {
+    let Some(bucket) = cluster.storage.bucket() else {
         return Ok(Storage::Volumes);
     };
     let credentials = match credentials {

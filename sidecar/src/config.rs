@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use brainy_coordination::NodeId;
-use brainy_kubernetes::config::{NodeConfig, StorageConfig};
+use brainy_kubernetes::config::{BucketConfig, NodeConfig, StorageConfig};
 
 use crate::cli;
 use crate::data_folder::Engine;
@@ -104,10 +104,13 @@ impl NodeSettings {
                 let backend = Engine::from(*engine).backend();
                 StorageInfo { backend, strategy: "Isolated", location: data.display().to_string() }
             }
-            StorageConfig::Shared { bucket, prefix, .. } => {
-                StorageInfo { backend: "s3", strategy: "Shared", location: format!("s3://{bucket}/{prefix}") }
-            }
+            StorageConfig::Namespaced(bucket) => Self::bucket_info("Namespaced", bucket),
+            StorageConfig::Shared(bucket) => Self::bucket_info("Shared", bucket),
         }
+    }
+
+    fn bucket_info(strategy: &'static str, BucketConfig { bucket, prefix, .. }: &BucketConfig) -> StorageInfo {
+        StorageInfo { backend: "s3", strategy, location: format!("s3://{bucket}/{prefix}") }
     }
 }
 
@@ -161,6 +164,10 @@ renewSeconds: 10
         assert_eq!(settings.address, "10.0.0.7:7701");
         assert_eq!(settings.storage_info().location, "s3://b/p");
         assert_eq!(settings.wish, Path::new("cluster.json"), "beside the configuration");
+        for (from, strategy) in [("shared", "Shared"), ("namespaced", "Namespaced")] {
+            let settings = parse(&CONFIG.replace("strategy: shared", &format!("strategy: {from}"))).unwrap();
+            assert_eq!(settings.storage_info().strategy, strategy);
+        }
         assert_eq!(
             NodeSettings::parse(Path::new("n"), CONFIG, &arguments("fd00::7")).unwrap().address,
             "[fd00::7]:7701"

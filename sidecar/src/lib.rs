@@ -4,6 +4,7 @@
 //! - [`http`]: the storage API on loopback and a Unix socket.
 //! - [`routing`]: takes each operation to the owner of its shard.
 //! - [`ownership`]: decides which shards this node serves.
+//! - [`locks`]: named locks for applications.
 //! - [`peers`]: node-to-node traffic, mutual TLS only.
 //! - [`commands`], [`cli`], [`config`], [`data_folder`]: how the process starts and ends.
 //! - [`metrics`], [`health`]: how it is doing.
@@ -16,6 +17,7 @@ pub mod data_folder;
 pub mod health;
 mod host;
 pub mod http;
+pub mod locks;
 pub mod metrics;
 pub mod ownership;
 pub mod peers;

@@ -71,6 +71,7 @@ pub struct Metrics {
     map_revision: Gauge,
     session_valid: Gauge,
     sessions_lost: Gauge,
+    origins: Gauge,
     cache_hits: Counter,
     cache_misses: Counter,
     cache_entries: Gauge,
@@ -112,6 +113,9 @@ impl Default for Metrics {
         registry.register("session_valid", "1 while this node may act on its shards", session_valid.clone());
         let sessions_lost = Gauge::default();
         registry.register("sessions_lost", "Sessions of this process that came to their end", sessions_lost.clone());
+        let origins = Gauge::default();
+        let help = "Tenures before, over all shards held, whose data is not copied yet";
+        registry.register("shard_origins", help, origins.clone());
         let cache_hits = Counter::default();
         registry.register("cache_hits", "Reads answered from memory", cache_hits.clone());
         let cache_misses = Counter::default();
@@ -149,6 +153,7 @@ impl Default for Metrics {
             map_revision,
             session_valid,
             sessions_lost,
+            origins,
             cache_hits,
             cache_misses,
             cache_entries,
@@ -201,6 +206,7 @@ impl Metrics {
         self.map_revision.set(count(status.map_revision));
         self.session_valid.set(i64::from(status.session_valid));
         self.sessions_lost.set(count(status.sessions_lost));
+        self.origins.set(count(status.origins as u64));
         let cache = cache.unwrap_or_default();
         // Counted by the cache itself: here only what came since the last time.
         self.cache_hits.inc_by(cache.hits.saturating_sub(self.cache_hits.get()));

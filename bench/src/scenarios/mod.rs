@@ -4,6 +4,7 @@ pub mod cached_get;
 pub mod durable_set;
 pub mod increments;
 pub mod many_keys;
+pub mod placement;
 pub mod s3_requests;
 
 use std::sync::Arc;

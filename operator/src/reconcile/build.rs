@@ -12,6 +12,7 @@ mod statefulset;
 use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 
+use brainy_coordination::placement::Policy;
 use brainy_kubernetes::names;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -77,11 +78,13 @@ pub struct Carried {
     pub claim_template: Option<PersistentVolumeClaim>,
     /// Ordinals of the nodes whose volumes exist, wanted or not.
     pub volumes: BTreeSet<i32>,
+    /// How shards are to be placed.
+    pub placement: Policy,
 }
 
 /// Builds every object of a cluster.
 pub fn build(cluster: &ValidatedCluster, sidecar: &SidecarImage, carried: &Carried) -> KubernetesResources<Prepared> {
-    let config_map = config::config_map(cluster, &carried.volumes);
+    let config_map = config::config_map(cluster, carried);
     KubernetesResources {
         service_account: access::service_account(cluster),
         role: access::role(cluster, carried.sessions),

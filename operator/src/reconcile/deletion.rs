@@ -10,7 +10,7 @@ use serde_json::json;
 use std::time::Duration;
 
 use super::apply::is_owned_by;
-use super::validate::{ValidatedCluster, ValidatedStorage, validate};
+use super::validate::{ValidatedCluster, validate};
 use super::{Error, LATER, SOON, dereference, status};
 use crate::context::{ClusterMemory, Context};
 use crate::storage;
@@ -26,8 +26,7 @@ pub(super) async fn keep_finalizer(
     cluster: &BrainyCluster,
     validated: &ValidatedCluster,
 ) -> Result<(), Error> {
-    let needed =
-        validated.deletion_policy == DeletionPolicy::Delete && matches!(validated.storage, ValidatedStorage::Shared(_));
+    let needed = validated.deletion_policy == DeletionPolicy::Delete && validated.storage.bucket().is_some();
     match (needed, has_finalizer(cluster)) {
         (true, false) => set_finalizer(context, cluster, true).await,
         (false, true) => set_finalizer(context, cluster, false).await,

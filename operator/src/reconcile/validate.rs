@@ -4,6 +4,7 @@
 //! the rules, and because everything behind this step relies on them.
 
 use brainy_coordination::bucket::spec::Pattern;
+use brainy_coordination::placement::Balance;
 use brainy_crds::{
     ApplicationSpec, BrainyCluster, BucketSpec, DEFAULT_REGION, DeletionPolicy, LayerKind, PodSpec, Provider, Strategy,
     VolumeSpec,
@@ -46,6 +47,10 @@ pub struct ValidatedCluster {
     pub layers: Layers,
     /// Who is the controller.
     pub pattern: Pattern,
+    /// What is the same for every node.
+    pub balance: Balance,
+    /// Most shards on the way at once.
+    pub max_moves: Option<u32>,
     /// Session length in seconds.
     pub lease_seconds: u64,
     /// Time between renewals in seconds, at most half of `lease_seconds`.
@@ -65,8 +70,20 @@ pub struct ValidatedCluster {
 pub enum ValidatedStorage {
     /// On a volume of each node.
     Isolated(VolumeSpec),
-    /// In a bucket.
+    /// In a bucket, below a namespace of each node.
+    Namespaced(BucketSpec),
+    /// In a bucket, each shard at one place.
     Shared(BucketSpec),
+}
+
+impl ValidatedStorage {
+    /// The bucket, where nodes share one.
+    pub fn bucket(&self) -> Option<&BucketSpec> {
+        match self {
+            Self::Isolated(_) => None,
+            Self::Namespaced(bucket) | Self::Shared(bucket) => Some(bucket),
+        }
+    }
 }
 
 /// Why a BrainyCluster does not run. The variant's name is the reason of the condition and of the Event.
@@ -137,6 +154,11 @@ pub fn validate(cluster: &BrainyCluster) -> Result<ValidatedCluster, Refusal> {
         storage: storage_of(cluster)?,
         layers: layers_of(cluster)?,
         pattern: pattern_of(cluster)?,
+        balance: match spec.coordination.placement.balance {
+            brainy_crds::Balance::Count => Balance::Count,
+            brainy_crds::Balance::Load => Balance::Load,
+        },
+        max_moves: max_moves_of(cluster)?,
         lease_seconds: u64::from(
             within("spec.coordination.lease.durationSeconds", spec.coordination.lease.duration_seconds, 2, 3600)?
                 .unsigned_abs(),
@@ -170,23 +192,25 @@ fn name_of(cluster: &BrainyCluster) -> Result<String, Refusal> {
 /// Refuses what the schema offers and this version does not run.
 fn check_supported(cluster: &BrainyCluster) -> Result<(), Refusal> {
     let refuse = |field, value: String, choose| Err(Refusal::NotSupported { field, value, choose });
-    let storage = &cluster.spec.storage;
-    if storage.strategy == Strategy::Namespaced {
-        return refuse("spec.storage.strategy", "Namespaced".into(), "choose Isolated or Shared");
-    }
-    if cluster.spec.coordination.pattern == brainy_crds::Pattern::Consensus && storage.strategy != Strategy::Isolated {
+    let by_consensus = cluster.spec.coordination.pattern == brainy_crds::Pattern::Consensus;
+    if by_consensus && cluster.spec.storage.strategy != Strategy::Isolated {
         let choose = "it keeps its log on the nodes' volumes; choose Leader or StorageNative, or strategy Isolated";
         return refuse("spec.coordination.pattern", "Consensus without volumes".into(), choose);
     }
     Ok(())
 }
 
+fn max_moves_of(cluster: &BrainyCluster) -> Result<Option<u32>, Refusal> {
+    let Some(most) = cluster.spec.coordination.placement.max_moves else { return Ok(None) };
+    Ok(Some(within("spec.coordination.placement.maxMoves", most, 1, MAX_SHARDS)?.unsigned_abs()))
+}
+
 fn pattern_of(cluster: &BrainyCluster) -> Result<Pattern, Refusal> {
     match (cluster.spec.coordination.pattern, cluster.spec.storage.strategy) {
-        (brainy_crds::Pattern::StorageNative, Strategy::Shared) => Ok(Pattern::StorageNative),
-        (brainy_crds::Pattern::StorageNative, _) => Err(Refusal::invalid(
+        (brainy_crds::Pattern::StorageNative, Strategy::Namespaced | Strategy::Shared) => Ok(Pattern::StorageNative),
+        (brainy_crds::Pattern::StorageNative, Strategy::Isolated) => Err(Refusal::invalid(
             "spec.coordination.pattern",
-            "StorageNative keeps every lease in a store that all nodes share, and with strategy Isolated there is none: choose Leader or Consensus, or strategy Shared",
+            "StorageNative keeps every lease in a store that all nodes share, and with strategy Isolated there is none: choose Leader or Consensus, or strategy Namespaced or Shared",
         )),
         (brainy_crds::Pattern::Consensus, _) => Ok(Pattern::Consensus),
         (brainy_crds::Pattern::Leader, _) => Ok(Pattern::Leader),
@@ -199,13 +223,14 @@ fn storage_of(cluster: &BrainyCluster) -> Result<ValidatedStorage, Refusal> {
         (Strategy::Isolated, None, volume) => Ok(ValidatedStorage::Isolated(volume.clone().unwrap_or_default())),
         (Strategy::Isolated, Some(_), _) => Err(Refusal::invalid(
             "spec.storage.bucket",
-            "has no use with strategy Isolated: remove it, or choose strategy Shared",
+            "has no use with strategy Isolated: remove it, or choose strategy Namespaced or Shared",
         )),
-        (_, None, _) => Err(Refusal::invalid("spec.storage.bucket", "is required with strategy Shared")),
+        (_, None, _) => Err(Refusal::invalid("spec.storage.bucket", "is required with strategy Namespaced or Shared")),
         (_, Some(_), Some(_)) => {
-            Err(Refusal::invalid("spec.storage.volume", "has no use with strategy Shared: remove it"))
+            Err(Refusal::invalid("spec.storage.volume", "has a use with strategy Isolated only: remove it"))
         }
-        (_, Some(bucket), None) => bucket_of(bucket).map(ValidatedStorage::Shared),
+        (Strategy::Namespaced, Some(bucket), None) => bucket_of(bucket).map(ValidatedStorage::Namespaced),
+        (Strategy::Shared, Some(bucket), None) => bucket_of(bucket).map(ValidatedStorage::Shared),
     }
 }
 
@@ -324,6 +349,9 @@ mod tests {
     fn isolated_and_shared_with_leader_run() {
         assert!(matches!(validate(&isolated()).unwrap().storage, ValidatedStorage::Isolated(_)));
         assert!(matches!(validate(&shared()).unwrap().storage, ValidatedStorage::Shared(_)));
+        let namespaced = json!({"storage": {"strategy": "Namespaced", "bucket": {"name": "data"}}});
+        let namespaced = validate(&cluster("demo", namespaced)).unwrap();
+        assert!(matches!(namespaced.storage, ValidatedStorage::Namespaced(_)));
     }
 
     #[test]
@@ -365,32 +393,22 @@ mod tests {
 
     #[test]
     fn what_does_not_run_yet_is_refused_by_field_value_and_way_out() {
-        let cases = [
-            (
-                json!({"storage": {"strategy": "Namespaced", "bucket": {"name": "data"}}}),
-                "spec.storage.strategy: Namespaced",
-                "choose Isolated or Shared",
-            ),
-            (
-                json!({"storage": {"strategy": "Shared", "bucket": {"name": "data"}}, "coordination": {"pattern": "Consensus"}}),
-                "spec.coordination.pattern: Consensus",
-                "choose Leader",
-            ),
-        ];
-        for (spec, what, way_out) in cases {
-            let refusal = refusal(spec);
+        for strategy in ["Namespaced", "Shared"] {
+            let storage = json!({"strategy": strategy, "bucket": {"name": "data"}});
+            let refusal = refusal(json!({"storage": storage, "coordination": {"pattern": "Consensus"}}));
             assert_eq!(refusal.reason(), "NotSupported");
-            let message = refusal.to_string();
-            assert!(message.starts_with(what) && message.contains(way_out), "{message}");
+            let (message, what) = (refusal.to_string(), "spec.coordination.pattern: Consensus");
+            assert!(message.starts_with(what) && message.contains("choose Leader"), "{message}");
         }
     }
 
     #[test]
     fn the_nodes_elect_their_controller_only_where_they_share_a_store() {
         let spec = |storage| json!({"storage": storage, "coordination": {"pattern": "StorageNative"}});
-        let shared =
-            validate(&cluster("demo", spec(json!({"strategy": "Shared", "bucket": {"name": "data"}})))).unwrap();
-        assert_eq!(shared.pattern, Pattern::StorageNative);
+        for strategy in ["Namespaced", "Shared"] {
+            let storage = json!({"strategy": strategy, "bucket": {"name": "data"}});
+            assert_eq!(validate(&cluster("demo", spec(storage))).unwrap().pattern, Pattern::StorageNative);
+        }
         let refusal = refusal(spec(json!({})));
         assert_eq!(refusal.reason(), "InvalidSpec");
         let message = refusal.to_string();
@@ -451,8 +469,13 @@ mod tests {
             (json!({"shards": 0, "storage": {}}), "spec.shards"),
             (json!({"storage": {"bucket": {"name": "data"}}}), "spec.storage.bucket"),
             (json!({"storage": {"strategy": "Shared"}}), "spec.storage.bucket"),
+            (json!({"storage": {"strategy": "Namespaced"}}), "spec.storage.bucket"),
             (
                 json!({"storage": {"strategy": "Shared", "volume": {}, "bucket": {"name": "data"}}}),
+                "spec.storage.volume",
+            ),
+            (
+                json!({"storage": {"strategy": "Namespaced", "volume": {}, "bucket": {"name": "data"}}}),
                 "spec.storage.volume",
             ),
             (
@@ -460,6 +483,10 @@ mod tests {
                 "spec.coordination.lease.renewSeconds",
             ),
             (json!({"storage": {}, "coordination": {"lease": {"durationSeconds": 1}}}), "spec.coordination.lease"),
+            (
+                json!({"storage": {}, "coordination": {"placement": {"maxMoves": 0}}}),
+                "spec.coordination.placement.maxMoves",
+            ),
         ];
         for (spec, field) in cases {
             let refusal = refusal(spec);

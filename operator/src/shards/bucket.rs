@@ -1,4 +1,4 @@
-//! A cluster whose coordination documents are in a bucket (strategy Shared).
+//! A cluster whose coordination documents are in a bucket (strategies Namespaced and Shared).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -22,9 +22,11 @@ pub(super) struct Memory {
 impl Controller<'_> {
     pub(super) async fn run_shared(&mut self, bucket: &dyn Documents) -> Result<Summary, Error> {
         let copy = configmap::read(self.client, self.cluster).await?;
+        let placement = self.policy().await;
+        let zones = placement.zones.clone();
         let part = Part {
             documents: bucket,
-            spec: cluster_spec(self.cluster, self.identity, &BTreeSet::new()),
+            spec: cluster_spec(self.cluster, self.identity, placement, &BTreeSet::new()),
             shards: self.cluster.shards,
             rules: Rules::Shared,
             ttl: Duration::from_secs(self.cluster.lease_seconds),
@@ -39,7 +41,7 @@ impl Controller<'_> {
                 configmap::write(self.client, self.cluster, &copy, map).await?;
             }
             let topology = &mut self.memory.bucket.topology;
-            topology.write(bucket, self.cluster, self.identity, map, &nodes, self.pods).await;
+            topology.write(bucket, self.cluster, self.identity, map, &nodes, (self.pods, &zones)).await;
         }
         let mut summary = Summary::new(map, &nodes, self.cluster, Rules::Shared, waiting, BTreeSet::new());
         summary.next_lapse = next_lapse;

@@ -9,14 +9,11 @@ use brainy_coordination::bucket;
 use brainy_coordination::bucket::look::Seen;
 use brainy_coordination::bucket::operator::{self, Part};
 use brainy_coordination::consensus::client::Client;
-use brainy_coordination::controller::{MOVES_AT_ONCE, Rules};
 use brainy_coordination::{NodeId, ShardId};
 
-use super::{Controller, Present, Summary, configmap, nodes};
+use super::{Controller, ISOLATED, Present, Summary, configmap, nodes};
 use crate::reconcile::Error;
 use crate::reconcile::build::cluster_spec;
-
-const RULES: Rules = Rules::Isolated { moves_at_once: MOVES_AT_ONCE };
 
 /// What is remembered of one cluster's nodes between looks.
 #[derive(Debug, Default)]
@@ -39,11 +36,12 @@ impl Controller<'_> {
             Some(documents) => documents,
             None => return Ok(self.unanswered(copy, "the nodes have no certificates yet")),
         };
+        let placement = self.policy().await;
         let part = Part {
             documents: &*documents,
-            spec: cluster_spec(self.cluster, self.identity, self.volumes),
+            spec: cluster_spec(self.cluster, self.identity, placement, self.volumes),
             shards: self.cluster.shards,
-            rules: RULES,
+            rules: ISOLATED,
             ttl: Duration::from_secs(self.cluster.lease_seconds),
             published: 0,
             clock: self.clock,
@@ -86,7 +84,7 @@ impl Controller<'_> {
         // While a shard has no owner its data may be on a volume whose node does not run.
         let unowned = map.as_ref().is_none_or(|map| (0..map.shards()).any(|shard| map.owner(ShardId(shard)).is_none()));
         let volumes = if unowned { self.volumes.clone() } else { BTreeSet::new() };
-        let mut summary = Summary::new(map, &nodes, self.cluster, RULES, waiting, BTreeSet::new());
+        let mut summary = Summary::new(map, &nodes, self.cluster, ISOLATED, waiting, BTreeSet::new());
         summary.next_lapse = next_lapse;
         // A majority that counts nodes which are gone may be one that can't be had any more.
         Ok(summary.with_volumes(self.cluster, &volumes).with_members(members))
@@ -97,7 +95,7 @@ impl Controller<'_> {
         // Of a cluster that was created over volumes of an earlier one, they may need more of its nodes to agree on anything.
         let volumes = if copy.map.is_none() { self.volumes.clone() } else { BTreeSet::new() };
         let waiting = Some(format!("the nodes have no common answer: {why}"));
-        let summary = Summary::new(copy.map, &BTreeMap::new(), self.cluster, RULES, waiting, BTreeSet::new());
+        let summary = Summary::new(copy.map, &BTreeMap::new(), self.cluster, ISOLATED, waiting, BTreeSet::new());
         summary.with_volumes(self.cluster, &volumes).in_doubt()
     }
 }

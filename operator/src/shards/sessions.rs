@@ -40,12 +40,13 @@ fn found_in(lease: &Lease) -> Result<Option<FoundSession>, Error> {
     Ok(Some(FoundSession { record, version: document.version }))
 }
 
-/// Changes when a session says something new; a mere renewal does not change it.
+/// Changes when a session says something new; a mere renewal does not change it, nor what is asked of shards: that is looked
+/// at now and then.
 pub fn significant_hash(lease: &Lease) -> Option<u64> {
     let body = lease.annotations().get(names::SESSION_ANNOTATION)?;
     let record: SessionRecord = serde_json::from_str(body).ok()?;
     let mut hasher = DefaultHasher::new();
-    let renewed = SessionRecord { revision: 0, expires: String::new(), ..record };
+    let renewed = SessionRecord { revision: 0, expires: String::new(), load: Vec::new(), ..record };
     serde_json::to_string(&renewed).ok()?.hash(&mut hasher);
     Some(hasher.finish())
 }
@@ -54,6 +55,8 @@ pub fn significant_hash(lease: &Lease) -> Option<u64> {
 mod tests {
     use super::super::tests::record;
     use super::*;
+    use brainy_coordination::ShardId;
+    use brainy_coordination::session::ShardLoad;
 
     #[test]
     fn a_renewal_is_no_news_and_a_new_shard_is() {
@@ -64,7 +67,8 @@ mod tests {
             significant_hash(&lease).unwrap()
         };
         let first = record("demo-0", &[1]);
-        let renewed = SessionRecord { revision: 99, expires: "later".into(), ..first.clone() };
+        let load = vec![ShardLoad { shard: ShardId(1), per_second: 3 }];
+        let renewed = SessionRecord { revision: 99, expires: "later".into(), load, ..first.clone() };
         assert_eq!(lease(&first), lease(&renewed));
         assert_ne!(lease(&first), lease(&record("demo-0", &[1, 2])));
     }

@@ -25,6 +25,7 @@ pub(super) fn record(node: &str, holds: &[u32]) -> SessionRecord {
         holds: holds.iter().map(held).collect(),
         received: Vec::new(),
         stored: Vec::new(),
+        load: Vec::new(),
         problem: None,
     }
 }

@@ -20,6 +20,8 @@ pub struct PodFacts {
     pub node: NodeId,
     /// The machine it runs on; empty: none yet.
     pub host: String,
+    /// The zone that its labels name.
+    pub zone: Option<String>,
     /// It is ready.
     pub ready: bool,
 }
@@ -37,7 +39,7 @@ impl Memory {
         identity: &str,
         map: &ShardMap,
         nodes: &BTreeMap<NodeId, NodeSight>,
-        pods: &[PodFacts],
+        pods: (&[PodFacts], &BTreeMap<NodeId, String>),
     ) {
         let wish = topology(cluster, identity, map, nodes, pods);
         if let Err(error) = self.bring_about(bucket, wish).await {
@@ -83,7 +85,7 @@ fn topology(
     identity: &str,
     map: &ShardMap,
     nodes: &BTreeMap<NodeId, NodeSight>,
-    pods: &[PodFacts],
+    (pods, zones): (&[PodFacts], &BTreeMap<NodeId, String>),
 ) -> Topology {
     let all: BTreeSet<NodeId> = wanted_nodes(cluster).into_iter().chain(nodes.keys().cloned()).collect();
     let node = |id: NodeId| {
@@ -92,7 +94,7 @@ fn topology(
         TopologyNode {
             address: sight.map(|sight| sight.record.address.clone()).unwrap_or_default(),
             host: pod.map(|pod| pod.host.clone()).unwrap_or_default(),
-            zone: None,
+            zone: zones.get(&id).cloned(),
             incarnation: sight.map(|sight| sight.record.incarnation.clone()),
             state: sight.map(|sight| if sight.live { SessionState::Live } else { SessionState::Ended }),
             ready: pod.is_some_and(|pod| pod.ready),

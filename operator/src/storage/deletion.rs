@@ -10,10 +10,9 @@ use super::{Credentials, LONGEST_PAUSE, Memory, Problem, Storage, open, read_mar
 use crate::context::Context;
 use crate::reconcile::validate::{ValidatedCluster, ValidatedStorage};
 
-/// Everything that a cluster writes below its prefix, the marker's folder last: while the marker stands, nobody else can
-/// claim the place.
-const FOLDERS: [&str; 6] =
-    ["shards/", "_probe/", paths::SESSIONS, "_cluster/elections/", "_cluster/shard-map", "_cluster/"];
+/// Everything that a cluster writes below its prefix, beside the data: the marker's folder last. While the marker stands,
+/// nobody else can claim the place.
+const FOLDERS: [&str; 5] = ["_probe/", paths::SESSIONS, "_cluster/elections/", "_cluster/shard-map", "_cluster/"];
 
 /// Deletes everything that the cluster wrote, the marker last; only where the marker carries this cluster's UID (R10).
 /// Returns how many objects there were. A failure comes with the time to try again.
@@ -23,8 +22,10 @@ pub async fn delete_data(
     credentials: Option<&Result<Credentials, Problem>>,
     memory: &mut Memory,
 ) -> Result<u64, (Problem, Duration)> {
-    let ValidatedStorage::Shared(bucket) = &cluster.storage else {
-        return Ok(0);
+    let (bucket, data) = match &cluster.storage {
+        ValidatedStorage::Namespaced(bucket) => (bucket, paths::NAMESPACES),
+        ValidatedStorage::Shared(bucket) => (bucket, paths::SHARDS),
+        ValidatedStorage::Isolated(_) => return Ok(0),
     };
     let now = context.clock.now();
     let credentials = match credentials {
@@ -36,7 +37,7 @@ pub async fn delete_data(
     if memory.asked != asked {
         *memory = Memory { asked, ..Memory::default() };
     }
-    match delete_all(memory, bucket, &credentials, &cluster.uid).await {
+    match delete_all(memory, bucket, data, &credentials, &cluster.uid).await {
         Ok(deleted) => Ok(deleted),
         Err(error) => {
             let problem = Problem::of(&error, bucket);
@@ -55,6 +56,7 @@ fn failure(storage: Storage, problem: &Problem) -> (Problem, Duration) {
 async fn delete_all(
     memory: &mut Memory,
     bucket: &BucketSpec,
+    data: &str,
     credentials: &Credentials,
     uid: &str,
 ) -> Result<u64, brainy_storage::Error> {
@@ -65,7 +67,7 @@ async fn delete_all(
         return Ok(0);
     }
     let mut deleted = 0;
-    for folder in FOLDERS {
+    for folder in [data].into_iter().chain(FOLDERS) {
         deleted += open.store.delete_prefix(folder).await?;
     }
     Ok(deleted)

@@ -16,10 +16,7 @@ fn secret(keys: &[(&str, &str)]) -> Secret {
 }
 
 fn bucket() -> BucketSpec {
-    match validate(&shared()).unwrap().storage {
-        ValidatedStorage::Shared(bucket) => bucket,
-        ValidatedStorage::Isolated(_) => panic!("the fixture has a bucket"),
-    }
+    validate(&shared()).unwrap().storage.bucket().cloned().unwrap()
 }
 
 #[test]

@@ -15,11 +15,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::placement::place;
+use crate::placement::{Balance, Policy, limited, load, place_in_zones};
 use crate::session::{HeldShard, SessionRecord};
 use crate::{Epoch, FencingToken, NodeId, ShardId, ShardMap};
 
-/// Most shards on the way from one node to another at once (strategy Isolated): each has no server meanwhile.
+/// Most shards on the way from one node to another at once, where nothing else is asked for (strategy Isolated): each has
+/// no server meanwhile.
 pub const MOVES_AT_ONCE: usize = 8;
 
 /// Which rules apply.
@@ -32,6 +33,17 @@ pub enum Rules {
     },
     /// One bucket, a lease per shard.
     Shared,
+}
+
+impl Rules {
+    /// These, with as many shards on the way at once as is asked for, if it is: see [`Policy::max_moves`].
+    #[must_use]
+    pub fn with_most(self, moves: Option<u32>) -> Self {
+        match (self, moves) {
+            (Self::Isolated { .. }, Some(most)) => Self::Isolated { moves_at_once: most as usize },
+            (rules, _) => rules,
+        }
+    }
 }
 
 /// What is known of a node.
@@ -60,6 +72,10 @@ pub struct Facts<'a> {
     pub volumes: &'a BTreeSet<NodeId>,
     /// Every session record there is, also of nodes that are no longer wanted. Remove a record only with its node's data.
     pub nodes: &'a BTreeMap<NodeId, NodeSight>,
+    /// How shards are to be placed.
+    pub placement: &'a Policy,
+    /// Load has been [uneven](is_uneven) for long enough for shards to move for it. Without balance `Load` of no meaning.
+    pub may_even_out: bool,
     /// The controller's epoch; never falls in a map.
     pub epoch: Epoch,
     /// The controller's identity.
@@ -81,6 +97,15 @@ pub enum Next {
 /// Whether a node can be removed with no shard lost: the map gives it nothing and moves nothing to or from it.
 pub fn may_remove(map: &ShardMap, node: &NodeId) -> bool {
     map.shards_of(node).next().is_none() && map.moves.values().all(|to| map.nodes.get(*to as usize) != Some(node))
+}
+
+/// Whether shards should move so that nodes have as much to do as others (balance `Load`). Shards move for it once it has
+/// lasted, see [`load::Patience`].
+pub fn is_uneven(current: Option<&ShardMap>, facts: &Facts<'_>) -> bool {
+    let Some(map) = current.filter(|map| facts.placement.balance == Balance::Load && !facts.lost(map)) else {
+        return false;
+    };
+    load::is_uneven(&Draft::of(map).owners, &facts.staying(), &facts.weights())
 }
 
 /// Decides the next map.
@@ -136,6 +161,37 @@ impl Facts<'_> {
         self.nodes.get(node).filter(|sight| sight.live).map(|sight| &sight.record)
     }
 
+    /// The nodes that are live, wanted, and not about to stop. One that is about to stop serves until others have its shards.
+    fn staying(&self) -> Vec<NodeId> {
+        let stays = |node: &&NodeId| self.live(node).is_some_and(|record| !record.leaving);
+        self.wanted.iter().filter(stays).cloned().collect()
+    }
+
+    /// What counts of each shard where load is balanced.
+    fn weights(&self) -> Vec<u64> {
+        let live = self.nodes.values().filter(|sight| sight.live);
+        let loads = live.flat_map(|sight| &sight.record.load).map(|load| (load.shard.0, load.per_second)).collect();
+        load::weights(&loads, self.shards as usize)
+    }
+
+    /// Where shards that are at `before` should be, if at most `most` of those that `nodes` serve move.
+    fn placed(&self, before: &[Option<NodeId>], nodes: &[NodeId], most: usize) -> Vec<Option<NodeId>> {
+        match self.placement.balance {
+            Balance::Count => limited(before, place_in_zones(before, nodes, &self.placement.zones), nodes, most),
+            Balance::Load => load::place(before, nodes, &self.weights(), if self.may_even_out { most } else { 0 }),
+        }
+    }
+
+    /// Shards that the map has given to one live node, and that another still holds (Shared).
+    fn underway(&self, map: &ShardMap) -> usize {
+        let live = |node: &NodeId| self.live(node);
+        let elsewhere = |held: &&HeldShard, holder: &NodeId| {
+            map.owner(held.shard).is_some_and(|owner| owner != holder && live(owner).is_some())
+        };
+        let holders = self.nodes.iter().filter(|(_, sight)| sight.live && !sight.record.leaving);
+        holders.map(|(node, sight)| sight.record.holds.iter().filter(|held| elsewhere(held, node)).count()).sum()
+    }
+
     fn wants(&self, node: &NodeId) -> bool {
         self.wanted.contains(node)
     }
@@ -168,17 +224,23 @@ impl Facts<'_> {
 const REVISION_JUMP: u64 = 1_000_000;
 
 fn next_shared(current: Option<&ShardMap>, facts: &Facts<'_>) -> Next {
-    // A node that is about to stop serves until others have its shards.
-    let stays = |node: &&NodeId| facts.live(node).is_some_and(|record| !record.leaving);
-    let serving: Vec<NodeId> = facts.wanted.iter().filter(stays).cloned().collect();
+    let serving = facts.staying();
     let mut before = current.map_or_else(Vec::new, |map| Draft::of(map).owners);
     before.resize(facts.shards as usize, None);
     if serving.is_empty() && current.is_some_and(|map| !facts.lost(map)) {
         return Next::Keep { waiting: Some("no node is live that stays".into()) };
     }
-    let owners = place(&before, &serving);
+    let most = facts
+        .placement
+        .max_moves
+        .map_or(usize::MAX, |most| (most as usize).saturating_sub(current.map_or(0, |map| facts.underway(map))));
+    let owners = facts.placed(&before, &serving, most);
     match current {
-        Some(map) if owners == before && !facts.lost(map) => Next::Keep { waiting: None },
+        Some(map) if owners == before && !facts.lost(map) => {
+            let held_up = most == 0 && facts.placed(&before, &serving, 1) != before;
+            let why = || format!("{} shards are moving: others wait for them", facts.underway(map));
+            Next::Keep { waiting: held_up.then(why) }
+        }
         // The tokens are in the shards' leases.
         _ => Draft { owners, tokens: Vec::new(), moves: BTreeMap::new() }.publish(current, facts),
     }
@@ -236,7 +298,7 @@ fn find_owners(map: &ShardMap, facts: &Facts<'_>) -> Result<Draft, String> {
     }
     let stored = |shard: u32| best.get(&shard).map(|(token, node)| (*token, (*node).clone()));
     let present: Vec<Option<NodeId>> = (0..facts.shards).map(|shard| stored(shard).map(|(_, node)| node)).collect();
-    let placed = place(&present, facts.wanted);
+    let placed = facts.placed(&present, facts.wanted, usize::MAX);
     let owners = present.into_iter().zip(placed).map(|(present, placed)| present.or(placed)).collect();
     let tokens = (0..facts.shards).map(|shard| stored(shard).map_or(FencingToken(1), |(token, _)| token.next()));
     Ok(Draft { owners, tokens: tokens.collect(), moves: BTreeMap::new() })
@@ -287,7 +349,7 @@ fn start_moves(draft: &mut Draft, facts: &Facts<'_>, at_once: usize) -> Option<S
         .cloned()
         .collect();
     let mut waiting = None;
-    for (shard, to) in place(&effective, &targets).into_iter().enumerate() {
+    for (shard, to) in facts.placed(&effective, &targets, usize::MAX).into_iter().enumerate() {
         let (Some(from), Some(to), Ok(at)) = (&draft.owners[shard], to, u32::try_from(shard)) else {
             continue;
         };

@@ -1,6 +1,6 @@
 use super::*;
 use crate::Incarnation;
-use crate::session::SessionState;
+use crate::session::{SessionState, ShardLoad};
 
 #[path = "controller_tests/simulation.rs"]
 mod simulation;
@@ -23,6 +23,7 @@ fn sight(name: &str, live: bool) -> NodeSight {
         holds: Vec::new(),
         received: Vec::new(),
         stored: Vec::new(),
+        load: Vec::new(),
         problem: None,
     };
     NodeSight { record, live }
@@ -37,27 +38,47 @@ struct World {
     volumes: BTreeSet<NodeId>,
     nodes: BTreeMap<NodeId, NodeSight>,
     map: Option<ShardMap>,
+    placement: Policy,
+    may_even_out: bool,
 }
 
 impl World {
     fn new(rules: Rules, shards: u32, names: &[&str]) -> Self {
         let nodes = names.iter().map(|name| (node(name), sight(name, true))).collect();
         let wanted = names.iter().map(|name| node(name)).collect();
-        Self { rules, shards, wanted, volumes: BTreeSet::new(), nodes, map: None }
+        Self {
+            rules,
+            shards,
+            wanted,
+            volumes: BTreeSet::new(),
+            nodes,
+            map: None,
+            placement: Policy::default(),
+            may_even_out: false,
+        }
     }
 
-    fn next(&self) -> Next {
-        let facts = Facts {
+    fn facts(&self) -> Facts<'_> {
+        Facts {
             cluster: "uid",
             shards: self.shards,
             rules: self.rules,
             wanted: &self.wanted,
             volumes: &self.volumes,
             nodes: &self.nodes,
+            placement: &self.placement,
+            may_even_out: self.may_even_out,
             epoch: Epoch(1),
             writer: "w",
-        };
-        next_map(self.map.as_ref(), &facts)
+        }
+    }
+
+    fn next(&self) -> Next {
+        next_map(self.map.as_ref(), &self.facts())
+    }
+
+    fn is_uneven(&self) -> bool {
+        is_uneven(self.map.as_ref(), &self.facts())
     }
 
     /// Publishes the next map if there is one, and has every live node act on it.
@@ -315,4 +336,72 @@ fn the_epoch_never_falls() {
     world.wanted.push(node("b"));
     world.turn();
     assert_eq!(world.map().epoch, Epoch(9));
+}
+
+/// Every live node holds what the map gives it.
+fn all_hold_theirs(world: &mut World) {
+    let map = world.map().clone();
+    for (node, sight) in &mut world.nodes {
+        let held = |shard| HeldShard { shard, token: FencingToken(1) };
+        sight.record.holds = map.shards_of(node).map(held).collect();
+    }
+}
+
+fn changes(before: &ShardMap, after: &ShardMap) -> usize {
+    (0..before.shards()).map(ShardId).filter(|shard| before.owner(*shard) != after.owner(*shard)).count()
+}
+
+#[test]
+fn no_more_shards_than_asked_for_are_on_the_way_at_once() {
+    let mut world = World::new(Rules::Shared, 12, &["a", "b"]);
+    world.placement.max_moves = Some(2);
+    assert!(world.turn());
+    all_hold_theirs(&mut world);
+    world.wanted.push(node("c"));
+    world.nodes.insert(node("c"), sight("c", true));
+    let before = world.map().clone();
+    assert!(world.turn());
+    assert_eq!(changes(&before, world.map()), 2);
+    let Next::Keep { waiting: Some(waiting) } = world.next() else { panic!("two are under way") };
+    assert!(waiting.contains("2 shards are moving"), "{waiting}");
+    all_hold_theirs(&mut world);
+    assert!(world.turn());
+    assert_eq!(changes(&before, world.map()), 4);
+    all_hold_theirs(&mut world);
+    assert_eq!(world.next(), Next::Keep { waiting: None });
+    // A node that is gone serves nothing: its shards don't wait.
+    world.nodes.get_mut(&node("a")).unwrap().live = false;
+    let before = world.map().clone();
+    assert!(world.turn());
+    assert_eq!(changes(&before, world.map()), 4);
+}
+
+#[test]
+fn zones_share_what_is_left_over() {
+    let mut world = World::new(Rules::Shared, 6, &["a", "b", "c", "d"]);
+    world.placement.zones =
+        ["a", "b", "c", "d"].map(|name| (node(name), if name < "c" { "w" } else { "e" }.into())).into();
+    assert!(world.turn());
+    let of = |names: [&str; 2]| names.map(|name| world.map().shards_of(&node(name)).count()).iter().sum::<usize>();
+    assert_eq!((of(["a", "b"]), of(["c", "d"])), (3, 3));
+}
+
+#[test]
+fn shards_move_for_load_once_it_has_lasted_and_only_where_that_is_asked_for() {
+    let mut world = World::new(Rules::Shared, 8, &["a", "b"]);
+    world.placement.balance = Balance::Load;
+    assert!(world.turn());
+    all_hold_theirs(&mut world);
+    let hot: Vec<ShardId> = world.map().shards_of(&node("a")).take(2).collect();
+    world.record("a").load = hot.iter().map(|shard| ShardLoad { shard: *shard, per_second: 500 }).collect();
+    assert!(world.is_uneven());
+    assert_eq!(world.next(), Next::Keep { waiting: None }, "not yet");
+    world.may_even_out = true;
+    let before = world.map().clone();
+    assert!(world.turn());
+    assert_eq!(hot.iter().filter(|shard| world.map().owner(**shard) == Some(&node("b"))).count(), 1);
+    assert!(changes(&before, world.map()) <= 4);
+    assert!(!world.is_uneven());
+    world.placement.balance = Balance::Count;
+    assert!(!world.is_uneven());
 }

@@ -1,8 +1,9 @@
-//! Shard leases (strategy Shared): who owns a shard, and when it may be taken. A lease is valid while its owner's session
+//! Shard leases (strategies Shared and Namespaced): who owns a shard, and when it may be taken. A lease is valid while its owner's session
 //! is; it is marked free on release and never deleted, because its token must outlive it.
 
 use serde::{Deserialize, Serialize};
 
+use crate::origins::Origin;
 use crate::session::{SessionRecord, SessionState};
 use crate::{FencingToken, Incarnation, NodeId, ShardId};
 
@@ -24,6 +25,12 @@ pub struct ShardLease {
     pub since: String,
     /// Why it is as it is. For people.
     pub why: String,
+    /// The tenures before this one whose data is read through to, newest first (strategy Namespaced).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<Origin>,
+    /// Tenures whose data was copied, all of it, and is to be cleared away (strategy Namespaced).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub surplus: Vec<Origin>,
 }
 
 /// What is known of the session of a lease's holder.
@@ -101,6 +108,8 @@ fn taken(shard: ShardId, token: FencingToken, revision: u64, why: &str, taker: &
         revision: revision + 1,
         since: taker.now.to_owned(),
         why: why.to_owned(),
+        origins: Vec::new(),
+        surplus: Vec::new(),
     }
 }
 
@@ -139,6 +148,7 @@ mod tests {
             holds: Vec::new(),
             received: Vec::new(),
             stored: Vec::new(),
+            load: Vec::new(),
             problem: None,
         }
     }
@@ -152,6 +162,8 @@ mod tests {
             revision: 40,
             since: String::new(),
             why: String::new(),
+            origins: Vec::new(),
+            surplus: Vec::new(),
         }
     }
 

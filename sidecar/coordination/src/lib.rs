@@ -10,8 +10,12 @@ pub mod duty;
 pub mod elector;
 pub mod ids;
 pub mod lease;
+pub mod locks;
 pub mod marker;
+#[cfg(test)]
+mod model;
 pub mod names;
+pub mod origins;
 pub mod placement;
 pub mod session;
 pub mod shard_map;

@@ -9,9 +9,9 @@ use crate::{Epoch, FencingToken, NodeId, ShardId};
 /// Which node should own each shard. Every change raises `revision`; two maps of one cluster with the same
 /// (revision, writer) are the same map.
 ///
-/// With strategy Shared the map is a wish, and a shard's lease is the truth. With strategy Isolated and pattern Leader
-/// the map itself is the truth: a node serves a shard only while the newest map names it the owner with no move away,
-/// and `tokens` holds the fencing tokens.
+/// With strategies Namespaced and Shared the map is a wish, and a shard's lease is the truth. With strategy Isolated and
+/// pattern Leader the map itself is the truth: a node serves a shard only while the newest map names it the owner with no
+/// move away, and `tokens` holds the fencing tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ShardMap {
@@ -61,5 +61,37 @@ impl ShardMap {
     /// All shards of a node, in order.
     pub fn shards_of<'a>(&'a self, node: &'a NodeId) -> impl Iterator<Item = ShardId> + 'a {
         (0..self.shards()).map(ShardId).filter(move |shard| self.owner(*shard) == Some(node))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a ConfigMap may hold, with room for what else is in the object.
+    const CONFIG_MAP: usize = (1 << 20) - (16 << 10);
+
+    /// No two neighbours are alike, names are as long as they can be, and each shard has changed hands thousands of times.
+    fn spread(shards: u64, nodes: u64) -> ShardMap {
+        let name = |index| NodeId(format!("{}-{index}", "n".repeat(40)));
+        let shuffled = |shard: u64| shard * 7919 % nodes;
+        ShardMap {
+            revision: 1_000_000,
+            epoch: Epoch(1000),
+            writer: "w".repeat(100),
+            cluster: "c".repeat(36),
+            nodes: (0..nodes).map(name).collect(),
+            owners: (0..shards).map(|shard| u32::try_from(shuffled(shard)).ok()).collect(),
+            tokens: (0..shards).map(|shard| FencingToken(1000 + shard % 9000)).collect(),
+            moves: (0..8).map(|shard| (shard, 0)).collect(),
+        }
+    }
+
+    #[test]
+    fn a_map_of_a_hundred_thousand_shards_fits_a_config_map_and_comes_back() {
+        let map = spread(100_000, 1000);
+        let text = serde_json::to_string(&map).unwrap();
+        assert!(text.len() < CONFIG_MAP, "{} bytes", text.len());
+        assert_eq!(serde_json::from_str::<ShardMap>(&text).unwrap(), map);
     }
 }

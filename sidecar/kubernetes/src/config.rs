@@ -61,17 +61,24 @@ pub enum StorageConfig {
         #[serde(default, skip_serializing_if = "VolumeEngine::is_default")]
         engine: VolumeEngine,
     },
-    /// In one bucket.
-    Shared {
-        /// The bucket's name.
-        bucket: String,
-        /// Prefix without slashes at its ends; may be empty.
-        prefix: String,
-        /// Region to sign for.
-        region: String,
-        /// Server, for everything but AWS.
-        endpoint: Option<String>,
-        /// Folder with the files `accessKeyId` and `secretAccessKey`; none: the pod's own identity.
-        credentials: Option<PathBuf>,
-    },
+    /// In one bucket, below a namespace of each node.
+    Namespaced(BucketConfig),
+    /// In one bucket, each shard at one place.
+    Shared(BucketConfig),
+}
+
+/// A bucket that all nodes share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BucketConfig {
+    /// The bucket's name.
+    pub bucket: String,
+    /// Prefix without slashes at its ends; may be empty.
+    pub prefix: String,
+    /// Region to sign for.
+    pub region: String,
+    /// Server, for everything but AWS.
+    pub endpoint: Option<String>,
+    /// Folder with the files `accessKeyId` and `secretAccessKey`; none: the pod's own identity.
+    pub credentials: Option<PathBuf>,
 }

@@ -40,6 +40,14 @@ pub enum Kind {
     NoServer,
     /// Storage refused or could not be reached.
     StorageUnavailable,
+    /// Others hold locks that were asked for.
+    Locked,
+    /// Holders of locks waited in a circle.
+    Deadlock,
+    /// The holder of locks is none any more.
+    LockLost,
+    /// Named locks need a store that all nodes share.
+    NoLocks,
     /// Too many writers at once on one key.
     Contended,
     /// Too many connections at once, or too many bytes on their way in.
@@ -70,6 +78,10 @@ impl Kind {
             Self::Corrupt => ("corrupt", "Stored value is damaged", StatusCode::INTERNAL_SERVER_ERROR),
             Self::NoServer => ("no-server", "Shard has no server", StatusCode::SERVICE_UNAVAILABLE),
             Self::StorageUnavailable => ("storage-unavailable", "Storage unavailable", StatusCode::SERVICE_UNAVAILABLE),
+            Self::Locked => ("locked", "Others hold the locks", StatusCode::CONFLICT),
+            Self::Deadlock => ("deadlock", "Holders of locks wait for each other", StatusCode::CONFLICT),
+            Self::LockLost => ("lock-lost", "The holder is none any more", StatusCode::CONFLICT),
+            Self::NoLocks => ("no-locks", "Named locks are not offered here", StatusCode::SERVICE_UNAVAILABLE),
             Self::Contended => ("contended", "Too many writers on one key", StatusCode::SERVICE_UNAVAILABLE),
             Self::Overloaded => ("overloaded", "Too much at once", StatusCode::SERVICE_UNAVAILABLE),
             Self::OutcomeUnknown => ("outcome-unknown", "Outcome unknown", StatusCode::GATEWAY_TIMEOUT),
@@ -94,6 +106,8 @@ pub struct Problem {
     detail: String,
     field: Option<String>,
     current: Option<String>,
+    /// The holders of locks that waited in a circle.
+    cycle: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -108,18 +122,25 @@ struct Document<'a> {
     field: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     current_version: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    cycle: &'a [String],
 }
 
 impl Problem {
     /// A problem; `detail` says what to do about it where that is not plain.
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), field: None, current: None }
+        Self { kind, detail: detail.into(), field: None, current: None, cycle: Vec::new() }
     }
 
     /// An invalid field of the request.
     pub fn invalid(field: impl Into<String>, problem: impl std::fmt::Display) -> Self {
         let field = field.into();
         Self { detail: format!("{field}: {problem}"), field: Some(field), ..Self::new(Kind::InvalidRequest, "") }
+    }
+
+    /// Each of these holders of locks waits for the next, and the last for the first.
+    pub fn deadlock(cycle: Vec<String>, detail: String) -> Self {
+        Self { cycle, ..Self::new(Kind::Deadlock, detail) }
     }
 
     /// A condition that did not hold, and what stands there instead.
@@ -171,6 +192,7 @@ impl Problem {
             outcome: if self.kind.outcome_unknown() { "unknown" } else { "failed" },
             field: self.field.as_deref(),
             current_version: self.current.as_deref(),
+            cycle: &self.cycle,
         };
         // Text and numbers always have a JSON form.
         serde_json::to_value(document).unwrap_or_default()

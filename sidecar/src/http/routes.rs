@@ -8,7 +8,7 @@ use brainy_storage::{Key, Namespace};
 
 use super::counted::Counted;
 use super::problem::{Kind, Problem};
-use super::{Api, batch, health, kv, list, openapi, shards, storage_info};
+use super::{Api, batch, health, kv, list, locks, openapi, shards, storage_info};
 
 /// One route.
 pub(super) struct Route {
@@ -54,6 +54,10 @@ pub(super) fn table() -> Vec<Route> {
         route(Method::GET, "/v1/shards", "shards", shards::all),
         route(Method::GET, "/v1/shards:watch", "watchShards", shards::watch),
         route(Method::GET, "/v1/shards/{shard}", "shard", shards::one),
+        route(Method::POST, "/v1/locks:acquire", "acquireLocks", locks::acquire),
+        route(Method::POST, "/v1/locks:renew", "renewLocks", locks::renew),
+        route(Method::POST, "/v1/locks:release", "releaseLocks", locks::release),
+        route(Method::GET, "/v1/locks/{name}", "lock", locks::one),
         route(Method::GET, "/v1/storage", "storage", storage_info::describe),
         route(Method::GET, "/healthz", "healthz", health::healthz),
         route(Method::GET, "/readyz", "readyz", health::readyz),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brainy_coordination::bucket::Error;
-use brainy_coordination::bucket::election::{self, Election, NodesLock};
+use brainy_coordination::bucket::election::{self, Election, Kind, News, NodesLock, Notices};
 use brainy_coordination::bucket::look::{Look, Memory, Office, Seen};
 use brainy_coordination::bucket::spec::{self, ClusterSpec, Pattern};
 use brainy_coordination::clock::Clock;
@@ -16,7 +16,7 @@ use brainy_coordination::elector::{Elector, Settings, Term};
 use brainy_coordination::session::SharedObservers;
 use brainy_coordination::{Epoch, NodeId, names};
 use brainy_storage::chance;
-use brainy_storage::documents::Documents;
+use brainy_storage::documents::{DocumentVersion, Documents};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -26,6 +26,8 @@ use super::table::Table;
 use super::{PeerClient, stopped};
 use crate::host;
 
+/// Renewals between two looks that nothing has caused.
+const RARELY: u32 = 30;
 /// Until the next look while something is on its way.
 const SOON: Duration = Duration::from_secs(1);
 /// Least time between two looks.
@@ -54,6 +56,40 @@ pub(super) struct Control {
     pub(super) renew: Duration,
     /// The newest spec that was read.
     pub(super) spec: watch::Sender<Option<Arc<ClusterSpec>>>,
+    /// The election as it was read last.
+    pub(super) heard: watch::Sender<Option<Election>>,
+    /// The version at which this node's session stands.
+    pub(super) session: watch::Receiver<Option<String>>,
+}
+
+/// The election is the one document that every node reads in each period. It tells what else there is to read.
+impl Notices for Control {
+    fn news(&self) -> News {
+        News {
+            map: self.maps.newest().map_or(0, |map| map.revision),
+            spec: self.spec.borrow().as_ref().map_or(0, |spec| spec.revision),
+            session: self.session.borrow().clone(),
+        }
+    }
+
+    fn heard(&self, election: &Election) {
+        if let (Some(holder), Some(session)) = (node_of(election), &election.news.session) {
+            self.sessions.note(&holder, DocumentVersion(session.clone()), self.clock.now());
+        }
+        self.heard.send_replace(Some(election.clone()));
+    }
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").field("node", self.table.node()).finish_non_exhaustive()
+    }
+}
+
+/// The node that is the controller.
+fn node_of(election: &Election) -> Option<NodeId> {
+    let (node, _) = election.holder.as_ref()?.rsplit_once(SEPARATOR)?;
+    Some(NodeId(node.to_owned()))
 }
 
 /// Whether the spec is known, and makes a node the controller, or not.
@@ -66,8 +102,9 @@ impl Control {
     /// session that the controller should hear of at once.
     pub(super) async fn run(self: Arc<Self>, announced: watch::Receiver<u64>, stop: watch::Receiver<bool>) {
         tokio::select! {
-                biased;
+            biased;
             () = self.follow_spec() => {}
+            () = self.follow_election() => {}
             () = self.tell_controller(announced) => {}
             () = Arc::clone(&self).campaign(stop) => {}
         }
@@ -87,17 +124,59 @@ impl Control {
     }
 
     async fn follow_spec(&self) {
+        let mut spec = self.spec.subscribe();
         loop {
             let pause = match self.read_spec().await {
-                Ok(Some(_)) => self.renew,
+                Ok(Some(_)) => self.map_pause(),
                 Ok(None) => SOON.min(self.renew),
                 Err(error) => {
                     tracing::warn!(%error, "the cluster's spec can't be read");
                     SOON.min(self.renew)
                 }
             };
-            tokio::time::sleep(pause).await;
+            spec.mark_unchanged();
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep(pause) => {}
+                // With another pattern there may be another pause.
+                _ = spec.changed() => {}
+            }
         }
+    }
+
+    /// Until the next look at a map or spec of which nobody has said that it is new.
+    pub(super) fn map_pause(&self) -> Duration {
+        let pattern = self.spec.borrow().as_ref().map(|spec| spec.pattern);
+        match pattern {
+            None => self.renew,
+            // Maps are told by a watch too, unless the API server is away.
+            Some(Pattern::Leader) => self.renew * 2,
+            Some(Pattern::StorageNative | Pattern::Consensus) if self.heard.borrow().is_none() => self.renew,
+            Some(Pattern::StorageNative | Pattern::Consensus) => self.renew * RARELY,
+        }
+    }
+
+    /// Reads what the election says is new.
+    async fn follow_election(&self) {
+        let mut heard = self.heard.subscribe();
+        while heard.changed().await.is_ok() {
+            let Some(election) = heard.borrow_and_update().clone() else {
+                continue;
+            };
+            let news = election.news;
+            // An operator that has the office says nothing, and no node may want it.
+            let operator = election.kind == Kind::Operator && election.holder.is_some();
+            if self.maps.newest().is_none_or(|map| map.revision < news.map) {
+                self.maps.read().await;
+            }
+            let old = self.spec.borrow().as_ref().is_none_or(|spec| spec.revision < news.spec);
+            if (old || operator)
+                && let Err(error) = self.read_spec().await
+            {
+                tracing::warn!(%error, "the cluster's spec can't be read");
+            }
+        }
+        std::future::pending().await
     }
 
     /// The spec as it stands, if it is this cluster's.
@@ -111,6 +190,8 @@ impl Control {
             if newer {
                 tracing::info!(pattern = ?found.pattern, nodes = found.nodes.len(), "the cluster's spec");
                 *known = Some(Arc::clone(&found));
+                // With another pattern there may be another pause between looks.
+                self.table.nudge();
             }
             newer
         });
@@ -134,11 +215,11 @@ impl Control {
                 call_limit: (self.ttl / 4).clamp(Duration::from_secs(1), Duration::from_secs(10)),
             };
             let (this, identity) = (Arc::clone(&self), settings.identity.clone());
-            let lock = NodesLock::new(Arc::clone(&self.documents));
+            let lock = NodesLock::new(Arc::clone(&self.documents), Arc::clone(&self) as _);
             let elector = Elector::new(lock.clone(), Arc::clone(&self.clock), settings);
             let over = async {
                 tokio::select! {
-                biased;
+                    biased;
                     _another = spec.wait_for(|spec| !is_by_nodes(spec.as_ref(), true)) => {}
                     () = stopped(&mut stop) => {}
                 }
@@ -199,6 +280,7 @@ impl Control {
             rules: self.rules,
             wanted: &spec.nodes,
             volumes: &spec.volumes,
+            placement: &spec.placement,
             clock: &*self.clock,
             published: self.maps.newest().map_or(0, |map| map.revision),
             memory,
@@ -243,13 +325,12 @@ impl Control {
             Some(Pattern::Leader) => return true,
             Some(Pattern::StorageNative | Pattern::Consensus) => {}
         }
-        let Ok(Some(Election { holder: Some(holder), .. })) = election::find(&*self.documents).await else {
+        let Ok(Some(election)) = election::find(&*self.documents).await else {
             return false;
         };
-        let Some((node, _)) = holder.rsplit_once(SEPARATOR) else {
-            return false; // The operator has yet to step down.
+        let Some(node) = node_of(&election) else {
+            return false; // Nobody leads yet, or the operator has yet to step down.
         };
-        let node = NodeId(node.to_owned());
         if node == *self.table.node() {
             self.table.nudge();
             return true;

@@ -52,6 +52,7 @@ impl Reporting for Isolated {
         Report {
             map_revision: self.acted_on.load(Ordering::SeqCst),
             holds: self.table.held(),
+            load: self.table.loads(),
             received,
             stored,
             problem: self.table.problems(),
@@ -233,7 +234,17 @@ impl Isolated {
         let token = map.token(shard);
         match duty(&map, shard, self.table.node(), volume.local(shard)) {
             Duty::Serve => return self.serve(volume, shard, token).await,
-            Duty::LayOut | Duty::Restamp => volume.stamp(shard, token, false).await?,
+            Duty::LayOut => {
+                // A process that has just started may see an old map first, from before the shard had data, and then another one
+                // by which what it has laid out may be served.
+                if !self.maps.are_of_our_time().await {
+                    return Ok(false);
+                }
+                if self.maps.newest().is_some_and(|newest| newest.revision == map.revision) {
+                    volume.stamp(shard, token, false).await?;
+                }
+            }
+            Duty::Restamp => volume.stamp(shard, token, false).await?,
             Duty::Promote => {
                 volume.promote(shard).await?;
                 volume.stamp(shard, token, false).await?;

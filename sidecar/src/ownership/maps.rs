@@ -2,6 +2,7 @@
 //! goes back to an older one.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -39,11 +40,13 @@ pub(super) struct Maps {
     documents: Arc<dyn Documents>,
     cluster: String,
     newest: watch::Sender<Option<Arc<ShardMap>>>,
+    /// It was read where it is published.
+    was_read: AtomicBool,
 }
 
 impl Maps {
     pub(super) fn new(table: Arc<Table>, documents: Arc<dyn Documents>, cluster: String) -> Self {
-        Self { table, documents, cluster, newest: watch::Sender::new(None) }
+        Self { table, documents, cluster, newest: watch::Sender::new(None), was_read: AtomicBool::new(false) }
     }
 
     pub(super) fn newest(&self) -> Option<Arc<ShardMap>> {
@@ -77,11 +80,18 @@ impl Maps {
         });
     }
 
+    /// Whether the newest map seen is at least as new as this process: those of a watch may come from before it started, one
+    /// that was read where it is published does not. Reads it, if that was never done.
+    pub(super) async fn are_of_our_time(&self) -> bool {
+        self.was_read.load(Ordering::SeqCst) || self.read().await
+    }
+
     /// Reads the published map now. False: it can't be read.
     pub(super) async fn read(&self) -> bool {
         match read_document(&*self.documents, names::SHARD_MAP, CALL_LIMIT).await {
             Ok(found) => {
                 found.into_iter().for_each(|(map, _)| self.offer(map));
+                self.was_read.store(true, Ordering::SeqCst);
                 true
             }
             Err(error) => {
@@ -91,9 +101,9 @@ impl Maps {
         }
     }
 
-    /// Reads it every so often, when another node says that it is new, and when something this node believes has proved
+    /// Reads it after each `pause`, when another node says that it is new, and when something this node believes has proved
     /// wrong.
-    pub(super) async fn run(self: Arc<Self>, every: Duration) {
+    pub(super) async fn run(self: Arc<Self>, pause: impl Fn() -> Duration + Send) {
         let (mut doubts, mut nudges) = (self.table.doubts(), self.table.nudges());
         loop {
             // Before the read: what is said during it is looked into again.
@@ -101,7 +111,7 @@ impl Maps {
             self.read().await;
             tokio::select! {
                 biased;
-                () = tokio::time::sleep(every) => {}
+                () = tokio::time::sleep(pause()) => {}
                 _ = nudges.changed() => {}
                 _ = doubts.changed() => tokio::time::sleep(DOUBT_PAUSE).await,
             }

@@ -6,7 +6,9 @@
 //! - `control`: elects the controller among the nodes, and is it while this node leads (patterns StorageNative, Consensus).
 //! - `consensus`: this node's part in the documents that the nodes keep among them (pattern Consensus).
 //! - `nodes`: where the other nodes are, and whether the holder of a lease is still alive (R1).
-//! - `shared`: takes and releases shard leases (strategy Shared).
+//! - `shared`: takes and releases shard leases (strategies Shared and Namespaced); `layout`: where the data is then.
+//! - `namespaced`: copies and clears away what earlier tenures have left (strategy Namespaced).
+//! - `locks`: what the locks of applications know of this node's lives and others'.
 //! - `isolated`: follows the map, pulls shards and clears away copies (strategy Isolated).
 //! - `volume`: the shards on this node's volume; `handoff`: a shard on its way between two volumes.
 //! - `actions`: one action per shard at a time.
@@ -17,7 +19,10 @@ mod consensus;
 mod control;
 mod handoff;
 mod isolated;
+mod layout;
+mod locks;
 mod maps;
+mod namespaced;
 mod node;
 mod nodes;
 mod proof;
@@ -40,6 +45,7 @@ use async_trait::async_trait;
 use brainy_coordination::clock::Validity;
 use brainy_coordination::consensus::group::Group;
 use brainy_coordination::consensus::wire::{Answer, Question, Unanswered};
+use brainy_coordination::origins::Origin;
 use brainy_coordination::{FencingToken, NodeId, ShardId};
 use brainy_storage::backends::s3::Capabilities;
 use brainy_storage::layers::LayerStack;
@@ -58,6 +64,7 @@ pub use tenure::Operation;
 
 use crate::config::NodeSettings;
 use crate::data_folder::Engine;
+use crate::locks::Locks;
 
 /// Longest wait for operations in flight when a process that runs alone stops.
 const IN_FLIGHT_LIMIT: Duration = Duration::from_secs(10);
@@ -67,6 +74,7 @@ const IN_FLIGHT_LIMIT: Duration = Duration::from_secs(10);
 pub struct Ownership {
     table: Arc<table::Table>,
     role: Role,
+    locks: locks::Slot,
 }
 
 /// How the process came to its shards.
@@ -114,6 +122,15 @@ pub struct ShardView {
     /// More on the state, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// The tenures before, whose data it is read through to until it is copied, newest first (strategy Namespaced).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<Origin>,
+    /// The tenures whose data is copied, and not cleared away for good yet (strategy Namespaced).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub surplus: Vec<Origin>,
+    /// How many objects were copied from them so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copied: Option<u64>,
 }
 
 /// State of a shard on this node.
@@ -151,6 +168,8 @@ pub struct NodeStatus {
     pub session_valid: bool,
     /// How often a session of this process came to its end.
     pub sessions_lost: u64,
+    /// Tenures before, over all shards that it serves, whose data is not copied yet (strategy Namespaced).
+    pub origins: usize,
 }
 
 /// What the store below was proved to do when it was put to the test last.
@@ -232,7 +251,8 @@ impl Ownership {
     pub fn standalone(shards: u32, stores: Arc<dyn ShardStores>, layers: LayerStack) -> Self {
         let table = table::Table::new(NodeId("standalone".into()), shards, layers);
         table.serve_all(Arc::clone(&stores), Validity::unbounded());
-        Self { table, role: Role::Alone(stores) }
+        let locks = locks::Slot::alone(table.node().clone());
+        Self { table, role: Role::Alone(stores), locks }
     }
 
     /// Takes part in a cluster; `observing` watches the shards' stores. Returns at once: what is in the way of serving
@@ -248,8 +268,9 @@ impl Ownership {
 
     fn assemble(parts: node::Parts) -> Self {
         let table = table::Table::new(parts.node.clone(), parts.shards, parts.layers.clone());
-        let runtime = node::Runtime::start(Arc::clone(&table), parts);
-        Self { table, role: Role::Node(Arc::new(runtime)) }
+        let locks = locks::Slot::default();
+        let runtime = node::Runtime::start(Arc::clone(&table), parts, locks.clone());
+        Self { table, role: Role::Node(Arc::new(runtime)), locks }
     }
 
     /// Why nothing more can be written before the process is started again, if that is so.
@@ -297,6 +318,18 @@ impl Ownership {
     /// Where an operation on a shard goes now: the first check of R3. [`Place::Here`] counts as in flight until dropped.
     pub fn place(&self, shard: ShardId) -> Place {
         self.table.place(shard)
+    }
+
+    /// The locks of applications. `None`: there is no store that all nodes share, or it is not open yet.
+    pub fn locks(&self) -> Option<Arc<Locks>> {
+        self.locks.get()
+    }
+
+    /// Offers these locks in place of its own.
+    #[must_use]
+    pub fn with_locks(self, locks: Locks) -> Self {
+        self.locks.set(locks);
+        self
     }
 
     /// Resolves at the next change of any shard's place after this call (not after the first poll): take it before

@@ -13,7 +13,7 @@ use brainy_coordination::controller::{MOVES_AT_ONCE, Rules};
 use brainy_coordination::session::holder::Identity;
 use brainy_coordination::session::{SessionHolder, SharedObservers};
 use brainy_coordination::{FencingToken, NodeId, ShardId, names};
-use brainy_kubernetes::config::StorageConfig;
+use brainy_kubernetes::config::{BucketConfig, StorageConfig};
 use brainy_kubernetes::documents::KubernetesDocuments;
 use brainy_kubernetes::in_pod::{Access, NoAccess};
 use brainy_kubernetes::map_watch::MapWatch;
@@ -30,7 +30,10 @@ use tokio::task::JoinSet;
 use super::consensus::{self, OverPeers, WishFile};
 use super::control::Control;
 use super::isolated::Isolated;
+use super::layout::{Layout, OnePlace};
+use super::locks::{OfNodes, Slot};
 use super::maps::{MapSource, Maps};
+use super::namespaced::{LATEST, Namespaces};
 use super::nodes::Nodes;
 use super::proof::{self, PROVE_EVERY, Proof};
 use super::session::{Reporting, SessionLoop};
@@ -40,6 +43,7 @@ use super::volume::{OnDisk, Volumes};
 use super::{PeerClient, ShardStores, in_words, stopped};
 use crate::config::NodeSettings;
 use crate::host;
+use crate::locks::Locks;
 
 /// Pauses before a store that can't be used is tried again: doubled from the first to the last.
 const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -68,8 +72,16 @@ pub(super) struct Parts {
 
 /// Where data lies, and where sessions and the map are.
 pub(super) enum Strategy {
-    Isolated { documents: Arc<dyn Documents>, volumes: Arc<dyn Volumes>, peers: Arc<dyn PeerClient> },
-    Shared { bucket: Arc<dyn SharedBucket>, peers: Arc<dyn PeerClient> },
+    Isolated {
+        documents: Arc<dyn Documents>,
+        volumes: Arc<dyn Volumes>,
+        peers: Arc<dyn PeerClient>,
+    },
+    /// Shared or Namespaced.
+    Bucket {
+        bucket: Arc<dyn SharedBucket>,
+        peers: Arc<dyn PeerClient>,
+    },
 }
 
 /// A bucket that all nodes share.
@@ -83,7 +95,7 @@ pub(super) trait SharedBucket: Send + Sync + 'static {
 #[derive(Clone)]
 pub(super) struct OpenBucket {
     pub(super) documents: Arc<dyn Documents>,
-    pub(super) stores: Arc<dyn ShardStores>,
+    pub(super) layout: Arc<dyn Layout>,
     pub(super) proof: Arc<dyn Proof>,
 }
 
@@ -117,14 +129,14 @@ impl Drop for Runtime {
 }
 
 impl Runtime {
-    pub(super) fn start(table: Arc<Table>, parts: Parts) -> Self {
+    pub(super) fn start(table: Arc<Table>, parts: Parts, locks: Slot) -> Self {
         let (stop, stopped) = watch::channel(false);
         let (finished, done) = watch::channel(false);
         let isolated = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&isolated);
         let group = parts.group.clone();
         let main = host::spawn(async move {
-            run(table, parts, slot, stopped).await;
+            run(table, parts, slot, locks, stopped).await;
             finished.send_replace(true);
         });
         Self { stop, done, main: main.abort_handle(), isolated, group }
@@ -153,6 +165,7 @@ async fn run(
     table: Arc<Table>,
     parts: Parts,
     slot: Arc<Mutex<Option<Arc<Isolated>>>>,
+    locks: Slot,
     mut stop: watch::Receiver<bool>,
 ) {
     loop {
@@ -161,7 +174,7 @@ async fn run(
             prepared = prepare(&table, &parts) => prepared,
             () = stopped(&mut stop) => return,
         };
-        match Box::pin(serve(&table, &parts, documents, bucket, &slot, stop.clone())).await {
+        match Box::pin(serve(&table, &parts, documents, bucket, (&slot, &locks), stop.clone())).await {
             Ended::Stopped => return,
             // From here on it is as it was before the first proof.
             Ended::Distrusted(error) => table.problem("storage", Some(in_words(&error))),
@@ -175,13 +188,14 @@ async fn serve(
     parts: &Parts,
     documents: Arc<dyn Documents>,
     bucket: Option<OpenBucket>,
-    slot: &Mutex<Option<Arc<Isolated>>>,
+    (slot, locks): (&Mutex<Option<Arc<Isolated>>>, &Slot),
     mut stop: watch::Receiver<bool>,
 ) -> Ended {
     let (stopping, renew) = (stop.clone(), parts.renew);
     let (news, reported) = watch::channel(0);
     let (lives, life) = watch::channel(None);
     let (announced, announcements) = watch::channel(0);
+    let (stands, session_stands) = watch::channel(None);
     let mut tasks = JoinSet::new();
 
     let maps = Arc::new(Maps::new(Arc::clone(table), Arc::clone(&documents), parts.cluster.clone()));
@@ -194,8 +208,6 @@ async fn serve(
         sessions: SharedObservers::default(),
         ended: Mutex::default(),
     });
-    tasks.spawn(host::task(Arc::clone(&maps).run(renew)));
-    tasks.spawn(host::task(Arc::clone(&nodes).run(Arc::clone(&maps), renew)));
     let control = parts.controllers().map(|(peers, rules)| {
         Arc::new(Control {
             table: Arc::clone(table),
@@ -209,8 +221,16 @@ async fn serve(
             ttl: parts.ttl,
             renew,
             spec: watch::Sender::new(None),
+            heard: watch::Sender::new(None),
+            session: session_stands,
         })
     });
+    let pace = {
+        let control = control.clone();
+        move || control.as_ref().map_or(renew, |control| control.map_pause())
+    };
+    tasks.spawn(host::task(Arc::clone(&maps).run(pace)));
+    tasks.spawn(host::task(Arc::clone(&nodes).run(Arc::clone(&maps), renew)));
     if let Some(watch) = parts.watch.clone() {
         let (maps, control) = (Arc::clone(&maps), control.clone());
         tasks.spawn(host::task(async move {
@@ -244,11 +264,14 @@ async fn serve(
             }
             (Arc::clone(&isolated) as _, host::spawn(isolated.run(stopping)))
         }
-        (Strategy::Shared { .. }, Some(bucket)) => {
-            let shared = Shared::new(Arc::clone(table), maps, nodes, bucket.stores, life.clone(), news);
+        (Strategy::Bucket { .. }, Some(bucket)) => {
+            let lives = Arc::new(OfNodes { nodes: Arc::clone(&nodes), lives: life.clone() });
+            let locks = locks.set(Locks::new(parts.node.clone(), Arc::clone(&documents), lives));
+            tasks.spawn(host::task(async move { locks.run().await }));
+            let shared = Shared::new(Arc::clone(table), maps, nodes, bucket.layout, life.clone(), news);
             (Arc::clone(&shared) as _, host::spawn(shared.run(stopping)))
         }
-        (Strategy::Shared { .. }, None) => return Ended::Stopped,
+        (Strategy::Bucket { .. }, None) => return Ended::Stopped,
     };
     let mut work = AbortOnDrop(work);
 
@@ -267,6 +290,7 @@ async fn serve(
         news: reported,
         lives,
         announced,
+        stands,
         renew,
         ttl: parts.ttl,
     };
@@ -317,7 +341,7 @@ impl Parts {
     /// Where a node may be the controller: how it tells others, and by which rules it places shards.
     fn controllers(&self) -> Option<(Arc<dyn PeerClient>, Rules)> {
         match (&self.strategy, &self.group) {
-            (Strategy::Shared { peers, .. }, _) => Some((Arc::clone(peers), Rules::Shared)),
+            (Strategy::Bucket { peers, .. }, _) => Some((Arc::clone(peers), Rules::Shared)),
             (Strategy::Isolated { peers, .. }, Some(_)) => {
                 Some((Arc::clone(peers), Rules::Isolated { moves_at_once: MOVES_AT_ONCE }))
             }
@@ -347,7 +371,7 @@ impl AbortOnDrop {
 async fn prepare(table: &Table, parts: &Parts) -> (Arc<dyn Documents>, Option<OpenBucket>) {
     let bucket = match &parts.strategy {
         Strategy::Isolated { documents, .. } => return (Arc::clone(documents), None),
-        Strategy::Shared { bucket, .. } => bucket,
+        Strategy::Bucket { bucket, .. } => bucket,
     };
     let mut pause = STORE_RETRY.0;
     loop {
@@ -385,36 +409,30 @@ pub(super) fn parts(
 ) -> Result<Parts, StartError> {
     let cluster = &settings.cluster;
     // Where the nodes keep the map among them, they need no right in Kubernetes, nor Kubernetes.
-    let access = match cluster.consensus {
-        true => None,
-        false => Some(Access::of_this_pod()?),
+    let access = (!cluster.consensus).then(Access::of_this_pod);
+    let watch = |access: &Access| -> Arc<dyn MapSource> {
+        Arc::new(MapWatch::new(access.watching(), &cluster.namespace, &cluster.cluster))
     };
-    let watch = access
-        .as_ref()
-        .map(|access| Arc::new(MapWatch::new(access.watching(), &cluster.namespace, &cluster.cluster)) as Arc<_>);
+    let maps = access.as_ref().and_then(|access| access.as_ref().ok()).map(watch);
     let mut group = None;
     let strategy = match &cluster.storage {
         StorageConfig::Isolated { data, engine } => {
-            let documents: Arc<dyn Documents> = match &access {
+            let documents: Arc<dyn Documents> = match access {
                 Some(access) => {
-                    Arc::new(KubernetesDocuments::new(access.bounded(), &cluster.namespace, &cluster.cluster))
+                    Arc::new(KubernetesDocuments::new(access?.bounded(), &cluster.namespace, &cluster.cluster))
                 }
                 None => group.insert(Group::new(group_settings(settings, data, &peers))).documents(),
             };
             let volumes = Arc::new(OnDisk { data: data.clone(), engine: (*engine).into() });
             Strategy::Isolated { documents, volumes, peers }
         }
-        StorageConfig::Shared { bucket, prefix, region, endpoint, credentials } => {
-            let credentials = credentials.clone().map_or(Credentials::Environment, Credentials::Folder);
-            let settings = S3Settings {
-                prefix: prefix.clone(),
-                region: region.clone(),
-                endpoint: endpoint.clone(),
-                credentials,
-                ..S3Settings::new(bucket)
-            };
-            let bucket = Arc::new(S3Bucket { settings, compression: cluster.layers.compression });
-            Strategy::Shared { bucket, peers }
+        StorageConfig::Namespaced(bucket) | StorageConfig::Shared(bucket) => {
+            if let Some(Err(why)) = access {
+                tracing::warn!(%why, "no Kubernetes API: this node learns of new maps from the bucket and other nodes alone");
+            }
+            let namespaced = matches!(cluster.storage, StorageConfig::Namespaced(_));
+            let bucket = s3_bucket(settings, bucket, namespaced.then(|| settings.node.clone()));
+            Strategy::Bucket { bucket, peers }
         }
     };
     Ok(Parts {
@@ -427,7 +445,7 @@ pub(super) fn parts(
         ttl: Duration::from_secs(cluster.lease_seconds),
         renew: Duration::from_secs(cluster.renew_seconds),
         clock: Arc::new(SystemClock),
-        watch,
+        watch: maps,
         strategy,
         group,
         prove_every: PROVE_EVERY,
@@ -445,29 +463,54 @@ fn group_settings(settings: &NodeSettings, data: &Path, peers: &Arc<dyn PeerClie
     }
 }
 
-/// The bucket of strategy Shared.
+fn s3_bucket(settings: &NodeSettings, bucket: &BucketConfig, namespace: Option<NodeId>) -> Arc<dyn SharedBucket> {
+    let credentials = bucket.credentials.clone().map_or(Credentials::Environment, Credentials::Folder);
+    let compression = settings.cluster.layers.compression;
+    let settings = S3Settings {
+        prefix: bucket.prefix.clone(),
+        region: bucket.region.clone(),
+        endpoint: bucket.endpoint.clone(),
+        credentials,
+        ..S3Settings::new(&bucket.bucket)
+    };
+    Arc::new(S3Bucket { settings, compression, namespace })
+}
+
+/// The bucket of strategy Shared, or Namespaced.
 struct S3Bucket {
     settings: S3Settings,
     compression: Option<Compression>,
+    /// This node has a namespace of its own.
+    namespace: Option<NodeId>,
 }
 
 #[async_trait]
 impl SharedBucket for S3Bucket {
     async fn open(&self) -> Result<OpenBucket, Error> {
         let store = S3Store::open(&self.settings).await?;
-        Ok(OpenBucket {
-            documents: Arc::new(store.documents("")),
-            proof: Arc::new(store.clone()),
-            stores: Arc::new(BucketShards { store, compression: self.compression }),
-        })
+        let (documents, proof) = (Arc::new(store.documents("")), Arc::new(store.clone()));
+        Ok(OpenBucket { documents, layout: layout(store, self.namespace.as_ref(), self.compression, LATEST), proof })
+    }
+}
+
+/// Where the data of shards lies in a bucket: at one place, or in the namespace of each node, this one's being `namespace`.
+pub(super) fn layout<B: Bucket>(
+    store: BucketStore<B>,
+    namespace: Option<&NodeId>,
+    compression: Option<Compression>,
+    latest: Duration,
+) -> Arc<dyn Layout> {
+    match namespace {
+        Some(node) => Arc::new(Namespaces::new(store, node, compression, latest)),
+        None => Arc::new(OnePlace(Arc::new(BucketShards { store, compression }))),
     }
 }
 
 /// A shard's storage in the bucket.
 #[derive(Debug)]
-pub(super) struct BucketShards<B> {
-    pub(super) store: BucketStore<B>,
-    pub(super) compression: Option<Compression>,
+struct BucketShards<B> {
+    store: BucketStore<B>,
+    compression: Option<Compression>,
 }
 
 impl<B: Bucket> ShardStores for BucketShards<B> {

@@ -22,6 +22,8 @@ const CALL_LIMIT: Duration = Duration::from_secs(10);
 const AT_ONCE: usize = 8;
 /// Shortest time between two looks that a doubt causes.
 const DOUBT_PAUSE: Duration = Duration::from_millis(100);
+/// Until the next look while nothing has changed.
+const RARELY: Duration = Duration::from_secs(300);
 /// Until the next look while the address of a node is not known.
 const UNKNOWN_PAUSE: Duration = Duration::from_millis(500);
 
@@ -92,7 +94,8 @@ impl Nodes {
         Holder::Gone
     }
 
-    /// Keeps the addresses of the nodes in the map.
+    /// Keeps the addresses of the nodes in the map. They are looked up anew where one is not known or has proved wrong, and
+    /// after the map has changed, at most once in `every`: a node at another address is one that came back.
     pub(super) async fn run(self: Arc<Self>, maps: Arc<Maps>, every: Duration) {
         let (mut changes, mut doubts) = (maps.subscribe(), self.table.doubts());
         loop {
@@ -101,7 +104,8 @@ impl Nodes {
                 Some(map) => self.look_up(map).await,
                 None => true,
             };
-            let pause = if known { every } else { every.min(UNKNOWN_PAUSE) };
+            let looked = tokio::time::Instant::now();
+            let pause = if known { RARELY } else { every.min(UNKNOWN_PAUSE) };
             let timer = tokio::time::sleep(pause);
             tokio::pin!(timer);
             loop {
@@ -116,6 +120,10 @@ impl Nodes {
                         let newcomer = changes.borrow_and_update().as_ref().is_some_and(|map| !self.knows_all(map));
                         if newcomer || changed.is_err() {
                             break;
+                        }
+                        let soon = looked + every;
+                        if soon < timer.deadline() {
+                            timer.as_mut().reset(soon);
                         }
                     }
                 }

@@ -39,6 +39,8 @@ pub(super) struct SessionLoop {
     /// Counts what the controller should hear of at once: a life that began, that the node is about to stop, and what is new on
     /// its volume.
     pub(super) announced: watch::Sender<u64>,
+    /// The version at which this node's record stands.
+    pub(super) stands: watch::Sender<Option<String>>,
     pub(super) renew: Duration,
     pub(super) ttl: Duration,
 }
@@ -132,7 +134,8 @@ impl SessionLoop {
             tracing::info!(node = %self.table.node(), "a session began");
         }
         match answer {
-            Ok(Swap::Applied(_)) => {
+            Ok(Swap::Applied(version)) => {
+                self.stands.send_replace(Some(version.0));
                 self.table.problem("session", None);
                 if began || written.as_ref().is_none_or(|written| is_announced(&report, written)) {
                     self.announced.send_modify(|count| *count += 1);

@@ -1,4 +1,4 @@
-//! Strategy Shared: takes the leases of the shards that the map gives to this node, and releases those that it gives to
+//! Strategies Shared and Namespaced: takes the leases of the shards that the map gives to this node, and releases those that it gives to
 //! others. The map is a wish; the lease is the truth, valid while the session is that took it.
 
 use std::collections::{BTreeMap, HashMap};
@@ -9,19 +9,21 @@ use std::time::Duration;
 use brainy_coordination::lease::{HolderSession, ShardLease, Take, Taker, may_take, release};
 use brainy_coordination::session::Report;
 use brainy_coordination::session::holder::Life;
-use brainy_coordination::{ShardId, ShardMap, names};
+use brainy_coordination::{ShardId, ShardMap};
 use brainy_storage::Error;
 use brainy_storage::documents::{DocumentVersion, Documents, Swap};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use super::actions::{Actions, Done};
+use super::layout::Layout;
 use super::maps::Maps;
+use super::namespaced::{Keeper, SHARDS_AT_ONCE};
 use super::nodes::{Holder, Nodes};
 use super::session::{Reporting, read_document, write_document};
 use super::table::{Table, now};
 use super::tenure::Tenure;
-use super::{ShardStores, in_words, stopped};
+use super::{in_words, stopped};
 
 /// Leases taken or released at once.
 const AT_ONCE: usize = 16;
@@ -32,16 +34,25 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 /// Longest wait for operations in flight when a shard is given away.
 const IN_FLIGHT_LIMIT: Duration = Duration::from_secs(5);
 
+/// A lease that is this life's own.
+struct Held {
+    /// As written last.
+    lease: ShardLease,
+    version: DocumentVersion,
+    /// Where there is data of earlier tenures.
+    keeper: Option<Keeper>,
+}
+
 /// The leases of one node.
 pub(super) struct Shared {
     table: Arc<Table>,
     maps: Arc<Maps>,
     nodes: Arc<Nodes>,
     documents: Arc<dyn Documents>,
-    stores: Arc<dyn ShardStores>,
+    layout: Arc<dyn Layout>,
     lives: watch::Receiver<Option<Life>>,
-    /// The leases that are this life's own, as written last.
-    held: Mutex<HashMap<ShardId, (ShardLease, DocumentVersion)>>,
+    /// The leases that are this life's own.
+    held: Mutex<HashMap<ShardId, Held>>,
     /// Leases that this node tried to take and does not know whether it did, with the version before: until another
     /// version is seen there, the write may yet land.
     unresolved: Mutex<HashMap<ShardId, Option<DocumentVersion>>>,
@@ -52,6 +63,10 @@ pub(super) struct Shared {
     leaving: AtomicBool,
     news: watch::Sender<u64>,
     calls: Semaphore,
+    /// For keepers.
+    turns: Arc<Semaphore>,
+    /// Shards of which a lease does not say yet what its keeper has done.
+    kept: (mpsc::UnboundedSender<ShardId>, tokio::sync::Mutex<mpsc::UnboundedReceiver<ShardId>>),
 }
 
 /// Resolves when the time to leave is over; never while there is none.
@@ -72,6 +87,7 @@ impl Reporting for Shared {
             map_revision: self.acted_on.load(Ordering::SeqCst),
             leaving: self.leaving.load(Ordering::SeqCst),
             holds: self.table.held(),
+            load: self.table.loads(),
             problem: self.table.problems(),
             ..Report::default()
         }
@@ -83,17 +99,18 @@ impl Shared {
         table: Arc<Table>,
         maps: Arc<Maps>,
         nodes: Arc<Nodes>,
-        stores: Arc<dyn ShardStores>,
+        layout: Arc<dyn Layout>,
         lives: watch::Receiver<Option<Life>>,
         news: watch::Sender<u64>,
     ) -> Arc<Self> {
+        let (tell, told) = mpsc::unbounded_channel();
         let documents = Arc::clone(&nodes.documents);
         Arc::new(Self {
             table,
             maps,
             nodes,
             documents,
-            stores,
+            layout,
             lives,
             held: Mutex::default(),
             unresolved: Mutex::default(),
@@ -102,6 +119,8 @@ impl Shared {
             leaving: AtomicBool::new(false),
             news,
             calls: Semaphore::new(AT_ONCE),
+            turns: Arc::new(Semaphore::new(SHARDS_AT_ONCE)),
+            kept: (tell, tokio::sync::Mutex::new(told)),
         })
     }
 
@@ -113,6 +132,7 @@ impl Shared {
         let (mut maps, mut lives) = (self.maps.subscribe(), self.lives.clone());
         let mut leave_by: Option<Instant> = None;
         let mut stopping = false;
+        let mut kept = self.kept.1.lock().await;
         loop {
             let life = lives.borrow_and_update().clone();
             let map = maps.borrow_and_update().clone();
@@ -147,6 +167,8 @@ impl Shared {
                         break;
                     }
                     () = left(leave_by), if !stopping => break,
+                    // It never ends: this node holds a sender itself.
+                    Some(shard) = kept.recv() => self.plan(&mut actions, shard, map.as_deref(), life.as_ref(), stopping),
                     shard = actions.next() => {
                         self.plan(&mut actions, shard, map.as_deref(), life.as_ref(), stopping);
                         if stopping && actions.is_idle() {
@@ -176,7 +198,10 @@ impl Shared {
     ) {
         let Some(life) = life else { return };
         let mine = !stopping && map.is_some_and(|map| map.owner(shard) == Some(self.table.node()));
-        let holds = lock(&self.held).contains_key(&shard);
+        let (holds, is_behind) = match lock(&self.held).get(&shard) {
+            Some(held) => (true, held.keeper.as_ref().is_some_and(|keeper| keeper.settle().is_some())),
+            None => (false, false),
+        };
         let unresolved = lock(&self.unresolved).contains_key(&shard);
         let (this, life) = (Arc::clone(self), life.clone());
         // What was stopped is released to the end, also if the map has changed its mind.
@@ -188,6 +213,8 @@ impl Shared {
             actions.start(shard, async move { this.release(&life, shard, tenure, why).await });
         } else if (mine && !holds) || unresolved {
             actions.start(shard, async move { this.take(&life, shard, mine).await });
+        } else if is_behind {
+            actions.start(shard, async move { this.settle(&life, shard).await });
         } else if !mine && !actions.is_busy(shard) {
             self.table.rest(shard, None);
             self.fails(shard, None);
@@ -250,7 +277,7 @@ impl Shared {
     /// Takes a shard that is `mine` by the map, or finds out what became of a try to take it. `None`: taken, or no longer to
     /// be resolved. Otherwise what it waits for.
     async fn try_take(&self, life: &Life, shard: ShardId, mine: bool) -> Result<Option<String>, Error> {
-        let name = names::shard_lock(shard);
+        let name = self.layout.lease_name(shard);
         let found = read_document::<ShardLease>(&*self.documents, &name, CALL_LIMIT).await?;
         let (lease, version) = found.map_or((None, None), |(lease, version)| (Some(lease), Some(version)));
         let landed = lock(&self.unresolved).get(&shard).is_some_and(|before| *before != version);
@@ -277,6 +304,13 @@ impl Shared {
             Take::Wait(_) | Take::Write(_) if !mine && !lock(&self.unresolved).contains_key(&shard) => Ok(None),
             Take::Wait(why) => Ok(Some(why)),
             Take::Write(next) => {
+                if lease.is_none()
+                    && let Some(stray) = self.layout.stray(shard).await?
+                {
+                    let why = format!("there is data of shard {shard}, {stray}, but {name} is gone: restore it");
+                    return Err(Error::unavailable("LeaseLost", why));
+                }
+                let next = self.layout.next(lease.as_ref(), next);
                 match write_document(&*self.documents, &name, version.as_ref(), &next, CALL_LIMIT).await? {
                     Swap::Applied(written) => {
                         lock(&self.unresolved).remove(&shard);
@@ -309,9 +343,13 @@ impl Shared {
 
     fn serve(&self, life: &Life, lease: ShardLease, version: DocumentVersion) -> Result<(), Error> {
         let (shard, token) = (lease.shard, lease.token);
-        let storage = self.stores.open(shard, token)?;
-        lock(&self.held).insert(shard, (lease, version));
-        self.table.serve(shard, token, storage, life.validity.clone());
+        let opened = self.layout.open(&lease)?;
+        let keep = |behind| Keeper::start(behind, lease.clone(), Arc::clone(&self.turns), self.kept.0.clone());
+        let keeper = opened.behind.map(keep);
+        let progress = keeper.as_ref().map(|keeper| Arc::clone(keeper.progress()));
+        lock(&self.held).insert(shard, Held { lease, version, keeper });
+        self.table.serve(shard, token, opened.storage, life.validity.clone());
+        self.table.reads_through(shard, progress);
         Ok(())
     }
 
@@ -348,12 +386,16 @@ impl Shared {
     /// True: it is not ours any more. Tries go on until that is certain: a release whose outcome is unknown may yet
     /// land, and must not meet a new tenure.
     async fn try_release(&self, shard: ShardId, why: &str) -> Result<bool, Error> {
-        let held = lock(&self.held).get(&shard).cloned();
+        let held = lock(&self.held).get_mut(&shard).map(|held| {
+            // What is not done by now is left to the next owner.
+            held.keeper = None;
+            (held.lease.clone(), held.version.clone())
+        });
         let Some((lease, version)) = held else {
             return Ok(true);
         };
-        let name = names::shard_lock(shard);
-        let free = release(&lease, &now(), why);
+        let name = self.layout.lease_name(shard);
+        let free = self.layout.next(Some(&lease), release(&lease, &now(), why));
         if let Swap::Applied(_) = write_document(&*self.documents, &name, Some(&version), &free, CALL_LIMIT).await? {
             lock(&self.held).remove(&shard);
             return Ok(true);
@@ -361,13 +403,66 @@ impl Shared {
         let found = read_document::<ShardLease>(&*self.documents, &name, CALL_LIMIT).await?;
         match found {
             Some((found, now_at)) if found.owner == lease.owner && found.incarnation == lease.incarnation => {
-                lock(&self.held).insert(shard, (found, now_at));
+                lock(&self.held).insert(shard, Held { lease: found, version: now_at, keeper: None });
                 Ok(false)
             }
             _ => {
                 lock(&self.held).remove(&shard);
                 Ok(true)
             }
+        }
+    }
+
+    /// Has the lease say what its keeper has done.
+    async fn settle(&self, life: &Life, shard: ShardId) -> Done {
+        let Ok(_permit) = self.calls.acquire().await else {
+            return Done::Later;
+        };
+        if !self.is_current(life) {
+            return Done::Later;
+        }
+        match self.try_settle(shard).await {
+            Ok(done) => done,
+            Err(error) => {
+                tracing::warn!(%shard, why = in_words(&error), "a lease can't be brought up to date");
+                Done::Later
+            }
+        }
+    }
+
+    async fn try_settle(&self, shard: ShardId) -> Result<Done, Error> {
+        let held = lock(&self.held).get(&shard).and_then(|held| {
+            let next = held.keeper.as_ref()?.settle()?;
+            Some((next, held.version.clone()))
+        });
+        let Some((next, version)) = held else { return Ok(Done::Changed) };
+        let name = self.layout.lease_name(shard);
+        match write_document(&*self.documents, &name, Some(&version), &next, CALL_LIMIT).await? {
+            Swap::Applied(written) => {
+                self.learn(shard, next, written);
+                Ok(Done::Changed)
+            }
+            Swap::Rejected | Swap::Unknown(_) => {
+                // What was written before, and nobody knew, may stand there by now.
+                let found = read_document::<ShardLease>(&*self.documents, &name, CALL_LIMIT).await?;
+                if let Some((found, version)) = found {
+                    self.learn(shard, found, version);
+                }
+                Ok(Done::Later)
+            }
+        }
+    }
+
+    /// A lease of which one is held stands like this now. One of another tenure is none of ours: then the session is over, and
+    /// will be found to be.
+    fn learn(&self, shard: ShardId, lease: ShardLease, version: DocumentVersion) {
+        if let Some(held) = lock(&self.held).get_mut(&shard)
+            && (&held.lease.owner, held.lease.token) == (&lease.owner, lease.token)
+        {
+            if let Some(keeper) = &held.keeper {
+                keeper.learn(&lease);
+            }
+            (held.lease, held.version) = (lease, version);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use brainy_coordination::clock::Validity;
-use brainy_coordination::session::HeldShard;
+use brainy_coordination::session::{HeldShard, Meter, ShardLoad};
 use brainy_coordination::{FencingToken, NodeId, ShardId, ShardMap};
 use brainy_storage::StorageAdapter;
 use brainy_storage::layers::LayerStack;
@@ -18,7 +18,9 @@ use brainy_storage::layers::caching::CacheCounts;
 use brainy_storage::layers::compression::Compression;
 use brainy_storage::layers::limiting::LimitCounts;
 use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
 
+use super::namespaced::Progress;
 use super::tenure::{Hold, Operation, Tenure};
 use super::{Place, ShardStores, ShardView, StoreProof, in_words};
 
@@ -33,6 +35,8 @@ struct Slot {
     phase: Phase,
     since: String,
     why: Option<String>,
+    /// Of what is done behind it while it is served.
+    progress: Option<Arc<Progress>>,
 }
 
 #[derive(Debug)]
@@ -70,6 +74,8 @@ pub(super) struct Table {
     views: broadcast::Sender<ShardView>,
     doubts: watch::Sender<u64>,
     nudges: watch::Sender<u64>,
+    started: Instant,
+    meter: Mutex<Meter>,
 }
 
 /// A panic while a lock was held leaves whole values behind: each update is one assignment.
@@ -84,7 +90,7 @@ pub(super) fn now() -> String {
 
 impl Table {
     pub(super) fn new(node: NodeId, shards: u32, layers: LayerStack) -> Arc<Self> {
-        let slot = || Mutex::new(Slot { phase: Phase::Idle, since: now(), why: None });
+        let slot = || Mutex::new(Slot { phase: Phase::Idle, since: now(), why: None, progress: None });
         Arc::new(Self {
             node,
             layers,
@@ -94,6 +100,8 @@ impl Table {
             views: broadcast::Sender::new(WATCH_BUFFER),
             doubts: watch::Sender::new(0),
             nudges: watch::Sender::new(0),
+            started: Instant::now(),
+            meter: Mutex::default(),
         })
     }
 
@@ -237,6 +245,13 @@ impl Table {
         });
     }
 
+    /// What is served is read through to the data of earlier tenures; `None`: it is not.
+    pub(super) fn reads_through(&self, shard: ShardId, progress: Option<Arc<Progress>>) {
+        if let Some(slot) = self.slot(shard) {
+            lock(slot).progress = progress;
+        }
+    }
+
     /// A shard's storage below its layers, written to while the session holds.
     fn storage(&self, store: Arc<dyn StorageAdapter>, session: &Validity) -> (Arc<dyn StorageAdapter>, Arc<Hold>) {
         let hold = Hold::new(session.clone());
@@ -268,6 +283,7 @@ impl Table {
             self.change(shard, |slot| {
                 slot.phase = Phase::Idle;
                 slot.why = why;
+                slot.progress = None;
             });
         }
     }
@@ -312,6 +328,16 @@ impl Table {
     pub(super) fn held(&self) -> Vec<HeldShard> {
         let shards = (0..self.shards()).map(ShardId);
         shards.filter_map(|shard| Some(HeldShard { shard, token: self.tenure(shard)?.token() })).collect()
+    }
+
+    /// What is asked of the shards that are served here, as measured last; measured again when it is time to.
+    pub(super) fn loads(&self) -> Vec<ShardLoad> {
+        let (now, mut meter) = (self.started.elapsed(), lock(&self.meter));
+        if meter.is_due(now) {
+            let shards = (0..self.shards()).map(ShardId);
+            meter.measure(shards.filter_map(|shard| Some((shard, self.tenure(shard)?.operations()))), now);
+        }
+        meter.loads()
     }
 
     /// Takes note of a newer map. Does not stop anything: that is for the strategy to do in its order.

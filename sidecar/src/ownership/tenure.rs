@@ -3,7 +3,7 @@
 //! end, and only then give the shard away.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use brainy_coordination::FencingToken;
@@ -61,6 +61,8 @@ pub(super) struct Tenure {
     /// Given away: nothing may be acknowledged any more.
     over: AtomicBool,
     in_flight: AtomicUsize,
+    /// How many were ever let in.
+    operations: AtomicU64,
     idle: Notify,
     /// The tenure before it on this node, while anything is in flight under that: it ends with this one.
     before: Option<Arc<Tenure>>,
@@ -75,7 +77,17 @@ impl Tenure {
     ) -> Arc<Self> {
         let (over, in_flight) = (AtomicBool::new(false), AtomicUsize::new(0));
         let before = before.filter(|before| before.all().any(|tenure| tenure.in_flight.load(Ordering::SeqCst) > 0));
-        Arc::new(Self { token, storage, hold, session, over, in_flight, idle: Notify::new(), before })
+        Arc::new(Self {
+            token,
+            storage,
+            hold,
+            session,
+            over,
+            in_flight,
+            operations: AtomicU64::new(0),
+            idle: Notify::new(),
+            before,
+        })
     }
 
     /// This one, and those before it with operations in flight.
@@ -102,6 +114,11 @@ impl Tenure {
 
     pub(super) fn token(&self) -> FencingToken {
         self.token
+    }
+
+    /// How many operations it has let in.
+    pub(super) fn operations(&self) -> u64 {
+        self.operations.load(Ordering::Relaxed)
     }
 
     /// Its storage, while a later tenure of the shard may go on with it.
@@ -157,6 +174,7 @@ pub struct Operation {
 impl Operation {
     pub(super) fn begin(tenure: &Arc<Tenure>) -> Self {
         tenure.in_flight.fetch_add(1, Ordering::SeqCst);
+        tenure.operations.fetch_add(1, Ordering::Relaxed);
         Self { tenure: Arc::clone(tenure) }
     }
 

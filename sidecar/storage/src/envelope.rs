@@ -15,9 +15,12 @@
 //! id that the value [remembers](crate::operation), and `"before"`, the beginnings of the nonces of the writes before
 //! this one, newest first, by which a writer whose answer was lost finds out what became of its write.
 //!
-//! A bucket gets a *tombstone* in place of a removed value: `{"brainy":1,"deleted":8,"nonce":"…"}`. A tombstone is always
-//! shorter than [`MAX_TOMBSTONE_BYTES`] and a value always longer, so that a listing can tell them apart by size alone.
+//! A bucket gets a *tombstone* in place of a removed value: `{"brainy":1,"deleted":8,"nonce":"…","past":"…"}`. A tombstone is
+//! never longer than [`MAX_TOMBSTONE_BYTES`] and a value always is, so that a listing can tell them apart by size alone. `past`
+//! is `before` for short: each mark in eight letters, and as many of the newest as there is room for, which are two at least.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
@@ -29,11 +32,13 @@ use crate::{Entry, Error, Key, Value, Version};
 /// The format's version, the first thing in each envelope.
 const FORMAT: u32 = 1;
 /// No tombstone is longer, no value is shorter.
-pub const MAX_TOMBSTONE_BYTES: usize = 100;
+pub const MAX_TOMBSTONE_BYTES: usize = 117;
 /// How many writes back an envelope names.
 const MOST_BEFORE: usize = 8;
 /// How much of a nonce it names them by: 48 bits tell nine writes apart.
-const SHORT_NONCE: usize = 12;
+pub(crate) const SHORT_NONCE: usize = 12;
+/// The letters of such a mark in a tombstone.
+const PACKED_MARK: usize = SHORT_NONCE / 2 * 4 / 3;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -70,6 +75,9 @@ struct Tombstone {
     brainy: u32,
     deleted: u64,
     nonce: String,
+    /// The beginnings of the nonces of the writes before, newest first, in Base64.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    past: String,
 }
 
 /// An envelope as read.
@@ -94,6 +102,16 @@ pub struct Trail {
     pub before: Vec<String>,
 }
 
+impl Trail {
+    /// The trail of the write that follows on the one that had this trail and this nonce.
+    pub(crate) fn after(&self, nonce: &str) -> Self {
+        let mut before = Vec::with_capacity(MOST_BEFORE);
+        before.push(short(nonce).to_owned());
+        before.extend(self.before.iter().take(MOST_BEFORE - 1).cloned());
+        Self { performed: self.performed.clone(), before }
+    }
+}
+
 /// A value as stored by a backend that leaves nothing in place of what it removes.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Stored {
@@ -105,10 +123,7 @@ pub(crate) struct Stored {
 impl Envelope {
     /// The trail of the write that comes next.
     pub(crate) fn next_trail(&self) -> Trail {
-        let mut before = Vec::with_capacity(MOST_BEFORE);
-        before.push(short(&self.nonce).to_owned());
-        before.extend(self.trail.before.iter().take(MOST_BEFORE - 1).cloned());
-        Trail { performed: self.trail.performed.clone(), before }
+        self.trail.after(&self.nonce)
     }
 
     /// The value; refuses a tombstone.
@@ -169,9 +184,27 @@ pub fn seal(
     Ok(line(&header, &payload))
 }
 
-/// The envelope that stands for "no value".
-pub fn seal_tombstone(revision: u64, nonce: &str) -> Bytes {
-    line(&Tombstone { brainy: FORMAT, deleted: revision, nonce: nonce.to_owned() }, &[])
+/// The envelope that stands for "no value". Of the trail it keeps as many of the writes before as there is room for, and no
+/// operations.
+pub fn seal_tombstone(revision: u64, nonce: &str, trail: &Trail) -> Bytes {
+    let mut tombstone = Tombstone { brainy: FORMAT, deleted: revision, nonce: nonce.to_owned(), past: String::new() };
+    let field = r#","past":"""#.len();
+    let room = MAX_TOMBSTONE_BYTES.saturating_sub(line(&tombstone, &[]).len() + field) / PACKED_MARK;
+    tombstone.past = trail.before.iter().map_while(|mark| pack(mark)).take(room).collect();
+    line(&tombstone, &[])
+}
+
+/// A mark in fewer letters; `None` for what is no mark.
+fn pack(mark: &str) -> Option<String> {
+    let bits = u64::from_str_radix(mark, 16).ok().filter(|_| mark.len() == SHORT_NONCE)?;
+    Some(URL_SAFE_NO_PAD.encode(&bits.to_be_bytes()[8 - SHORT_NONCE / 2..]))
+}
+
+/// The marks that were [packed](pack).
+fn unpack(past: &str) -> Result<Vec<String>, String> {
+    let bytes = URL_SAFE_NO_PAD.decode(past).map_err(|why| format!("bad past: {why}"))?;
+    let mark = |mark: &[u8]| mark.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(bytes.chunks(SHORT_NONCE / 2).map(mark).collect())
 }
 
 fn line(header: &impl Serialize, payload: &[u8]) -> Bytes {
@@ -194,7 +227,7 @@ fn open_unchecked(key: &str, bytes: &Bytes) -> Result<Envelope, String> {
     if bytes.len() <= MAX_TOMBSTONE_BYTES {
         let tombstone: Tombstone = serde_json::from_slice(head).map_err(|why| format!("bad header: {why}"))?;
         check_format(tombstone.brainy)?;
-        let trail = Trail::default();
+        let trail = Trail { performed: Performed::default(), before: unpack(&tombstone.past)? };
         return Ok(Envelope { revision: tombstone.deleted, nonce: tombstone.nonce, value: None, trail });
     }
     let header: Header<'_> = serde_json::from_slice(head).map_err(|why| format!("bad header: {why}"))?;
@@ -274,10 +307,16 @@ mod tests {
 
     #[test]
     fn a_tombstone_is_shorter_than_any_value() {
-        let tombstone = seal_tombstone(u64::MAX, &new_nonce());
-        assert!(tombstone.len() <= MAX_TOMBSTONE_BYTES, "{}", tombstone.len());
-        let opened = open(&key("a"), &tombstone).unwrap();
-        assert_eq!((opened.revision, opened.value), (u64::MAX, None));
+        let trail = (0..9).fold(Trail::default(), |trail, _| trail.after(&new_nonce()));
+        for (revision, marks) in [(1, 4), (999_999_999, 3), (u64::MAX, 2)] {
+            let tombstone = seal_tombstone(revision, &new_nonce(), &trail);
+            assert!(tombstone.len() <= MAX_TOMBSTONE_BYTES, "{}", tombstone.len());
+            let opened = open(&key("a"), &tombstone).unwrap();
+            assert_eq!((opened.revision, opened.value), (revision, None));
+            assert_eq!(opened.trail.before, trail.before[..marks]);
+        }
+        let smallest = seal(&key("a"), 1, &new_nonce(), &Value::Json(json!(1)), &Trail::default(), None).unwrap();
+        assert!(smallest.len() > MAX_TOMBSTONE_BYTES, "{}", smallest.len());
         let smallest = seal(&key("a"), 1, &new_nonce(), &Value::Bytes(Bytes::new()), &Trail::default(), None).unwrap();
         assert!(smallest.len() > MAX_TOMBSTONE_BYTES, "{}", smallest.len());
     }

@@ -11,6 +11,7 @@ mod forwarding;
 mod handoff;
 mod large_answers;
 mod listing;
+mod locks;
 mod mutual_tls;
 mod nudge;
 mod once;

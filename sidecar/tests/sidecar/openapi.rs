@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode};
@@ -10,11 +11,11 @@ use brainy_sidecar::http::server::{API_LIMITS, Limits};
 use brainy_sidecar::ownership::StoreProof;
 use brainy_storage::Error;
 use brainy_storage::backends::s3::Capabilities;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::app::{Answer, App};
 use crate::support::contract;
-use crate::support::faulty::Fault;
+use crate::support::faulty::{DocumentFault, Fault, FaultyDocuments};
 use crate::support::wire::{connect, send_raw};
 
 /// An operation of the document, as a request.
@@ -35,9 +36,17 @@ fn requests(key: &str, shard: &str) -> Vec<Request> {
             "setBatch" => Some(r#"{"items":[{"key":"k","value":1}]}"#),
             "compareAndSwap" => Some(r#"{"key":"new","oldValue":null,"newValue":1}"#),
             "increment" => Some(r#"{"key":"n","delta":1}"#),
+            "acquireLocks" => Some(r#"{"names":["x"],"holder":"h"}"#),
+            "renewLocks" => Some(r#"{"holder":"h"}"#),
+            // Not the one that it has: it is renewed after this.
+            "releaseLocks" => Some(r#"{"names":["y"],"holder":"h"}"#),
             _ => None,
         };
-        let path = template.replace("{namespace}", "ns").replace("{key}", key).replace("{shard}", shard);
+        let path = template
+            .replace("{namespace}", "ns")
+            .replace("{key}", key)
+            .replace("{shard}", shard)
+            .replace("{name}", "x");
         Request { id, method: method.to_uppercase(), path, json }
     };
     contract::operations().map(request).collect()
@@ -127,6 +136,28 @@ async fn faulty(seen: &mut Seen) {
     }
 }
 
+/// What depends on who else wants locks, and on the documents that they are in.
+async fn locking(seen: &mut Seen) {
+    let documents = Arc::new(FaultyDocuments::default());
+    let app = App::locking_in(Arc::clone(&documents) as _);
+    let mut ask = async |id: &'static str, what: &str, body: &Value| {
+        seen.insert((id, app.post(&format!("/v1/locks:{what}"), body).await.status.as_u16()));
+    };
+    ask("acquireLocks", "acquire", &json!({"names": ["x"], "holder": "h"})).await;
+    ask("acquireLocks", "acquire", &json!({"names": ["x"], "holder": "other"})).await;
+    ask("renewLocks", "renew", &json!({"holder": "nobody"})).await;
+    for fault in [DocumentFault::Lost, DocumentFault::Corrupt] {
+        for (id, what, body) in [
+            ("acquireLocks", "acquire", json!({"names": ["y"], "holder": "h"})),
+            ("releaseLocks", "release", json!({"holder": "h"})),
+        ] {
+            documents.set_fault(Some(fault));
+            ask(id, what, &body).await;
+        }
+    }
+    seen.insert(("lock", app.get("/v1/locks/x").await.status.as_u16()));
+}
+
 /// What depends on the connection.
 async fn over_connections(seen: &mut Seen) {
     let app = App::new();
@@ -165,6 +196,7 @@ async fn every_answer_that_is_described_is_given_and_every_one_that_is_given_is_
     let mut seen = Seen::new();
     ordinary(&mut seen).await;
     faulty(&mut seen).await;
+    locking(&mut seen).await;
     over_connections(&mut seen).await;
     let described = described();
     let never_given: Vec<_> = described.difference(&seen).collect();

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 
 use brainy_coordination::NodeId;
 use brainy_coordination::bucket::spec::{ClusterSpec, Pattern};
-use brainy_kubernetes::config::{NodeConfig, StorageConfig, VolumeEngine};
+use brainy_coordination::placement::Policy;
+use brainy_crds::BucketSpec;
+use brainy_kubernetes::config::{BucketConfig, NodeConfig, StorageConfig, VolumeEngine};
 use brainy_kubernetes::names;
 use k8s_openapi::api::core::v1::ConfigMap;
 
-use super::metadata;
+use super::{Carried, metadata};
 use crate::reconcile::validate::{ValidatedCluster, ValidatedStorage};
 
 /// Where the credentials of the bucket are mounted.
@@ -32,13 +34,8 @@ pub fn node_config(cluster: &ValidatedCluster) -> NodeConfig {
                     brainy_crds::VolumeEngine::Files => VolumeEngine::Files,
                 },
             },
-            ValidatedStorage::Shared(bucket) => StorageConfig::Shared {
-                bucket: bucket.name.clone(),
-                prefix: bucket.prefix.clone().unwrap_or_default(),
-                region: bucket.region.clone(),
-                endpoint: bucket.endpoint.clone(),
-                credentials: bucket.credentials_secret.as_ref().map(|_| PathBuf::from(CREDENTIALS)),
-            },
+            ValidatedStorage::Namespaced(bucket) => StorageConfig::Namespaced(bucket_config(bucket)),
+            ValidatedStorage::Shared(bucket) => StorageConfig::Shared(bucket_config(bucket)),
         },
         layers: cluster.layers,
         consensus: cluster.pattern == Pattern::Consensus,
@@ -47,8 +44,23 @@ pub fn node_config(cluster: &ValidatedCluster) -> NodeConfig {
     }
 }
 
+fn bucket_config(bucket: &BucketSpec) -> BucketConfig {
+    BucketConfig {
+        bucket: bucket.name.clone(),
+        prefix: bucket.prefix.clone().unwrap_or_default(),
+        region: bucket.region.clone(),
+        endpoint: bucket.endpoint.clone(),
+        credentials: bucket.credentials_secret.as_ref().map(|_| PathBuf::from(CREDENTIALS)),
+    }
+}
+
 /// What the cluster's nodes are told of it, beside their configuration: it changes without a restart of any of them.
-pub fn cluster_spec(cluster: &ValidatedCluster, writer: &str, volumes: &BTreeSet<i32>) -> ClusterSpec {
+pub fn cluster_spec(
+    cluster: &ValidatedCluster,
+    writer: &str,
+    placement: Policy,
+    volumes: &BTreeSet<i32>,
+) -> ClusterSpec {
     let node = |ordinal| NodeId(names::node(&cluster.name, ordinal));
     ClusterSpec {
         revision: 0,
@@ -58,15 +70,16 @@ pub fn cluster_spec(cluster: &ValidatedCluster, writer: &str, volumes: &BTreeSet
         pattern: cluster.pattern,
         nodes: (0..cluster.replicas).map(node).collect(),
         volumes: volumes.iter().copied().map(node).collect(),
+        placement,
     }
 }
 
-pub(super) fn config_map(cluster: &ValidatedCluster, volumes: &BTreeSet<i32>) -> ConfigMap {
+pub(super) fn config_map(cluster: &ValidatedCluster, carried: &Carried) -> ConfigMap {
     // JSON is YAML; a struct of strings and numbers always has both forms.
     let yaml = serde_yaml::to_string(&node_config(cluster)).unwrap_or_default();
     let mut data = BTreeMap::from([(names::NODE_CONFIG_KEY.to_owned(), yaml)]);
     if cluster.pattern == Pattern::Consensus {
-        let spec = cluster_spec(cluster, names::MANAGED_BY, volumes);
+        let spec = cluster_spec(cluster, names::MANAGED_BY, carried.placement.clone(), &carried.volumes);
         data.insert(names::CLUSTER_SPEC_KEY.to_owned(), serde_json::to_string_pretty(&spec).unwrap_or_default());
     }
     ConfigMap { metadata: metadata(cluster, names::config(&cluster.name)), data: Some(data), ..ConfigMap::default() }

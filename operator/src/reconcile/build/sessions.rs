@@ -5,13 +5,13 @@ use brainy_kubernetes::names;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 
 use super::metadata;
-use crate::reconcile::validate::{ValidatedCluster, ValidatedStorage};
+use crate::reconcile::validate::ValidatedCluster;
 
 /// Made before the nodes start, so that a node needs no permission to create one.
 pub(super) fn leases(cluster: &ValidatedCluster, sessions: i32) -> Vec<Lease> {
-    match (&cluster.storage, cluster.pattern) {
-        (ValidatedStorage::Shared(_), _) | (_, Pattern::Consensus) => Vec::new(),
-        (ValidatedStorage::Isolated(_), _) => (0..sessions)
+    match (cluster.storage.bucket(), cluster.pattern) {
+        (Some(_), _) | (None, Pattern::Consensus) => Vec::new(),
+        (None, _) => (0..sessions)
             .map(|ordinal| Lease {
                 metadata: metadata(cluster, names::node(&cluster.name, ordinal)),
                 spec: Some(LeaseSpec::default()),

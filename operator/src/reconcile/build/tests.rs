@@ -4,15 +4,20 @@ use super::*;
 use crate::fixtures::{cluster, isolated, shared};
 use crate::reconcile::validate::validate;
 
+fn carried(nodes: i32) -> Carried {
+    Carried {
+        replicas: nodes,
+        sessions: nodes,
+        claim_template: None,
+        volumes: BTreeSet::new(),
+        placement: Policy { max_moves: Some(5), ..Policy::default() },
+    }
+}
+
 fn built(cluster: &brainy_crds::BrainyCluster) -> KubernetesResources<Prepared> {
     let validated = validate(cluster).unwrap();
     let sidecar = SidecarImage { image: "brainy-sidecar:1".into(), pull_policy: "IfNotPresent".into() };
-    let carried = Carried {
-        replicas: validated.replicas,
-        sessions: validated.replicas,
-        claim_template: None,
-        volumes: BTreeSet::new(),
-    };
+    let carried = carried(validated.replicas);
     build(&validated, &sidecar, &carried)
 }
 
@@ -74,6 +79,7 @@ fn nodes_that_keep_the_map_among_them_need_nothing_of_kubernetes_and_hear_of_eac
         serde_json::from_str::<brainy_coordination::bucket::spec::ClusterSpec>(&config(built)[names::CLUSTER_SPEC_KEY])
     };
     assert_eq!((told(&three).unwrap().nodes.len(), told(&five).unwrap().nodes.len()), (3, 5));
+    assert_eq!(told(&three).unwrap().placement, carried(3).placement);
     let template = |built: &KubernetesResources<Prepared>| built.statefulset.spec.clone().unwrap().template;
     assert_eq!(template(&three), template(&five));
     let mounted = serde_json::to_string(&pod_of(&three).volumes).unwrap();
@@ -194,7 +200,7 @@ fn the_live_claim_template_is_kept_because_it_can_t_be_changed() {
     let mut wish = isolated();
     wish.spec.storage.volume = serde_json::from_value(json!({"size": "5Gi"})).unwrap();
     let live = built(&isolated()).statefulset.spec.unwrap().volume_claim_templates.unwrap().remove(0);
-    let carried = Carried { replicas: 3, sessions: 3, claim_template: Some(live.clone()), volumes: BTreeSet::new() };
+    let carried = Carried { claim_template: Some(live.clone()), ..carried(3) };
     let sidecar = SidecarImage { image: "i".into(), pull_policy: "Never".into() };
     let again = build(&validate(&wish).unwrap(), &sidecar, &carried);
     assert_eq!(again.statefulset.spec.unwrap().volume_claim_templates.unwrap(), [live]);
@@ -204,7 +210,7 @@ fn the_live_claim_template_is_kept_because_it_can_t_be_changed() {
 fn a_leaving_node_may_end_its_session_until_its_pod_is_gone() {
     let validated = validate(&isolated()).unwrap();
     let sidecar = SidecarImage { image: "i".into(), pull_policy: "Never".into() };
-    let carried = Carried { replicas: 3, sessions: 5, claim_template: None, volumes: BTreeSet::new() };
+    let carried = Carried { sessions: 5, ..carried(3) };
     let leases = build(&validated, &sidecar, &carried).role.rules.unwrap().pop().unwrap().resource_names.unwrap();
     assert_eq!(leases, ["demo-0", "demo-1", "demo-2", "demo-3", "demo-4"]);
 }

@@ -118,12 +118,21 @@ async fn every_volume_goes_with_the_cluster_if_the_policy_is_delete_and_none_oth
     let _made = world.api.writes();
     world.reconcile().await.unwrap();
     assert!(!world.api.writes().iter().any(|call| call.contains("persistentvolumeclaims")), "written once");
-    // Also while the rest of the spec is refused.
-    set_policy(&world, "Retain");
-    world.api.edit(CLUSTER, |cluster| cluster["spec"]["coordination"] = json!({"pattern": "Consensus"}));
-    world.reconcile().await.unwrap();
-    assert_eq!(world.condition("Ready").1, "NotSupported");
-    assert_eq!((owners(&world, 0), owners(&world, 4)), (vec![], vec!["theirs".to_owned()]));
+    // Also while the rest of the spec is refused, for what it is or as a change.
+    let set_pattern = |world: &World, pattern: &str| {
+        world.api.edit(CLUSTER, |cluster| cluster["spec"]["coordination"] = json!({"pattern": pattern}));
+    };
+    for pattern in ["StorageNative", "Consensus"] {
+        set_pattern(&world, "Leader");
+        set_policy(&world, "Delete");
+        world.reconcile().await.unwrap();
+        assert_eq!(owners(&world, 0), ["1111-2222"]);
+        set_policy(&world, "Retain");
+        set_pattern(&world, pattern);
+        world.reconcile().await.unwrap();
+        assert_eq!(world.condition("Ready").1, "InvalidSpec");
+        assert_eq!((owners(&world, 0), owners(&world, 4)), (vec![], vec!["theirs".to_owned()]));
+    }
 }
 
 #[tokio::test]

@@ -88,10 +88,12 @@ impl Consensus {
 
     async fn look(&mut self) -> Summary {
         let spec = json!({
-            "replicas": self.replicas, "shards": 4, "storage": {}, "coordination": {"pattern": "Consensus"},
+            "replicas": self.replicas, "shards": 4, "storage": {},
+            "coordination": {"pattern": "Consensus", "placement": {"maxMoves": 3}},
         });
         let validated = validate(&cluster("demo", spec)).unwrap();
-        let pod = PodFacts { node: NodeId("demo-0".into()), host: String::new(), ready: true };
+        let pod =
+            PodFacts { node: NodeId("demo-0".into()), host: String::new(), zone: Some("west".into()), ready: true };
         let mut controller = Controller {
             client: &self.api.client(),
             cluster: &validated,
@@ -140,6 +142,10 @@ async fn the_nodes_are_told_what_is_wanted_and_asked_for_the_rest() {
     let summary = consensus.look().await;
     let spec: ClusterSpec = consensus.node.read(paths::SPEC).unwrap();
     assert_eq!((spec.pattern, spec.generation), (Pattern::Consensus, 7));
+    assert_eq!(
+        (spec.placement.max_moves, spec.placement.zones),
+        (Some(3), [(spec.nodes[0].clone(), "west".into())].into())
+    );
     assert_eq!(spec.nodes, [NodeId("demo-0".into())]);
     assert_eq!(spec.volumes, ["demo-0", "demo-4"].map(|node| NodeId(node.into())).into());
     assert!(summary.is_settled(), "{summary:?}");

@@ -33,6 +33,30 @@ pub struct Election {
     /// How long a holder that does not renew it is the controller for others to see, in seconds.
     #[serde(default)]
     pub ttl_seconds: u64,
+    /// What a node that is the controller says with each renewal.
+    #[serde(default)]
+    pub news: News,
+}
+
+/// What stands elsewhere in the bucket, told by the controller with each renewal, so that nobody has to look there for what
+/// has not changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct News {
+    /// Revision of the map.
+    pub map: u64,
+    /// Revision of the spec.
+    pub spec: u64,
+    /// Version of the holder's own session record. Who sees the election unchanged has seen that record unchanged.
+    pub session: Option<String>,
+}
+
+/// How a candidate takes part in what the election tells.
+pub trait Notices: std::fmt::Debug + Send + Sync + 'static {
+    /// What to say while it leads.
+    fn news(&self) -> News;
+    /// It has been read.
+    fn heard(&self, election: &Election);
 }
 
 /// What a controller is.
@@ -108,6 +132,7 @@ impl Operator<'_> {
             kind: Kind::Operator,
             revision: revision + 1,
             ttl_seconds: self.ttl.as_secs(),
+            news: News::default(),
         };
         let version = found.as_ref().map(|(_, version)| version);
         write(documents, names::CONTROLLER_ELECTION, version, &next).await?;
@@ -131,12 +156,13 @@ pub async fn step_down(documents: &dyn Documents) -> Result<(), Error> {
 #[derive(Clone, Debug)]
 pub struct NodesLock {
     documents: Arc<dyn Documents>,
+    notices: Arc<dyn Notices>,
 }
 
 impl NodesLock {
     /// The lock in a bucket.
-    pub fn new(documents: Arc<dyn Documents>) -> Self {
-        Self { documents }
+    pub fn new(documents: Arc<dyn Documents>, notices: Arc<dyn Notices>) -> Self {
+        Self { documents, notices }
     }
 
     /// Lifts the epoch to one that a map carries, where the document was lost or put back: whoever leads next is above it.
@@ -146,7 +172,10 @@ impl NodesLock {
         let free = match &found {
             Some((election, _)) if election.epoch >= at_least => return Ok(()),
             Some((election, _)) => election.freed(at_least),
-            None => Election { epoch: at_least, holder: None, kind: Kind::Node, revision: 1, ttl_seconds: 0 },
+            None => {
+                let news = News::default();
+                Election { epoch: at_least, holder: None, kind: Kind::Node, revision: 1, ttl_seconds: 0, news }
+            }
         };
         let version = found.as_ref().map(|(_, version)| version);
         write(&*self.documents, names::CONTROLLER_ELECTION, version, &free).await.map(drop)
@@ -158,6 +187,9 @@ impl NodesLock {
             // The first term's epoch is above that of every map.
             self.lift(epoch_of_map(&*self.documents).await?).await?;
             found = read(&*self.documents, names::CONTROLLER_ELECTION).await?;
+        }
+        if let Some((election, _)) = &found {
+            self.notices.heard(election);
         }
         Ok(found.map(|(election, version)| (election.into(), version)))
     }
@@ -182,7 +214,8 @@ impl Lock for NodesLock {
         record: &LockRecord,
     ) -> Result<Swap, brainy_storage::Error> {
         let LockRecord { holder, transitions, revision, ttl_seconds } = record.clone();
-        let election = Election { epoch: Epoch(transitions), holder, kind: Kind::Node, revision, ttl_seconds };
+        let (epoch, news) = (Epoch(transitions), self.notices.news());
+        let election = Election { epoch, holder, kind: Kind::Node, revision, ttl_seconds, news };
         swap(&*self.documents, names::CONTROLLER_ELECTION, expected, &election).await.map_err(Error::into_storage)
     }
 }

@@ -8,7 +8,8 @@ use brainy_storage::documents::{DocumentVersion, Documents};
 
 use super::{Error, read, sessions, write};
 use crate::clock::Clock;
-use crate::controller::{Facts, Next, NodeSight, Rules, next_map};
+use crate::controller::{Facts, Next, NodeSight, Rules, is_uneven, next_map};
+use crate::placement::{Policy, load};
 use crate::session::SharedObservers;
 use crate::{Epoch, NodeId, ShardMap, names};
 
@@ -22,12 +23,13 @@ pub struct Memory {
     observers: SharedObservers,
     /// Since when some node has been live while there is no map.
     gathering_since: Option<Duration>,
+    patience: load::Patience,
 }
 
 impl Memory {
     /// Goes on with what this process has observed before it was the controller.
     pub fn with(observers: SharedObservers) -> Self {
-        Self { observers, gathering_since: None }
+        Self { observers, ..Self::default() }
     }
 }
 
@@ -55,6 +57,8 @@ pub struct Look<'a> {
     pub wanted: &'a [NodeId],
     /// See [`Facts::volumes`].
     pub volumes: &'a BTreeSet<NodeId>,
+    /// How shards are to be placed on them.
+    pub placement: &'a Policy,
     /// The clock that observers count on.
     pub clock: &'a dyn Clock,
     /// The highest revision that is known to have been published, also where the bucket was put back to an older state:
@@ -167,23 +171,24 @@ impl Look<'_> {
         Seen { map, nodes, waiting, published, next_lapse }
     }
 
-    fn decide(&self, current: Option<&ShardMap>, nodes: &BTreeMap<NodeId, NodeSight>, office: &Office<'_>) -> Next {
+    fn decide(&mut self, current: Option<&ShardMap>, nodes: &BTreeMap<NodeId, NodeSight>, office: &Office<'_>) -> Next {
         // With volumes a map is the truth or nothing: one from before another, or of an earlier cluster over the same volumes
         // (whose other nodes may not run here), is found anew from what the volumes hold.
         let current = current.filter(|map| self.rules == Rules::Shared || !self.is_behind(map));
-        next_map(
-            current,
-            &Facts {
-                cluster: self.cluster,
-                shards: self.shards,
-                rules: self.rules,
-                wanted: self.wanted,
-                volumes: self.volumes,
-                nodes,
-                epoch: office.epoch,
-                writer: office.holder,
-            },
-        )
+        let mut facts = Facts {
+            cluster: self.cluster,
+            shards: self.shards,
+            rules: self.rules.with_most(self.placement.max_moves),
+            wanted: self.wanted,
+            volumes: self.volumes,
+            nodes,
+            placement: self.placement,
+            may_even_out: false,
+            epoch: office.epoch,
+            writer: office.holder,
+        };
+        facts.may_even_out = self.memory.patience.is_over(is_uneven(current, &facts), self.clock.now());
+        next_map(current, &facts)
     }
 
     /// Whether the first placement need not wait for more nodes.

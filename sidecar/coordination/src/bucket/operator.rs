@@ -108,6 +108,7 @@ impl Part<'_> {
             rules: self.rules,
             wanted: &self.spec.nodes,
             volumes: &self.spec.volumes,
+            placement: &self.spec.placement,
             clock: self.clock,
             published: self.published,
             memory: &mut self.memory.look,

@@ -7,6 +7,7 @@ use brainy_storage::documents::{DocumentVersion, Documents};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, read, write};
+use crate::placement::Policy;
 use crate::{NodeId, names};
 
 /// Who is the controller.
@@ -50,12 +51,15 @@ pub struct ClusterSpec {
     /// Nodes whose volumes exist, wanted or not (strategy Isolated): see [`Facts`](crate::controller::Facts::volumes).
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub volumes: BTreeSet<NodeId>,
+    /// How shards are to be placed on them.
+    #[serde(default)]
+    pub placement: Policy,
 }
 
 impl ClusterSpec {
     fn asks_for_the_same(&self, other: &Self) -> bool {
-        (&self.cluster, self.generation, self.pattern, &self.nodes, &self.volumes)
-            == (&other.cluster, other.generation, other.pattern, &other.nodes, &other.volumes)
+        let asked = |spec: &Self| Self { revision: 0, writer: String::new(), ..spec.clone() };
+        asked(self) == asked(other)
     }
 }
 

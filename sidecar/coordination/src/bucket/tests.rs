@@ -28,6 +28,7 @@ fn record(node: &str, revision: u64, holds: &[u32]) -> SessionRecord {
         holds: holds.iter().map(held).collect(),
         received: Vec::new(),
         stored: Vec::new(),
+        load: Vec::new(),
         problem: None,
     }
 }

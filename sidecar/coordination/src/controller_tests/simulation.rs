@@ -208,6 +208,8 @@ impl Simulation {
             wanted: &self.wanted,
             volumes: &BTreeSet::new(),
             nodes: &seen.sessions,
+            placement: &Policy::default(),
+            may_even_out: false,
             epoch: Epoch(1),
             writer: "w",
         };

@@ -7,6 +7,26 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::HeldShard;
 use crate::{FencingToken, ShardId};
 
+/// Lists of loads, written the same way: `["0-84@2"]`, where each is asked for twice per second.
+pub(super) mod loads {
+    use serde::{Deserializer, Serializer};
+
+    use super::super::ShardLoad;
+    use super::{FencingToken, HeldShard};
+
+    pub(in super::super) fn serialize<S: Serializer>(list: &[ShardLoad], serializer: S) -> Result<S::Ok, S::Error> {
+        let held = |load: &ShardLoad| HeldShard { shard: load.shard, token: FencingToken(load.per_second) };
+        super::serialize(&list.iter().map(held).collect::<Vec<_>>(), serializer)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<ShardLoad>, D::Error> {
+        let load = |held: HeldShard| ShardLoad { shard: held.shard, per_second: held.token.0 };
+        Ok(super::deserialize(deserializer)?.into_iter().map(load).collect())
+    }
+}
+
 /// Most shards in one list: more is no list of ours, and would only take memory.
 const MOST: u32 = 1 << 20;
 

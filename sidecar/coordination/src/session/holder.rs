@@ -7,7 +7,7 @@ use std::time::Duration;
 use brainy_storage::Error;
 use brainy_storage::documents::{DocumentVersion, Swap};
 
-use super::{HeldShard, Observer, SessionRecord, SessionState};
+use super::{HeldShard, Observer, SessionRecord, SessionState, ShardLoad};
 use crate::clock::{Clock, Validity};
 use crate::{Incarnation, NodeId};
 
@@ -37,6 +37,8 @@ pub struct Report {
     pub received: Vec<HeldShard>,
     /// See [`SessionRecord::stored`].
     pub stored: Vec<HeldShard>,
+    /// See [`SessionRecord::load`].
+    pub load: Vec<ShardLoad>,
     /// See [`SessionRecord::problem`].
     pub problem: Option<String>,
 }
@@ -126,7 +128,7 @@ impl SessionHolder {
             }
         };
         let revision = found.as_ref().map_or(0, |(record, _)| record.revision) + 1;
-        let Report { map_revision, leaving, holds, received, stored, problem } = report.clone();
+        let Report { map_revision, leaving, holds, received, stored, load, problem } = report.clone();
         let record = SessionRecord {
             node: self.identity.node.clone(),
             incarnation,
@@ -140,6 +142,7 @@ impl SessionHolder {
             holds,
             received,
             stored,
+            load,
             problem,
         };
         Step::Write(Box::new(Attempt { expected: found.map(|(_, version)| version), record, asked }))
@@ -229,6 +232,9 @@ fn is_ours(record: &SessionRecord, incarnation: &Incarnation) -> bool {
     record.state == SessionState::Live && record.incarnation == *incarnation
 }
 
+#[cfg(test)]
+#[path = "holder_states.rs"]
+pub(crate) mod states;
 #[cfg(test)]
 #[path = "holder_tests.rs"]
 mod tests;

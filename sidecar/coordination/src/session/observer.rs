@@ -24,11 +24,16 @@ impl<V: PartialEq> Observer<V> {
     /// Whether a record that a read has just returned at `version` has been there unchanged for `ttl` and a [`margin`].
     /// `now`: this machine's clock after the answer came. What a remote clock says plays no part.
     pub fn expired(&mut self, version: V, ttl: Duration, now: Duration) -> bool {
+        now.saturating_sub(self.note(version, now)) >= ttl + margin(ttl)
+    }
+
+    /// Since when the record has been seen at `version`, at which it stood before `now`.
+    pub fn note(&mut self, version: V, now: Duration) -> Duration {
         match &self.seen {
-            Some((seen, since)) if *seen == version => now.saturating_sub(*since) >= ttl + margin(ttl),
+            Some((seen, since)) if *seen == version => *since,
             _ => {
                 self.seen = Some((version, now));
-                false
+                now
             }
         }
     }

@@ -51,6 +51,11 @@ impl Observers {
         Verdict { record: found.record.clone(), expired }
     }
 
+    /// Somebody who was read before `now` says that a node's session stood at this version.
+    pub fn note(&mut self, node: &NodeId, version: DocumentVersion, now: Duration) {
+        self.0.entry(node.clone()).or_default().note(version, now);
+    }
+
     /// Until the first of these sessions lapses, if none of them is renewed.
     pub fn next_lapse<'a>(&self, live: impl Iterator<Item = &'a SessionRecord>, now: Duration) -> Option<Duration> {
         live.filter_map(|record| self.0.get(&record.node)?.left(record.ttl(), now)).min()
@@ -66,6 +71,11 @@ impl SharedObservers {
     /// See [`Observers::judge`].
     pub fn judge(&self, found: &FoundSession, now: Duration) -> Verdict {
         self.lock().judge(found, now)
+    }
+
+    /// See [`Observers::note`].
+    pub fn note(&self, node: &NodeId, version: DocumentVersion, now: Duration) {
+        self.lock().note(node, version, now);
     }
 
     /// See [`Observers::next_lapse`].
@@ -100,6 +110,7 @@ mod tests {
             holds: Vec::new(),
             received: Vec::new(),
             stored: Vec::new(),
+            load: Vec::new(),
             problem: None,
         };
         FoundSession { record, version: DocumentVersion(version.into()) }
@@ -113,6 +124,20 @@ mod tests {
         assert!(live("1", Duration::from_secs(1029)));
         assert!(!live("1", Duration::from_secs(1000) + TTL + margin(TTL)));
         assert!(live("2", Duration::from_secs(2000)), "renewed after all");
+    }
+
+    #[test]
+    fn what_another_says_of_a_session_counts_as_seen_if_it_still_stands_so() {
+        let mut observers = Observers::default();
+        let lapse = TTL + margin(TTL);
+        let (a, b) = (NodeId("a".into()), NodeId("b".into()));
+        for node in [&a, &b] {
+            observers.note(node, DocumentVersion("1".into()), Duration::from_secs(1000));
+        }
+        observers.note(&a, DocumentVersion("1".into()), Duration::from_secs(1010));
+        let later = Duration::from_secs(1000) + lapse;
+        assert!(!observers.judge(&found("a", "1"), later).into_sight().live, "seen for the first time at 1000");
+        assert!(observers.judge(&found("b", "2"), later).into_sight().live, "renewed since");
     }
 
     #[test]

@@ -28,7 +28,8 @@ pub struct SessionRecord {
     /// Revision of the newest shard map this node has acted on.
     #[serde(default)]
     pub map_revision: u64,
-    /// It is about to stop, and serves its shards until the map gives them to other nodes (strategy Shared).
+    /// It is about to stop, and serves its shards until the map gives them to other nodes (strategies Namespaced and
+    /// Shared).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub leaving: bool,
     /// The shards it serves, or would serve while waiting for its turn, with their tokens.
@@ -41,6 +42,9 @@ pub struct SessionRecord {
     /// Shards whose data lies on the node's volume, with the token under which it was written last (Isolated).
     #[serde(default, with = "super::held")]
     pub stored: Vec<HeldShard>,
+    /// What is asked of the shards that it serves, roughly; one that is not here is asked nothing.
+    #[serde(default, with = "super::held::loads", skip_serializing_if = "Vec::is_empty")]
+    pub load: Vec<ShardLoad>,
     /// Why the node can't serve, in words for a condition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -50,7 +54,13 @@ impl SessionRecord {
     /// The same session, over: what a takeover writes before it takes the shards (R8), and a node when it leaves.
     #[must_use]
     pub fn ended(&self) -> Self {
-        Self { state: SessionState::Ended, revision: self.revision + 1, holds: Vec::new(), ..self.clone() }
+        Self {
+            state: SessionState::Ended,
+            revision: self.revision + 1,
+            holds: Vec::new(),
+            load: Vec::new(),
+            ..self.clone()
+        }
     }
 
     /// How long the session lasts after a renewal.
@@ -67,6 +77,15 @@ pub enum SessionState {
     Live,
     /// Over: released by the node, replaced by its next incarnation, or ended by a takeover (R8).
     Ended,
+}
+
+/// A shard with the operations per second that were measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardLoad {
+    /// Which.
+    pub shard: ShardId,
+    /// How many.
+    pub per_second: u64,
 }
 
 /// A shard with its token. Lists of them are written as ranges of equal token, `["0-84@2", "90@3"]`: a node may hold

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use brainy_coordination::clock::Clock;
 use brainy_coordination::controller::{Facts, Next, NodeSight, Rules, next_map};
+use brainy_coordination::placement::Policy;
 use brainy_coordination::session::{Observer, SessionRecord, SessionState};
 use brainy_coordination::{Epoch, NodeId, ShardMap, names};
 use brainy_storage::Error;
@@ -15,6 +16,7 @@ use brainy_storage::documents::{DocumentVersion, Documents, Swap};
 
 use super::super::session::{read_document, write_document};
 use super::nodes::fast;
+use super::plan::Data;
 use super::store::Link;
 use super::world::World;
 use crate::host::simulated::Host;
@@ -70,7 +72,7 @@ impl Controller {
             Some(map) if map.writer == self.name => map.epoch,
             other => Epoch(other.as_ref().map_or(0, |map| map.epoch.0) + 1),
         };
-        let isolated = self.world.plan.isolated;
+        let isolated = self.world.plan.data == Data::Isolated;
         let volumes: BTreeSet<NodeId> = self.world.nodes().into_iter().collect();
         let rules = if isolated { Rules::Isolated { moves_at_once: 2 } } else { Rules::Shared };
         let facts = Facts {
@@ -80,6 +82,8 @@ impl Controller {
             wanted: &wanted,
             volumes: &volumes,
             nodes: &nodes,
+            placement: &Policy::default(),
+            may_even_out: false,
             epoch,
             writer: &self.name,
         };
@@ -94,7 +98,7 @@ impl Controller {
     async fn judge(&mut self, name: &str, record: SessionRecord, version: DocumentVersion) -> Result<NodeSight, Error> {
         let observer = self.observers.entry(record.node.clone()).or_default();
         let expired = observer.expired(version.clone(), record.ttl(), self.clock.now());
-        if record.state == SessionState::Ended || !expired || self.world.plan.isolated {
+        if record.state == SessionState::Ended || !expired || self.world.plan.data == Data::Isolated {
             return Ok(NodeSight { live: record.state == SessionState::Live && !expired, record });
         }
         let limit = Duration::from_secs(10);

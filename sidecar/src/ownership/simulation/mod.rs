@@ -1,4 +1,4 @@
-//! Whole clusters in one thread and one seed: the real runtime and router of three to seven nodes, of either strategy, over
+//! Whole clusters in one thread and one seed: the real runtime and router of three to seven nodes, of each strategy, over
 //! the real bucket adapter, controllers that decide as the operator's do, clients, and between them a network and a store that lose,
 //! delay, repeat and refuse. Processes are killed, stand still and start again at any moment, and no two clocks agree.
 //!
@@ -69,6 +69,8 @@ struct Tally {
     unknown: usize,
     processes: usize,
     maps: usize,
+    chains: usize,
+    late: usize,
     simulated: Duration,
 }
 
@@ -79,6 +81,8 @@ impl Tally {
         self.unknown += other.unknown;
         self.processes += other.processes;
         self.maps += other.maps;
+        self.chains += other.chains;
+        self.late += other.late;
         self.simulated += other.simulated;
     }
 }
@@ -102,12 +106,18 @@ fn simulate(seed: u64, written: Written) -> Outcome {
             world.fail(format!("the simulation itself has panicked: {panic}"));
         }
         let (operations, acknowledged, unknown) = world.histories.lock().unwrap().counts();
+        let (chains, late) = {
+            let checks = world.checks.lock().unwrap();
+            (checks.chains, checks.late)
+        };
         let tally = Tally {
             operations,
             acknowledged,
             unknown,
             processes: world.started.load(Ordering::Relaxed),
             maps: world.maps.lock().unwrap().len(),
+            chains,
+            late,
             simulated: world.scheduler.elapsed(),
         };
         (Outcome { failure: world.failure(), trace: world.trace.lines(), tally }, world)
@@ -156,11 +166,12 @@ async fn story(world: Arc<World>) {
     world.end();
 }
 
-/// Whether every shard is served, by a node that is content.
+/// Whether every shard is served, by a node that is content, and nothing is left to be copied.
 fn settled(world: &World) -> bool {
     let alive = world.alive.lock().unwrap();
     let served = |shard| alive.values().any(|process| process.table().tenure(ShardId(shard)).is_some());
-    (0..world.plan.shards).all(served) && alive.values().all(|process| process.ownership.status().ready)
+    let all = (0..world.plan.shards).all(served) && alive.values().all(|process| process.ownership.status().ready);
+    all && world.is_tidy()
 }
 
 fn in_words(world: &World) -> String {
@@ -222,6 +233,10 @@ fn every_shard_has_one_owner_and_no_write_is_lost_whatever_happens() {
             println!("{count} seeds: {tally:?}");
             assert!(tally.acknowledged * 2 > tally.operations, "too little is served to be worth it: {tally:?}");
             assert!(tally.unknown > 0 && tally.processes as u64 > count * 4, "too little goes wrong: {tally:?}");
+            assert!(
+                count < 100 || (tally.chains > 0 && tally.late > 0),
+                "nothing comes late, or nothing is left to be copied: {tally:?}"
+            );
         }
         Err((seed, failure)) => panic!("seed {seed}: {failure}\nTo see what happened:\n  {}", replay(seed)),
     }

@@ -16,6 +16,7 @@ use super::super::maps::MapSource;
 use super::super::node::{Parts, Strategy};
 use super::super::table::Table;
 use super::super::{HandoffRefused, HandoffRequest, HandoffStream, Ownership};
+use super::plan::Data;
 use super::store::{Link, SimulatedBucket};
 use super::volumes::{Disk, Mounted};
 use super::world::World;
@@ -92,14 +93,17 @@ impl World {
         let address = format!("{node}-{pod}:7701");
         let link = Link::new(self, &host);
         let ways = Arc::new(Ways { world: Arc::clone(self), host: host.clone() });
-        let strategy = if self.plan.isolated {
-            Strategy::Isolated {
+        let namespace = (self.plan.data == Data::Namespaced).then(|| node.clone());
+        let peers = Arc::clone(&ways) as _;
+        let strategy = match self.plan.data {
+            Data::Isolated => Strategy::Isolated {
                 documents: Arc::new(BucketStore::new(link).documents("")),
                 volumes: Arc::new(Mounted::new(self, &machine.disk)),
-                peers: Arc::clone(&ways) as _,
+                peers,
+            },
+            Data::Namespaced | Data::Shared => {
+                Strategy::Bucket { bucket: Arc::new(SimulatedBucket { link, namespace }), peers }
             }
-        } else {
-            Strategy::Shared { bucket: Arc::new(SimulatedBucket(link)), peers: Arc::clone(&ways) as _ }
         };
         let parts = Parts {
             node: node.clone(),

@@ -17,6 +17,8 @@ pub(super) enum Trouble {
     Stand,
     /// A process is killed, or stands still, at the very moment in which a write of its arrives at the store.
     Trap,
+    /// The answer to a renewal comes late, and nothing more of the process reaches the store.
+    LastRenewal,
     /// No way between a process and the store, in one direction or both.
     CutStore,
     /// No way from one node to another.
@@ -31,11 +33,12 @@ pub(super) enum Trouble {
     SetWall,
 }
 
-const TROUBLES: [Trouble; 10] = [
+const TROUBLES: [Trouble; 11] = [
     Trouble::Crash,
     Trouble::Replace,
     Trouble::Stand,
     Trouble::Trap,
+    Trouble::LastRenewal,
     Trouble::CutStore,
     Trouble::CutNodes,
     Trouble::Storm,
@@ -57,17 +60,29 @@ pub(super) struct Weather {
     pub(super) failed: u32,
     /// Arrives once more, later.
     pub(super) twice: u32,
+    /// A write of a value that arrives long after its sender has given it up.
+    pub(super) belated: u32,
     /// Longest time of a way.
     pub(super) way: Duration,
     /// Longest time of a slow one.
     pub(super) slow_way: Duration,
 }
 
+/// Where data is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Data {
+    /// On volumes.
+    Isolated,
+    /// In a bucket, below a namespace of each node.
+    Namespaced,
+    /// In a bucket, each shard at one place.
+    Shared,
+}
+
 /// A cluster and its time.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
-    /// Data on volumes, or in a bucket.
-    pub(super) isolated: bool,
+    pub(super) data: Data,
     pub(super) nodes: usize,
     pub(super) shards: u32,
     pub(super) controllers: usize,
@@ -104,14 +119,23 @@ impl Plan {
             refused: some(dice, 50),
             failed: some(dice, 30),
             twice: some(dice, 100),
+            belated: some(dice, 40),
             way,
             slow_way: ttl,
         };
-        let storm =
-            Weather { lost: 150, slow: 150, refused: 200, failed: 150, twice: 300, way: way * 4, slow_way: ttl * 2 };
+        let storm = Weather {
+            lost: 150,
+            slow: 150,
+            refused: 200,
+            failed: 150,
+            twice: 300,
+            belated: 100,
+            way: way * 4,
+            slow_way: ttl * 2,
+        };
         let trouble_lasts = ttl * 5 + Duration::from_secs(5);
         Self {
-            isolated: dice.below(3) == 0,
+            data: [Data::Isolated, Data::Namespaced, Data::Shared][dice.below(3)],
             nodes: [3, 3, 3, 4, 4, 5, 7][dice.below(7)],
             shards: 2 + dice.below(4) as u32,
             controllers: 1 + dice.below(2),
@@ -133,8 +157,18 @@ impl Plan {
     /// leases, and a pause before each.
     pub(super) fn bound(&self) -> Duration {
         let served = (self.ttl + margin(self.ttl)) * 6 / 5 + self.call_limit() + self.renew + Duration::from_secs(4);
-        // Shards that move are copied, and each step of a move is told by a session and seen in a map.
-        if self.isolated { served + self.renew * 4 * self.shards } else { served }
+        match self.data {
+            // Shards that move are copied, and each step of a move is told by a session and seen in a map.
+            Data::Isolated => served + self.renew * 4 * self.shards,
+            // What there is to copy is, after a pause that has grown, and cleared away twice.
+            Data::Namespaced => served + self.latest() + Duration::from_secs(60),
+            Data::Shared => served,
+        }
+    }
+
+    /// Until what earlier tenures have left is cleared away again (Namespaced).
+    pub(super) fn latest(&self) -> Duration {
+        self.ttl
     }
 
     /// Longest wait for the store, as that of the bucket's client.

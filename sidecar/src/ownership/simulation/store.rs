@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use brainy_coordination::NodeId;
 use brainy_storage::Error;
 use brainy_storage::backends::objects::{
     Bucket, BucketStore, ETag, Failure, Listed, Object, When, Written, judge_answer, send_conditional,
@@ -12,7 +13,7 @@ use brainy_storage::backends::objects::{
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::super::node::{BucketShards, OpenBucket, SharedBucket};
+use super::super::node::{OpenBucket, SharedBucket, layout};
 use super::super::proof::Proof;
 use super::world::World;
 use crate::host::simulated::Host;
@@ -65,6 +66,10 @@ impl Objects {
         Ok(etag)
     }
 
+    pub(super) fn discard(&mut self, name: &str) {
+        self.objects.remove(name);
+    }
+
     pub(super) fn list(&self, prefix: &str, after: &str, most: usize) -> (Vec<Listed>, bool) {
         let found = self.objects.range(prefix.to_owned()..).take_while(|(name, _)| name.starts_with(prefix));
         let mut found = found.filter(|(name, _)| name.as_str() > after);
@@ -87,8 +92,8 @@ pub(super) struct Fate {
     pub(super) lost_back: bool,
     /// The status of a refusal, and whether the request took effect all the same.
     pub(super) refused: Option<(u16, bool)>,
-    /// A proxy that heard nothing sends it once more, and passes on the second answer.
-    pub(super) resent: bool,
+    /// How long after its first arrival a proxy, which heard nothing, sends it once more. The second answer is passed on.
+    pub(super) resent: Option<std::time::Duration>,
     /// How long after its first arrival it comes again.
     pub(super) again: Option<std::time::Duration>,
 }
@@ -125,7 +130,7 @@ impl Link {
     async fn send<T: Send + 'static>(
         &self,
         fate: Fate,
-        arrive: impl Fn(&World) -> Result<T, Failure> + Send + Sync + 'static,
+        arrive: impl Fn(&Arc<World>) -> Result<T, Failure> + Send + Sync + 'static,
     ) -> Result<T, Failure> {
         let (tell, told) = oneshot::channel();
         let (world, sender) = (Arc::clone(&self.world), self.host.clone());
@@ -142,13 +147,18 @@ impl Link {
                     }
                     Err(refusal(status))
                 }
-                None if fate.resent => {
-                    let _lost = arrive(&world);
-                    arrive(&world)
+                None => {
+                    let first = arrive(&world);
+                    match fate.resent {
+                        Some(later) => {
+                            tokio::time::sleep(later).await;
+                            arrive(&world)
+                        }
+                        None => first,
+                    }
                 }
-                None => arrive(&world),
             };
-            world.arrived(&sender);
+            let late = world.arrived(&sender);
             if let Some(later) = fate.again {
                 let again = Arc::clone(&world);
                 world.wire.spawn(async move {
@@ -156,7 +166,7 @@ impl Link {
                     let _unheard = arrive(&again);
                 });
             }
-            tokio::time::sleep(fate.back).await;
+            tokio::time::sleep(fate.back.max(late)).await;
             if !fate.lost_back && way(STORE, sender.name()) {
                 let _gone = tell.send(answer);
             }
@@ -195,10 +205,8 @@ impl Bucket for Link {
 
     async fn put(&self, name: &str, body: Bytes, when: &When) -> Result<Written<ETag>, Error> {
         let request = || {
+            let fate = self.world.fate_of_put(name);
             let (name, body, when, host) = (name.to_owned(), body.clone(), when.clone(), self.host.clone());
-            let fate = self.world.fate(true);
-            // A value that is written, removed and refused the second time is not recognised: see docs/testing.md.
-            let fate = Fate { resent: fate.resent && !name.contains("/kv/"), ..fate };
             self.send(fate, move |world| {
                 let answer = world.objects.lock().unwrap().put(&name, &body, &when);
                 world.written(&host, &name, &body, answer.is_ok());
@@ -213,21 +221,34 @@ impl Bucket for Link {
         self.read(self.world.fate_of_list(), move |objects| objects.list(&prefix, &after, most)).await
     }
 
-    async fn discard(&self, _: Vec<String>) -> Result<(), Error> {
-        Err(Error::unavailable("NotImplemented", "nothing is ever deleted here"))
+    /// A deletion is a request as any other: it may be lost, come late, and come twice.
+    async fn discard(&self, names: Vec<String>) -> Result<(), Error> {
+        let limit = self.world.plan.store_limit();
+        let sent = self.send(self.world.fate(true), move |world| {
+            world.discarded(&names);
+            Ok(())
+        });
+        match tokio::time::timeout(limit, sent).await {
+            Ok(answer) => answer.map_err(Failure::of_read),
+            Err(_) => Err(Error::unavailable("TimedOut", "the store did not answer in time")),
+        }
     }
 }
 
 /// The bucket as a node opens it.
-pub(super) struct SimulatedBucket(pub(super) Link);
+pub(super) struct SimulatedBucket {
+    pub(super) link: Link,
+    /// The node's own (strategy Namespaced).
+    pub(super) namespace: Option<NodeId>,
+}
 
 #[async_trait]
 impl SharedBucket for SimulatedBucket {
     async fn open(&self) -> Result<OpenBucket, Error> {
-        let store = BucketStore::new(self.0.clone());
+        let store = BucketStore::new(self.link.clone());
         Ok(OpenBucket {
             documents: Arc::new(store.documents("")),
-            stores: Arc::new(BucketShards { store, compression: None }),
+            layout: layout(store, self.namespace.as_ref(), None, self.link.world.plan.latest()),
             proof: Arc::new(Trusted),
         })
     }

@@ -94,6 +94,13 @@ impl World {
                 }
             }
             Trouble::Trap => self.set_trap(node, lasts),
+            Trouble::LastRenewal => {
+                if let Some(process) = self.process(node) {
+                    let late = self.draw(|dice| dice.between(Duration::ZERO, self.plan.store_limit()));
+                    let name = process.host.name().to_owned();
+                    self.last_renewals.lock().unwrap().insert(name, (late, self.plan.ttl + lasts));
+                }
+            }
             Trouble::CutStore => {
                 let ways = [(node.0.as_str(), STORE), (STORE, node.0.as_str())];
                 let which = self.draw(|dice| dice.below(3));
@@ -180,6 +187,7 @@ impl World {
         self.say("all", || "no more trouble".into());
         self.calm.store(true, Ordering::Relaxed);
         self.traps.lock().unwrap().clear();
+        self.last_renewals.lock().unwrap().clear();
         self.mend_all();
         controllers.iter().for_each(Host::go_on);
         for node in self.nodes() {

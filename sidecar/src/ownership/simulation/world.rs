@@ -11,8 +11,8 @@ use bytes::Bytes;
 use super::checks::Checks;
 use super::history::Histories;
 use super::nodes::{Machine, Process};
-use super::plan::{Plan, Weather};
-use super::store::{Fate, Objects};
+use super::plan::{Data, Plan, Weather};
+use super::store::{Fate, Objects, STORE};
 use super::trace::Trace;
 use crate::host::simulated::{Dice, Host, Scheduler};
 
@@ -38,7 +38,11 @@ pub(super) struct World {
     pub(super) draining: Mutex<BTreeSet<NodeId>>,
     /// What is to happen to the process whose next request arrives.
     pub(super) traps: Mutex<BTreeMap<String, Sprung>>,
-    checks: Mutex<Checks>,
+    /// Processes whose next renewal is the last for a while: how late its answer comes, and how long it is the last.
+    pub(super) last_renewals: Mutex<BTreeMap<String, (Duration, Duration)>>,
+    /// Answers on their way that come late.
+    late: Mutex<BTreeMap<String, Duration>>,
+    pub(super) checks: Mutex<Checks>,
     /// Processes that are not dead, by their numbers.
     pub(super) alive: Mutex<BTreeMap<usize, Arc<Process>>>,
     pub(super) started: AtomicUsize,
@@ -71,6 +75,8 @@ impl World {
             calm: AtomicBool::new(false),
             draining: Mutex::default(),
             traps: Mutex::default(),
+            last_renewals: Mutex::default(),
+            late: Mutex::default(),
             checks: Mutex::default(),
             alive: Mutex::default(),
             started: AtomicUsize::new(1),
@@ -135,7 +141,7 @@ impl World {
                 }
                 // A lease is a process's own; a volume outlasts it.
                 let name = process.host.name();
-                let who = if self.plan.isolated { Self::place_of(name) } else { name };
+                let who = if self.plan.data == Data::Isolated { Self::place_of(name) } else { name };
                 if let Err(why) = checks.serves(shard, token, who) {
                     self.fail(why);
                 }
@@ -144,7 +150,7 @@ impl World {
     }
 
     /// A process's write of an object has arrived.
-    pub(super) fn written(&self, who: &Host, name: &str, body: &Bytes, applied: bool) {
+    pub(super) fn written(self: &Arc<Self>, who: &Host, name: &str, body: &Bytes, applied: bool) {
         self.say(who.name(), || {
             let outcome = if applied { "written" } else { "not written: 412" };
             let text = String::from_utf8_lossy(body);
@@ -156,6 +162,17 @@ impl World {
         if let Err(why) = self.checks.lock().unwrap().written(name, body) {
             self.fail(why);
         }
+        if name.starts_with(names::SESSIONS)
+            && let Some((late, lasts)) = self.last_renewals.lock().unwrap().remove(who.name())
+        {
+            self.late.lock().unwrap().insert(who.name().to_owned(), late);
+            let (world, place) = (Arc::clone(self), Self::place_of(who.name()).to_owned());
+            self.wire.spawn(async move {
+                world.cut(&place, STORE);
+                tokio::time::sleep(lasts).await;
+                world.mend(&place, STORE);
+            });
+        }
         if name == names::SHARD_MAP
             && let Ok(map) = serde_json::from_slice(body)
         {
@@ -163,12 +180,30 @@ impl World {
         }
     }
 
-    /// A request of a process has arrived.
-    pub(super) fn arrived(self: &Arc<Self>, who: &Host) {
+    /// Objects are deleted.
+    pub(super) fn discarded(&self, discarded: &[String]) {
+        let mut objects = self.objects.lock().unwrap();
+        for name in discarded {
+            self.say(STORE, || format!("{name} is deleted"));
+            if let Err(why) = self.checks.lock().unwrap().discarded(name) {
+                self.fail(why);
+            }
+            objects.discard(name);
+        }
+    }
+
+    /// Whether what earlier tenures have left is copied and cleared away (Namespaced).
+    pub(super) fn is_tidy(&self) -> bool {
+        self.checks.lock().unwrap().is_tidy()
+    }
+
+    /// A request of a process has arrived. How late its answer comes, at least.
+    pub(super) fn arrived(self: &Arc<Self>, who: &Host) -> Duration {
         let sprung = self.traps.lock().unwrap().remove(who.name());
         if let Some(sprung) = sprung {
             sprung(self);
         }
+        self.late.lock().unwrap().remove(who.name()).unwrap_or_default()
     }
 
     /// The place that a process is at: cuts stay when it is replaced.
@@ -199,7 +234,8 @@ impl World {
     fn weather(&self) -> Weather {
         if self.calm.load(Ordering::Relaxed) {
             let quiet = Duration::from_millis(20);
-            return Weather { lost: 0, slow: 0, refused: 0, failed: 0, twice: 0, way: quiet, slow_way: quiet };
+            let (way, slow_way) = (quiet, quiet);
+            return Weather { lost: 0, slow: 0, refused: 0, failed: 0, twice: 0, belated: 0, way, slow_way };
         }
         if *self.storms.lock().unwrap() > 0 { self.plan.storm } else { self.plan.fair }
     }
@@ -229,9 +265,18 @@ impl World {
         // What was turned away does not come again: nobody could tell that it took effect after all.
         let twice = writes && refused.is_none_or(|(status, _)| status == 500) && dice.one_in_thousand(weather.twice);
         let resent = twice && dice.below(3) == 0;
-        let again = (twice && !resent).then(|| way(dice));
+        let later = twice.then(|| way(dice));
+        let (resent, again) = if resent { (later, None) } else { (None, later) };
         let (lost_there, lost_back) = (dice.one_in_thousand(weather.lost), dice.one_in_thousand(weather.lost));
         Fate { there, back, lost_there, lost_back, refused, resent, again }
+    }
+
+    /// A write of a value may arrive when its sender's tenure has long been over.
+    pub(super) fn fate_of_put(&self, name: &str) -> Fate {
+        let (fate, ttl, belated) = (self.fate(true), self.plan.ttl, self.weather().belated);
+        let is_late = name.contains("/kv/") && self.draw(|dice| dice.one_in_thousand(belated));
+        let there = if is_late { self.draw(|dice| dice.between(ttl / 2, ttl * 3)) } else { fate.there };
+        Fate { there, ..fate }
     }
 
     /// A listing is slower than anything else.

@@ -17,6 +17,9 @@ impl Table {
                 state: ShardState::Unassigned,
                 since: now(),
                 why: Some(self.no_such(shard)),
+                origins: Vec::new(),
+                surplus: Vec::new(),
+                copied: None,
             },
         }
     }
@@ -40,11 +43,24 @@ impl Table {
                 in_map,
             ),
         };
-        ShardView { shard, owner, token, state, since: slot.since.clone(), why: slot.why.clone() }
+        let progress = slot.progress.as_ref().filter(|_| state == ShardState::Serving);
+        ShardView {
+            shard,
+            owner,
+            token,
+            state,
+            since: slot.since.clone(),
+            why: slot.why.clone(),
+            origins: progress.map(|progress| progress.origins()).unwrap_or_default(),
+            surplus: progress.map(|progress| progress.surplus()).unwrap_or_default(),
+            copied: progress.map(|progress| progress.copied()),
+        }
     }
 
     pub(in super::super) fn status(&self) -> NodeStatus {
         let held = (0..self.shards()).filter(|shard| self.tenure(ShardId(*shard)).is_some()).count();
+        let progress = |slot: &std::sync::Mutex<Slot>| lock(slot).progress.clone();
+        let origins = self.slots.iter().filter_map(progress).map(|progress| progress.origins().len()).sum();
         let problem = self.problems();
         let known = lock(&self.known);
         let live = known.session.as_ref().is_some_and(Validity::holds);
@@ -69,6 +85,7 @@ impl Table {
             map_revision: known.map.as_ref().map_or(0, |map| map.revision),
             session_valid: live,
             sessions_lost: known.sessions_lost,
+            origins,
         }
     }
 }

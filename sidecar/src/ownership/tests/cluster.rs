@@ -16,9 +16,12 @@ use brainy_coordination::consensus::client::{Client, Seeds};
 use brainy_coordination::consensus::group::{self, Group, Wish};
 use brainy_coordination::consensus::wire::{Answer, Question, Transport, Unanswered};
 use brainy_coordination::controller::{Facts, Next, NodeSight, Rules, next_map};
+use brainy_coordination::lease::ShardLease;
+use brainy_coordination::placement::Policy;
 use brainy_coordination::session::{HeldShard, Observer, SessionRecord, SessionState};
 use brainy_coordination::{Epoch, FencingToken, NodeId, ShardId, ShardMap, names};
 use brainy_storage::backends::memory::{MemoryAdapter, MemoryDocuments};
+use brainy_storage::backends::objects::BucketStore;
 use brainy_storage::backends::s3::Capabilities;
 use brainy_storage::documents::{Document, DocumentVersion, Documents, Swap};
 use brainy_storage::layers::batching::{Ack, Batching};
@@ -28,10 +31,12 @@ use brainy_storage::{Error, Key, Outcome, StorageAdapter};
 use bytes::Bytes;
 
 use super::super::consensus::{self, OverPeers};
-use super::super::node::{OpenBucket, Parts, SharedBucket, Strategy};
+use super::super::layout::OnePlace;
+use super::super::node::{OpenBucket, Parts, SharedBucket, Strategy, layout};
 use super::super::proof::Proof;
 use super::super::volume::OnDisk;
 use super::super::{HandoffRequest, HandoffStream, Ownership, PeerClient, Place, ShardStores};
+use super::objects::Objects;
 use crate::data_folder::Engine;
 
 pub(super) const SHARDS: u32 = 12;
@@ -115,12 +120,34 @@ impl ShardStores for MemoryShards {
     }
 }
 
-struct Bucket(Arc<Link>, Arc<MemoryShards>);
+/// Where the data of shards is.
+#[derive(Clone)]
+enum Data {
+    /// On this folder's volumes.
+    Volumes(Arc<tempfile::TempDir>),
+    /// Below the nodes' namespaces, and how late something may arrive there.
+    Namespaces(Objects, Duration),
+    /// At one place.
+    Shards(Arc<MemoryShards>),
+}
+
+struct Bucket {
+    link: Arc<Link>,
+    node: NodeId,
+    data: Data,
+}
 
 #[async_trait]
 impl SharedBucket for Bucket {
     async fn open(&self) -> Result<OpenBucket, Error> {
-        Ok(OpenBucket { documents: Arc::clone(&self.0) as _, stores: Arc::clone(&self.1) as _, proof: self.0.clone() })
+        let layout = match &self.data {
+            Data::Namespaces(objects, latest) => {
+                layout(BucketStore::new(objects.clone()), Some(&self.node), None, *latest)
+            }
+            Data::Shards(shards) => Arc::new(OnePlace(Arc::clone(shards) as _)),
+            Data::Volumes(_) => return Err(Error::unavailable("NoSuchBucket", "there are volumes only")),
+        };
+        Ok(OpenBucket { documents: Arc::clone(&self.link) as _, layout, proof: self.link.clone() })
     }
 }
 
@@ -186,6 +213,7 @@ impl Wish for Wanted {
             pattern: Pattern::Consensus,
             nodes: nodes.clone(),
             volumes: BTreeSet::new(),
+            placement: Policy::default(),
         })
     }
 }
@@ -240,9 +268,8 @@ pub(super) struct Cluster {
     /// They keep it among them.
     consensus: bool,
     generation: Arc<AtomicU64>,
-    shards: Arc<MemoryShards>,
+    data: Data,
     peers: Peers,
-    data: Option<tempfile::TempDir>,
     ttl: Duration,
     renew: Duration,
     layers: Layers,
@@ -261,12 +288,17 @@ pub(super) fn id(name: &str) -> NodeId {
 
 impl Cluster {
     pub(super) fn shared(ttl: Duration) -> Self {
-        Self::new(Rules::Shared, None, ttl)
+        Self::new(Rules::Shared, Data::Shards(Arc::default()), ttl)
+    }
+
+    /// What is copied is cleared away at once, and again after so long.
+    pub(super) fn namespaced(ttl: Duration, latest: Duration) -> Self {
+        Self::new(Rules::Shared, Data::Namespaces(Objects::default(), latest), ttl)
     }
 
     /// The nodes elect the controller among them.
     pub(super) fn native(ttl: Duration) -> Self {
-        let cluster = Self::new(Rules::Shared, None, ttl);
+        let cluster = Self::shared(ttl);
         *cluster.pattern.lock().unwrap() = Pattern::StorageNative;
         cluster
     }
@@ -278,7 +310,7 @@ impl Cluster {
     }
 
     pub(super) fn isolated(ttl: Duration) -> Self {
-        Self::new(Rules::Isolated { moves_at_once: 4 }, Some(tempfile::tempdir().unwrap()), ttl)
+        Self::new(Rules::Isolated { moves_at_once: 4 }, Data::Volumes(Arc::new(tempfile::tempdir().unwrap())), ttl)
     }
 
     /// The nodes keep their documents among them. There never is an operator.
@@ -287,11 +319,11 @@ impl Cluster {
         let seeds = Wanted { nodes: Arc::clone(&wanted), generation: Arc::clone(&generation) };
         let outside = Client::new("uid", Arc::new(peers.clone()), Arc::new(seeds));
         let rules = Rules::Isolated { moves_at_once: 4 };
-        let cluster = Self::idle(rules, Some(tempfile::tempdir().unwrap()), ttl);
+        let cluster = Self::idle(rules, Data::Volumes(Arc::new(tempfile::tempdir().unwrap())), ttl);
         Self { documents: Arc::new(outside), consensus: true, generation, peers, wanted, ..cluster }.with_clients()
     }
 
-    fn new(rules: Rules, data: Option<tempfile::TempDir>, ttl: Duration) -> Self {
+    fn new(rules: Rules, data: Data, ttl: Duration) -> Self {
         let mut cluster = Self::idle(rules, data, ttl);
         match rules {
             Rules::Shared => cluster.start_operator(),
@@ -307,7 +339,7 @@ impl Cluster {
         self
     }
 
-    fn idle(rules: Rules, data: Option<tempfile::TempDir>, ttl: Duration) -> Self {
+    fn idle(rules: Rules, data: Data, ttl: Duration) -> Self {
         let store = MemoryDocuments::new();
         Self {
             rules,
@@ -315,9 +347,8 @@ impl Cluster {
             store,
             consensus: false,
             generation: Arc::default(),
-            shards: Arc::default(),
-            peers: Peers::default(),
             data,
+            peers: Peers::default(),
             ttl,
             renew: Duration::from_millis(200),
             pattern: Arc::default(),
@@ -359,13 +390,13 @@ impl Cluster {
             })
         });
         let strategy = match &self.data {
-            Some(_) => Strategy::Isolated {
+            Data::Volumes(_) => Strategy::Isolated {
                 documents: group.as_ref().map_or_else(|| Arc::clone(&link) as _, |group| group.documents()),
                 volumes: Arc::new(OnDisk { data: self.volume(name), engine: Engine::Embedded }),
                 peers: Arc::new(peers),
             },
-            None => Strategy::Shared {
-                bucket: Arc::new(Bucket(Arc::clone(&link), Arc::clone(&self.shards))),
+            data @ (Data::Namespaces(..) | Data::Shards(_)) => Strategy::Bucket {
+                bucket: Arc::new(Bucket { link: Arc::clone(&link), node: id(name), data: data.clone() }),
                 peers: Arc::new(peers),
             },
         };
@@ -404,7 +435,8 @@ impl Cluster {
     }
 
     pub(super) fn volume(&self, name: &str) -> PathBuf {
-        self.data.as_ref().unwrap().path().join(name)
+        let Data::Volumes(folder) = &self.data else { panic!("there are no volumes") };
+        folder.path().join(name)
     }
 
     /// Ends a node as kill -9 would: nothing is released, nobody is told.
@@ -443,6 +475,16 @@ impl Cluster {
     /// Who is the controller.
     pub(super) async fn election(&self) -> Election {
         self.document(names::CONTROLLER_ELECTION).await.unwrap()
+    }
+
+    /// The objects below the nodes' namespaces.
+    pub(super) fn objects(&self) -> &Objects {
+        let Data::Namespaces(objects, _) = &self.data else { panic!("there are no namespaces") };
+        objects
+    }
+
+    pub(super) async fn shard_lease(&self, shard: ShardId) -> ShardLease {
+        self.document(&names::shard_lease(shard)).await.unwrap()
     }
 
     pub(super) async fn map(&self) -> ShardMap {
@@ -525,6 +567,20 @@ impl Cluster {
                 && wanted.iter().filter_map(|node| nodes.get(node)).all(|node| node.status().ready)
         })
         .await;
+    }
+
+    /// Three nodes that lose every fourth answer; one of them is not wanted, wanted again, and so on.
+    pub(super) async fn moves_over_bad_ways(&self) {
+        for name in ["a", "b", "c"] {
+            self.start(name, name).lose_one_in.store(4, Ordering::SeqCst);
+        }
+        self.settled().await;
+        for _ in 0..3 {
+            self.unwant("a");
+            self.settled().await;
+            self.want("a");
+            self.settled().await;
+        }
     }
 
     pub(super) async fn eventually(&self, what: &str, holds: impl Fn() -> bool) {
@@ -627,8 +683,9 @@ impl Cluster {
                     continue;
                 }
                 let (cluster, writer) = ("uid".into(), "operator".into());
-                let volumes = BTreeSet::new();
-                let spec = ClusterSpec { revision: 0, cluster, generation: 1, writer, pattern, nodes, volumes };
+                let (volumes, placement) = (BTreeSet::new(), Policy::default());
+                let spec =
+                    ClusterSpec { revision: 0, cluster, generation: 1, writer, pattern, nodes, volumes, placement };
                 let (documents, clock, memory) = (&documents, &SystemClock, &mut memory);
                 let part = Part { documents, spec, shards: SHARDS, rules, ttl, published: 0, clock, memory };
                 let _lost_race = part.run().await;
@@ -662,6 +719,8 @@ impl Cluster {
                     wanted: &wanted,
                     volumes: &BTreeSet::new(),
                     nodes: &nodes,
+                    placement: &Policy::default(),
+                    may_even_out: false,
                     epoch: Epoch(1),
                     writer: "test",
                 };

@@ -4,6 +4,8 @@
 mod cluster;
 mod consensus;
 mod isolated;
+mod namespaced;
 mod native;
+mod objects;
 mod shared;
 mod table;

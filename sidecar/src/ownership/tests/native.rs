@@ -132,16 +132,7 @@ async fn an_election_that_was_put_back_to_an_older_state_stops_nobody_for_good()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_answers_and_late_writes_confuse_no_leader() {
     let cluster = Cluster::native(SHORT);
-    for name in ["a", "b", "c"] {
-        cluster.start(name, name).lose_one_in.store(4, Ordering::SeqCst);
-    }
-    cluster.settled().await;
-    for _ in 0..3 {
-        cluster.unwant("a");
-        cluster.settled().await;
-        cluster.want("a");
-        cluster.settled().await;
-    }
+    cluster.moves_over_bad_ways().await;
     cluster.finish().await;
 }
 

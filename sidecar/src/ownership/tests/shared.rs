@@ -104,16 +104,7 @@ async fn a_node_that_is_cut_off_serves_nothing_past_its_deadline_and_comes_back_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_answers_and_late_writes_confuse_nobody() {
     let cluster = Cluster::shared(SHORT);
-    for name in ["a", "b", "c"] {
-        cluster.start(name, name).lose_one_in.store(4, Ordering::SeqCst);
-    }
-    cluster.settled().await;
-    for _ in 0..3 {
-        cluster.unwant("a");
-        cluster.settled().await;
-        cluster.want("a");
-        cluster.settled().await;
-    }
+    cluster.moves_over_bad_ways().await;
     cluster.finish().await;
 }
 

@@ -7,13 +7,11 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use brainy_storage::backends::objects::{Bucket, BucketStore, ETag, Listed, Object, When, Written};
+use brainy_storage::envelope::MAX_TOMBSTONE_BYTES;
 use brainy_storage::{Error, StorageAdapter};
 use bytes::Bytes;
 
 use super::harness::rough::{Road, Weather, pause};
-
-/// No tombstone is longer.
-const TOMBSTONE: usize = 100;
 
 #[derive(Clone, Debug)]
 pub(crate) struct FarBucket(Arc<Inner>);
@@ -48,7 +46,7 @@ impl Inner {
             return Written::Refused;
         }
         let etag = ETag::new(format!("\"{}\"", self.writes.fetch_add(1, Ordering::SeqCst))).unwrap();
-        if self.sweeps && body.len() <= TOMBSTONE {
+        if self.sweeps && body.len() <= MAX_TOMBSTONE_BYTES {
             objects.remove(name);
         } else {
             objects.insert(name.to_owned(), Object { body, etag: etag.clone() });

@@ -1,10 +1,13 @@
 //! Faults of networks and stores, one by one: what each leaves behind, and what the caller is told.
 
+use std::sync::Arc;
+
 use brainy_storage::backends::s3::S3Store;
 use brainy_storage::documents::{Documents, Swap};
 use brainy_storage::{Condition, Error, Key, Operation, OperationId, Outcome, StorageAdapter, Value, WriteResult};
 use bytes::Bytes;
 use serde_json::json;
+use tokio::sync::Notify;
 
 use crate::gateway::{Gateway, impatient, settings};
 use crate::proxy::{Meddling, Proxy, Spoil};
@@ -91,6 +94,56 @@ async fn a_write_whose_second_arrival_is_refused_is_known_to_have_taken_effect()
     have_landed_once(&adapter, outcomes, "sent twice").await;
     let created = adapter.put(&key("new"), number(1), &Condition::Absent).await.unwrap();
     assert_eq!(created.applied(), adapter.get(&key("new")).await.unwrap().map(|entry| entry.version));
+}
+
+/// What others do to a value between the two arrivals of its write.
+#[derive(Clone, Copy, Debug)]
+enum Meanwhile {
+    Removed,
+    RemovedByVersion,
+    WrittenByVersion,
+    WrittenAndRemovedByVersion,
+}
+
+#[tokio::test]
+async fn a_write_that_others_wrote_over_before_its_second_arrival_is_not_done_again() {
+    let Way { gateway, proxy, store } = way().await;
+    let adapter = store.adapter("s");
+    let others = open(settings(&gateway.endpoint())).await.adapter("s");
+    for meanwhile in [
+        Meanwhile::Removed,
+        Meanwhile::RemovedByVersion,
+        Meanwhile::WrittenByVersion,
+        Meanwhile::WrittenAndRemovedByVersion,
+    ] {
+        let (key, again) = (key(&format!("{meanwhile:?}")), Arc::new(Notify::new()));
+        proxy.meddle(Meddling::SendsFirstTwice(Arc::clone(&again)));
+        let writes = async { adapter.set(&key, number(1)).await };
+        let come_between = async {
+            let written = loop {
+                match others.get(&key).await.unwrap() {
+                    Some(entry) => break entry,
+                    // Perhaps it was an earlier one that arrived.
+                    None => proxy.write_has_arrived().await,
+                }
+            };
+            let mut condition = Condition::Version(written.version);
+            if matches!(meanwhile, Meanwhile::WrittenByVersion | Meanwhile::WrittenAndRemovedByVersion) {
+                let written = others.put(&key, number(2), &condition).await.unwrap();
+                condition = Condition::Version(written.applied().unwrap());
+            }
+            match meanwhile {
+                Meanwhile::Removed => drop(others.delete(&key).await.unwrap()),
+                Meanwhile::WrittenByVersion => {}
+                _ => assert_eq!(others.remove(&key, &condition).await.unwrap(), Outcome::Applied(true)),
+            }
+            again.notify_one();
+        };
+        let (outcome, ()) = tokio::join!(writes, come_between);
+        assert!(matches!(outcome, Ok(Outcome::Applied(_))), "{meanwhile:?}: {outcome:?}");
+        let expected = matches!(meanwhile, Meanwhile::WrittenByVersion).then(|| number(2));
+        assert_eq!(value(&adapter, &key).await, expected, "{meanwhile:?}");
+    }
 }
 
 #[tokio::test]

@@ -11,7 +11,8 @@ mod proxy;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use brainy_storage::backends::s3::{Capabilities, Credentials, S3Settings, S3Store};
+use brainy_storage::backends::objects::ReadThrough;
+use brainy_storage::backends::s3::{Capabilities, Credentials, S3Bucket, S3Settings, S3Store};
 use brainy_storage::documents::{Documents, Swap};
 use brainy_storage::layers::caching::{Cache, CacheSize};
 use brainy_storage::{
@@ -54,6 +55,57 @@ async fn conforms(store: &S3Store) {
         conformance::run(|| Arc::new(store.adapter(&format!("shards/{:03}", count.fetch_add(1, Ordering::Relaxed)))));
     let report = report.await;
     assert!(report.is_clean(), "{report}");
+}
+
+/// A folder that follows another one.
+fn following(store: &S3Store, own: &str, origin: &str) -> ReadThrough<S3Bucket> {
+    ReadThrough::new(store, own, &[origin.to_owned()], 128)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_read_through_to_another_folder_conforms() {
+    let gateway = Gateway::start().await;
+    let store = gateway.store().await;
+    let count = AtomicU32::new(0);
+    let next = || format!("t/{:03}", count.fetch_add(1, Ordering::Relaxed));
+    let report = conformance::run(|| Arc::new(following(&store, &next(), &next()).adapter())).await;
+    assert!(report.is_clean(), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_moves_to_another_folder_is_served_at_once_copied_and_cleared_away() {
+    let gateway = Gateway::start().await;
+    let store = gateway.store().await;
+    store.prove().await.unwrap();
+    let before = ReadThrough::new(&store, "node-a/shards/007/1", &[], 128).adapter();
+    let id = OperationId::new("once").unwrap();
+    let increment = || Operation::Increment { delta: 1.into() };
+    let Outcome::Applied(Done::Sum(_, version)) = before.perform_once(&key("n"), increment(), &id).await.unwrap()
+    else {
+        panic!("nothing stands in its way")
+    };
+    for n in 0..40 {
+        assert!(before.set(&key(&format!("k/{n:02}")), number(n)).await.unwrap().applied().is_some());
+    }
+    assert_eq!(before.delete(&key("k/03")).await.unwrap(), Outcome::Applied(true));
+
+    let data = following(&store, "node-b/shards/007/2", "node-a/shards/007/1");
+    let after = data.adapter();
+    assert_eq!(after.get(&key("k/02")).await.unwrap().unwrap().value, number(2));
+    assert_eq!(after.get(&key("k/03")).await.unwrap(), None);
+    let again = after.perform_once(&key("n"), increment(), &id).await.unwrap();
+    assert_eq!(again, Outcome::Applied(Done::Sum(1.into(), version.clone())), "it was done before the move");
+    let matched = after.put(&key("n"), number(7), &Condition::Version(version)).await.unwrap();
+    assert!(matched.applied().is_some(), "a version from before the move");
+    let listed = |page: brainy_storage::Page| page.keys.len();
+    assert_eq!(listed(after.list("k/", None, 100).await.unwrap()), 39);
+
+    data.copy("node-a/shards/007/1", &tokio::sync::Semaphore::new(4)).await.unwrap();
+    data.forget("node-a/shards/007/1");
+    assert_eq!(store.delete_prefix("node-a/shards/007/1/").await.unwrap(), 41);
+    assert_eq!(listed(after.list("k/", None, 100).await.unwrap()), 39);
+    assert_eq!(after.get(&key("k/39")).await.unwrap().unwrap().value, number(39));
+    assert_eq!(after.get(&key("k/03")).await.unwrap(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -34,6 +34,8 @@ pub(crate) enum Meddling {
     ChecksThenWrites,
     /// Writes are passed on twice, as by a proxy that lost the first answer; the second one is given.
     SendsTwice,
+    /// The same with the first write only, and the second arrival waits for this.
+    SendsFirstTwice(Arc<Notify>),
     /// Writes are lost on their way to the store.
     LosesRequests,
     /// Writes take effect, but their answers are lost.
@@ -250,6 +252,13 @@ async fn meddle(state: &State, received: Received) -> Option<Response<Full<Bytes
         },
         Meddling::SendsTwice => {
             forward(state, received.clone()).await;
+            forward(state, received).await
+        }
+        Meddling::SendsFirstTwice(until) => {
+            *state.meddling.lock().unwrap() = Meddling::Nothing;
+            forward(state, received.clone()).await;
+            state.finished_writes.notify_one();
+            until.notified().await;
             forward(state, received).await
         }
         Meddling::LosesRequests => return None,

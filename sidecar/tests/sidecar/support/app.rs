@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use brainy_coordination::NodeId;
 use brainy_sidecar::health::Heartbeat;
 use brainy_sidecar::http::intake::Intake;
 use brainy_sidecar::http::outlet::Outlet;
 use brainy_sidecar::http::server::{self, Connections, Limits, Stop, StopSender};
 use brainy_sidecar::http::{Api, StorageInfo, routes};
+use brainy_sidecar::locks::{Alone, Locks};
 use brainy_sidecar::metrics::Metrics;
 use brainy_sidecar::ownership::Ownership;
 use brainy_sidecar::routing::{Patience, Router};
+use brainy_storage::documents::Documents;
 use brainy_storage::layers::limiting::Limiting;
 use brainy_storage::layers::{LayerStack, Layers};
 use http_body_util::BodyExt;
@@ -61,11 +64,24 @@ impl App {
         Self::with(PATIENCE, Intake::default(), Outlet::default(), layers)
     }
 
+    /// With named locks in these documents.
+    pub(crate) fn locking_in(documents: Arc<dyn Documents>) -> Self {
+        let locks = Locks::new(NodeId("standalone".into()), documents, Arc::new(Alone));
+        Self::assemble(PATIENCE, Intake::default(), Outlet::default(), Layers::default(), Some(locks))
+    }
+
     fn with(patience: Patience, intake: Intake, outlet: Outlet, layers: Layers) -> Self {
+        Self::assemble(patience, intake, outlet, layers, None)
+    }
+
+    fn assemble(patience: Patience, intake: Intake, outlet: Outlet, layers: Layers, locks: Option<Locks>) -> Self {
         let stores = Arc::new(MemoryStores::default());
         let metrics = Arc::new(Metrics::default());
         let layers = LayerStack::new(layers).observed(metrics.observing("memory"));
-        let ownership = Ownership::standalone(SHARDS, Arc::clone(&stores) as _, layers);
+        let mut ownership = Ownership::standalone(SHARDS, Arc::clone(&stores) as _, layers);
+        if let Some(locks) = locks {
+            ownership = ownership.with_locks(locks);
+        }
         let router = Router::new(Arc::new(ownership.clone()), None, patience, Arc::clone(&metrics));
         let (stop, stopped) = server::stop();
         let api = Api {

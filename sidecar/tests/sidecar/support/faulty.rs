@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use brainy_coordination::{FencingToken, ShardId};
 use brainy_sidecar::ownership::ShardStores;
-use brainy_storage::backends::memory::MemoryAdapter;
+use brainy_storage::backends::memory::{MemoryAdapter, MemoryDocuments};
+use brainy_storage::documents::{Document, DocumentVersion, Documents, Swap};
 use brainy_storage::{
     Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Unknown,
     Value, Version, WriteResult,
 };
+use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 /// What goes wrong.
@@ -113,5 +115,55 @@ impl MemoryStores {
 impl ShardStores for MemoryStores {
     fn open(&self, shard: ShardId, _: FencingToken) -> Result<Arc<dyn StorageAdapter>, Error> {
         Ok(Arc::new(self.shard(shard)))
+    }
+}
+
+/// What goes wrong with documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DocumentFault {
+    /// Nobody learns what became of a write, and nothing can be read after it.
+    Lost,
+    /// Nothing can be read any more.
+    Gone,
+    /// What is read is no document.
+    Corrupt,
+}
+
+/// Documents in memory with a fault.
+#[derive(Debug, Default)]
+pub(crate) struct FaultyDocuments {
+    memory: MemoryDocuments,
+    fault: Mutex<Option<DocumentFault>>,
+}
+
+impl FaultyDocuments {
+    pub(crate) fn set_fault(&self, fault: Option<DocumentFault>) {
+        *self.fault.lock().unwrap() = fault;
+    }
+}
+
+#[async_trait]
+impl Documents for FaultyDocuments {
+    async fn read(&self, name: &str) -> Result<Option<Document>, Error> {
+        let fault = *self.fault.lock().unwrap();
+        match fault {
+            Some(DocumentFault::Gone) => Err(Error::unavailable("NoSuchBucket", "it is gone")),
+            Some(DocumentFault::Corrupt) => Err(Error::Corrupt { key: name.into(), problem: "cut off".into() }),
+            Some(DocumentFault::Lost) | None => self.memory.read(name).await,
+        }
+    }
+
+    async fn swap(&self, name: &str, expected: Option<&DocumentVersion>, body: Bytes) -> Result<Swap, Error> {
+        let answer = self.memory.swap(name, expected, body).await;
+        let mut fault = self.fault.lock().unwrap();
+        if *fault == Some(DocumentFault::Lost) {
+            *fault = Some(DocumentFault::Gone);
+            return Ok(Swap::Unknown("lost".into()));
+        }
+        answer
+    }
+
+    async fn names(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        self.memory.names(prefix).await
     }
 }

@@ -1,7 +1,7 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::super::election::{Election, Kind, NodesLock, Operator, Taken, step_down};
+use super::super::election::{Election, Kind, News, NodesLock, Notices, Operator, Taken, step_down};
 use super::*;
 use crate::clock::ManualClock;
 use crate::elector::{Candidate, Lock};
@@ -11,9 +11,27 @@ use crate::{Epoch, ShardMap};
 
 const TTL: Duration = Duration::from_secs(30);
 
+/// What is told, and what was heard.
+#[derive(Debug, Default)]
+struct Board {
+    news: Mutex<News>,
+    heard: Mutex<Vec<News>>,
+}
+
+impl Notices for Board {
+    fn news(&self) -> News {
+        self.news.lock().unwrap().clone()
+    }
+
+    fn heard(&self, election: &Election) {
+        self.heard.lock().unwrap().push(election.news.clone());
+    }
+}
+
 /// The office, and the clock of all who want it.
 struct World {
     documents: MemoryDocuments,
+    board: Arc<Board>,
     lock: NodesLock,
     clock: ManualClock,
 }
@@ -21,8 +39,9 @@ struct World {
 impl World {
     fn new() -> Self {
         let documents = MemoryDocuments::new();
-        let lock = NodesLock::new(Arc::new(documents.clone()));
-        Self { documents, lock, clock: ManualClock::default() }
+        let board = Arc::new(Board::default());
+        let lock = NodesLock::new(Arc::new(documents.clone()), Arc::clone(&board) as _);
+        Self { documents, board, lock, clock: ManualClock::default() }
     }
 
     fn node(&self, name: &str) -> Candidate {
@@ -159,4 +178,18 @@ async fn a_record_of_the_form_before_is_an_operator_s() {
     let election = world.election().await;
     assert_eq!((election.holder.as_deref(), election.kind), (Some("old"), Kind::Operator));
     assert_eq!(world.operator("new", &mut Observer::default()).await, Taken::Ours(Epoch(5)));
+}
+
+#[tokio::test]
+async fn who_leads_tells_its_news_with_each_renewal_and_who_looks_hears_them() {
+    let world = World::new();
+    let (mut a, mut b) = (world.node("a"), world.node("b"));
+    for map in [7, 8] {
+        let news = News { map, spec: 2, session: Some(format!("session-{map}")) };
+        *world.board.news.lock().unwrap() = news.clone();
+        world.step(&mut a).await;
+        assert_eq!(world.election().await.news, news);
+        world.step(&mut b).await;
+        assert_eq!(world.board.heard.lock().unwrap().last(), Some(&news));
+    }
 }

@@ -7,6 +7,7 @@ use super::super::look::{GATHER, Look, Memory, Office, Seen};
 use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::controller::Rules;
+use crate::placement::Policy;
 use crate::session::{FoundSession, SharedObservers};
 use crate::{Epoch, ShardMap};
 
@@ -17,6 +18,7 @@ struct World {
     wanted: Vec<NodeId>,
     rules: Rules,
     volumes: BTreeSet<NodeId>,
+    placement: Policy,
     cluster: &'static str,
     published: u64,
     memory: Memory,
@@ -31,6 +33,7 @@ impl World {
             wanted: nodes.iter().map(|node| NodeId((*node).into())).collect(),
             rules: Rules::Shared,
             volumes: BTreeSet::new(),
+            placement: Policy::default(),
             cluster: "uid",
             published: 0,
             memory: Memory::default(),
@@ -56,6 +59,7 @@ impl World {
             rules: self.rules,
             wanted: &self.wanted,
             volumes: &self.volumes,
+            placement: &self.placement,
             clock: &self.clock,
             published: self.published,
             memory: &mut self.memory,
@@ -268,5 +272,19 @@ async fn with_volumes_an_older_map_or_another_clusters_is_not_gone_on_from() {
         assert_eq!(map.owners, [None; 8], "the volumes are asked again");
         assert_eq!(map.cluster, cluster);
         assert!(map.revision > before.revision.max(published));
+    }
+}
+
+#[tokio::test]
+async fn as_many_shards_move_at_once_as_the_placement_asks_for() {
+    for (asked, moving) in [(None, 2), (Some(1), 1), (Some(3), 3)] {
+        let mut world = isolated(&["a", "b"]).await;
+        world.placement.max_moves = asked;
+        for token in [3, 4] {
+            stores(&world, "a", token, &[0, 1, 2, 3, 4, 5, 6, 7]).await;
+            stores(&world, "b", 0, &[]).await;
+            world.control(1).await.unwrap();
+        }
+        assert_eq!(world.map().await.moves.len(), moving, "{asked:?}");
     }
 }

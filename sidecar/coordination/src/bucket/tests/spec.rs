@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use super::super::Error;
 use super::super::spec::{ClusterSpec, Memory, Pattern, find, publish};
 use super::*;
+use crate::placement::Policy;
 
 fn spec(cluster: &str, generation: i64, nodes: &[&str]) -> ClusterSpec {
     ClusterSpec {
@@ -13,6 +14,7 @@ fn spec(cluster: &str, generation: i64, nodes: &[&str]) -> ClusterSpec {
         pattern: Pattern::StorageNative,
         nodes: nodes.iter().map(|node| NodeId((*node).into())).collect(),
         volumes: BTreeSet::new(),
+        placement: Policy::default(),
     }
 }
 

@@ -14,6 +14,7 @@ use super::super::wire::{Answer, Question, Transport, Unanswered};
 use super::super::{MemberId, Pace};
 use crate::NodeId;
 use crate::bucket::spec::{ClusterSpec, Pattern};
+use crate::placement::Policy;
 
 /// No test may take longer, and none checks how long it took.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -114,6 +115,7 @@ impl Nodes {
             pattern: Pattern::Consensus,
             nodes: names.iter().map(|name| id(name)).collect(),
             volumes: BTreeSet::new(),
+            placement: Policy::default(),
         });
     }
 

@@ -22,7 +22,7 @@ use serde_json::Number;
 
 use super::BucketStore;
 use super::bucket::{Bucket, Object, When, Written};
-use super::etag::ETag;
+use super::etag::{ETag, Tag};
 use super::lost::{Became, Sent, became};
 use crate::encoding::{decode, encode, keys_folder};
 use crate::envelope::{self, Envelope, MAX_TOMBSTONE_BYTES, Trail, new_nonce};
@@ -54,32 +54,56 @@ pub struct BucketAdapter<B> {
     /// Of the namespace, below the bucket's prefix, with a slash at its end.
     folder: String,
     compression: Option<Compression>,
+    tags: Tags,
+}
+
+/// What the tags of versions are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tags {
+    /// The object's ETag: a write under `If-Match` needs no look at what stands there.
+    ETag,
+    /// The write's own mark, which a copy of the object carries on: there the ETag is another.
+    Nonce,
+}
+
+impl Tags {
+    /// `next` is the trail of the write that comes next.
+    fn version(self, revision: u64, nonce: &str, etag: &ETag, next: &Trail) -> Version {
+        let tag = match self {
+            Self::ETag => Tag::new(etag, next).to_string(),
+            Self::Nonce => nonce.to_owned(),
+        };
+        Version { revision, tag }
+    }
+
+    /// What the tag of a version says beside being one.
+    fn tag(self, version: &Version) -> Option<Tag> {
+        (self == Self::ETag).then(|| Tag::of(&version.tag))
+    }
 }
 
 /// What stands under a key: a value or a tombstone.
 struct Found {
     etag: ETag,
     envelope: Envelope,
+    version: Version,
 }
 
 impl Found {
-    fn open(key: &Key, object: &Object) -> Result<Self, Error> {
-        Ok(Self { etag: object.etag.clone(), envelope: envelope::open(key, &object.body)? })
+    fn open(tags: Tags, key: &Key, object: &Object) -> Result<Self, Error> {
+        let (etag, envelope) = (object.etag.clone(), envelope::open(key, &object.body)?);
+        let version = tags.version(envelope.revision, &envelope.nonce, &etag, &envelope.next_trail());
+        Ok(Self { etag, envelope, version })
     }
 
     fn entry(self) -> Option<Entry> {
-        let version = version(self.envelope.revision, &self.etag, &self.envelope.trail.performed);
-        self.envelope.value.map(|value| Entry { value, version })
+        self.envelope.value.map(|value| Entry { value, version: self.version })
     }
 }
 
 /// What an object says of a key: its value and version, or that it has none.
 pub(in crate::backends) fn entry_of(key: &Key, object: &Object) -> Result<Option<Entry>, Error> {
-    Found::open(key, object).map(Found::entry)
-}
-
-fn version(revision: u64, etag: &ETag, performed: &Performed) -> Version {
-    Version { revision, tag: etag.tag(!performed.is_empty()) }
+    Found::open(Tags::ETag, key, object).map(Found::entry)
 }
 
 /// The place a write expects: what it follows, and its condition for the store.
@@ -113,15 +137,20 @@ impl Expected {
     }
 
     /// Without looking; `None` where what stands there has to be carried on.
-    fn guess(condition: &Condition) -> Option<Self> {
+    fn guess(condition: &Condition, tags: Tags) -> Option<Self> {
         match condition {
             Condition::Any | Condition::Absent => Some(Self { is_guess: true, ..Self::nothing() }),
             Condition::Version(version) => {
-                let (etag, keeps) = ETag::of_tag(&version.tag);
-                let (revision, when) = (version.revision, When::Matches(etag));
-                (!keeps).then(|| Self { revision, when, ..Self::nothing() })
+                let tag = tags.tag(version).filter(|tag| !tag.keeps)?;
+                Some(Self::at(version.revision, tag))
             }
         }
+    }
+
+    /// Where the version with this tag stands. Of the trail it has what the tag says.
+    fn at(revision: u64, tag: Tag) -> Self {
+        let trail = Trail { performed: Performed::default(), before: tag.writes };
+        Self { revision, when: When::Matches(tag.etag), trail, is_guess: false }
     }
 
     fn next_revision(&self) -> u64 {
@@ -140,7 +169,19 @@ enum Settled {
 impl<B: Bucket> BucketAdapter<B> {
     pub(super) fn new(store: BucketStore<B>, root: &str) -> Self {
         let root = if root.is_empty() { String::new() } else { format!("{root}/") };
-        Self { store, folder: root.clone() + &keys_folder(&[]), root, namespaces: Vec::new(), compression: None }
+        Self {
+            store,
+            folder: root.clone() + &keys_folder(&[]),
+            root,
+            namespaces: Vec::new(),
+            compression: None,
+            tags: Tags::ETag,
+        }
+    }
+
+    /// Makes the tags of versions of this.
+    pub(super) fn with_tags(self, tags: Tags) -> Self {
+        Self { tags, ..self }
     }
 
     /// Compresses what is written from now on. What is there is read as it is.
@@ -159,7 +200,7 @@ impl<B: Bucket> BucketAdapter<B> {
 
     async fn find(&self, key: &Key) -> Result<Option<Found>, Error> {
         let object = self.store.get(&self.object(key)).await?;
-        object.map(|object| Found::open(key, &object)).transpose()
+        object.map(|object| Found::open(self.tags, key, &object)).transpose()
     }
 
     /// Writes a value where it is expected to follow.
@@ -170,15 +211,15 @@ impl<B: Bucket> BucketAdapter<B> {
             return Ok(Settled::Refused(self.find(key).await?));
         }
         let written = self.store.bucket.put(&self.object(key), body, &place.when).await?;
-        self.settled(key, Sent { revision, nonce: &nonce }, &place.trail.performed, written).await
+        self.settled(key, Sent { revision, nonce: &nonce }, &place.trail, written).await
     }
 
     /// Puts a tombstone where it is expected to follow.
     async fn remove_at(&self, key: &Key, place: &Expected) -> Result<Settled, Error> {
         let (revision, nonce) = (place.next_revision(), new_nonce());
-        let tombstone = envelope::seal_tombstone(revision, &nonce);
+        let tombstone = envelope::seal_tombstone(revision, &nonce, &place.trail);
         let written = self.store.bucket.put(&self.object(key), tombstone, &place.when).await?;
-        self.settled(key, Sent { revision, nonce: &nonce }, &Performed::default(), written).await
+        self.settled(key, Sent { revision, nonce: &nonce }, &place.trail, written).await
     }
 
     /// What became of a write. Where the answer was lost, a look tells. So it does where the store refused: it may have
@@ -187,11 +228,14 @@ impl<B: Bucket> BucketAdapter<B> {
         &self,
         key: &Key,
         sent: Sent<'_>,
-        performed: &Performed,
+        trail: &Trail,
         written: Written<ETag>,
     ) -> Result<Settled, Error> {
         let (found, lost) = match written {
-            Written::Applied(etag) => return Ok(Settled::Applied(version(sent.revision, &etag, performed))),
+            Written::Applied(etag) => {
+                let next = trail.after(sent.nonce);
+                return Ok(Settled::Applied(self.tags.version(sent.revision, sent.nonce, &etag, &next)));
+            }
             Written::Refused => match self.find(key).await {
                 Ok(found) => (found, None),
                 Err(Error::Unavailable { cause, .. }) => {
@@ -201,14 +245,15 @@ impl<B: Bucket> BucketAdapter<B> {
             },
             Written::Unknown(why) => {
                 let looked = self.store.look(&self.object(key)).await;
-                let found = looked.and_then(|object| object.map(|object| Found::open(key, &object)).transpose());
+                let found =
+                    looked.and_then(|object| object.map(|object| Found::open(self.tags, key, &object)).transpose());
                 (found.ok().flatten(), Some(why))
             }
         };
         // Where there is nothing, it may be on its way still.
         let became = found.as_ref().map_or(Became::Open, |found| became(&found.envelope, sent));
         Ok(match (became, found, lost) {
-            (Became::Stands, Some(found), _) => Settled::Applied(version(sent.revision, &found.etag, performed)),
+            (Became::Stands, Some(found), _) => Settled::Applied(found.version),
             (Became::Past, ..) => Settled::Applied(Version { revision: sent.revision, tag: PAST.to_owned() }),
             (Became::Open, _, Some(why)) => Settled::Unknown(why),
             (_, found, _) => Settled::Refused(found),
@@ -241,7 +286,7 @@ impl<B: Bucket> StorageAdapter for BucketAdapter<B> {
     }
 
     async fn put(&self, key: &Key, value: Value, condition: &Condition) -> WriteResult<Version> {
-        let mut next = match Expected::guess(condition) {
+        let mut next = match Expected::guess(condition, self.tags) {
             Some(guess) => Ok(guess),
             None => Expected::under(condition, self.find(key).await?),
         };
@@ -297,11 +342,14 @@ impl<B: Bucket> StorageAdapter for BucketAdapter<B> {
     async fn remove(&self, key: &Key, condition: &Condition) -> WriteResult<bool> {
         condition.check_for_removal()?;
         let mut next = match condition {
-            // What remembers operations is removed with its memory: nothing has to be carried on.
-            Condition::Version(version) => {
-                let (revision, when) = (version.revision, When::Matches(ETag::of_tag(&version.tag).0));
-                Some(Expected { revision, when, ..Expected::nothing() })
-            }
+            Condition::Version(version) => match self.tags.tag(version) {
+                // What remembers operations is removed with its memory: nothing has to be carried on.
+                Some(tag) => Some(Expected::at(version.revision, tag)),
+                None => match Expected::under(condition, self.find(key).await?) {
+                    Ok(place) => Some(place),
+                    Err(current) => return Ok(Outcome::Rejected(current)),
+                },
+            },
             Condition::Any | Condition::Absent => self.target(key).await?,
         };
         for _ in 0..MAX_ATTEMPTS {

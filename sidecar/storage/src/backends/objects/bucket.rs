@@ -25,6 +25,11 @@ pub trait Bucket: Clone + Debug + Send + Sync + 'static {
     /// Where it is, in words, for messages.
     fn server(&self) -> &str;
 
+    /// Longest name of an object that it takes, in bytes.
+    fn longest_name(&self) -> usize {
+        MAX_OBJECT_NAME_BYTES
+    }
+
     /// An object as it stands; `None` where there is none.
     async fn get(&self, name: &str) -> Result<Option<Object>, Error>;
 
@@ -144,6 +149,11 @@ impl Prefix {
             return Err(Error::invalid("key", problem));
         }
         Ok(object)
+    }
+
+    /// Longest name of an object that fits below it.
+    pub(in crate::backends) fn longest_name(&self) -> usize {
+        MAX_OBJECT_NAME_BYTES.saturating_sub(self.0.len())
     }
 
     /// The name that a full name stands for.

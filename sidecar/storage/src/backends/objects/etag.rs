@@ -1,6 +1,10 @@
-//! ETags as the tags of versions.
+//! ETags, and the tags of versions that are made of them.
+
+use std::fmt;
 
 use md5::{Digest, Md5};
+
+use crate::envelope::{SHORT_NONCE, Trail};
 
 /// An ETag as the store gave it, fit to be sent back: it names one version and nothing else. Never empty, never `*`,
 /// never a list, any of which would make a write less conditional than it looks (R4).
@@ -11,6 +15,56 @@ pub struct ETag(String);
 const HEX_MARK: &str = "x-";
 /// Marks, at the end of a tag, a version that keeps a memory of operations: what is written over it must carry it on.
 const KEEPS_MARK: &str = "-k";
+/// Stands before the marks of writes.
+const WRITES_MARK: &str = "-m";
+/// How many writes a tag names.
+const MOST_WRITES: usize = 3;
+
+/// What a bucket's version says in its tag: all that a write needs that follows this version without a look at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tag {
+    pub(super) etag: ETag,
+    /// Whether the version keeps a memory of operations: what is written over it must carry that on.
+    pub(super) keeps: bool,
+    /// Marks of the write that made the version and of those before it, newest first: what is written over it names them
+    /// too, so that their writers find out what became of them.
+    pub(super) writes: Vec<String>,
+}
+
+impl Tag {
+    /// Of the version with this ETag. `trail` is that of the write that comes next.
+    pub(super) fn new(etag: &ETag, trail: &Trail) -> Self {
+        let writes = trail.before.iter().take(MOST_WRITES).cloned().collect();
+        Self { etag: etag.clone(), keeps: !trail.performed.is_empty(), writes }
+    }
+
+    /// Reads a version's tag. One that no version had leads to an ETag that no object has.
+    pub(super) fn of(tag: &str) -> Self {
+        let (rest, keeps) = tag.strip_suffix(KEEPS_MARK).map_or((tag, false), |rest| (rest, true));
+        let named = rest.split_once(WRITES_MARK).and_then(|(plain, marks)| Some((plain, writes(marks)?)));
+        let (plain, writes) = named.unwrap_or((rest, Vec::new()));
+        Self { etag: ETag::of_plain_tag(plain), keeps, writes }
+    }
+}
+
+/// The marks of the writes that a tag names; `None` if these are none.
+fn writes(marks: &str) -> Option<Vec<String>> {
+    let mut lengths = (1..=MOST_WRITES).map(|writes| writes * SHORT_NONCE);
+    let hex = marks.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let chunks = || marks.as_bytes().chunks(SHORT_NONCE).map(|mark| String::from_utf8_lossy(mark).into_owned());
+    (hex && lengths.any(|length| length == marks.len())).then(|| chunks().collect())
+}
+
+/// Letters, digits and `-` only.
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.etag.plain_tag())?;
+        if !self.writes.is_empty() {
+            write!(f, "{WRITES_MARK}{}", self.writes.concat())?;
+        }
+        f.write_str(if self.keeps { KEEPS_MARK } else { "" })
+    }
+}
 
 impl ETag {
     /// Of the header as received; `None` if it could match more than one version.
@@ -40,11 +94,6 @@ impl ETag {
         looks.then(|| hex.eq_ignore_ascii_case(&format!("{:032x}", u128::from_be_bytes(Md5::digest(body).into()))))
     }
 
-    /// As the tag of a version, with whether that keeps a memory of operations.
-    pub fn tag(&self, keeps: bool) -> String {
-        self.plain_tag() + if keeps { KEEPS_MARK } else { "" }
-    }
-
     /// Letters, digits and `-` only. The common form, a quoted hash, stands for itself; any other is written in
     /// hexadecimal, because the exact ETag is needed for the next `If-Match`.
     fn plain_tag(&self) -> String {
@@ -53,6 +102,7 @@ impl ETag {
             !text.is_empty()
                 && !text.starts_with(HEX_MARK)
                 && !text.ends_with(KEEPS_MARK)
+                && !text.contains(WRITES_MARK)
                 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         };
         match inner.filter(plain) {
@@ -61,15 +111,6 @@ impl ETag {
                 let digits = self.0.bytes().map(|b| format!("{b:02x}"));
                 HEX_MARK.chars().chain(digits.flat_map(|d| d.chars().collect::<Vec<_>>())).collect()
             }
-        }
-    }
-
-    /// The ETag of a tag, and whether the version keeps a memory of operations. A tag that no ETag gave leads to one that
-    /// no object has.
-    pub fn of_tag(tag: &str) -> (Self, bool) {
-        match tag.strip_suffix(KEEPS_MARK) {
-            Some(plain) => (Self::of_plain_tag(plain), true),
-            None => (Self::of_plain_tag(tag), false),
         }
     }
 
@@ -94,8 +135,13 @@ mod tests {
 
     #[test]
     fn a_common_etag_is_its_own_tag() {
-        assert_eq!(ETag::new("\"9f86d0-2\"").unwrap().tag(false), "9f86d0-2");
-        assert_eq!(ETag::new("\"9f86d0-2\"").unwrap().tag(true), "9f86d0-2-k");
+        let tag = |keeps, writes: &[&str]| {
+            let writes = writes.iter().map(|mark| (*mark).to_owned()).collect();
+            Tag { etag: ETag::new("\"9f86d0-2\"").unwrap(), keeps, writes }.to_string()
+        };
+        assert_eq!(tag(false, &[]), "9f86d0-2");
+        assert_eq!(tag(true, &[]), "9f86d0-2-k");
+        assert_eq!(tag(true, &["0123456789ab", "cdef01234567"]), "9f86d0-2-m0123456789abcdef01234567-k");
     }
 
     #[test]
@@ -112,24 +158,25 @@ mod tests {
             assert_eq!(ETag::new(header), None, "{header:?}");
         }
         // "x-2a" is "*" in hexadecimal: a version that a client made up must not turn into a condition that always holds.
-        assert_eq!(ETag::of_tag("x-2a").0.header(), "\"x-2a\"");
-        assert_eq!(ETag::of_tag("x-").0.header(), "\"x-\"");
+        assert_eq!(Tag::of("x-2a").etag.header(), "\"x-2a\"");
+        assert_eq!(Tag::of("x-").etag.header(), "\"x-\"");
     }
 
     proptest! {
         #[test]
-        fn every_etag_survives_the_way_through_a_version(header in prop_oneof!["\"[a-f0-9]{32}\"", "(W/)?\"[ -!#-~]{0,12}\"", "[!-~]{1,12}", "\"x-[0-9a-f]{0,6}\"", "\"[a-z]{0,3}-k\""]) {
+        fn every_etag_survives_the_way_through_a_version(header in prop_oneof!["\"[a-f0-9]{32}\"", "(W/)?\"[ -!#-~]{0,12}\"", "[!-~]{1,12}", "\"x-[0-9a-f]{0,6}\"", "\"[a-z]{0,3}-[km][0-9a-f]{0,3}\""], writes in prop::collection::vec("[0-9a-f]{12}", 0..4)) {
             let Some(etag) = ETag::new(header) else { return Ok(()) };
             for keeps in [false, true] {
-                let tag = etag.tag(keeps);
-                prop_assert!(!tag.is_empty() && tag.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
-                prop_assert_eq!(ETag::of_tag(&tag), (etag.clone(), keeps));
+                let tag = Tag { etag: etag.clone(), keeps, writes: writes.clone() };
+                let text = tag.to_string();
+                prop_assert!(!text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
+                prop_assert_eq!(Tag::of(&text), tag);
             }
         }
 
         #[test]
         fn no_tag_breaks_a_header(tag in "[A-Za-z0-9-]{1,16}") {
-            prop_assert!(ETag::of_tag(&tag).0.header().bytes().all(|b| (b' '..=b'~').contains(&b)));
+            prop_assert!(Tag::of(&tag).etag.header().bytes().all(|b| (b' '..=b'~').contains(&b)));
         }
     }
 }

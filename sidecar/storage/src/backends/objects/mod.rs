@@ -12,10 +12,13 @@
 mod adapter;
 mod bucket;
 mod conditional;
+mod copy;
 mod documents;
 mod etag;
 mod failure;
 mod lost;
+mod merge;
+mod origins;
 mod probe;
 
 use std::sync::Arc;
@@ -31,6 +34,7 @@ pub use self::documents::BucketDocuments;
 pub use self::etag::ETag;
 pub use self::failure::{Failure, judge_answer};
 pub(super) use self::failure::{NO_CREDENTIALS, TIMED_OUT, UNREACHABLE, find, never_sent};
+pub use self::origins::ReadThrough;
 pub use self::probe::Capabilities;
 use crate::Error;
 
@@ -95,6 +99,12 @@ impl<B: Bucket> BucketStore<B> {
                 return Ok(deleted);
             }
         }
+    }
+
+    /// The first object, in byte order, whose name begins with `prefix` and comes after `after`.
+    pub async fn first(&self, prefix: &str, after: &str) -> Result<Option<String>, Error> {
+        let (listed, _) = self.bucket.list(prefix, after, 1).await?;
+        Ok(listed.into_iter().next().map(|object| object.name))
     }
 
     pub(super) fn bucket(&self) -> &B {

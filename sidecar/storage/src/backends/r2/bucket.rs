@@ -111,6 +111,10 @@ impl Bucket for WorkerBucket {
         &self.0.client.server
     }
 
+    fn longest_name(&self) -> usize {
+        self.0.prefix.longest_name()
+    }
+
     async fn get(&self, name: &str) -> Result<Option<Object>, Error> {
         let client = &self.0.client;
         let path = self.path(name)?;

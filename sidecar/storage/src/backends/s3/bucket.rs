@@ -71,6 +71,10 @@ impl Bucket for S3Bucket {
         &self.0.server
     }
 
+    fn longest_name(&self) -> usize {
+        self.0.prefix.longest_name()
+    }
+
     async fn get(&self, name: &str) -> Result<Option<Object>, Error> {
         let clients = &self.0.clients;
         self.get_with(&clients.ordinary, clients.ordinary_limit, name).await

@@ -1,24 +1,14 @@
-//! Random operations, one after the other, against the plainest model there is: a map.
-
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! The model: a map, and steps that a store and it are taken through.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use brainy_storage::backends::embedded::EmbeddedDatabase;
-use brainy_storage::backends::filesystem::FilesystemAdapter;
-use brainy_storage::backends::memory::MemoryAdapter;
-use brainy_storage::layers::batching::{Ack, Batching};
-use brainy_storage::layers::caching::CacheSize;
-use brainy_storage::layers::limiting::Limiting;
-use brainy_storage::layers::{LayerStack, Layers};
-use brainy_storage::{Condition, Entry, Error, Key, Namespace, Outcome, StorageAdapter, Value, Version};
+use brainy_storage::{Condition, Entry, Error, Key, Outcome, StorageAdapter, Value, Version};
 use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::{Number, json};
 
 #[derive(Clone, Debug)]
-enum Expectation {
+pub(crate) enum Expectation {
     Nothing,
     Absent,
     /// The version that stands there.
@@ -28,7 +18,7 @@ enum Expectation {
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+pub(crate) enum Step {
     Get,
     Put(Value, Expectation),
     Remove(Expectation),
@@ -38,14 +28,14 @@ enum Step {
     SetBatch(Vec<(String, Value)>),
 }
 
-fn any_key() -> impl Strategy<Value = String> {
+pub(crate) fn any_key() -> impl Strategy<Value = String> {
     prop_oneof![
         prop::sample::select(vec!["a", "a/b", "a/", "..", "n", "\u{e9}"]).prop_map(String::from),
         Just("k".repeat(201)),
     ]
 }
 
-fn any_value() -> impl Strategy<Value = Value> {
+pub(crate) fn any_value() -> impl Strategy<Value = Value> {
     prop_oneof![
         prop::sample::select(vec![json!(null), json!(0), json!(""), json!(false), json!({"a": [1]}), json!(1.5)])
             .prop_map(Value::Json),
@@ -54,7 +44,7 @@ fn any_value() -> impl Strategy<Value = Value> {
     ]
 }
 
-fn any_expectation() -> impl Strategy<Value = Expectation> {
+pub(crate) fn any_expectation() -> impl Strategy<Value = Expectation> {
     prop_oneof![
         Just(Expectation::Nothing),
         Just(Expectation::Absent),
@@ -63,7 +53,7 @@ fn any_expectation() -> impl Strategy<Value = Expectation> {
     ]
 }
 
-fn any_step() -> impl Strategy<Value = Step> {
+pub(crate) fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         Just(Step::Get),
         (any_value(), any_expectation()).prop_map(|(value, expectation)| Step::Put(value, expectation)),
@@ -82,21 +72,21 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 /// Namespace (`None`: outside all), key, step.
-fn any_run() -> impl Strategy<Value = Vec<(Option<bool>, String, Step)>> {
+pub(crate) fn any_run() -> impl Strategy<Value = Vec<(Option<bool>, String, Step)>> {
     prop::collection::vec((prop::option::of(any::<bool>()), any_key(), any_step()), 1..40)
 }
 
 #[derive(Default)]
-struct Model {
-    entries: BTreeMap<String, Entry>,
+pub(crate) struct Model {
+    pub(crate) entries: BTreeMap<String, Entry>,
     /// All versions of each key there ever were.
-    versions: BTreeMap<String, Vec<Version>>,
+    pub(crate) versions: BTreeMap<String, Vec<Version>>,
     /// Writes of one key may reach the store as one: they then share its revision.
-    combines: bool,
+    pub(crate) combines: bool,
 }
 
 impl Model {
-    fn condition(&self, key: &str, expectation: &Expectation) -> Condition {
+    pub(crate) fn condition(&self, key: &str, expectation: &Expectation) -> Condition {
         match expectation {
             Expectation::Nothing => Condition::Any,
             Expectation::Absent => Condition::Absent,
@@ -110,7 +100,7 @@ impl Model {
         }
     }
 
-    fn wrote(&mut self, key: &str, value: Value, version: Version) {
+    pub(crate) fn wrote(&mut self, key: &str, value: Value, version: Version) {
         let seen = self.versions.entry(key.to_owned()).or_default();
         assert!(!seen.contains(&version), "version {version} repeats");
         let revision = self.entries.get(key).map_or(0, |entry| entry.version.revision);
@@ -121,19 +111,7 @@ impl Model {
     }
 }
 
-async fn check(store: Arc<dyn StorageAdapter>, combines: bool, run: Vec<(Option<bool>, String, Step)>) {
-    let mut models: BTreeMap<Option<bool>, Model> = BTreeMap::new();
-    for (space, key, step) in run {
-        let name = space.map(|deep| Namespace::new(if deep { "a/b" } else { "a" }).unwrap());
-        let store = name.map_or_else(|| store.clone(), |name| store.with_namespace(&name));
-        let model = models.entry(space).or_insert_with(|| Model { combines, ..Model::default() });
-        apply(store.as_ref(), model, &key, step).await;
-        let stands = store.get(&Key::new(key.as_str()).unwrap()).await.unwrap();
-        assert_eq!(stands.as_ref(), model.entries.get(&key));
-    }
-}
-
-async fn apply(store: &dyn StorageAdapter, model: &mut Model, name: &str, step: Step) {
+pub(crate) async fn apply(store: &dyn StorageAdapter, model: &mut Model, name: &str, step: Step) {
     let key = Key::new(name).unwrap();
     let current = model.entries.get(name).cloned();
     let stands = current.as_ref().map(|entry| &entry.version);
@@ -215,64 +193,5 @@ async fn apply(store: &dyn StorageAdapter, model: &mut Model, name: &str, step: 
                 model.wrote(&key, value, outcome.unwrap().applied().unwrap());
             }
         }
-    }
-}
-
-fn block_on(future: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap().block_on(future);
-}
-
-/// So many runs, times what `BRAINY_TEST_TIMES` says.
-fn runs(count: u32) -> ProptestConfig {
-    let times = std::env::var("BRAINY_TEST_TIMES").map_or(1, |times| times.parse().unwrap());
-    ProptestConfig::with_cases(count * times)
-}
-
-proptest! {
-    #![proptest_config(runs(200))]
-    #[test]
-    fn memory_does_what_a_map_does(run in any_run()) {
-        block_on(check(Arc::new(MemoryAdapter::new()), false, run));
-    }
-}
-
-proptest! {
-    #![proptest_config(runs(100))]
-    #[test]
-    fn a_stack_of_layers_does_what_a_map_does(
-        run in any_run(),
-        ack in prop::sample::select(vec![Ack::Durable, Ack::Buffered]),
-        cached in any::<bool>(),
-        // At once, or together with what comes next.
-        max_delay_ms in prop::sample::select(vec![0, 1, 1000]),
-    ) {
-        let max_delay_ms = if ack == Ack::Durable { 0 } else { max_delay_ms };
-        let batching = Some(Batching { max_delay_ms, ack, ..Batching::default() });
-        // One after the other, also where the queue flushes several keys at once.
-        let limiting = Some(Limiting { max_concurrent: 1, ..Limiting::default() });
-        let caching = cached.then(CacheSize::default);
-        let stack = LayerStack::new(Layers { caching, batching, limiting, compression: None });
-        block_on(async { check(stack.over(Arc::new(MemoryAdapter::new())), true, run).await });
-    }
-}
-
-proptest! {
-    // Each write is flushed to the disk.
-    #![proptest_config(runs(32))]
-    #[test]
-    fn filesystem_does_what_a_map_does(run in any_run()) {
-        let folder = tempfile::tempdir().unwrap();
-        block_on(check(Arc::new(FilesystemAdapter::open(&folder.path().join("root")).unwrap()), false, run));
-    }
-}
-
-proptest! {
-    // Each write is flushed to the disk.
-    #![proptest_config(runs(64))]
-    #[test]
-    fn embedded_does_what_a_map_does(run in any_run()) {
-        let folder = tempfile::tempdir().unwrap();
-        let database = EmbeddedDatabase::open(folder.path()).unwrap();
-        block_on(check(Arc::new(database.store("shard-007").unwrap()), false, run));
     }
 }
