@@ -169,19 +169,10 @@ impl LockTable {
             self.give_up(ask.holder, ask.now);
             return Asked::Waits(behind);
         }
-        // Whoever waits was looked at when its wait began, and nobody waits for more than then: a cycle is through this one.
-        while let Some(cycle) = cycle_through(&self.edges(), ask.holder) {
-            let victim = self.youngest(&cycle);
-            let cycle = Cycle(cycle);
-            if victim == *ask.holder {
-                self.give_up(ask.holder, ask.now);
-                return Asked::Deadlock(cycle);
-            }
-            if let Some(other) = self.holders.get_mut(&victim) {
-                other.wait = None;
-                other.victim_of = Some(cycle);
-            }
-            self.grant(ask.now);
+        self.break_cycles(ask.holder, ask.now);
+        if let Some(cycle) = self.holders.get_mut(ask.holder).and_then(|holder| holder.victim_of.take()) {
+            self.tidy(ask.holder);
+            return Asked::Deadlock(cycle);
         }
         match self.holds_all(ask.holder, ask.names) {
             true => Asked::Holds(self.tokens(ask.names)),
@@ -199,7 +190,8 @@ impl LockTable {
         self.grant(now);
     }
 
-    /// Lets go of these locks, or of everything and of its wait. Those that are not its own are left alone. `now`: for people.
+    /// Lets go of these locks, or of everything and of its wait. Those that are not its own are left alone. What it lets go and
+    /// waits for, it gets after those who came before. `now`: for people.
     pub fn release(&mut self, holder: &HolderId, names: Option<&BTreeSet<String>>, now: &str) {
         let lets_go = |name: &String| names.is_none_or(|names| names.contains(name));
         self.locks.retain(|name, lock| lock.holder != *holder || !lets_go(name));
@@ -208,6 +200,7 @@ impl LockTable {
         }
         self.tidy(holder);
         self.grant(now);
+        self.break_cycles(holder, now);
     }
 
     /// Removes what belongs to a life of a node that is over.
@@ -369,6 +362,20 @@ impl LockTable {
         waiting
             .map(|(id, _)| (id.clone(), self.behind(id).into_iter().map(|waiting| waiting.behind).collect()))
             .collect()
+    }
+
+    /// Ends the waits of the youngest until nobody waits for itself. A cycle is through `from`, if there is one: whoever else
+    /// waits was looked at when its wait began, and has nobody before it who was not there then. Only one that lets go of what
+    /// it waits for has: so it is looked at again.
+    fn break_cycles(&mut self, from: &HolderId, now: &str) {
+        while let Some(cycle) = cycle_through(&self.edges(), from) {
+            let victim = self.youngest(&cycle);
+            if let Some(holder) = self.holders.get_mut(&victim) {
+                holder.wait = None;
+                holder.victim_of = Some(Cycle(cycle));
+            }
+            self.grant(now);
+        }
     }
 
     /// The one that came last: it has the least to lose, and the older always get on.

@@ -95,6 +95,21 @@ fn nobody_is_overtaken_for_a_lock_that_it_waits_for() {
 }
 
 #[test]
+fn one_that_lets_go_of_what_it_waits_for_stands_behind_those_who_came_before_and_may_close_a_cycle_by_it() {
+    let mut table = LockTable::default();
+    assert!(holds(&ask(&mut table, "a", &["v", "z"])));
+    assert!(holds(&ask(&mut table, "b", &["w"])));
+    assert!(waits(&ask(&mut table, "c", &["v", "z"])));
+    assert!(waits(&ask(&mut table, "a", &["v", "w"])));
+    table.release(&holder("a"), Some(&set(&["v"])), "");
+    assert_eq!(table.view("v").waiters, [holder("a")], "c is the younger of the two that wait for each other");
+    let expected = Cycle(["a", "c"].map(holder).into());
+    assert_eq!(ask(&mut table, "c", &["v", "z"]), Asked::Deadlock(expected));
+    table.release(&holder("b"), None, "");
+    assert!(holds(&ask(&mut table, "a", &["v", "w"])));
+}
+
+#[test]
 fn what_a_dead_life_held_is_free_and_its_name_is_no_other_nodes() {
     let mut table = LockTable::default();
     assert!(holds(&ask_on(&mut table, "n1", "a", &set(&["x"]), true)));
@@ -178,7 +193,7 @@ fn tokens(table: &LockTable) -> BTreeMap<String, (HolderId, FencingToken)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
 
     #[test]
     fn whatever_is_done_tokens_grow_nobody_waits_in_a_cycle_and_all_get_on_in_the_end(
