@@ -35,7 +35,8 @@ use crate::status::BrainyClusterStatus;
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "self.storage.strategy != 'Isolated' || self.coordination.pattern != 'StorageNative'", "message": "coordination.pattern StorageNative keeps every lease in a store that all nodes share, and with storage.strategy Isolated there is none: choose pattern Leader or Consensus, or strategy Namespaced or Shared"}
+    {"rule": "self.storage.strategy != 'Isolated' || self.coordination.pattern != 'StorageNative'", "message": "coordination.pattern StorageNative keeps every lease in a store that all nodes share, and with storage.strategy Isolated there is none: choose pattern Leader or Consensus, or strategy Namespaced or Shared"},
+    {"rule": "self.storage.strategy == 'Isolated' || self.coordination.pattern == 'Consensus' || !has(self.storage.volume)", "message": "storage.volume has a use with strategy Isolated or pattern Consensus only: otherwise data lives in the bucket, and nothing on the nodes. Remove storage.volume"}
 ]))]
 pub struct BrainyClusterSpec {
     /// How many nodes. Each is one pod with a stable name, `<cluster>-0` to `<cluster>-<replicas - 1>`.
@@ -83,7 +84,6 @@ fn default_shards() -> i32 {
 #[schemars(extend("x-kubernetes-validations" = [
     {"rule": "self.strategy == 'Isolated' || has(self.bucket)", "message": "storage.bucket is required with strategy Namespaced or Shared: nodes share their data through it"},
     {"rule": "self.strategy != 'Isolated' || !has(self.bucket)", "message": "storage.bucket has no use with strategy Isolated: data lives on each node's volume. Remove storage.bucket, or choose strategy Namespaced or Shared"},
-    {"rule": "self.strategy == 'Isolated' || !has(self.volume)", "message": "storage.volume has a use with strategy Isolated only: with Namespaced and Shared data lives in the bucket. Remove storage.volume"},
     {"rule": "!has(self.layers) || self.layers.all(layer, self.layers.exists_one(other, other.type == layer.type))", "message": "storage.layers has a layer twice: each type may come once"},
     {"rule": "!has(self.layers) || !self.layers.exists(layer, layer.type == 'Caching') || self.layers[0].type == 'Caching'", "message": "storage.layers: Caching must come first: below Batching a read would have to wait for a flush, below Compression each read would decompress"},
     {"rule": "!has(self.layers) || !self.layers.exists(layer, layer.type == 'Batching') || !self.layers.exists(layer, layer.type == 'Limiting') || self.layers[self.layers[0].type == 'Caching' ? 1 : 0].type == 'Batching'", "message": "storage.layers: Limiting must come after Batching: above it a write that waits for its flush would take up a place among the operations under way"},
@@ -96,7 +96,7 @@ pub struct StorageSpec {
     #[serde(default)]
     pub strategy: Strategy,
 
-    /// The volume of each node (strategy Isolated).
+    /// The volume of each node: for its data (strategy Isolated), or for its log (pattern Consensus; 1Gi if it is left out).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeSpec>,
 
@@ -404,9 +404,6 @@ pub enum LayerKind {
 /// Who decides ownership, and how liveness is judged.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "self.pattern == oldSelf.pattern || (self.pattern != 'Consensus' && oldSelf.pattern != 'Consensus')", "message": "coordination.pattern can't be changed from or to Consensus while the cluster lives: while its pods are replaced, some would go by one map and some by another. With deletionPolicy Retain the cluster can be deleted and created again with the other pattern, over the same volumes"}
-]))]
 pub struct CoordinationSpec {
     /// The coordination pattern.
     #[serde(default)]
@@ -451,7 +448,7 @@ pub enum Pattern {
     #[default]
     Leader,
     /// The sidecars keep sessions and map among them, agreed on by a majority (Raft), and elect one that decides: with no
-    /// operator and no bucket. Strategy Isolated; it can't be changed while the cluster lives.
+    /// operator and no bucket. To change from or to it, all nodes stop, and start again.
     Consensus,
     /// The sidecars elect one among them that decides, in the bucket: with no operator alive as well.
     StorageNative,

@@ -8,10 +8,7 @@ use brainy_crds::condition;
 use brainy_e2e::brainy::{self, Cluster};
 use brainy_e2e::specs::{self, prepare_bucket};
 use brainy_e2e::{Environment, with_temp_namespace};
-use k8s_openapi::api::apps::v1::StatefulSet;
-use kube::Api;
-use kube::api::ListParams;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// The same files that the rules are tested with when there is no cluster.
 fn bad_examples() -> anyhow::Result<Vec<(String, String)>> {
@@ -67,24 +64,6 @@ async fn every_bad_example_is_refused_at_apply_with_the_rules_own_message() -> a
                 };
             ensure!(error.contains(&message.to_lowercase()), "{file}: {message:?} is not in {error:?}");
         }
-        Ok(())
-    })
-    .await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_run_yet_is_refused_with_a_condition_and_nothing_is_made() -> anyhow::Result<()> {
-    let environment = &Environment::from_variables().await?;
-    with_temp_namespace(environment, "unsupported", |namespace| async move {
-        prepare_bucket(environment, &namespace).await?;
-        let mut spec = specs::shared(2, &namespace);
-        spec["coordination"]["pattern"] = json!("Consensus");
-        let cluster = Cluster::apply(environment, &namespace, "consensus", spec).await?;
-        cluster.until_condition(condition::READY, "False", Some("NotSupported"), Duration::from_secs(60)).await?;
-        cluster.until_event("NotSupported").await?;
-        ensure!(cluster.pods().await?.is_empty(), "it has pods");
-        let sets: Api<StatefulSet> = Api::namespaced(environment.client.clone(), &namespace);
-        ensure!(sets.list(&ListParams::default()).await?.items.is_empty(), "a StatefulSet was made");
         Ok(())
     })
     .await

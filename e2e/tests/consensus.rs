@@ -4,10 +4,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
+use brainy_crds::condition;
 use brainy_e2e::brainy::Cluster;
 use brainy_e2e::load::{self, Progress, verify, write_until};
-use brainy_e2e::specs::{self, sample};
+use brainy_e2e::records::Records;
+use brainy_e2e::specs::{self, prepare_bucket, sample};
 use brainy_e2e::{Environment, Seen, operator, until, views, with_temp_namespace};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::rbac::v1::Role;
@@ -26,6 +28,38 @@ async fn nothing_is_in_kubernetes(environment: &Environment, cluster: &Cluster) 
     let leases: Api<Lease> = Api::namespaced(environment.client.clone(), &cluster.namespace);
     let leases = leases.list(&ListParams::default()).await?.items;
     ensure!(leases.is_empty(), "{leases:?}");
+    Ok(())
+}
+
+/// Changes the pattern: all nodes stop, and start again.
+async fn until_pattern(cluster: &Cluster, pattern: &str) -> anyhow::Result<()> {
+    let uids = async || anyhow::Ok(cluster.pods().await?.iter().map(ResourceExt::uid).collect::<Vec<_>>());
+    let before = uids().await?;
+    cluster.change(json!({"coordination": {"pattern": pattern}})).await?;
+    cluster.until_condition(condition::PROGRESSING, "True", Some("ChangingPattern"), LIMIT).await?;
+    cluster.ready().await?;
+    let after = uids().await?;
+    ensure!(after.iter().all(|uid| !before.contains(uid)), "a pod went on through the change to {pattern}");
+    Ok(())
+}
+
+/// Over a bucket: a killed node's shards are taken by others, with no operator there.
+async fn a_node_dies(cluster: &Cluster) -> anyhow::Result<()> {
+    cluster.pods_api().delete(&format!("{}-1", cluster.name), &DeleteParams::default().grace_period(0)).await?;
+    let during = sample("without one", 300);
+    load::write(&cluster.node(0), &during, &Progress::default(), None).await?;
+    verify(&cluster.node(2), &during).await
+}
+
+/// Over a bucket: the pattern is changed there and back.
+async fn over_a_bucket(cluster: &Cluster, before: &Records) -> anyhow::Result<()> {
+    for pattern in ["StorageNative", "Consensus", "Leader"] {
+        until_pattern(cluster, pattern).await?;
+        verify(&cluster.node(0), before).await?;
+        let more = sample(&format!("by {pattern}"), 300);
+        load::write(&cluster.node(1), &more, &Progress::default(), None).await?;
+        verify(&cluster.node(2), &more).await?;
+    }
     Ok(())
 }
 
@@ -61,15 +95,23 @@ async fn nodes_keep_the_map_among_them_serve_on_without_an_operator_and_join_and
         let mut spec = specs::isolated(3);
         spec["coordination"]["pattern"] = json!("Consensus");
         let cluster = Cluster::apply(environment, &namespace, "c", spec).await?;
+        prepare_bucket(environment, &namespace).await?;
+        let mut spec = specs::shared(3, &namespace);
+        spec["coordination"]["pattern"] = json!("Consensus");
+        let bucket = Cluster::apply(environment, &namespace, "b", spec).await?;
         cluster.ready().await?;
+        bucket.ready().await?;
         views::columns(environment, &cluster).await?;
         views::map_is_balanced(&cluster).await?;
         nothing_is_in_kubernetes(environment, &cluster).await?;
         let before = sample("before", 1000);
         load::write(&cluster.node(0), &before, &Progress::default(), None).await?;
+        load::write(&bucket.node(0), &before, &Progress::default(), None).await?;
 
-        operator::without(environment, every_node_dies(&cluster)).await?;
+        let dying = async { futures::try_join!(every_node_dies(&cluster), a_node_dies(&bucket)).map(|_| ()) };
+        operator::without(environment, dying).await?;
         cluster.ready().await?;
+        bucket.ready().await?;
         verify(&cluster.node(2), &before).await?;
 
         let (stop, stopped) = watch::channel(false);
@@ -89,16 +131,22 @@ async fn nodes_keep_the_map_among_them_serve_on_without_an_operator_and_join_and
             stop.send(true)?;
             anyhow::Ok(())
         };
-        let (during, ()) = futures::try_join!(write_until(&node, stopped), changing)?;
+        let (mut during, (), ()) =
+            futures::try_join!(write_until(&node, stopped), changing, over_a_bucket(&bucket, &before))?;
         ensure!(during.len() > 100, "the load did not run while nodes came and went");
         verify(&reader, &during).await?;
         verify(&reader, &before).await?;
 
-        // Who keeps sessions and map can't be changed under a living cluster.
-        let refused = cluster.change(json!({"coordination": {"pattern": "Leader"}})).await.err();
-        let refused = format!("{:#}", refused.context("the pattern was changed")?);
-        ensure!(refused.contains("from or to Consensus"), "{refused}");
-        Ok(())
+        // The data is found on the volumes, each time by others than those who knew where it was.
+        for pattern in ["Leader", "Consensus"] {
+            until_pattern(&cluster, pattern).await?;
+            verify(&cluster.node(1), &during).await?;
+            verify(&cluster.node(0), &before).await?;
+            let more = sample(&format!("by {pattern}"), 300);
+            load::write(&cluster.node(0), &more, &Progress::default(), None).await?;
+            during.extend(more);
+        }
+        views::map_is_balanced(&cluster).await
     })
     .await
 }

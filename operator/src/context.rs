@@ -55,6 +55,8 @@ pub struct ClusterMemory {
     pub shards: shards::Memory,
     /// Volumes that were not resized.
     pub volumes: volumes::Memory,
+    /// Since when no pod of a cluster that is to stand still was there.
+    pub still_since: Option<Duration>,
     /// Failed reconciles in a row.
     pub failures: u32,
     certificate_checked: Option<Duration>,

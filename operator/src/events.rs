@@ -6,13 +6,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 
-use crate::reconcile::status::{ASSIGNING, DRAINING, ROLLING_OUT, SCALING, condition};
+use crate::reconcile::status::{ASSIGNING, CHANGING_PATTERN, DRAINING, ROLLING_OUT, SCALING, condition};
 
 /// Longest note that the API server takes, in bytes.
 const MAX_NOTE: usize = 1024;
 
 /// Reasons of what was asked for.
-const PLANNED: [&str; 3] = [DRAINING, ROLLING_OUT, SCALING];
+const PLANNED: [&str; 4] = [CHANGING_PATTERN, DRAINING, ROLLING_OUT, SCALING];
 
 /// Publishes Events. A failure to do so is logged and no more.
 #[derive(Clone)]

@@ -169,7 +169,7 @@ mod tests {
         let show = || {
             metrics.leading(true);
             let cluster = isolated();
-            metrics.conditions(&cluster, &refused(&cluster, "NotSupported", "", Timestamp::UNIX_EPOCH));
+            metrics.conditions(&cluster, &refused(&cluster, "InvalidSpec", "", Timestamp::UNIX_EPOCH));
         };
         let shown = || {
             metrics

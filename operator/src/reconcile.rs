@@ -14,14 +14,17 @@ pub mod build;
 mod deletion;
 pub mod dereference;
 mod errors;
+mod pattern;
 mod rolling;
 mod scaling;
 pub mod status;
 pub mod validate;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use brainy_coordination::NodeId;
+use brainy_coordination::bucket::spec::Pattern;
 use brainy_crds::BrainyCluster;
 use brainy_kubernetes::names;
 use jiff::Timestamp;
@@ -73,7 +76,7 @@ pub async fn reconcile(context: &Context, seen: &BrainyCluster, memory: &mut Clu
 /// Says what is wrong with a spec. Nothing is done for it but that volumes are kept if that is asked for.
 async fn refuse(context: &Context, cluster: &BrainyCluster, refusal: &Refusal) -> Result<Duration, Error> {
     deletion::retain_if_asked(context, cluster).await?;
-    let status = status::refused(cluster, refusal.reason(), &refusal.to_string(), Timestamp::now());
+    let status = status::refused(cluster, Refusal::REASON, &refusal.to_string(), Timestamp::now());
     report(context, cluster, &status).await?;
     Ok(LATER)
 }
@@ -85,9 +88,6 @@ async fn run(
     memory: &mut ClusterMemory,
 ) -> Result<Duration, Error> {
     let found = dereference::dereference(&context.client, cluster).await?;
-    if let Err(refusal) = validate::check_change(validated, found.lives_by_consensus()) {
-        return refuse(context, &found.cluster, &refusal).await;
-    }
     let mut seen = first_observation(validated, &found);
     let outcome = Box::pin(steps(context, validated, &found, memory, &mut seen)).await;
     if let Err(error) = &outcome {
@@ -158,8 +158,19 @@ async fn steps(
         memory.certificate_checked(now);
     }
 
+    if let Some(waiting) = pattern::change(context, validated, found, memory).await? {
+        seen.changing = Some((status::CHANGING_PATTERN, waiting));
+        return Ok(SOON);
+    }
+
     let pods = pod_facts(&found.pods);
-    let volumes = volumes::ordinals(&found.claims, &validated.name);
+    let volumes = match bucket {
+        None => volumes::ordinals(&found.claims, &validated.name),
+        // There is no data on them.
+        Some(_) => BTreeSet::new(),
+    };
+    let is_consensus = validated.pattern == Pattern::Consensus;
+    let consensus_since = is_consensus.then(|| found.consensus_since().unwrap_or(validated.generation));
     let mut controller = Controller {
         client: &context.client,
         cluster: validated,
@@ -167,6 +178,7 @@ async fn steps(
         identity: &context.identity,
         clock: &*context.clock,
         volumes: &volumes,
+        consensus_since,
         pods: &pods,
         memory: &mut memory.shards,
     };
@@ -189,7 +201,14 @@ async fn steps(
     let prepared = build::build(
         validated,
         &context.sidecar,
-        &Carried { replicas, sessions: replicas.max(found.slots()), claim_template, volumes, placement },
+        &Carried {
+            replicas,
+            sessions: replicas.max(found.slots()),
+            claim_template,
+            volumes,
+            placement,
+            consensus_since,
+        },
     );
     let mut applier = Applier {
         client: &context.client,

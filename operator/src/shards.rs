@@ -28,6 +28,7 @@ use kube::Client;
 use crate::reconcile::Error;
 use crate::reconcile::validate::ValidatedCluster;
 
+pub use configmap::forget as forget_map;
 pub use sessions::significant_hash;
 pub use summary::Summary;
 pub use topology::PodFacts;
@@ -63,8 +64,10 @@ pub struct Controller<'a> {
     pub identity: &'a str,
     /// The clock that observers count on.
     pub clock: &'a dyn Clock,
-    /// Ordinals of the nodes whose volumes exist (strategy Isolated).
+    /// Ordinals of the nodes whose volumes with data exist (strategy Isolated).
     pub volumes: &'a BTreeSet<i32>,
+    /// With which generation of the spec pattern Consensus began, for the nodes that there are.
+    pub consensus_since: Option<i64>,
     /// What is known of the pods, for the topology.
     pub pods: &'a [PodFacts],
     /// From earlier looks.
@@ -82,8 +85,8 @@ impl Controller<'_> {
     /// Looks, decides, publishes.
     pub async fn run(&mut self) -> Result<Summary, Error> {
         match (self.bucket.cloned(), self.cluster.pattern) {
+            (bucket, Pattern::Consensus) => self.run_consensus(bucket.as_deref()).await,
             (Some(bucket), _) => self.run_shared(&*bucket).await,
-            (None, Pattern::Consensus) => self.run_consensus().await,
             (None, _) => self.run_isolated().await,
         }
     }

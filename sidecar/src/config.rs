@@ -85,9 +85,6 @@ impl NodeSettings {
         if arguments.pod_uid.is_empty() {
             return wrong("BRAINY_POD_UID", "is empty; it is the pod's UID".into());
         }
-        if cluster.consensus && !matches!(cluster.storage, StorageConfig::Isolated { .. }) {
-            return wrong("consensus", "needs strategy isolated: its log lies on the node's volume".into());
-        }
         Ok(Self {
             cluster,
             wish: path.with_file_name(brainy_kubernetes::names::CLUSTER_SPEC_KEY),
@@ -181,7 +178,7 @@ renewSeconds: 10
             ("shards: 256", "shards: 0", "shards"),
             ("renewSeconds: 10", "renewSeconds: 30", "renewSeconds"),
             ("bucket: b", "bocket: b", "bocket"),
-            ("shards: 256", "shards: 256\nconsensus: true", "consensus"),
+            ("shards: 256", "shards: 256\nconsensus: {since: 1}", "consensus"),
         ] {
             let message = parse(&CONFIG.replace(from, to)).unwrap_err().to_string();
             assert!(message.contains(field), "{message}");

@@ -80,6 +80,8 @@ pub struct Carried {
     pub volumes: BTreeSet<i32>,
     /// How shards are to be placed.
     pub placement: Policy,
+    /// Generation of the spec with which pattern Consensus began; `None`: another pattern.
+    pub consensus_since: Option<i64>,
 }
 
 /// Builds every object of a cluster.

@@ -10,7 +10,7 @@ use serde_json::json;
 use std::time::Duration;
 
 use super::apply::is_owned_by;
-use super::validate::{ValidatedCluster, validate};
+use super::validate::{Refusal, ValidatedCluster, validate};
 use super::{Error, LATER, SOON, dereference, status};
 use crate::context::{ClusterMemory, Context};
 use crate::storage;
@@ -64,7 +64,7 @@ pub(super) async fn clean_up(
     let validated = match validate(cluster) {
         Ok(validated) => validated,
         Err(refusal) => {
-            return stuck(context, cluster, refusal.reason(), &refusal.to_string()).await.map(|()| LATER);
+            return stuck(context, cluster, Refusal::REASON, &refusal.to_string()).await.map(|()| LATER);
         }
     };
     if !stop_nodes(context, cluster).await? {

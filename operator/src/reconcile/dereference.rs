@@ -1,7 +1,7 @@
 //! Step 1: reads what the decisions need, fresh from the API server: the BrainyCluster itself, its nodes, and the Secret
 //! that it names.
 
-use brainy_crds::{BrainyCluster, BucketSpec, Strategy};
+use brainy_crds::{BrainyCluster, BucketSpec, Pattern, Strategy};
 use brainy_kubernetes::names;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
@@ -23,7 +23,7 @@ pub struct Dereferenced {
     pub statefulset: Option<StatefulSet>,
     /// Pods of that very StatefulSet.
     pub pods: Vec<Pod>,
-    /// The claims of its nodes' volumes (strategy Isolated).
+    /// The claims of its nodes' volumes (strategy Isolated, pattern Consensus).
     pub claims: Vec<PersistentVolumeClaim>,
     /// Credentials for the bucket, or what is wrong with them; `None`: there is no bucket.
     pub credentials: Option<Result<Credentials, Problem>>,
@@ -40,15 +40,11 @@ impl Dereferenced {
         self.statefulset.as_ref()?.spec.as_ref()?.volume_claim_templates.as_ref()?.first().cloned()
     }
 
-    /// Whether its nodes keep sessions and map among them (pattern Consensus), by how their pods are made; `None`: there is
-    /// no StatefulSet yet.
-    pub fn lives_by_consensus(&self) -> Option<bool> {
-        let pod = self.statefulset.as_ref()?.spec.as_ref()?.template.spec.as_ref()?;
-        let mut sources = pod.volumes.iter().flatten().filter_map(|volume| volume.projected.as_ref()?.sources.as_ref());
-        Some(sources.any(|sources| {
-            let items = sources.iter().filter_map(|source| source.config_map.as_ref()?.items.as_ref()).flatten();
-            items.into_iter().any(|item| item.key == names::CLUSTER_SPEC_KEY)
-        }))
+    /// With which generation of the spec pattern Consensus began, where the nodes that there are keep sessions and map among
+    /// them.
+    pub fn consensus_since(&self) -> Option<i64> {
+        let annotations = self.statefulset.as_ref()?.metadata.annotations.as_ref()?;
+        annotations.get(names::CONSENSUS_SINCE_ANNOTATION)?.parse().ok()
     }
 
     /// One more than the highest ordinal of a pod that exists.
@@ -102,9 +98,10 @@ pub async fn pods(
     Ok(listed.items.into_iter().filter(|pod| is_owned_by(&pod.metadata, &uid)).collect())
 }
 
-/// The claims of the nodes' volumes; none without strategy Isolated.
+/// The claims of the nodes' volumes; none where nodes have no volumes.
 pub async fn claims(client: &Client, cluster: &BrainyCluster) -> Result<Vec<PersistentVolumeClaim>, Error> {
-    if cluster.spec.storage.strategy != Strategy::Isolated {
+    let spec = &cluster.spec;
+    if spec.storage.strategy != Strategy::Isolated && spec.coordination.pattern != Pattern::Consensus {
         return Ok(Vec::new());
     }
     volumes::list(client, &cluster.namespace().unwrap_or_default(), &cluster.name_any()).await

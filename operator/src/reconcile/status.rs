@@ -18,6 +18,8 @@ pub const ROLLING_OUT: &str = "RollingOut";
 pub const DRAINING: &str = "Draining";
 /// Reason of Progressing: pods come or go.
 pub const SCALING: &str = "Scaling";
+/// Reason of Progressing: all nodes stop, so that another pattern can begin.
+pub const CHANGING_PATTERN: &str = "ChangingPattern";
 /// Reason of Progressing: shards are on their way to their owners.
 pub const ASSIGNING: &str = "AssigningShards";
 

@@ -95,9 +95,9 @@ fn the_same_observation_gives_the_same_status_so_that_nothing_is_written() {
 fn a_refusal_is_said_in_ready_and_leaves_the_rest() {
     let mut cluster = isolated();
     cluster.status = Some(after(&cluster, &serving(), at(1)));
-    let status = refused(&cluster, "NotSupported", "spec.coordination.pattern: ...", at(2));
-    assert_eq!(state(&status, READY), ("False", "NotSupported"));
-    assert_eq!(state(&status, PROGRESSING), ("False", "NotSupported"));
+    let status = refused(&cluster, "InvalidSpec", "spec.coordination.pattern: ...", at(2));
+    assert_eq!(state(&status, READY), ("False", "InvalidSpec"));
+    assert_eq!(state(&status, PROGRESSING), ("False", "InvalidSpec"));
     assert_eq!(state(&status, STORAGE_READY), ("True", "VolumePerNode"));
     assert_eq!(status.nodes, "3/3");
 }

@@ -14,6 +14,7 @@ use brainy_storage::layers::batching::{Ack, Batching};
 use brainy_storage::layers::caching::CacheSize;
 use brainy_storage::layers::compression::{Algorithm, Compression};
 use brainy_storage::layers::limiting::Limiting;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
 
@@ -23,6 +24,8 @@ const MAX_NAME: usize = 40;
 const MAX_REPLICAS: i32 = 1000;
 /// Most shards of a cluster.
 const MAX_SHARDS: i32 = 16384;
+/// A node's volume where only its log is on it. A snapshot follows every thousand entries: this is plenty.
+const LOG_SIZE: &str = "1Gi";
 /// The region of every bucket on R2.
 const R2_REGION: &str = "auto";
 
@@ -43,6 +46,8 @@ pub struct ValidatedCluster {
     pub shards: u32,
     /// Where data lives.
     pub storage: ValidatedStorage,
+    /// Each node's volume: for its data (strategy Isolated), for its log (pattern Consensus).
+    pub volume: Option<VolumeSpec>,
     /// What lies over it.
     pub layers: Layers,
     /// Who is the controller.
@@ -69,7 +74,7 @@ pub struct ValidatedCluster {
 #[derive(Clone, Debug, PartialEq)]
 pub enum ValidatedStorage {
     /// On a volume of each node.
-    Isolated(VolumeSpec),
+    Isolated,
     /// In a bucket, below a namespace of each node.
     Namespaced(BucketSpec),
     /// In a bucket, each shard at one place.
@@ -80,68 +85,35 @@ impl ValidatedStorage {
     /// The bucket, where nodes share one.
     pub fn bucket(&self) -> Option<&BucketSpec> {
         match self {
-            Self::Isolated(_) => None,
+            Self::Isolated => None,
             Self::Namespaced(bucket) | Self::Shared(bucket) => Some(bucket),
         }
     }
 }
 
-/// Why a BrainyCluster does not run. The variant's name is the reason of the condition and of the Event.
+/// Why a BrainyCluster does not run: the spec contradicts itself or a bound.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The schema knows it, but this version does not run it.
-    #[error("{field}: {value} is not supported by this version: {choose}")]
-    NotSupported {
-        /// Path of the field.
-        field: &'static str,
-        /// What it says.
-        value: String,
-        /// What to choose instead.
-        choose: &'static str,
-    },
-    /// The spec contradicts itself or a bound.
-    #[error("{field}: {problem}")]
-    InvalidSpec {
-        /// Path of the field.
-        field: &'static str,
-        /// What is wrong, and the way out.
-        problem: String,
-    },
+#[error("{field}: {problem}")]
+pub struct Refusal {
+    /// Path of the field.
+    pub field: &'static str,
+    /// What is wrong, and the way out.
+    pub problem: String,
 }
 
 impl Refusal {
     /// The stable word for conditions and Events.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::NotSupported { .. } => "NotSupported",
-            Self::InvalidSpec { .. } => "InvalidSpec",
-        }
-    }
+    pub const REASON: &str = "InvalidSpec";
 
     fn invalid(field: &'static str, problem: impl Into<String>) -> Self {
-        Self::InvalidSpec { field, problem: problem.into() }
+        Self { field, problem: problem.into() }
     }
-}
-
-/// Refuses a change of who keeps the sessions and the map of a living cluster: while its pods are replaced one by one, some
-/// would go by one map and some by another. `lives_by_consensus`: as its StatefulSet has it; none: there is none yet.
-pub fn check_change(cluster: &ValidatedCluster, lives_by_consensus: Option<bool>) -> Result<(), Refusal> {
-    let wants = cluster.pattern == Pattern::Consensus;
-    if lives_by_consensus.is_none_or(|lives| lives == wants) {
-        return Ok(());
-    }
-    Err(Refusal::invalid(
-        "spec.coordination.pattern",
-        "can't be changed from or to Consensus while the cluster lives: set it back. With deletionPolicy Retain the \
-         cluster can be deleted and created again with the other pattern, over the same volumes",
-    ))
 }
 
 /// Checks a BrainyCluster as read from the API server.
 pub fn validate(cluster: &BrainyCluster) -> Result<ValidatedCluster, Refusal> {
     let spec = &cluster.spec;
     let name = name_of(cluster)?;
-    check_supported(cluster)?;
     let meta = &cluster.metadata;
     let absent = |field| Refusal::invalid(field, "is missing: the resource was not read from an API server");
     Ok(ValidatedCluster {
@@ -152,6 +124,7 @@ pub fn validate(cluster: &BrainyCluster) -> Result<ValidatedCluster, Refusal> {
         replicas: within("spec.replicas", spec.replicas, 1, MAX_REPLICAS)?,
         shards: within("spec.shards", spec.shards, 1, MAX_SHARDS)?.unsigned_abs(),
         storage: storage_of(cluster)?,
+        volume: volume_of(cluster)?,
         layers: layers_of(cluster)?,
         pattern: pattern_of(cluster)?,
         balance: match spec.coordination.placement.balance {
@@ -189,17 +162,6 @@ fn name_of(cluster: &BrainyCluster) -> Result<String, Refusal> {
     }
 }
 
-/// Refuses what the schema offers and this version does not run.
-fn check_supported(cluster: &BrainyCluster) -> Result<(), Refusal> {
-    let refuse = |field, value: String, choose| Err(Refusal::NotSupported { field, value, choose });
-    let by_consensus = cluster.spec.coordination.pattern == brainy_crds::Pattern::Consensus;
-    if by_consensus && cluster.spec.storage.strategy != Strategy::Isolated {
-        let choose = "it keeps its log on the nodes' volumes; choose Leader or StorageNative, or strategy Isolated";
-        return refuse("spec.coordination.pattern", "Consensus without volumes".into(), choose);
-    }
-    Ok(())
-}
-
 fn max_moves_of(cluster: &BrainyCluster) -> Result<Option<u32>, Refusal> {
     let Some(most) = cluster.spec.coordination.placement.max_moves else { return Ok(None) };
     Ok(Some(within("spec.coordination.placement.maxMoves", most, 1, MAX_SHARDS)?.unsigned_abs()))
@@ -219,18 +181,31 @@ fn pattern_of(cluster: &BrainyCluster) -> Result<Pattern, Refusal> {
 
 fn storage_of(cluster: &BrainyCluster) -> Result<ValidatedStorage, Refusal> {
     let storage = &cluster.spec.storage;
-    match (storage.strategy, &storage.bucket, &storage.volume) {
-        (Strategy::Isolated, None, volume) => Ok(ValidatedStorage::Isolated(volume.clone().unwrap_or_default())),
-        (Strategy::Isolated, Some(_), _) => Err(Refusal::invalid(
+    match (storage.strategy, &storage.bucket) {
+        (Strategy::Isolated, None) => Ok(ValidatedStorage::Isolated),
+        (Strategy::Isolated, Some(_)) => Err(Refusal::invalid(
             "spec.storage.bucket",
             "has no use with strategy Isolated: remove it, or choose strategy Namespaced or Shared",
         )),
-        (_, None, _) => Err(Refusal::invalid("spec.storage.bucket", "is required with strategy Namespaced or Shared")),
-        (_, Some(_), Some(_)) => {
-            Err(Refusal::invalid("spec.storage.volume", "has a use with strategy Isolated only: remove it"))
+        (_, None) => Err(Refusal::invalid("spec.storage.bucket", "is required with strategy Namespaced or Shared")),
+        (Strategy::Namespaced, Some(bucket)) => bucket_of(bucket).map(ValidatedStorage::Namespaced),
+        (Strategy::Shared, Some(bucket)) => bucket_of(bucket).map(ValidatedStorage::Shared),
+    }
+}
+
+fn volume_of(cluster: &BrainyCluster) -> Result<Option<VolumeSpec>, Refusal> {
+    let (storage, pattern) = (&cluster.spec.storage, cluster.spec.coordination.pattern);
+    match (storage.strategy, pattern, &storage.volume) {
+        (Strategy::Isolated, _, volume) => Ok(Some(volume.clone().unwrap_or_default())),
+        (_, brainy_crds::Pattern::Consensus, Some(volume)) => Ok(Some(volume.clone())),
+        (_, brainy_crds::Pattern::Consensus, None) => {
+            Ok(Some(VolumeSpec { size: Quantity(LOG_SIZE.into()), ..VolumeSpec::default() }))
         }
-        (Strategy::Namespaced, Some(bucket), None) => bucket_of(bucket).map(ValidatedStorage::Namespaced),
-        (Strategy::Shared, Some(bucket), None) => bucket_of(bucket).map(ValidatedStorage::Shared),
+        (_, _, Some(_)) => Err(Refusal::invalid(
+            "spec.storage.volume",
+            "has a use with strategy Isolated or pattern Consensus only: remove it",
+        )),
+        (_, _, None) => Ok(None),
     }
 }
 
@@ -347,7 +322,7 @@ mod tests {
 
     #[test]
     fn isolated_and_shared_with_leader_run() {
-        assert!(matches!(validate(&isolated()).unwrap().storage, ValidatedStorage::Isolated(_)));
+        assert!(matches!(validate(&isolated()).unwrap().storage, ValidatedStorage::Isolated));
         assert!(matches!(validate(&shared()).unwrap().storage, ValidatedStorage::Shared(_)));
         let namespaced = json!({"storage": {"strategy": "Namespaced", "bucket": {"name": "data"}}});
         let namespaced = validate(&cluster("demo", namespaced)).unwrap();
@@ -392,17 +367,6 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_run_yet_is_refused_by_field_value_and_way_out() {
-        for strategy in ["Namespaced", "Shared"] {
-            let storage = json!({"strategy": strategy, "bucket": {"name": "data"}});
-            let refusal = refusal(json!({"storage": storage, "coordination": {"pattern": "Consensus"}}));
-            assert_eq!(refusal.reason(), "NotSupported");
-            let (message, what) = (refusal.to_string(), "spec.coordination.pattern: Consensus");
-            assert!(message.starts_with(what) && message.contains("choose Leader"), "{message}");
-        }
-    }
-
-    #[test]
     fn the_nodes_elect_their_controller_only_where_they_share_a_store() {
         let spec = |storage| json!({"storage": storage, "coordination": {"pattern": "StorageNative"}});
         for strategy in ["Namespaced", "Shared"] {
@@ -410,30 +374,26 @@ mod tests {
             assert_eq!(validate(&cluster("demo", spec(storage))).unwrap().pattern, Pattern::StorageNative);
         }
         let refusal = refusal(spec(json!({})));
-        assert_eq!(refusal.reason(), "InvalidSpec");
         let message = refusal.to_string();
         assert!(message.starts_with("spec.coordination.pattern: ") && message.contains("choose Leader"), "{message}");
     }
 
     #[test]
-    fn consensus_runs_over_volumes_and_is_neither_begun_nor_ended_while_the_cluster_lives() {
-        let of =
-            |pattern| validate(&cluster("demo", json!({"storage": {}, "coordination": {"pattern": pattern}}))).unwrap();
-        let (leader, consensus) = (of("Leader"), of("Consensus"));
-        assert_eq!((leader.pattern, consensus.pattern), (Pattern::Leader, Pattern::Consensus));
-        for (cluster, lives, is_allowed) in [
-            (&leader, None, true),
-            (&leader, Some(false), true),
-            (&leader, Some(true), false),
-            (&consensus, None, true),
-            (&consensus, Some(true), true),
-            (&consensus, Some(false), false),
-        ] {
-            let checked = check_change(cluster, lives);
-            assert_eq!(checked.is_ok(), is_allowed, "{:?} {lives:?}", cluster.pattern);
-            if let Err(refusal) = checked {
-                assert!(refusal.to_string().starts_with("spec.coordination.pattern: "), "{refusal}");
-            }
+    fn a_node_has_a_volume_for_its_data_or_for_its_log() {
+        let of = |strategy: &str, pattern: &str, volume: serde_json::Value| {
+            let bucket = if strategy == "Isolated" { json!(null) } else { json!({"name": "data"}) };
+            let storage = json!({"strategy": strategy, "bucket": bucket, "volume": volume});
+            let spec = json!({"storage": storage, "coordination": {"pattern": pattern}});
+            validate(&cluster("demo", spec)).unwrap().volume.map(|volume| volume.size.0)
+        };
+        let size = |size: &str| Some(size.to_owned());
+        assert_eq!(of("Isolated", "Leader", json!(null)), size("10Gi"));
+        assert_eq!(of("Isolated", "Consensus", json!({"size": "3Gi"})), size("3Gi"));
+        for strategy in ["Namespaced", "Shared"] {
+            assert_eq!(of(strategy, "Leader", json!(null)), None);
+            assert_eq!(of(strategy, "StorageNative", json!(null)), None);
+            assert_eq!(of(strategy, "Consensus", json!(null)), size(LOG_SIZE));
+            assert_eq!(of(strategy, "Consensus", json!({"size": "3Gi"})), size("3Gi"));
         }
     }
 
@@ -456,7 +416,6 @@ mod tests {
             [("endpoint", json!(null)), ("credentialsSecret", json!(null)), ("region", json!("eu-central-1"))]
         {
             let refusal = refusal(with(field, value));
-            assert_eq!(refusal.reason(), "InvalidSpec");
             assert!(refusal.to_string().starts_with(&format!("spec.storage.bucket.{field}")), "{refusal}");
         }
     }
@@ -490,7 +449,6 @@ mod tests {
         ];
         for (spec, field) in cases {
             let refusal = refusal(spec);
-            assert_eq!(refusal.reason(), "InvalidSpec");
             assert!(refusal.to_string().starts_with(field), "{refusal}");
         }
     }

@@ -38,12 +38,27 @@ pub(super) async fn write(
     map: &ShardMap,
 ) -> Result<(), Error> {
     let name = names::shard_map(&cluster.name);
-    let body = serde_json::to_string(map).map_err(|source| Error::DamagedDocument { name: name.clone(), source })?;
-    let mut object = ConfigMap {
-        metadata: metadata(cluster, name.clone()),
-        data: Some(BTreeMap::from([(names::SHARD_MAP_KEY.to_owned(), body)])),
-        ..ConfigMap::default()
-    };
+    let body = serde_json::to_string(map).map_err(|source| Error::DamagedDocument { name, source })?;
+    swap(client, cluster, read, BTreeMap::from([(names::SHARD_MAP_KEY.to_owned(), body)])).await
+}
+
+/// Removes the map, if there is one: no node goes by it any more, and the next controller must not either.
+pub async fn forget(client: &Client, cluster: &ValidatedCluster) -> Result<(), Error> {
+    let there = read(client, cluster).await?;
+    match there.map {
+        Some(_) => swap(client, cluster, &there, BTreeMap::new()).await,
+        None => Ok(()),
+    }
+}
+
+async fn swap(
+    client: &Client,
+    cluster: &ValidatedCluster,
+    read: &Present,
+    data: BTreeMap<String, String>,
+) -> Result<(), Error> {
+    let name = names::shard_map(&cluster.name);
+    let mut object = ConfigMap { metadata: metadata(cluster, name.clone()), data: Some(data), ..ConfigMap::default() };
     let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), dry_run: false };
     let api = api(client, cluster);
     let written = match &read.version {

@@ -9,9 +9,11 @@ use brainy_coordination::bucket;
 use brainy_coordination::bucket::look::Seen;
 use brainy_coordination::bucket::operator::{self, Part};
 use brainy_coordination::consensus::client::Client;
+use brainy_coordination::controller::Rules;
 use brainy_coordination::{NodeId, ShardId};
+use brainy_storage::documents::Documents;
 
-use super::{Controller, ISOLATED, Present, Summary, configmap, nodes};
+use super::{Controller, ISOLATED, Present, Summary, configmap, nodes, topology};
 use crate::reconcile::Error;
 use crate::reconcile::build::cluster_spec;
 
@@ -19,6 +21,7 @@ use crate::reconcile::build::cluster_spec;
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     part: operator::Memory,
+    topology: topology::Memory,
     /// Access to the nodes, and when it was opened: their certificates are renewed.
     pub(super) access: Option<(Arc<Client>, Duration)>,
 }
@@ -27,21 +30,24 @@ pub(super) struct Memory {
 const REOPEN: Duration = Duration::from_secs(600);
 
 impl Controller<'_> {
-    pub(super) async fn run_consensus(&mut self) -> Result<Summary, Error> {
+    /// `bucket`: where the data is; none: on the nodes' volumes.
+    pub(super) async fn run_consensus(&mut self, bucket: Option<&dyn Documents>) -> Result<Summary, Error> {
         let copy = configmap::read(self.client, self.cluster).await?;
-        if self.pods.is_empty() {
-            return Ok(self.unanswered(copy, "no node of the cluster runs yet"));
-        }
-        let documents = match self.documents().await? {
+        let since = match self.consensus_since {
+            Some(since) if !self.pods.is_empty() => since,
+            _ => return Ok(self.unanswered(copy, "no node of the cluster runs yet")),
+        };
+        let documents = match self.documents(since).await? {
             Some(documents) => documents,
             None => return Ok(self.unanswered(copy, "the nodes have no certificates yet")),
         };
         let placement = self.policy().await;
+        let zones = placement.zones.clone();
         let part = Part {
             documents: &*documents,
             spec: cluster_spec(self.cluster, self.identity, placement, self.volumes),
             shards: self.cluster.shards,
-            rules: ISOLATED,
+            rules: self.rules(),
             ttl: Duration::from_secs(self.cluster.lease_seconds),
             published: 0,
             clock: self.clock,
@@ -52,7 +58,7 @@ impl Controller<'_> {
             Ok::<_, bucket::Error>((seen, documents.members().await?))
         };
         match looked.await {
-            Ok((seen, members)) => self.answered(copy, seen, members).await,
+            Ok((seen, members)) => self.answered(copy, seen, members, (bucket, &zones)).await,
             Err(bucket::Error::Storage(error)) => {
                 self.memory.consensus.access = None;
                 Ok(self.unanswered(copy, &super::words(&error)))
@@ -61,19 +67,32 @@ impl Controller<'_> {
         }
     }
 
-    async fn documents(&mut self) -> Result<Option<Arc<Client>>, Error> {
+    fn rules(&self) -> Rules {
+        match self.cluster.storage.bucket() {
+            Some(_) => Rules::Shared,
+            None => ISOLATED,
+        }
+    }
+
+    async fn documents(&mut self, since: i64) -> Result<Option<Arc<Client>>, Error> {
         let now = self.clock.now();
         if let Some((documents, opened)) = &self.memory.consensus.access
             && now.saturating_sub(*opened) < REOPEN
         {
             return Ok(Some(Arc::clone(documents)));
         }
-        let opened = nodes::documents(self.client, self.cluster).await?.map(Arc::new);
+        let opened = nodes::documents(self.client, self.cluster, since).await?.map(Arc::new);
         self.memory.consensus.access = opened.clone().map(|documents| (documents, now));
         Ok(opened)
     }
 
-    async fn answered(&mut self, copy: Present, seen: Seen, members: Vec<NodeId>) -> Result<Summary, Error> {
+    async fn answered(
+        &mut self,
+        copy: Present,
+        seen: Seen,
+        members: Vec<NodeId>,
+        (bucket, zones): (Option<&dyn Documents>, &BTreeMap<NodeId, String>),
+    ) -> Result<Summary, Error> {
         let Seen { map, nodes, waiting, next_lapse, .. } = seen;
         if let Some(map) = &map
             && copy.map.as_ref().is_none_or(|copy| (copy.epoch, copy.revision) < (map.epoch, map.revision))
@@ -81,10 +100,14 @@ impl Controller<'_> {
             // For people: no node reads it.
             configmap::write(self.client, self.cluster, &copy, map).await?;
         }
+        if let (Some(map), Some(bucket)) = (&map, bucket) {
+            let topology = &mut self.memory.consensus.topology;
+            topology.write(bucket, self.cluster, self.identity, map, &nodes, (self.pods, zones)).await;
+        }
         // While a shard has no owner its data may be on a volume whose node does not run.
         let unowned = map.as_ref().is_none_or(|map| (0..map.shards()).any(|shard| map.owner(ShardId(shard)).is_none()));
         let volumes = if unowned { self.volumes.clone() } else { BTreeSet::new() };
-        let mut summary = Summary::new(map, &nodes, self.cluster, ISOLATED, waiting, BTreeSet::new());
+        let mut summary = Summary::new(map, &nodes, self.cluster, self.rules(), waiting, BTreeSet::new());
         summary.next_lapse = next_lapse;
         // A majority that counts nodes which are gone may be one that can't be had any more.
         Ok(summary.with_volumes(self.cluster, &volumes).with_members(members))
@@ -95,7 +118,7 @@ impl Controller<'_> {
         // Of a cluster that was created over volumes of an earlier one, they may need more of its nodes to agree on anything.
         let volumes = if copy.map.is_none() { self.volumes.clone() } else { BTreeSet::new() };
         let waiting = Some(format!("the nodes have no common answer: {why}"));
-        let summary = Summary::new(copy.map, &BTreeMap::new(), self.cluster, ISOLATED, waiting, BTreeSet::new());
+        let summary = Summary::new(copy.map, &BTreeMap::new(), self.cluster, self.rules(), waiting, BTreeSet::new());
         summary.with_volumes(self.cluster, &volumes).in_doubt()
     }
 }

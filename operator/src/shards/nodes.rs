@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use brainy_coordination::NodeId;
 use brainy_coordination::consensus::client::{Client as Documents, Seeds};
 use brainy_coordination::consensus::membership::VOTERS;
-use brainy_coordination::consensus::wire::{Answer, CONSENSUS_PATH, Question, Transport, Unanswered};
+use brainy_coordination::consensus::wire::{
+    Answer, CONSENSUS_PATH, Question, Transport, Unanswered, cluster as group_of,
+};
 use brainy_kubernetes::names;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -39,7 +41,11 @@ const MOST: usize = 64 << 20;
 const SEARCH: Duration = Duration::from_secs(3);
 
 /// The documents that the cluster's nodes keep; `None`: they have no certificates yet, and so are no nodes.
-pub(super) async fn documents(client: &Client, cluster: &ValidatedCluster) -> Result<Option<Documents>, Error> {
+pub(super) async fn documents(
+    client: &Client,
+    cluster: &ValidatedCluster,
+    since: i64,
+) -> Result<Option<Documents>, Error> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &cluster.namespace);
     let name = names::tls_secret(&cluster.name);
     let Some(secret) = secrets.get_opt(&name).await? else {
@@ -62,7 +68,8 @@ pub(super) async fn documents(client: &Client, cluster: &ValidatedCluster) -> Re
         seeds: wanted_nodes(cluster).into_iter().take(VOTERS).collect(),
         http: connect(tls),
     });
-    Ok(Some(Documents::new(&cluster.uid, Arc::clone(&nodes) as _, nodes).with_patience(SEARCH)))
+    let group = group_of(&cluster.uid, since);
+    Ok(Some(Documents::new(group, Arc::clone(&nodes) as _, nodes).with_patience(SEARCH)))
 }
 
 fn client_config(authorities: &[u8], chain: &[u8], key: &[u8]) -> Option<ClientConfig> {

@@ -25,7 +25,7 @@ pub async fn delete_data(
     let (bucket, data) = match &cluster.storage {
         ValidatedStorage::Namespaced(bucket) => (bucket, paths::NAMESPACES),
         ValidatedStorage::Shared(bucket) => (bucket, paths::SHARDS),
-        ValidatedStorage::Isolated(_) => return Ok(0),
+        ValidatedStorage::Isolated => return Ok(0),
     };
     let now = context.clock.now();
     let credentials = match credentials {

@@ -10,7 +10,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
 use crate::reconcile::Error;
-use crate::reconcile::validate::{ValidatedCluster, ValidatedStorage};
+use crate::reconcile::validate::ValidatedCluster;
 
 /// Time between attempts to resize claims that are refused.
 const RETRY: Duration = Duration::from_secs(60);
@@ -36,7 +36,7 @@ pub async fn grow(
     memory: &mut Memory,
     now: Duration,
 ) -> Result<Option<String>, Error> {
-    let ValidatedStorage::Isolated(volume) = &cluster.storage else {
+    let Some(volume) = &cluster.volume else {
         return Ok(None);
     };
     let created_with = template.and_then(requested);

@@ -24,12 +24,23 @@ pub struct NodeConfig {
     #[serde(default, skip_serializing_if = "Layers::is_empty")]
     pub layers: Layers,
     /// The nodes keep the coordination documents among them (pattern Consensus).
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub consensus: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consensus: Option<ConsensusConfig>,
     /// Session length in seconds.
     pub lease_seconds: u64,
     /// Time between renewals in seconds.
     pub renew_seconds: u64,
+}
+
+/// The nodes' group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConsensusConfig {
+    /// Mount point of the node's volume, where its member keeps its log: `/data`.
+    pub data: PathBuf,
+    /// Generation of the BrainyCluster with which the pattern began. Members of a group from before it are void: another
+    /// pattern was in charge since.
+    pub since: i64,
 }
 
 /// In what a volume keeps its data.

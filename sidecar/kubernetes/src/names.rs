@@ -14,6 +14,8 @@ pub const SHARD_MAP_KEY: &str = "shard-map.json";
 pub const NODE_CONFIG_KEY: &str = "node.yaml";
 /// Key, beside it, of what is wanted of the cluster (pattern Consensus). It changes without a restart of any node.
 pub const CLUSTER_SPEC_KEY: &str = "cluster.json";
+/// Annotation of the StatefulSet with pattern Consensus: the generation of the BrainyCluster with which the pattern began.
+pub const CONSENSUS_SINCE_ANNOTATION: &str = "brainy.io/consensus-since";
 /// Port of the storage API on the pod's loopback.
 pub const API_PORT: u16 = 7700;
 /// Port of the node-to-node listener (mutual TLS only).

@@ -1,7 +1,6 @@
 //! Puts a node of a cluster together: its session, the map, the other nodes, and its strategy, each in a task. They end
 //! with the last handle on them, or in order through [`Runtime::drain`].
 
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,11 +8,12 @@ use async_trait::async_trait;
 use brainy_coordination::clock::{Clock, SystemClock};
 use brainy_coordination::consensus::Pace;
 use brainy_coordination::consensus::group::{self, Group};
+use brainy_coordination::consensus::wire;
 use brainy_coordination::controller::{MOVES_AT_ONCE, Rules};
 use brainy_coordination::session::holder::Identity;
 use brainy_coordination::session::{SessionHolder, SharedObservers};
 use brainy_coordination::{FencingToken, NodeId, ShardId, names};
-use brainy_kubernetes::config::{BucketConfig, StorageConfig};
+use brainy_kubernetes::config::{BucketConfig, ConsensusConfig, StorageConfig};
 use brainy_kubernetes::documents::KubernetesDocuments;
 use brainy_kubernetes::in_pod::{Access, NoAccess};
 use brainy_kubernetes::map_watch::MapWatch;
@@ -70,7 +70,7 @@ pub(super) struct Parts {
     pub(super) prove_every: Duration,
 }
 
-/// Where data lies, and where sessions and the map are.
+/// Where data lies, and where sessions and the map are, if not with the nodes.
 pub(super) enum Strategy {
     Isolated {
         documents: Arc<dyn Documents>,
@@ -166,15 +166,34 @@ async fn run(
     parts: Parts,
     slot: Arc<Mutex<Option<Arc<Isolated>>>>,
     locks: Slot,
+    stop: watch::Receiver<bool>,
+) {
+    // Whatever becomes of the store: the others may need this member.
+    let member = parts.group.clone().map(|group| {
+        let part = consensus::take_part(Arc::clone(&group), Arc::clone(&table));
+        (AbortOnDrop(host::spawn(part)), group)
+    });
+    serve_whenever_possible(&table, &parts, (&slot, &locks), stop).await;
+    if let Some((mut part, group)) = member {
+        part.end().await;
+        group.shut_down().await;
+    }
+}
+
+/// Takes part in the cluster until `stop`, whenever there is a store that keeps its word.
+async fn serve_whenever_possible(
+    table: &Arc<Table>,
+    parts: &Parts,
+    handles: (&Mutex<Option<Arc<Isolated>>>, &Slot),
     mut stop: watch::Receiver<bool>,
 ) {
     loop {
         let (documents, bucket) = tokio::select! {
             biased;
-            prepared = prepare(&table, &parts) => prepared,
+            prepared = prepare(table, parts) => prepared,
             () = stopped(&mut stop) => return,
         };
-        match Box::pin(serve(&table, &parts, documents, bucket, (&slot, &locks), stop.clone())).await {
+        match Box::pin(serve(table, parts, documents, bucket, handles, stop.clone())).await {
             Ended::Stopped => return,
             // From here on it is as it was before the first proof.
             Ended::Distrusted(error) => table.problem("storage", Some(in_words(&error))),
@@ -258,17 +277,14 @@ async fn serve(
                 () = stopped(&mut stop) => return Ended::Stopped,
             }
             *slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Arc::clone(&isolated));
-            if let Some(group) = parts.group.clone() {
-                // Once the volume is this process's alone.
-                tasks.spawn(host::task(consensus::take_part(group, Arc::clone(table))));
-            }
             (Arc::clone(&isolated) as _, host::spawn(isolated.run(stopping)))
         }
         (Strategy::Bucket { .. }, Some(bucket)) => {
             let lives = Arc::new(OfNodes { nodes: Arc::clone(&nodes), lives: life.clone() });
-            let locks = locks.set(Locks::new(parts.node.clone(), Arc::clone(&documents), lives));
+            let locks = locks.set(Locks::new(parts.node.clone(), Arc::clone(&bucket.documents), lives));
             tasks.spawn(host::task(async move { locks.run().await }));
-            let shared = Shared::new(Arc::clone(table), maps, nodes, bucket.layout, life.clone(), news);
+            let shared =
+                Shared::new(Arc::clone(table), maps, nodes, (bucket.documents, bucket.layout), life.clone(), news);
             (Arc::clone(&shared) as _, host::spawn(shared.run(stopping)))
         }
         (Strategy::Bucket { .. }, None) => return Ended::Stopped,
@@ -331,9 +347,6 @@ async fn serve(
     end_session.send_replace(true);
     let _ended = (&mut session.0).await;
     tasks.shutdown().await;
-    if let Some(group) = &parts.group {
-        group.shut_down().await;
-    }
     ended
 }
 
@@ -378,7 +391,8 @@ async fn prepare(table: &Table, parts: &Parts) -> (Arc<dyn Documents>, Option<Op
         match open_proved(table, &**bucket).await {
             Ok(open) => {
                 table.problem("storage", None);
-                return (Arc::clone(&open.documents), Some(open));
+                let group = parts.group.as_ref().map(|group| group.documents());
+                return (group.unwrap_or_else(|| Arc::clone(&open.documents)), Some(open));
             }
             Err(error) => table.problem("storage", Some(in_words(&error))),
         }
@@ -409,19 +423,20 @@ pub(super) fn parts(
 ) -> Result<Parts, StartError> {
     let cluster = &settings.cluster;
     // Where the nodes keep the map among them, they need no right in Kubernetes, nor Kubernetes.
-    let access = (!cluster.consensus).then(Access::of_this_pod);
+    let access = cluster.consensus.is_none().then(Access::of_this_pod);
     let watch = |access: &Access| -> Arc<dyn MapSource> {
         Arc::new(MapWatch::new(access.watching(), &cluster.namespace, &cluster.cluster))
     };
     let maps = access.as_ref().and_then(|access| access.as_ref().ok()).map(watch);
-    let mut group = None;
+    let group = cluster.consensus.as_ref().map(|consensus| Group::new(group_settings(settings, consensus, &peers)));
     let strategy = match &cluster.storage {
         StorageConfig::Isolated { data, engine } => {
-            let documents: Arc<dyn Documents> = match access {
-                Some(access) => {
-                    Arc::new(KubernetesDocuments::new(access?.bounded(), &cluster.namespace, &cluster.cluster))
+            let documents: Arc<dyn Documents> = match (access, &group) {
+                (_, Some(group)) => group.documents(),
+                (access, None) => {
+                    let access = access.unwrap_or_else(Access::of_this_pod)?;
+                    Arc::new(KubernetesDocuments::new(access.bounded(), &cluster.namespace, &cluster.cluster))
                 }
-                None => group.insert(Group::new(group_settings(settings, data, &peers))).documents(),
             };
             let volumes = Arc::new(OnDisk { data: data.clone(), engine: (*engine).into() });
             Strategy::Isolated { documents, volumes, peers }
@@ -452,11 +467,15 @@ pub(super) fn parts(
     })
 }
 
-fn group_settings(settings: &NodeSettings, data: &Path, peers: &Arc<dyn PeerClient>) -> group::Settings {
+fn group_settings(
+    settings: &NodeSettings,
+    consensus: &ConsensusConfig,
+    peers: &Arc<dyn PeerClient>,
+) -> group::Settings {
     group::Settings {
-        folder: consensus::folder(data, &settings.node),
+        folder: consensus::folder(&consensus.data, &settings.node),
         node: settings.node.clone(),
-        cluster: settings.cluster.uid.clone(),
+        cluster: wire::cluster(&settings.cluster.uid, consensus.since),
         pace: Pace::of(Duration::from_secs(settings.cluster.lease_seconds)),
         transport: Arc::new(OverPeers(Arc::clone(peers))),
         wish: Arc::new(WishFile(settings.wish.clone())),

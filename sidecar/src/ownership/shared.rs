@@ -48,7 +48,8 @@ pub(super) struct Shared {
     table: Arc<Table>,
     maps: Arc<Maps>,
     nodes: Arc<Nodes>,
-    documents: Arc<dyn Documents>,
+    /// In the bucket, beside the data: a token is lost only with what was written under it.
+    leases: Arc<dyn Documents>,
     layout: Arc<dyn Layout>,
     lives: watch::Receiver<Option<Life>>,
     /// The leases that are this life's own.
@@ -99,17 +100,16 @@ impl Shared {
         table: Arc<Table>,
         maps: Arc<Maps>,
         nodes: Arc<Nodes>,
-        layout: Arc<dyn Layout>,
+        (leases, layout): (Arc<dyn Documents>, Arc<dyn Layout>),
         lives: watch::Receiver<Option<Life>>,
         news: watch::Sender<u64>,
     ) -> Arc<Self> {
         let (tell, told) = mpsc::unbounded_channel();
-        let documents = Arc::clone(&nodes.documents);
         Arc::new(Self {
             table,
             maps,
             nodes,
-            documents,
+            leases,
             layout,
             lives,
             held: Mutex::default(),
@@ -278,7 +278,7 @@ impl Shared {
     /// be resolved. Otherwise what it waits for.
     async fn try_take(&self, life: &Life, shard: ShardId, mine: bool) -> Result<Option<String>, Error> {
         let name = self.layout.lease_name(shard);
-        let found = read_document::<ShardLease>(&*self.documents, &name, CALL_LIMIT).await?;
+        let found = read_document::<ShardLease>(&*self.leases, &name, CALL_LIMIT).await?;
         let (lease, version) = found.map_or((None, None), |(lease, version)| (Some(lease), Some(version)));
         let landed = lock(&self.unresolved).get(&shard).is_some_and(|before| *before != version);
         if landed {
@@ -311,7 +311,7 @@ impl Shared {
                     return Err(Error::unavailable("LeaseLost", why));
                 }
                 let next = self.layout.next(lease.as_ref(), next);
-                match write_document(&*self.documents, &name, version.as_ref(), &next, CALL_LIMIT).await? {
+                match write_document(&*self.leases, &name, version.as_ref(), &next, CALL_LIMIT).await? {
                     Swap::Applied(written) => {
                         lock(&self.unresolved).remove(&shard);
                         self.serve(life, next, written).map(|()| None)
@@ -396,11 +396,11 @@ impl Shared {
         };
         let name = self.layout.lease_name(shard);
         let free = self.layout.next(Some(&lease), release(&lease, &now(), why));
-        if let Swap::Applied(_) = write_document(&*self.documents, &name, Some(&version), &free, CALL_LIMIT).await? {
+        if let Swap::Applied(_) = write_document(&*self.leases, &name, Some(&version), &free, CALL_LIMIT).await? {
             lock(&self.held).remove(&shard);
             return Ok(true);
         }
-        let found = read_document::<ShardLease>(&*self.documents, &name, CALL_LIMIT).await?;
+        let found = read_document::<ShardLease>(&*self.leases, &name, CALL_LIMIT).await?;
         match found {
             Some((found, now_at)) if found.owner == lease.owner && found.incarnation == lease.incarnation => {
                 lock(&self.held).insert(shard, Held { lease: found, version: now_at, keeper: None });
@@ -437,14 +437,14 @@ impl Shared {
         });
         let Some((next, version)) = held else { return Ok(Done::Changed) };
         let name = self.layout.lease_name(shard);
-        match write_document(&*self.documents, &name, Some(&version), &next, CALL_LIMIT).await? {
+        match write_document(&*self.leases, &name, Some(&version), &next, CALL_LIMIT).await? {
             Swap::Applied(written) => {
                 self.learn(shard, next, written);
                 Ok(Done::Changed)
             }
             Swap::Rejected | Swap::Unknown(_) => {
                 // What was written before, and nobody knew, may stand there by now.
-                let found = read_document::<ShardLease>(&*self.documents, &name, CALL_LIMIT).await?;
+                let found = read_document::<ShardLease>(&*self.leases, &name, CALL_LIMIT).await?;
                 if let Some((found, version)) = found {
                     self.learn(shard, found, version);
                 }

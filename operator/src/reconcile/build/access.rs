@@ -19,7 +19,7 @@ pub(super) fn role(cluster: &ValidatedCluster, sessions: i32) -> Role {
     if cluster.pattern == Pattern::Leader {
         rules.push(rule("", "configmaps", vec![names::shard_map(&cluster.name)], &["get", "list", "watch"]));
     }
-    if matches!(cluster.storage, ValidatedStorage::Isolated(_)) && cluster.pattern != Pattern::Consensus {
+    if matches!(cluster.storage, ValidatedStorage::Isolated) && cluster.pattern != Pattern::Consensus {
         let leases = (0..sessions).map(|ordinal| names::node(&cluster.name, ordinal)).collect();
         rules.push(rule("coordination.k8s.io", "leases", leases, &["get", "patch"]));
     }

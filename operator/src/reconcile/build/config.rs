@@ -7,7 +7,7 @@ use brainy_coordination::NodeId;
 use brainy_coordination::bucket::spec::{ClusterSpec, Pattern};
 use brainy_coordination::placement::Policy;
 use brainy_crds::BucketSpec;
-use brainy_kubernetes::config::{BucketConfig, NodeConfig, StorageConfig, VolumeEngine};
+use brainy_kubernetes::config::{BucketConfig, ConsensusConfig, NodeConfig, StorageConfig, VolumeEngine};
 use brainy_kubernetes::names;
 use k8s_openapi::api::core::v1::ConfigMap;
 
@@ -19,17 +19,17 @@ const CREDENTIALS: &str = "/etc/brainy/credentials";
 /// Where the volume is mounted.
 pub(super) const DATA: &str = "/data";
 
-/// The configuration of every node of a cluster.
-pub fn node_config(cluster: &ValidatedCluster) -> NodeConfig {
+/// The configuration of every node of a cluster. `consensus_since`: see [`Carried`].
+pub fn node_config(cluster: &ValidatedCluster, consensus_since: Option<i64>) -> NodeConfig {
     NodeConfig {
         cluster: cluster.name.clone(),
         namespace: cluster.namespace.clone(),
         uid: cluster.uid.clone(),
         shards: cluster.shards,
         storage: match &cluster.storage {
-            ValidatedStorage::Isolated(volume) => StorageConfig::Isolated {
+            ValidatedStorage::Isolated => StorageConfig::Isolated {
                 data: PathBuf::from(DATA),
-                engine: match volume.engine {
+                engine: match cluster.volume.as_ref().map(|volume| volume.engine).unwrap_or_default() {
                     brainy_crds::VolumeEngine::Embedded => VolumeEngine::Embedded,
                     brainy_crds::VolumeEngine::Files => VolumeEngine::Files,
                 },
@@ -38,7 +38,7 @@ pub fn node_config(cluster: &ValidatedCluster) -> NodeConfig {
             ValidatedStorage::Shared(bucket) => StorageConfig::Shared(bucket_config(bucket)),
         },
         layers: cluster.layers,
-        consensus: cluster.pattern == Pattern::Consensus,
+        consensus: consensus_since.map(|since| ConsensusConfig { data: PathBuf::from(DATA), since }),
         lease_seconds: cluster.lease_seconds,
         renew_seconds: cluster.renew_seconds,
     }
@@ -76,7 +76,7 @@ pub fn cluster_spec(
 
 pub(super) fn config_map(cluster: &ValidatedCluster, carried: &Carried) -> ConfigMap {
     // JSON is YAML; a struct of strings and numbers always has both forms.
-    let yaml = serde_yaml::to_string(&node_config(cluster)).unwrap_or_default();
+    let yaml = serde_yaml::to_string(&node_config(cluster, carried.consensus_since)).unwrap_or_default();
     let mut data = BTreeMap::from([(names::NODE_CONFIG_KEY.to_owned(), yaml)]);
     if cluster.pattern == Pattern::Consensus {
         let spec = cluster_spec(cluster, names::MANAGED_BY, carried.placement.clone(), &carried.volumes);

@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::config::DATA;
 use super::statefulset::DATA_VOLUME;
 use super::{SidecarImage, labels, selector};
-use crate::reconcile::validate::{ValidatedCluster, ValidatedStorage};
+use crate::reconcile::validate::ValidatedCluster;
 
 /// Annotation of the pod template: changes with the configuration, so that a change is rolled out.
 pub const CONFIG_HASH_ANNOTATION: &str = "brainy.io/config-hash";
@@ -92,7 +92,7 @@ fn some<T>(items: Vec<T>) -> Option<Vec<T>> {
 
 fn sidecar_container(cluster: &ValidatedCluster, sidecar: &SidecarImage) -> Container {
     let mut mounts = vec![mount("config", "/etc/brainy", true), mount("run", "/run/brainy", false)];
-    if matches!(cluster.storage, ValidatedStorage::Isolated(_)) {
+    if cluster.volume.is_some() {
         mounts.push(mount(DATA_VOLUME, DATA, false));
     }
     Container {

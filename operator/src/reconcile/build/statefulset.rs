@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{Carried, SidecarImage, labels, metadata, pod, selector};
-use crate::reconcile::validate::{ValidatedCluster, ValidatedStorage};
+use crate::reconcile::validate::ValidatedCluster;
 
 /// Name of the volume claim template.
 pub const DATA_VOLUME: &str = "data";
@@ -25,7 +25,12 @@ pub(super) fn statefulset(
     config: &ConfigMap,
 ) -> StatefulSet {
     StatefulSet {
-        metadata: metadata(cluster, cluster.name.clone()),
+        metadata: ObjectMeta {
+            annotations: carried
+                .consensus_since
+                .map(|since| BTreeMap::from([(names::CONSENSUS_SINCE_ANNOTATION.to_owned(), since.to_string())])),
+            ..metadata(cluster, cluster.name.clone())
+        },
         spec: Some(StatefulSetSpec {
             replicas: Some(carried.replicas),
             service_name: Some(names::nodes_service(&cluster.name)),
@@ -47,14 +52,14 @@ pub(super) fn statefulset(
 /// and with nothing less.
 fn retention(cluster: &ValidatedCluster) -> Option<StatefulSetPersistentVolumeClaimRetentionPolicy> {
     let retain = || Some("Retain".to_owned());
-    matches!(cluster.storage, ValidatedStorage::Isolated(_))
+    cluster
+        .volume
+        .is_some()
         .then(|| StatefulSetPersistentVolumeClaimRetentionPolicy { when_deleted: retain(), when_scaled: retain() })
 }
 
 fn claim_template(cluster: &ValidatedCluster, carried: &Carried) -> Option<PersistentVolumeClaim> {
-    let ValidatedStorage::Isolated(volume) = &cluster.storage else {
-        return None;
-    };
+    let volume = cluster.volume.as_ref()?;
     // The template of a live StatefulSet can't be changed, and an apply that tries is refused whole.
     let spec = carried.claim_template.as_ref().and_then(|live| live.spec.as_ref());
     let live = spec.map(|spec| VolumeSpec {

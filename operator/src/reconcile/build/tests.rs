@@ -11,14 +11,18 @@ fn carried(nodes: i32) -> Carried {
         claim_template: None,
         volumes: BTreeSet::new(),
         placement: Policy { max_moves: Some(5), ..Policy::default() },
+        consensus_since: None,
     }
+}
+
+fn since(cluster: &ValidatedCluster) -> Option<i64> {
+    (cluster.pattern == brainy_coordination::bucket::spec::Pattern::Consensus).then_some(4)
 }
 
 fn built(cluster: &brainy_crds::BrainyCluster) -> KubernetesResources<Prepared> {
     let validated = validate(cluster).unwrap();
     let sidecar = SidecarImage { image: "brainy-sidecar:1".into(), pull_policy: "IfNotPresent".into() };
-    let carried = carried(validated.replicas);
-    build(&validated, &sidecar, &carried)
+    build(&validated, &sidecar, &Carried { consensus_since: since(&validated), ..carried(validated.replicas) })
 }
 
 fn pod_of(resources: &KubernetesResources<Prepared>) -> k8s_openapi::api::core::v1::PodSpec {
@@ -88,7 +92,7 @@ fn nodes_that_keep_the_map_among_them_need_nothing_of_kubernetes_and_hear_of_eac
 }
 
 #[test]
-fn how_a_cluster_lives_shows_in_its_pods() {
+fn who_keeps_the_map_shows_in_the_statefulset() {
     let mut wish = isolated();
     let found = |statefulset| crate::reconcile::dereference::Dereferenced {
         cluster: isolated(),
@@ -97,16 +101,35 @@ fn how_a_cluster_lives_shows_in_its_pods() {
         claims: Vec::new(),
         credentials: None,
     };
-    assert_eq!(found(None).lives_by_consensus(), None);
-    assert_eq!(found(Some(built(&wish).statefulset)).lives_by_consensus(), Some(false));
+    assert_eq!(found(None).consensus_since(), None);
+    assert_eq!(found(Some(built(&wish).statefulset)).consensus_since(), None);
     wish.spec.coordination.pattern = brainy_crds::Pattern::Consensus;
-    assert_eq!(found(Some(built(&wish).statefulset)).lives_by_consensus(), Some(true));
+    assert_eq!(found(Some(built(&wish).statefulset)).consensus_since(), Some(4));
+}
+
+#[test]
+fn nodes_over_a_bucket_have_a_volume_for_their_log_and_nothing_else() {
+    let mut wish = shared();
+    assert_eq!(built(&wish).statefulset.spec.unwrap().volume_claim_templates, None);
+    wish.spec.coordination.pattern = brainy_crds::Pattern::Consensus;
+    let resources = built(&wish);
+    let claims = resources.statefulset.spec.clone().unwrap().volume_claim_templates.unwrap();
+    assert_eq!(claims.len(), 1);
+    let mounts = pod_of(&resources).containers[0].volume_mounts.clone().unwrap();
+    assert!(mounts.iter().any(|mount| mount.name == DATA_VOLUME && mount.mount_path == "/data"), "{mounts:?}");
+    let config = serde_yaml::from_str::<brainy_kubernetes::NodeConfig>(
+        &resources.config_map.data.unwrap()[names::NODE_CONFIG_KEY],
+    );
+    assert_eq!(config.unwrap().consensus.unwrap().since, 4);
 }
 
 #[test]
 fn the_node_configuration_reads_back_as_what_the_sidecar_expects() {
-    for wish in [isolated(), shared()] {
-        let config = node_config(&validate(&wish).unwrap());
+    let mut consensus = shared();
+    consensus.spec.coordination.pattern = brainy_crds::Pattern::Consensus;
+    for wish in [isolated(), shared(), consensus] {
+        let validated = validate(&wish).unwrap();
+        let config = node_config(&validated, since(&validated));
         let text = &built(&wish).config_map.data.unwrap()[names::NODE_CONFIG_KEY];
         assert_eq!(serde_yaml::from_str::<brainy_kubernetes::NodeConfig>(text).unwrap(), config);
     }

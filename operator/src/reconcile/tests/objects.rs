@@ -90,30 +90,74 @@ async fn a_replica_that_no_longer_leads_writes_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_not_supported_is_refused_with_a_condition_and_nothing_is_made() {
+async fn an_invalid_spec_is_refused_with_a_condition_and_nothing_is_made() {
     let mut wish = shared();
-    wish.spec.coordination.pattern = brainy_crds::Pattern::Consensus;
+    wish.spec.storage.volume = Some(brainy_crds::VolumeSpec::default());
     let mut world = World::new(wish);
     world.reconcile().await.unwrap();
-    assert_eq!(world.condition("Ready"), ("False".into(), "NotSupported".into()));
+    assert_eq!(world.condition("Ready"), ("False".into(), "InvalidSpec".into()));
     assert_eq!(changes(&world), Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn nodes_that_keep_the_map_among_them_are_made_before_they_can_answer_and_keep_their_pattern_while_they_live() {
+async fn nodes_that_keep_the_map_among_them_are_made_before_they_can_answer() {
     let mut wish = isolated();
     wish.spec.coordination.pattern = brainy_crds::Pattern::Consensus;
     let mut world = World::new(wish);
     world.reconcile().await.unwrap();
     let set = world.api.object(SET).unwrap();
     assert_eq!(set["spec"]["replicas"], json!(3));
+    assert_eq!(set["metadata"]["annotations"]["brainy.io/consensus-since"], json!("7"), "the spec's generation");
     let writes = world.api.writes();
     assert!(writes.iter().all(|call| !call.contains("/leases")), "{writes:?}");
-    let mut world = World::new(isolated());
-    world.api.insert(SET, &set);
+    world.api.edit(CLUSTER, |cluster| cluster["metadata"]["generation"] = json!(8));
     world.reconcile().await.unwrap();
-    assert_eq!(world.condition("Ready"), ("False".into(), "InvalidSpec".into()));
-    assert_eq!(world.api.object(SET).unwrap()["spec"], set["spec"], "it is left as it is");
+    let set = world.api.object(SET).unwrap();
+    assert_eq!(set["metadata"]["annotations"]["brainy.io/consensus-since"], json!("7"), "the group is the same");
+}
+
+#[tokio::test]
+async fn from_and_to_consensus_all_nodes_stop_and_the_map_goes_before_any_starts_again() {
+    const MAP: &str = "/api/v1/namespaces/team/configmaps/demo-shard-map";
+    let mut wish = isolated();
+    wish.spec.coordination.lease = brainy_crds::LeaseSpec { duration_seconds: 2, renew_seconds: 1 };
+    let mut world = World::new(wish);
+    world.reconcile().await.unwrap();
+    world.add_pod(0, "old", true);
+    assert!(world.api.object(MAP).unwrap()["data"]["shard-map.json"].is_string());
+    let pattern = |world: &World, pattern: &str, generation: u32| {
+        world.api.edit(CLUSTER, |cluster| {
+            cluster["metadata"]["generation"] = json!(generation);
+            cluster["spec"]["coordination"]["pattern"] = json!(pattern);
+        });
+    };
+    let replicas = |world: &World| Some(world.api.object(SET)?["spec"]["replicas"].as_i64().unwrap());
+    pattern(&world, "Consensus", 8);
+    world.reconcile().await.unwrap();
+    assert_eq!(replicas(&world), Some(0));
+    assert_eq!(world.condition("Progressing"), ("True".into(), "ChangingPattern".into()));
+    world.reconcile().await.unwrap();
+    assert_eq!(replicas(&world), Some(0), "a pod is there still");
+    world.clock.advance(Duration::from_secs(5));
+    world.api.remove("/api/v1/namespaces/team/pods/demo-0");
+    world.reconcile().await.unwrap();
+    assert_eq!(replicas(&world), Some(0), "its session may be valid still");
+    assert!(world.api.object(MAP).unwrap()["data"]["shard-map.json"].is_string());
+    world.clock.advance(Duration::from_secs(3));
+    world.reconcile().await.unwrap();
+    assert_eq!(replicas(&world), None);
+    assert!(!world.api.object(MAP).unwrap()["data"]["shard-map.json"].is_string());
+    world.reconcile().await.unwrap();
+    assert_eq!(replicas(&world), Some(3));
+    assert_eq!(world.api.object(SET).unwrap()["metadata"]["annotations"]["brainy.io/consensus-since"], json!("8"));
+    // Who thinks better of it before anything is gone loses nothing but a moment.
+    pattern(&world, "Leader", 9);
+    world.reconcile().await.unwrap();
+    assert_eq!(replicas(&world), Some(0));
+    pattern(&world, "Consensus", 10);
+    world.reconcile().await.unwrap();
+    assert_eq!(replicas(&world), Some(3));
+    assert_eq!(world.api.object(SET).unwrap()["metadata"]["annotations"]["brainy.io/consensus-since"], json!("8"));
 }
 
 #[tokio::test]

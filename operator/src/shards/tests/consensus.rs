@@ -52,7 +52,7 @@ impl Transport for Node {
         if self.silent.load(Ordering::SeqCst) {
             return Err(Unanswered::NotSent("nobody there".into()));
         }
-        assert_eq!(question.cluster, "1111-2222");
+        assert_eq!(question.cluster, "1111-2222/4");
         Ok(match question.ask.clone() {
             Ask::Read { name } => Answer::Document(self.state.lock().unwrap().read(&name).cloned()),
             Ask::Names { prefix } => Answer::Names(self.state.lock().unwrap().names(&prefix)),
@@ -80,7 +80,7 @@ struct Consensus {
 impl Consensus {
     fn new(replicas: i32) -> Self {
         let node = Arc::new(Node::default());
-        let asking = Asking::new("1111-2222", Arc::clone(&node) as _, Arc::clone(&node) as _);
+        let asking = Asking::new("1111-2222/4", Arc::clone(&node) as _, Arc::clone(&node) as _);
         let mut memory = Memory::default();
         memory.consensus.access = Some((Arc::new(asking.with_patience(Duration::ZERO)), Duration::ZERO));
         Self { api: FakeApi::default(), node, replicas, volumes: BTreeSet::new(), memory }
@@ -101,6 +101,7 @@ impl Consensus {
             identity: "o",
             clock: &ManualClock::default(),
             volumes: &self.volumes,
+            consensus_since: Some(4),
             pods: &[pod],
             memory: &mut self.memory,
         };

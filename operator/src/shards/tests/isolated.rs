@@ -27,6 +27,7 @@ impl Isolated {
             identity,
             clock: &ManualClock::default(),
             volumes: &BTreeSet::new(),
+            consensus_since: None,
             pods: &[],
             memory: &mut self.memory,
         }

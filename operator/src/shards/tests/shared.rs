@@ -49,6 +49,7 @@ impl Shared {
             identity: self.identity,
             clock: &self.clock,
             volumes: &BTreeSet::new(),
+            consensus_since: None,
             pods: &[],
             memory: &mut self.memory,
         }

@@ -48,7 +48,7 @@ struct Hint {
 }
 
 impl Client {
-    /// For the cluster with this UID.
+    /// For the group of this [cluster](super::wire::cluster).
     pub fn new(cluster: impl Into<String>, transport: Arc<dyn Transport>, seeds: Arc<dyn Seeds>) -> Self {
         Self { cluster: cluster.into(), transport, seeds, hint: Arc::default(), patience: SEARCH }
     }

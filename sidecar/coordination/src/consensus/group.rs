@@ -1,5 +1,6 @@
 //! This node's part in the group: its member, what other nodes ask it, and the documents.
 
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -14,7 +15,7 @@ use tokio::sync::{RwLock, watch};
 use tokio::time::Instant;
 
 use super::client::{Client, Seeds};
-use super::identity::Identity;
+use super::identity::{Identity, take};
 use super::log::Log;
 use super::machine::Machine;
 use super::membership::electorate;
@@ -49,7 +50,7 @@ pub struct Settings {
     pub folder: PathBuf,
     /// This node.
     pub node: NodeId,
-    /// UID of the BrainyCluster.
+    /// Whose group: see [`cluster`](super::wire::cluster).
     pub cluster: String,
     /// How fast the group is.
     pub pace: Pace,
@@ -77,6 +78,8 @@ pub(super) struct Instance {
     pub(super) machine: Machine,
     /// When the leader was heard of last.
     heard: Mutex<Instant>,
+    /// No other process speaks for this member.
+    _lock: File,
 }
 
 impl std::fmt::Debug for Instance {
@@ -140,13 +143,14 @@ impl Group {
 
     /// Opens the member's folder.
     pub(super) async fn open(&self) -> io::Result<Instance> {
-        let folder = self.settings.folder.clone();
+        let (folder, cluster) = (self.settings.folder.clone(), self.settings.cluster.clone());
         let opening = move || {
-            let identity = Identity::of(&folder)?;
+            let lock = take(&folder)?;
+            let identity = Identity::of(&folder, &cluster)?;
             let place = identity.place(&folder)?;
-            Ok::<_, io::Error>((identity, Log::open(&place)?, Machine::open(&place)?))
+            Ok::<_, io::Error>((lock, identity, Log::open(&place)?, Machine::open(&place)?))
         };
-        let (identity, log, machine) = tokio::task::spawn_blocking(opening).await.map_err(io::Error::other)??;
+        let (lock, identity, log, machine) = tokio::task::spawn_blocking(opening).await.map_err(io::Error::other)??;
         let member = identity.member;
         let identity = Arc::new(Mutex::new(identity));
         let network = Network {
@@ -157,7 +161,7 @@ impl Group {
         let config = Arc::new(config(&self.settings.cluster, self.settings.pace));
         let raft = Raft::new(member, config, network, log.clone(), machine.clone());
         let raft = raft.await.map_err(io::Error::other)?;
-        Ok(Instance { identity, raft, log, machine, heard: Mutex::new(Instant::now()) })
+        Ok(Instance { identity, raft, log, machine, heard: Mutex::new(Instant::now()), _lock: lock })
     }
 
     /// This node's member is no more. The next one is another.

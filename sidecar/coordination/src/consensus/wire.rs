@@ -16,10 +16,16 @@ pub const CONSENSUS_PATH: &str = "/internal/consensus";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Question {
-    /// UID of the BrainyCluster.
+    /// Of which cluster's group: see [`cluster`].
     pub cluster: String,
     /// What is asked.
     pub ask: Ask,
+}
+
+/// What [`Question::cluster`] says: the UID of the BrainyCluster, and the generation of it with which the pattern began. What
+/// a volume knows from a time before that is void, since another pattern was in charge meanwhile.
+pub fn cluster(uid: &str, since: i64) -> String {
+    format!("{uid}/{since}")
 }
 
 /// What is asked.

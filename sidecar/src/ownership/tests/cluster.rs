@@ -269,6 +269,8 @@ pub(super) struct Cluster {
     consensus: bool,
     generation: Arc<AtomicU64>,
     data: Data,
+    /// Where members keep their logs, where nodes have no volumes.
+    logs: tempfile::TempDir,
     peers: Peers,
     ttl: Duration,
     renew: Duration,
@@ -315,11 +317,24 @@ impl Cluster {
 
     /// The nodes keep their documents among them. There never is an operator.
     pub(super) fn consensus(ttl: Duration) -> Self {
+        let volumes = Data::Volumes(Arc::new(tempfile::tempdir().unwrap()));
+        Self::by_consensus(Rules::Isolated { moves_at_once: 4 }, volumes, ttl)
+    }
+
+    /// The same, with the data at one place, or below the nodes' namespaces.
+    pub(super) fn consensus_over_a_bucket(ttl: Duration, namespaces: bool) -> Self {
+        let data = match namespaces {
+            true => Data::Namespaces(Objects::default(), Duration::from_millis(50)),
+            false => Data::Shards(Arc::default()),
+        };
+        Self::by_consensus(Rules::Shared, data, ttl)
+    }
+
+    fn by_consensus(rules: Rules, data: Data, ttl: Duration) -> Self {
         let (peers, wanted, generation) = (Peers::default(), Arc::default(), Arc::default());
         let seeds = Wanted { nodes: Arc::clone(&wanted), generation: Arc::clone(&generation) };
         let outside = Client::new("uid", Arc::new(peers.clone()), Arc::new(seeds));
-        let rules = Rules::Isolated { moves_at_once: 4 };
-        let cluster = Self::idle(rules, Data::Volumes(Arc::new(tempfile::tempdir().unwrap())), ttl);
+        let cluster = Self::idle(rules, data, ttl);
         Self { documents: Arc::new(outside), consensus: true, generation, peers, wanted, ..cluster }.with_clients()
     }
 
@@ -348,6 +363,7 @@ impl Cluster {
             consensus: false,
             generation: Arc::default(),
             data,
+            logs: tempfile::tempdir().unwrap(),
             peers: Peers::default(),
             ttl,
             renew: Duration::from_millis(200),
@@ -435,8 +451,10 @@ impl Cluster {
     }
 
     pub(super) fn volume(&self, name: &str) -> PathBuf {
-        let Data::Volumes(folder) = &self.data else { panic!("there are no volumes") };
-        folder.path().join(name)
+        match &self.data {
+            Data::Volumes(folder) => folder.path().join(name),
+            Data::Namespaces(..) | Data::Shards(_) => self.logs.path().join(name),
+        }
     }
 
     /// Ends a node as kill -9 would: nothing is released, nobody is told.
@@ -484,7 +502,8 @@ impl Cluster {
     }
 
     pub(super) async fn shard_lease(&self, shard: ShardId) -> ShardLease {
-        self.document(&names::shard_lease(shard)).await.unwrap()
+        let found = self.store.read(&names::shard_lease(shard)).await.unwrap().unwrap();
+        serde_json::from_slice(&found.body).unwrap()
     }
 
     pub(super) async fn map(&self) -> ShardMap {

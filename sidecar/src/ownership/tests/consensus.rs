@@ -1,8 +1,9 @@
-//! Pattern Consensus with strategy Isolated: sessions, election and map are kept by the nodes themselves. There is no operator,
-//! no bucket and no Kubernetes in any of this.
+//! Pattern Consensus: sessions, election and map are kept by the nodes themselves. There is no operator and no Kubernetes in any
+//! of this; and with strategy Isolated no bucket.
 
 use std::time::Duration;
 
+use brainy_coordination::ShardId;
 use brainy_coordination::bucket::election::Kind;
 
 use super::cluster::{Cluster, SHARDS, id};
@@ -13,7 +14,10 @@ const SHORT: Duration = Duration::from_secs(2);
 const THREE: [&str; 3] = ["a", "b", "c"];
 
 fn started(ttl: Duration, names: &[&str]) -> Cluster {
-    let cluster = Cluster::consensus(ttl);
+    with_nodes(Cluster::consensus(ttl), names)
+}
+
+fn with_nodes(cluster: Cluster, names: &[&str]) -> Cluster {
     // Told before: a group begins with the nodes that are wanted then.
     names.iter().for_each(|name| cluster.want(name));
     for name in names {
@@ -165,4 +169,42 @@ async fn a_lost_volume_is_reported_and_the_others_go_on() {
     let (b, c) = (cluster.node("b"), cluster.node("c"));
     let own = SHARDS as usize / THREE.len();
     cluster.eventually("the others serve", || (b.status().held, c.status().held) == (own, own)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_a_bucket_a_dead_node_s_shards_are_taken_and_tokens_stay_beside_the_data() {
+    for namespaces in [false, true] {
+        let cluster = with_nodes(Cluster::consensus_over_a_bucket(SHORT, namespaces), &THREE);
+        cluster.settled().await;
+        cluster.served().await;
+        for name in THREE {
+            let held: Vec<ShardId> = cluster.map().await.shards_of(&id(name)).collect();
+            let before = cluster.shard_lease(held[0]).await.token;
+            cluster.crash(name).await;
+            cluster.settled().await;
+            cluster.served().await;
+            assert!(cluster.shard_lease(held[0]).await.token > before);
+            cluster.start(name, &format!("{name} again"));
+            cluster.settled().await;
+        }
+        cluster.unwant("c");
+        cluster.settled().await;
+        cluster.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_a_bucket_without_a_majority_every_node_stops_by_its_deadline() {
+    let cluster = with_nodes(Cluster::consensus_over_a_bucket(SHORT, false), &THREE);
+    cluster.settled().await;
+    cluster.served().await;
+    cluster.cut(&THREE);
+    let nodes = THREE.map(|name| cluster.node(name));
+    cluster.eventually("nobody serves", || nodes.iter().all(|node| node.status().held == 0)).await;
+    let acknowledged = cluster.acknowledged();
+    tokio::time::sleep(SHORT).await;
+    assert_eq!(cluster.acknowledged(), acknowledged, "a write was acknowledged by nobody's right");
+    cluster.cut(&[]);
+    cluster.settled().await;
+    cluster.finish().await;
 }
