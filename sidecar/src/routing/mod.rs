@@ -36,6 +36,8 @@ use budget::{Budget, Reading};
 const SHARDS_AT_ONCE: usize = 32;
 /// Nodes asked at a time.
 const NODES_AT_ONCE: usize = 16;
+/// For the answers of a node whose shards have passed to others: after that it is taken to be silent.
+const LAST_ANSWERS: Duration = Duration::from_millis(250);
 /// First and longest pause before a try is repeated although nothing is known to have changed.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(250));
 
@@ -247,7 +249,14 @@ impl Router {
             let writes: Vec<bool> = chosen.iter().map(Call::writes).collect();
             async move {
                 self.metrics.forwarded(indices.len());
-                let (attempts, in_doubt) = match self.forward(&node, &address, namespace, chosen).await {
+                let asked = tokio::select! {
+                    biased;
+                    asked = self.forward(&node, &address, namespace, chosen) => asked,
+                    () = self.passed_on(namespace, calls, &indices, &node, &address) => {
+                        Err(PeerError::Lost(format!("{node} gave no answer, and is no longer asked for this")))
+                    }
+                };
+                let (attempts, in_doubt) = match asked {
                     Ok(attempts) => {
                         let refused = attempts.iter().any(|attempt| matches!(attempt, Attempt::NotServed(_)));
                         (attempts, refused)
@@ -268,6 +277,32 @@ impl Router {
         let work: Vec<_> = work.collect();
         let decided: Vec<Decided> = stream::iter(work).buffer_unordered(NODES_AT_ONCE).collect().await;
         decided.into_iter().flatten().collect()
+    }
+
+    /// Resolves when none of these calls would go to that node any more, since others serve the shards. Then its tenure is
+    /// over: what it acknowledged in it, it has answered, or it is as silent as it will be.
+    async fn passed_on(
+        &self,
+        namespace: Option<&Namespace>,
+        calls: &[Call],
+        indices: &[usize],
+        node: &NodeId,
+        address: &str,
+    ) {
+        let passed_on = |index: &usize| match self.owners.spot(self.shard(namespace, calls[*index].key())) {
+            Spot::Here(_) => true,
+            Spot::Elsewhere(now, at) => (&now, at.as_str()) != (node, address),
+            Spot::Nowhere(_) => false,
+        };
+        loop {
+            let changed = self.owners.next_change();
+            if indices.iter().all(passed_on) {
+                // Its last answers may be on their way.
+                tokio::time::sleep(LAST_ANSWERS).await;
+                return;
+            }
+            changed.await;
+        }
     }
 
     async fn forward(

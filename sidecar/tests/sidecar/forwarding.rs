@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 
 use brainy_sidecar::peers::PeerError;
 use brainy_sidecar::routing::{Attempt, Call, Peers, Reply};
-use brainy_storage::{Condition, Key, Namespace, StorageAdapter, Value};
+use brainy_storage::{Condition, Key, Namespace, Operation, OperationId, StorageAdapter, Value};
 use serde_json::json;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::support::cluster::{Cluster, node_id, pool};
@@ -109,6 +109,54 @@ async fn mute(authority: &Authority) -> String {
         }
     });
     address
+}
+
+/// A node that takes requests and is silent then; and how many it has taken.
+async fn silent(authority: &Authority) -> (String, watch::Receiver<usize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = authority.certificates().current().server;
+    let (take, taken) = watch::channel(0);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (acceptor, take) = (TlsAcceptor::from(Arc::clone(&server)), take.clone());
+            tokio::spawn(async move {
+                let mut stream = acceptor.accept(stream).await.unwrap();
+                let mut some = [0; 64];
+                stream.read_exact(&mut some[..1]).await.unwrap();
+                take.send_modify(|taken| *taken += 1);
+                while stream.read(&mut some).await.is_ok_and(|read| read > 0) {}
+            });
+        }
+    });
+    (address, taken)
+}
+
+#[tokio::test]
+async fn who_waits_for_a_silent_node_is_answered_by_the_next_owner_of_the_shard() {
+    let cluster = Cluster::of(3).await;
+    let (key, shard) = cluster.key_of(1);
+    let (address, mut taken) = silent(&cluster.authority).await;
+    cluster.layout.set_address(1, &address);
+    cluster.nodes[2].shard(shard).put(&key, Value::Json(7.into()), Condition::Any).await.unwrap();
+    let call = |call: Call| {
+        let router = Arc::clone(&cluster.nodes[0].router);
+        tokio::spawn(async move { router.run_one(None, call).await })
+    };
+    let once = Call::Once {
+        key: key.clone(),
+        operation: Operation::Increment { delta: 1.into() },
+        id: OperationId::new("a").unwrap(),
+    };
+    let read = call(get(&key));
+    let (plain, once) = (call(put(&key, Value::Json(9.into()))), call(once));
+    taken.wait_for(|taken| *taken == 3).await.unwrap();
+    cluster.layout.give(shard, Some(2));
+    assert!(matches!(once.await.unwrap(), Reply::Sum(..)), "it is done once, whoever does it");
+    let plain = plain.await.unwrap();
+    assert!(matches!(plain, Reply::Unknown(_)), "it may be done yet: {plain:?}");
+    assert!(found(read.await.unwrap()).is_some());
 }
 
 #[tokio::test]
