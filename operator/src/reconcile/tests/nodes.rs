@@ -118,11 +118,13 @@ async fn every_volume_goes_with_the_cluster_if_the_policy_is_delete_and_none_oth
     let _made = world.api.writes();
     world.reconcile().await.unwrap();
     assert!(!world.api.writes().iter().any(|call| call.contains("persistentvolumeclaims")), "written once");
-    // Also while the rest of the spec is refused, for what it is or as a change.
+    // Also while the rest of the spec is refused, and while all nodes stop.
     let set_pattern = |world: &World, pattern: &str| {
         world.api.edit(CLUSTER, |cluster| cluster["spec"]["coordination"] = json!({"pattern": pattern}));
     };
-    for pattern in ["StorageNative", "Consensus"] {
+    for (pattern, condition) in
+        [("StorageNative", ("Ready", "InvalidSpec")), ("Consensus", ("Progressing", "ChangingPattern"))]
+    {
         set_pattern(&world, "Leader");
         set_policy(&world, "Delete");
         world.reconcile().await.unwrap();
@@ -130,7 +132,7 @@ async fn every_volume_goes_with_the_cluster_if_the_policy_is_delete_and_none_oth
         set_policy(&world, "Retain");
         set_pattern(&world, pattern);
         world.reconcile().await.unwrap();
-        assert_eq!(world.condition("Ready").1, "InvalidSpec");
+        assert_eq!(world.condition(condition.0).1, condition.1);
         assert_eq!((owners(&world, 0), owners(&world, 4)), (vec![], vec!["theirs".to_owned()]));
     }
 }

@@ -502,7 +502,11 @@ impl Cluster {
     }
 
     pub(super) async fn shard_lease(&self, shard: ShardId) -> ShardLease {
-        let found = self.store.read(&names::shard_lease(shard)).await.unwrap().unwrap();
+        let name = match &self.data {
+            Data::Shards(_) => names::shard_lock(shard),
+            Data::Namespaces(..) | Data::Volumes(_) => names::shard_lease(shard),
+        };
+        let found = self.store.read(&name).await.unwrap().unwrap();
         serde_json::from_slice(&found.body).unwrap()
     }
 
