@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use brainy_sidecar::peers::PeerError;
 use brainy_sidecar::routing::{Attempt, Call, Peers, Reply};
-use brainy_storage::{Condition, Key, Namespace, Operation, OperationId, StorageAdapter, Value};
+use brainy_storage::{Condition, Key, Namespace, Operation, OperationId, Outcome, StorageAdapter, Value};
 use serde_json::json;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
@@ -139,7 +139,8 @@ async fn who_waits_for_a_silent_node_is_answered_by_the_next_owner_of_the_shard(
     let (key, shard) = cluster.key_of(1);
     let (address, mut taken) = silent(&cluster.authority).await;
     cluster.layout.set_address(1, &address);
-    cluster.nodes[2].shard(shard).put(&key, Value::Json(7.into()), &Condition::Any).await.unwrap();
+    let there = cluster.nodes[2].shard(shard).put(&key, Value::Json(7.into()), &Condition::Any).await.unwrap();
+    assert!(matches!(there, Outcome::Applied(_)));
     let call = |call: Call| {
         let router = Arc::clone(&cluster.nodes[0].router);
         tokio::spawn(async move { router.run_one(None, call).await })
