@@ -1,5 +1,5 @@
-//! What a node asks of whoever controls placement. It travels in the node's session record, which that node alone may write,
-//! and the answer is the shard map.
+//! What a node asks of whoever controls placement. It travels in the node's session record, which goes to the
+//! controller anyway, and the answer is the shard map.
 
 use std::collections::BTreeSet;
 
