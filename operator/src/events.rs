@@ -128,6 +128,7 @@ mod tests {
             shards: Some(ShardsView { total: 8, assigned: 8, held: 8, revision: 1 }),
             changing: None,
             problems: Vec::new(),
+            draining: Vec::new(),
             failure: None,
         }
     }

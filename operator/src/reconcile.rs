@@ -118,6 +118,7 @@ fn first_observation(validated: &ValidatedCluster, found: &Dereferenced) -> Obse
         shards: None,
         changing: None,
         problems: Vec::new(),
+        draining: Vec::new(),
         failure: None,
     }
 }
@@ -192,6 +193,7 @@ async fn steps(
     context.metrics.map_revision(validated, shards.view.revision);
     seen.shards = Some(shards.view);
     seen.problems.clone_from(&shards.problems);
+    seen.draining.clone_from(&shards.draining);
 
     let replicas =
         scaling::replicas(validated.replicas, found.replicas().max(Some(shards.needed_nodes())), |ordinal| {

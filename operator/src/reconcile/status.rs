@@ -40,6 +40,8 @@ pub struct Observation {
     pub changing: Option<(&'static str, String)>,
     /// What keeps nodes from serving, in their own words.
     pub problems: Vec<String>,
+    /// Nodes that wish to own no shard, with how many they still have.
+    pub draining: Vec<String>,
     /// What went wrong in this reconcile: a stable word, and a sentence.
     pub failure: Option<(String, String)>,
 }
@@ -92,7 +94,7 @@ pub fn after(cluster: &BrainyCluster, seen: &Observation, now: Timestamp) -> Bra
         status.map_revision = i64::try_from(shards.revision).unwrap_or(i64::MAX);
     }
     let mut findings = vec![ready(seen), progressing(seen), storage(&seen.storage)];
-    findings.extend(seen.shards.map(assigned));
+    findings.extend(seen.shards.map(|shards| assigned(shards, &seen.draining)));
     status.conditions = merged(&before.conditions, findings, cluster.metadata.generation, now);
     status
 }
@@ -171,13 +173,17 @@ fn storage(view: &StorageView) -> Finding {
     Finding { type_: STORAGE_READY, status, reason: reason.into(), message }
 }
 
-fn assigned(shards: ShardsView) -> Finding {
+fn assigned(shards: ShardsView, draining: &[String]) -> Finding {
     let all = shards.assigned == shards.total;
+    let mut message = format!("{} of {} shards have an owner", shards.assigned, shards.total);
+    if !draining.is_empty() {
+        message.push_str(&format!("; nodes that drain by their own wish: {}", draining.join(", ")));
+    }
     Finding {
         type_: SHARDS_ASSIGNED,
         status: if all { "True" } else { "False" },
         reason: if all { "AllAssigned" } else { "Unassigned" }.into(),
-        message: format!("{} of {} shards have an owner", shards.assigned, shards.total),
+        message,
     }
 }
 

@@ -10,6 +10,7 @@ fn serving() -> Observation {
         shards: Some(ShardsView { total: 256, assigned: 256, held: 256, revision: 9 }),
         changing: None,
         problems: Vec::new(),
+        draining: Vec::new(),
         failure: None,
     }
 }
@@ -38,6 +39,15 @@ fn ready_only_when_every_node_is_ready_and_every_shard_is_held() {
     assert_eq!(state(&after(&isolated(), &unheld, at(1)), READY), ("False", "ShardsNotHeld"));
     let troubled = Observation { problems: vec!["demo-1: the disk is full".into()], ..serving() };
     assert_eq!(state(&after(&isolated(), &troubled, at(1)), READY), ("False", "NodeProblem"));
+}
+
+#[test]
+fn a_node_that_drains_is_named_and_the_cluster_is_ready() {
+    let draining = Observation { draining: vec!["demo-1 (3 shards left)".into()], ..serving() };
+    let status = after(&isolated(), &draining, at(1));
+    assert_eq!(state(&status, READY), ("True", "Serving"));
+    let message = &condition(&status, SHARDS_ASSIGNED).unwrap().message;
+    assert_eq!(message, "256 of 256 shards have an owner; nodes that drain by their own wish: demo-1 (3 shards left)");
 }
 
 #[test]

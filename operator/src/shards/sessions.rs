@@ -56,7 +56,7 @@ mod tests {
     use super::super::tests::record;
     use super::*;
     use brainy_coordination::ShardId;
-    use brainy_coordination::session::ShardLoad;
+    use brainy_coordination::session::{Requests, ShardLoad};
 
     #[test]
     fn a_renewal_is_no_news_and_a_new_shard_is() {
@@ -71,5 +71,7 @@ mod tests {
         let renewed = SessionRecord { revision: 99, expires: "later".into(), load, ..first.clone() };
         assert_eq!(lease(&first), lease(&renewed));
         assert_ne!(lease(&first), lease(&record("demo-0", &[1, 2])));
+        let drains = SessionRecord { requests: Requests { drain: true, ..Requests::default() }, ..first.clone() };
+        assert_ne!(lease(&first), lease(&drains), "a wish does not wait for the next look");
     }
 }

@@ -21,6 +21,8 @@ pub struct Summary {
     pub waiting: Option<String>,
     /// What keeps nodes from serving, in their own words.
     pub problems: Vec<String>,
+    /// Nodes that wish to own no shard, with how many they still have.
+    pub draining: Vec<String>,
     /// Names of the sessions that exist as Leases.
     pub sessions: BTreeSet<String>,
     /// Until a node that is not heard of lapses: another look is due then.
@@ -44,6 +46,9 @@ impl Summary {
         let live = || nodes.values().filter(|sight| sight.live).map(|sight| &sight.record);
         let problems =
             live().filter_map(|record| record.problem.as_ref().map(|problem| format!("{}: {problem}", record.node)));
+        let left = |node: &NodeId| map.as_ref().map_or(0, |map| map.shards_of(node).count());
+        let draining = live().filter(|record| record.requests.drain);
+        let draining = draining.map(|record| format!("{} ({} shards left)", record.node, left(&record.node))).collect();
         let view = view(map.as_ref(), nodes, cluster.shards, rules);
         Self {
             owners_are_known: rules == Rules::Shared || view.assigned == view.total,
@@ -51,6 +56,7 @@ impl Summary {
             view,
             waiting,
             problems: problems.collect(),
+            draining,
             sessions,
             next_lapse: None,
             busy: live()

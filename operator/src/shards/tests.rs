@@ -26,6 +26,7 @@ pub(super) fn record(node: &str, holds: &[u32]) -> SessionRecord {
         received: Vec::new(),
         stored: Vec::new(),
         load: Vec::new(),
+        requests: Default::default(),
         problem: None,
     }
 }

@@ -15,13 +15,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::placement::wishes::{self, Wishes};
 use crate::placement::{Balance, Policy, limited, load, place_in_zones};
-use crate::session::{HeldShard, SessionRecord};
+use crate::session::{HeldShard, Requests, SessionRecord};
 use crate::{Epoch, FencingToken, NodeId, ShardId, ShardMap};
 
 /// Most shards on the way from one node to another at once, where nothing else is asked for (strategy Isolated): each has
 /// no server meanwhile.
 pub const MOVES_AT_ONCE: usize = 8;
+
+/// Most shards of which a map says by whose wish they move: a map must fit a ConfigMap, however many do at once.
+pub const MOST_WISHED: usize = 4096;
 
 /// Which rules apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +109,12 @@ pub fn is_uneven(current: Option<&ShardMap>, facts: &Facts<'_>) -> bool {
     let Some(map) = current.filter(|map| facts.placement.balance == Balance::Load && !facts.lost(map)) else {
         return false;
     };
-    load::is_uneven(&Draft::of(map).owners, &facts.staying(), &facts.weights())
+    let (owners, nodes) = (Draft::of(map).owners, facts.staying());
+    let wishes = facts.wishes(&nodes);
+    match wishes.is_empty() {
+        true => load::is_uneven(&owners, &nodes, &facts.weights()),
+        false => load::is_uneven_as_wished(&owners, &nodes, &facts.weights(), &wishes),
+    }
 }
 
 /// Decides the next map.
@@ -138,7 +147,21 @@ impl Draft {
         self.tokens[shard] = self.tokens[shard].next();
     }
 
+    /// The shards that change their place with this map because a node wishes it, with that node.
+    fn wished(&self, current: Option<&ShardMap>, facts: &Facts<'_>) -> BTreeMap<u32, NodeId> {
+        let Some(map) = current.filter(|map| !facts.lost(map)) else { return BTreeMap::new() };
+        let by_wish = |(at, owner): (u32, &Option<NodeId>)| {
+            let (shard, to) = (ShardId(at), self.moves.get(&at));
+            let from = map.owner(shard)?;
+            let is_same = owner.as_ref() == Some(from) && to == map.moving_to(shard);
+            let to = to.or(owner.as_ref()).filter(|to| !is_same && *to != from)?;
+            Some((at, facts.wished(shard, from, to)?))
+        };
+        (0..).zip(&self.owners).filter_map(by_wish).take(MOST_WISHED).collect()
+    }
+
     fn publish(self, current: Option<&ShardMap>, facts: &Facts<'_>) -> Next {
+        let wished = self.wished(current, facts);
         let names: BTreeSet<&NodeId> =
             self.owners.iter().flatten().chain(self.moves.values()).chain(facts.wanted).collect();
         let nodes: Vec<NodeId> = names.into_iter().cloned().collect();
@@ -151,6 +174,7 @@ impl Draft {
             owners: self.owners.iter().map(|owner| owner.as_ref().and_then(index)).collect(),
             tokens: self.tokens,
             moves: self.moves.iter().filter_map(|(shard, to)| Some((*shard, index(to)?))).collect(),
+            wished: wished.iter().filter_map(|(shard, by)| Some((*shard, index(by)?))).collect(),
             nodes,
         })
     }
@@ -176,9 +200,50 @@ impl Facts<'_> {
 
     /// Where shards that are at `before` should be, if at most `most` of those that `nodes` serve move.
     fn placed(&self, before: &[Option<NodeId>], nodes: &[NodeId], most: usize) -> Vec<Option<NodeId>> {
-        match self.placement.balance {
-            Balance::Count => limited(before, place_in_zones(before, nodes, &self.placement.zones), nodes, most),
-            Balance::Load => load::place(before, nodes, &self.weights(), if self.may_even_out { most } else { 0 }),
+        let (wishes, zones) = (self.wishes(nodes), &self.placement.zones);
+        match (self.placement.balance, wishes.is_empty()) {
+            (Balance::Count, true) => limited(before, place_in_zones(before, nodes, zones), nodes, most),
+            (Balance::Count, false) => limited(before, wishes::place(before, nodes, zones, &wishes), nodes, most),
+            (Balance::Load, true) => {
+                load::place(before, nodes, &self.weights(), if self.may_even_out { most } else { 0 })
+            }
+            (Balance::Load, false) => {
+                load::place_as_wished(before, nodes, &self.weights(), &wishes, (most, self.may_even_out))
+            }
+        }
+    }
+
+    /// What the nodes that shards may be given to ask for. One that is not live asks for nothing: what it said last may be of
+    /// a process that is gone.
+    fn wishes(&self, nodes: &[NodeId]) -> Wishes {
+        let mut wishes = Wishes::default();
+        for node in nodes {
+            let Some(record) = self.live(node) else {
+                wishes.still.insert(node.clone());
+                continue;
+            };
+            let Requests { acquire, release, drain } = &record.requests;
+            for (shards, of) in [(acquire, &mut wishes.acquire), (release, &mut wishes.release)] {
+                for shard in shards.iter().filter(|shard| shard.0 < self.shards) {
+                    of.entry(shard.0 as usize).or_default().insert(node.clone());
+                }
+            }
+            if *drain {
+                wishes.drain.insert(node.clone());
+            }
+        }
+        wishes
+    }
+
+    /// Whose wish it is that a shard goes from one node to another.
+    fn wished(&self, shard: ShardId, from: &NodeId, to: &NodeId) -> Option<NodeId> {
+        let asks = |node: &NodeId| self.live(node).filter(|_| self.wants(node)).map(|record| &record.requests);
+        let has_it = asks(to).is_some_and(|requests| !requests.drain && requests.acquire.contains(&shard));
+        let gives_it = asks(from).is_some_and(|requests| requests.drain || requests.release.contains(&shard));
+        match (has_it, gives_it) {
+            (true, _) => Some(to.clone()),
+            (false, true) => Some(from.clone()),
+            (false, false) => None,
         }
     }
 

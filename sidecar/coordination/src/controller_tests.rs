@@ -24,6 +24,7 @@ fn sight(name: &str, live: bool) -> NodeSight {
         received: Vec::new(),
         stored: Vec::new(),
         load: Vec::new(),
+        requests: Default::default(),
         problem: None,
     };
     NodeSight { record, live }
@@ -404,4 +405,156 @@ fn shards_move_for_load_once_it_has_lasted_and_only_where_that_is_asked_for() {
     assert!(!world.is_uneven());
     world.placement.balance = Balance::Count;
     assert!(!world.is_uneven());
+}
+
+/// A shard that the map gives to a node.
+fn some_shard(world: &World, of: &str) -> ShardId {
+    world.map().shards_of(&node(of)).next().unwrap()
+}
+
+/// Every move of strategy Isolated goes its way: the target has copied, and all stamp what they have. False: nothing moves.
+fn complete_moves(world: &mut World) -> bool {
+    let map = world.map().clone();
+    for at in map.moves.keys().copied() {
+        let to = map.moving_to(ShardId(at)).unwrap().clone();
+        world.record(&to.0).received.push(held(at, map.token(ShardId(at)).0));
+    }
+    let moved = world.turn();
+    store_all(world);
+    moved
+}
+
+#[test]
+fn a_shard_goes_where_it_is_wished_for_and_stays_there() {
+    let mut world = World::new(Rules::Shared, 12, &["a", "b", "c"]);
+    world.settle();
+    all_hold_theirs(&mut world);
+    let shard = some_shard(&world, "a");
+    world.record("b").requests.acquire(shard);
+    let before = world.map().clone();
+    assert!(world.turn());
+    assert_eq!((world.map().owner(shard), world.map().wished_by(shard)), (Some(&node("b")), Some(&node("b"))));
+    assert_eq!(
+        (changes(&before, world.map()), world.map().wished.len()),
+        (2, 1),
+        "and one in return, which nobody wished"
+    );
+    assert_eq!((world.count("a"), world.count("b"), world.count("c")), (4, 4, 4));
+    assert_eq!(world.next(), Next::Keep { waiting: None });
+    // Another may wish the same: it comes too late.
+    world.record("a").requests.acquire(shard);
+    assert_eq!(world.next(), Next::Keep { waiting: None });
+    // Who stops, or is no longer wanted, wishes nothing any more.
+    world.record("b").leaving = true;
+    world.settle();
+    assert_eq!(world.map().owner(shard), Some(&node("a")));
+}
+
+#[test]
+fn a_wish_ends_with_the_life_that_has_it() {
+    let mut world = World::new(Rules::Shared, 12, &["a", "b"]);
+    world.settle();
+    let shard = some_shard(&world, "a");
+    world.record("b").requests.acquire(shard);
+    world.nodes.get_mut(&node("b")).unwrap().live = false;
+    world.settle();
+    assert_eq!(world.count("a"), 12, "a node that is gone gets nothing, whatever it wished");
+    assert!(world.record("b").ended().requests.is_empty());
+}
+
+#[test]
+fn isolated_a_wish_is_met_by_a_move_like_any_other() {
+    let mut world = running(12, &["a", "b"]);
+    let shard = some_shard(&world, "a");
+    world.record("b").requests.acquire(shard);
+    let (owner, token) = (world.map().owner(shard).cloned(), world.map().token(shard));
+    assert!(world.turn());
+    assert_eq!(world.map().owner(shard).cloned(), owner, "until the copy is whole");
+    assert_eq!((world.map().moving_to(shard), world.map().wished_by(shard)), (Some(&node("b")), Some(&node("b"))));
+    assert!(complete_moves(&mut world));
+    assert_eq!((world.map().owner(shard), world.map().token(shard)), (Some(&node("b")), token.next()));
+    while complete_moves(&mut world) {}
+    assert_eq!((world.count("a"), world.count("b")), (6, 6));
+    assert_eq!(world.next(), Next::Keep { waiting: None });
+}
+
+#[test]
+fn a_shard_that_is_wished_away_goes_to_another_and_stays_where_there_is_none() {
+    let mut world = running(12, &["a", "b"]);
+    let shard = some_shard(&world, "a");
+    world.record("a").requests.release(shard);
+    world.record("b").requests.release(shard);
+    assert_eq!(world.next(), Next::Keep { waiting: None }, "nobody wants it");
+    world.record("b").requests.withdraw(shard);
+    while world.turn() || complete_moves(&mut world) {}
+    assert_eq!((world.map().owner(shard), world.count("a"), world.count("b")), (Some(&node("b")), 6, 6));
+}
+
+#[test]
+fn a_node_that_drains_is_emptied_and_gets_nothing_until_it_takes_shards_again() {
+    for rules in [ISOLATED, Rules::Shared] {
+        let mut world =
+            if rules == ISOLATED { running(12, &["a", "b", "c"]) } else { World::new(rules, 12, &["a", "b", "c"]) };
+        world.settle();
+        world.record("a").requests.drain = true;
+        let wished = some_shard(&world, "b");
+        world.record("a").requests.acquire(wished);
+        while world.turn() || (rules == ISOLATED && complete_moves(&mut world)) {}
+        assert_eq!((world.count("a"), world.count("b"), world.count("c")), (0, 6, 6));
+        for name in ["b", "c"] {
+            world.record(name).requests.drain = true;
+        }
+        assert_eq!(world.next(), Next::Keep { waiting: None }, "where all drain, nothing moves");
+        for name in ["a", "b", "c"] {
+            world.record(name).requests = Requests::default();
+        }
+        while world.turn() || (rules == ISOLATED && complete_moves(&mut world)) {}
+        assert_eq!((world.count("a"), world.count("b"), world.count("c")), (4, 4, 4));
+    }
+}
+
+#[test]
+fn isolated_what_drains_waits_for_no_node_that_is_down() {
+    let mut world = running(12, &["a", "b", "c"]);
+    world.nodes.get_mut(&node("c")).unwrap().live = false;
+    world.record("a").requests.drain = true;
+    while world.turn() || complete_moves(&mut world) {}
+    assert_eq!((world.count("a"), world.count("b"), world.count("c")), (0, 8, 4));
+}
+
+#[test]
+fn wishes_move_no_more_at_once_than_others_do() {
+    let mut world = World::new(Rules::Shared, 12, &["a", "b"]);
+    world.placement.max_moves = Some(2);
+    world.settle();
+    all_hold_theirs(&mut world);
+    world.record("a").requests.drain = true;
+    let before = world.map().clone();
+    assert!(world.turn());
+    assert_eq!((changes(&before, world.map()), world.map().wished.len()), (2, 2));
+    assert!(matches!(world.next(), Next::Keep { waiting: Some(_) }));
+}
+
+#[test]
+fn by_load_too_a_wish_is_met_at_once() {
+    let mut world = World::new(Rules::Shared, 8, &["a", "b"]);
+    world.placement.balance = Balance::Load;
+    world.settle();
+    all_hold_theirs(&mut world);
+    let shard = some_shard(&world, "a");
+    world.record("b").requests.acquire(shard);
+    assert!(!world.may_even_out && world.turn());
+    assert_eq!(world.map().owner(shard), Some(&node("b")));
+    world.may_even_out = true;
+    world.settle();
+    assert_eq!(world.map().owner(shard), Some(&node("b")), "and evening out does not undo it");
+    assert!(!world.is_uneven());
+}
+
+#[test]
+fn a_wish_for_a_shard_that_does_not_exist_changes_nothing() {
+    let mut world = running(6, &["a", "b"]);
+    world.record("a").requests.acquire(ShardId(6));
+    world.record("b").requests.release(ShardId(u32::MAX));
+    assert_eq!(world.next(), Next::Keep { waiting: None });
 }

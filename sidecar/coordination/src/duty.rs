@@ -147,6 +147,7 @@ mod tests {
             owners: vec![owner],
             tokens: vec![FencingToken(token)],
             moves: moving_to.map(|to| BTreeMap::from([(0, to)])).unwrap_or_default(),
+            wished: BTreeMap::new(),
         }
     }
 

@@ -149,6 +149,7 @@ mod tests {
             received: Vec::new(),
             stored: Vec::new(),
             load: Vec::new(),
+            requests: Default::default(),
             problem: None,
         }
     }

@@ -1,7 +1,8 @@
 //! Placement: which node should own which shard. Balanced to within one shard, and as few shards change their owner as
-//! that balance allows; or, where that is asked for, balanced by measured load ([`load`]).
+//! that balance allows; or, where that is asked for, balanced by measured load ([`load`]). Nodes may have [`wishes`].
 
 pub mod load;
+pub mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet};
 

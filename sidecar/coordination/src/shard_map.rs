@@ -34,6 +34,10 @@ pub struct ShardMap {
     /// stops and lets the target copy; the shard has no server until the owner changes or the move is withdrawn.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub moves: BTreeMap<u32, u32>,
+    /// Shards that this very revision gives to another node because a node wishes it: shard to the node that does, an index
+    /// into `nodes`. For people: nothing is decided by it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub wished: BTreeMap<u32, u32>,
 }
 
 impl ShardMap {
@@ -53,6 +57,11 @@ impl ShardMap {
         self.nodes.get(*self.moves.get(&shard.0)? as usize)
     }
 
+    /// Whose wish it was that a shard changed its place with this revision.
+    pub fn wished_by(&self, shard: ShardId) -> Option<&NodeId> {
+        self.nodes.get(*self.wished.get(&shard.0)? as usize)
+    }
+
     /// The fencing token of a shard (0 where the strategy keeps them elsewhere).
     pub fn token(&self, shard: ShardId) -> FencingToken {
         self.tokens.get(shard.0 as usize).copied().unwrap_or_default()
@@ -67,6 +76,7 @@ impl ShardMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::MOST_WISHED;
 
     /// What a ConfigMap may hold, with room for what else is in the object.
     const CONFIG_MAP: usize = (1 << 20) - (16 << 10);
@@ -84,6 +94,7 @@ mod tests {
             owners: (0..shards).map(|shard| u32::try_from(shuffled(shard)).ok()).collect(),
             tokens: (0..shards).map(|shard| FencingToken(1000 + shard % 9000)).collect(),
             moves: (0..8).map(|shard| (shard, 0)).collect(),
+            wished: (90_000..).take(MOST_WISHED).map(|shard| (shard, 999)).collect(),
         }
     }
 

@@ -15,8 +15,8 @@ use super::problem::{Kind, Problem};
 use super::{Api, answer, request};
 use crate::locks::{LockError, Locks};
 
-/// Longest wait for locks.
-const MOST_WAIT: f64 = 60.0;
+/// Longest wait for locks, or for a wish to come about.
+pub(super) const MOST_WAIT: f64 = 60.0;
 /// Shortest and longest time for which locks are held without a renewal.
 const TTL: (f64, f64) = (1.0, 3600.0);
 /// Longest name of a holder.
@@ -76,7 +76,7 @@ fn locks(api: &Api) -> Result<Arc<Locks>, Problem> {
     api.ownership.locks().ok_or_else(|| Problem::new(Kind::NoLocks, none))
 }
 
-fn seconds(field: &str, value: f64, (least, most): (f64, f64)) -> Result<Duration, Problem> {
+pub(super) fn seconds(field: &str, value: f64, (least, most): (f64, f64)) -> Result<Duration, Problem> {
     let is_within = (least..=most).contains(&value);
     is_within
         .then(|| Duration::from_secs_f64(value))

@@ -1,6 +1,6 @@
 //! The storage API, over loopback TCP and a Unix socket. One file per resource.
 //!
-//! - [`kv`], [`batch`], [`list`]: values and keys; [`locks`]: named locks; [`shards`], [`storage_info`], [`health`]: what lies around them.
+//! - [`kv`], [`batch`], [`list`]: values and keys; [`locks`]: named locks; [`requests`]: what this node wishes; [`shards`], [`storage_info`], [`health`]: what lies around them.
 //! - [`routes`]: the table of all routes, each [`counted`]; [`openapi`]: the document that describes them.
 //! - [`request`], [`intake`], [`answer`], [`outlet`], [`problem`]: how requests are read and answers written.
 //! - `memory`, `weight`: what large bodies and answers share, and what they take of it.
@@ -19,6 +19,7 @@ pub mod openapi;
 pub mod outlet;
 pub mod problem;
 pub mod request;
+mod requests;
 pub mod routes;
 pub mod server;
 mod shards;

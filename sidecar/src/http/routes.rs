@@ -8,7 +8,7 @@ use brainy_storage::{Key, Namespace};
 
 use super::counted::Counted;
 use super::problem::{Kind, Problem};
-use super::{Api, batch, health, kv, list, locks, openapi, shards, storage_info};
+use super::{Api, batch, health, kv, list, locks, openapi, requests, shards, storage_info};
 
 /// One route.
 pub(super) struct Route {
@@ -54,6 +54,12 @@ pub(super) fn table() -> Vec<Route> {
         route(Method::GET, "/v1/shards", "shards", shards::all),
         route(Method::GET, "/v1/shards:watch", "watchShards", shards::watch),
         route(Method::GET, "/v1/shards/{shard}", "shard", shards::one),
+        route(Method::POST, "/v1/shards:acquire", "acquireShards", requests::acquire),
+        route(Method::POST, "/v1/shards:release", "releaseShards", requests::release),
+        route(Method::POST, "/v1/shards:withdraw", "withdrawShards", requests::withdraw),
+        route(Method::GET, "/v1/node", "node", requests::node),
+        route(Method::POST, "/v1/node:drain", "drainNode", requests::drain),
+        route(Method::POST, "/v1/node:undrain", "undrainNode", requests::undrain),
         route(Method::POST, "/v1/locks:acquire", "acquireLocks", locks::acquire),
         route(Method::POST, "/v1/locks:renew", "renewLocks", locks::renew),
         route(Method::POST, "/v1/locks:release", "releaseLocks", locks::release),

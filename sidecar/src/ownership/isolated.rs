@@ -53,6 +53,7 @@ impl Reporting for Isolated {
             map_revision: self.acted_on.load(Ordering::SeqCst),
             holds: self.table.held(),
             load: self.table.loads(),
+            requests: self.table.requests(),
             received,
             stored,
             problem: self.table.problems(),

@@ -11,6 +11,7 @@
 //! - `locks`: what the locks of applications know of this node's lives and others'.
 //! - `isolated`: follows the map, pulls shards and clears away copies (strategy Isolated).
 //! - `volume`: the shards on this node's volume; `handoff`: a shard on its way between two volumes.
+//! - `requests`: what this node asks of whoever controls placement.
 //! - `actions`: one action per shard at a time.
 //! - `node`: puts a node of a cluster together from its settings; `proof`: whether its store keeps its word (R7).
 
@@ -26,6 +27,7 @@ mod namespaced;
 mod node;
 mod nodes;
 mod proof;
+mod requests;
 mod session;
 mod shared;
 #[cfg(test)]
@@ -60,6 +62,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, watch};
 
 pub use node::StartError;
+pub use requests::{NoCluster, Wish};
 pub use tenure::Operation;
 
 use crate::config::NodeSettings;
@@ -119,7 +122,10 @@ pub struct ShardView {
     pub state: ShardState,
     /// Since when (RFC 3339).
     pub since: String,
-    /// More on the state, in words.
+    /// What this node wishes of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wish: Option<Wish>,
+    /// More on the state, in words: what it waits for, and by whose wish the shard is where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     /// The tenures before, whose data it is read through to until it is copied, newest first (strategy Namespaced).
@@ -164,6 +170,9 @@ pub struct NodeStatus {
     pub assigned: usize,
     /// Revision of the newest shard map it has acted on; 0: none yet.
     pub map_revision: u64,
+    /// It wishes to own no shard.
+    #[serde(default)]
+    pub draining: bool,
     /// Its session stands: it may act on its shards.
     pub session_valid: bool,
     /// How often a session of this process came to its end.

@@ -36,8 +36,8 @@ pub(super) struct SessionLoop {
     pub(super) news: watch::Receiver<u64>,
     /// The present life, for the strategy.
     pub(super) lives: watch::Sender<Option<Life>>,
-    /// Counts what the controller should hear of at once: a life that began, that the node is about to stop, and what is new on
-    /// its volume.
+    /// Counts what the controller should hear of at once: a life that began, that the node is about to stop, what it wishes, and
+    /// what is new on its volume.
     pub(super) announced: watch::Sender<u64>,
     /// The version at which this node's record stands.
     pub(super) stands: watch::Sender<Option<String>>,
@@ -214,9 +214,12 @@ impl SessionLoop {
     }
 }
 
-/// Whether the controller waits for what is new in a report: that the node is about to stop, or what lies on its volume.
+/// Whether the controller waits for what is new in a report: that the node is about to stop, what it wishes, or what lies on
+/// its volume.
 fn is_announced(report: &Report, before: &Report) -> bool {
-    (report.leaving && !before.leaving) || (&report.received, &report.stored) != (&before.received, &before.stored)
+    (report.leaving && !before.leaving)
+        || report.requests != before.requests
+        || (&report.received, &report.stored) != (&before.received, &before.stored)
 }
 
 /// A session record with its version.

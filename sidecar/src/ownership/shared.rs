@@ -89,6 +89,7 @@ impl Reporting for Shared {
             leaving: self.leaving.load(Ordering::SeqCst),
             holds: self.table.held(),
             load: self.table.loads(),
+            requests: self.table.requests(),
             problem: self.table.problems(),
             ..Report::default()
         }

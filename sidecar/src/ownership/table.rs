@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use brainy_coordination::clock::Validity;
-use brainy_coordination::session::{HeldShard, Meter, ShardLoad};
+use brainy_coordination::session::{HeldShard, Meter, Requests, ShardLoad};
 use brainy_coordination::{FencingToken, NodeId, ShardId, ShardMap};
 use brainy_storage::StorageAdapter;
 use brainy_storage::layers::LayerStack;
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::namespaced::Progress;
 use super::tenure::{Hold, Operation, Tenure};
-use super::{Place, ShardStores, ShardView, StoreProof, in_words};
+use super::{Place, ShardStores, ShardView, StoreProof, Wish, in_words};
 
 /// Views kept for a slow watcher.
 const WATCH_BUFFER: usize = 4096;
@@ -35,6 +35,8 @@ struct Slot {
     phase: Phase,
     since: String,
     why: Option<String>,
+    /// By whose wish the map has it where it is.
+    wished_by: Option<NodeId>,
     /// Of what is done behind it while it is served.
     progress: Option<Arc<Progress>>,
 }
@@ -76,6 +78,8 @@ pub(super) struct Table {
     nudges: watch::Sender<u64>,
     started: Instant,
     meter: Mutex<Meter>,
+    /// What this node asks for. Locked last.
+    requests: Mutex<Requests>,
 }
 
 /// A panic while a lock was held leaves whole values behind: each update is one assignment.
@@ -90,7 +94,7 @@ pub(super) fn now() -> String {
 
 impl Table {
     pub(super) fn new(node: NodeId, shards: u32, layers: LayerStack) -> Arc<Self> {
-        let slot = || Mutex::new(Slot { phase: Phase::Idle, since: now(), why: None, progress: None });
+        let slot = || Mutex::new(Slot { phase: Phase::Idle, since: now(), why: None, wished_by: None, progress: None });
         Arc::new(Self {
             node,
             layers,
@@ -102,6 +106,7 @@ impl Table {
             nudges: watch::Sender::new(0),
             started: Instant::now(),
             meter: Mutex::default(),
+            requests: Mutex::default(),
         })
     }
 
@@ -340,15 +345,49 @@ impl Table {
         meter.loads()
     }
 
+    /// What this node asks for.
+    pub(super) fn requests(&self) -> Requests {
+        lock(&self.requests).clone()
+    }
+
+    /// Changes what this node asks for.
+    pub(super) fn ask(&self, change: impl FnOnce(&mut Requests)) {
+        let (before, after) = {
+            let mut requests = lock(&self.requests);
+            let before = requests.clone();
+            change(&mut requests);
+            (before, requests.clone())
+        };
+        for (at, slot) in (0..).zip(&self.slots) {
+            let shard = ShardId(at);
+            if Wish::of(&before, shard) != Wish::of(&after, shard) {
+                let view = self.view(shard, &lock(slot), &lock(&self.known));
+                let _listeners = self.views.send(view);
+            }
+        }
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    pub(super) fn map(&self) -> Option<Arc<ShardMap>> {
+        lock(&self.known).map.clone()
+    }
+
     /// Takes note of a newer map. Does not stop anything: that is for the strategy to do in its order.
     pub(super) fn learn_map(&self, map: Arc<ShardMap>) {
         let before = lock(&self.known).map.replace(Arc::clone(&map));
         for (index, slot) in (0..).zip(&self.slots) {
             let shard = ShardId(index);
-            if before.as_ref().and_then(|before| before.owner(shard)) == map.owner(shard) {
+            let is_same = |before: &Arc<ShardMap>| {
+                (before.owner(shard), before.moving_to(shard)) == (map.owner(shard), map.moving_to(shard))
+            };
+            if before.as_ref().map_or(map.owner(shard).is_none(), is_same) {
                 continue;
             }
             let mut slot = lock(slot);
+            slot.wished_by = map.wished_by(shard).cloned();
+            if before.as_ref().and_then(|before| before.owner(shard)) == map.owner(shard) {
+                continue;
+            }
             slot.since = now();
             if matches!(slot.phase, Phase::Idle) {
                 slot.why = None;

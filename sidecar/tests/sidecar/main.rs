@@ -17,4 +17,5 @@ mod nudge;
 mod once;
 mod openapi;
 mod process;
+mod requests;
 mod support;

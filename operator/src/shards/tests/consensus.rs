@@ -120,6 +120,7 @@ impl Consensus {
             owners: vec![Some(0); 4],
             tokens: vec![token; 4],
             moves: BTreeMap::new(),
+            wished: BTreeMap::new(),
         };
         self.node.put(paths::SHARD_MAP, &map);
         let election = json!({"epoch": 2, "holder": "demo-0_x", "kind": "node", "revision": 1, "ttlSeconds": 30});

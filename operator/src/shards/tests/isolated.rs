@@ -1,5 +1,5 @@
 use brainy_coordination::clock::ManualClock;
-use brainy_coordination::session::{HeldShard, SessionRecord};
+use brainy_coordination::session::{HeldShard, Requests, SessionRecord};
 use brainy_coordination::{FencingToken, ShardId};
 use brainy_crds::BrainyCluster;
 use serde_json::json;
@@ -79,6 +79,10 @@ async fn isolated_nodes_get_their_shards_through_the_config_map_alone() {
     let summary = isolated.look("a").await.unwrap();
     assert!(summary.is_settled(), "{summary:?}");
     assert_eq!(summary.sessions.iter().collect::<Vec<_>>(), ["demo-0"]);
+    let requests = Requests { drain: true, ..Requests::default() };
+    isolated.lease("demo-0", &SessionRecord { revision: 4, requests, ..holding });
+    let summary = isolated.look("a").await.unwrap();
+    assert!(summary.is_settled() && summary.draining == ["demo-0 (4 shards left)"], "there is no other: {summary:?}");
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ fn record(node: &str, revision: u64, holds: &[u32]) -> SessionRecord {
         received: Vec::new(),
         stored: Vec::new(),
         load: Vec::new(),
+        requests: Default::default(),
         problem: None,
     }
 }

@@ -33,10 +33,14 @@ struct Node {
     map: Option<ShardMap>,
     disks: Vec<Disk>,
     serving: BTreeMap<u32, FencingToken>,
+    /// Of the process that runs.
+    requests: Requests,
 }
 
 struct Simulation {
     mutant: Mutant,
+    /// Nodes wish for shards, wish them away, and drain.
+    wishing: bool,
     /// What may be lost: maps, or volumes. Not both: with neither left nobody can know that there was data.
     volumes_get_lost: bool,
     names: Vec<NodeId>,
@@ -60,12 +64,18 @@ struct Seen {
 }
 
 impl Simulation {
-    fn new(seed: u64, mutant: Mutant, volumes_get_lost: bool) -> Self {
+    fn new(seed: u64, mutant: Mutant, volumes_get_lost: bool, wishing: bool) -> Self {
         let names: Vec<NodeId> = (0..NODES).map(|index| NodeId(format!("n-{index}"))).collect();
-        let blank =
-            Node { up: true, map: None, disks: vec![Disk::default(); SHARDS as usize], serving: BTreeMap::new() };
+        let blank = Node {
+            up: true,
+            map: None,
+            disks: vec![Disk::default(); SHARDS as usize],
+            serving: BTreeMap::new(),
+            requests: Requests::default(),
+        };
         Self {
             mutant,
+            wishing,
             volumes_get_lost,
             nodes: vec![blank; NODES],
             sessions: BTreeMap::new(),
@@ -108,6 +118,7 @@ impl Simulation {
         sight.record.map_revision = node.map.as_ref().map_or(0, |map| map.revision);
         sight.record.stored = all(&|disk| disk.local.stored.map(|stored| stored.token));
         sight.record.received = all(&|disk| disk.local.incoming);
+        sight.record.requests = node.requests.clone();
         sight.record.holds =
             node.serving.iter().map(|(at, token)| HeldShard { shard: ShardId(*at), token: *token }).collect();
         if let (Mutant::AnyCopyCounts, Some(map)) = (self.mutant, &self.map) {
@@ -236,8 +247,8 @@ impl Simulation {
                 87..=90 => drop(self.control(&late)),
                 91 => late = self.see(),
                 92 if up => {
-                    self.nodes[who] =
-                        Node { up: false, map: None, serving: BTreeMap::new(), ..self.nodes[who].clone() };
+                    let (serving, requests) = (BTreeMap::new(), Requests::default());
+                    self.nodes[who] = Node { up: false, map: None, serving, requests, ..self.nodes[who].clone() };
                 }
                 93..=95 => self.nodes[who].up = true,
                 96 => {
@@ -254,20 +265,51 @@ impl Simulation {
                         None => self.wanted.push(name),
                     }
                 }
+                99 if up && self.wishing => self.wish(who, ShardId(at)),
                 98 if self.pick(2) == 0 && !self.volumes_get_lost => self.map = None,
                 98 if self.pick(4) == 0 && self.volumes_get_lost => {
                     let node = &mut self.nodes[who];
-                    *node = Node {
-                        disks: vec![Disk::default(); SHARDS as usize],
-                        map: None,
-                        serving: BTreeMap::new(),
-                        ..*node
-                    };
+                    node.disks = vec![Disk::default(); SHARDS as usize];
+                    (node.map, node.serving) = (None, BTreeMap::new());
                 }
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    fn wish(&mut self, who: usize, shard: ShardId) {
+        let which = self.pick(6);
+        let requests = &mut self.nodes[who].requests;
+        match which {
+            0 | 1 => requests.acquire(shard),
+            2 => requests.release(shard),
+            3 => requests.withdraw(shard),
+            4 => requests.drain = true,
+            _ => requests.drain = false,
+        }
+    }
+
+    /// What the nodes that are wanted still wish and have not got.
+    fn unmet(&self, map: &ShardMap) -> Vec<String> {
+        let wanted = |name: &&NodeId| self.wanted.contains(name);
+        let of = |name: &NodeId| &self.nodes[self.names.iter().position(|known| known == name).unwrap()].requests;
+        let takes = |name: &&NodeId| !of(name).drain;
+        let open: Vec<&NodeId> = self.names.iter().filter(wanted).filter(takes).collect();
+        let mut unmet = Vec::new();
+        for shard in (0..SHARDS).map(ShardId) {
+            let owner = map.owner(shard).unwrap();
+            let claimants: Vec<&&NodeId> = open.iter().filter(|name| of(name).acquire.contains(&shard)).collect();
+            if !claimants.is_empty() && !claimants.contains(&&owner) {
+                unmet.push(format!("{claimants:?} wish for {shard}"));
+            }
+            let gives = of(owner).drain || of(owner).release.contains(&shard);
+            let takers = open.iter().filter(|name| **name != owner && !of(name).release.contains(&shard));
+            if claimants.is_empty() && gives && takers.count() > 0 {
+                unmet.push(format!("{owner} does not want {shard}"));
+            }
+        }
+        unmet
     }
 
     /// Everything heals: every node is up, heard, and does its duty until nothing changes any more.
@@ -291,13 +333,13 @@ impl Simulation {
 
 /// Whether a schedule loses a write.
 fn loses(seed: u64, mutant: Mutant, volumes_get_lost: bool) -> bool {
-    Simulation::new(seed, mutant, volumes_get_lost).run(2000).is_err()
+    Simulation::new(seed, mutant, volumes_get_lost, false).run(2000).is_err()
 }
 
 #[test]
 fn no_schedule_loses_an_acknowledged_write_and_every_one_heals() {
     for seed in 1..400 {
-        let mut simulation = Simulation::new(seed, Mutant::None, false);
+        let mut simulation = Simulation::new(seed, Mutant::None, false, false);
         assert!(simulation.run(2000).is_ok(), "seed {seed} loses a write");
         simulation.heal();
         let map = simulation.map.clone().unwrap();
@@ -310,6 +352,21 @@ fn no_schedule_loses_an_acknowledged_write_and_every_one_heals() {
         let whole = (0..SHARDS).all(|at| (0..NODES).all(|who| simulation.write(who, at).is_ok()));
         let nodes = &simulation.nodes;
         assert!(balanced && served && whole, "seed {seed}: {balanced} {served} {whole} {map:?} {nodes:?}");
+    }
+}
+
+#[test]
+fn with_wishes_too_no_write_is_lost_and_what_is_wished_comes_about_and_rests() {
+    for seed in 1..400 {
+        let mut simulation = Simulation::new(seed, Mutant::None, false, true);
+        assert!(simulation.run(2000).is_ok(), "seed {seed} loses a write");
+        simulation.heal();
+        let map = simulation.map.clone().unwrap();
+        let servers = |at| simulation.nodes.iter().filter(|node| node.serving.contains_key(&at)).count();
+        assert!((0..SHARDS).all(|at| servers(at) == 1), "seed {seed}: {map:?}");
+        assert!((0..SHARDS).all(|at| (0..NODES).all(|who| simulation.write(who, at).is_ok())), "seed {seed}");
+        assert_eq!(simulation.unmet(&map), [""; 0], "seed {seed}: {map:?}");
+        assert!(!simulation.control(&simulation.see()), "seed {seed}: it does not rest");
     }
 }
 

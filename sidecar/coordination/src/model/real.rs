@@ -73,6 +73,7 @@ fn record(node: &str, life: Life, live: bool) -> SessionRecord {
         received: Vec::new(),
         stored: Vec::new(),
         load: Vec::new(),
+        requests: Default::default(),
         problem: None,
     }
 }

@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::limited;
+use super::wishes::{self, Settled, Wishes};
 use crate::NodeId;
 
 /// For how long an unevenness must have lasted before shards move for it.
@@ -52,6 +54,15 @@ impl<'a> Places<'a> {
         (Self { all, by_load }, orphans)
     }
 
+    /// The shards of those nodes that take part. What has to stay where it is weighs there, and is not for moving.
+    fn settled(owners: &[Option<NodeId>], nodes: &'a BTreeSet<&'a NodeId>, weights: &[u64], settled: &Settled) -> Self {
+        let (mut places, _) = Self::of(owners, nodes, weights);
+        for place in &mut places.all {
+            place.shards.retain(|(_, shard)| !settled.is_fixed(*shard));
+        }
+        places
+    }
+
     fn change(&mut self, at: usize, change: impl FnOnce(&mut Place<'a>)) {
         self.by_load.remove(&(self.all[at].load, at));
         change(&mut self.all[at]);
@@ -77,17 +88,20 @@ impl<'a> Places<'a> {
         Some((self.by_load.first()?.1, self.by_load.last()?.1))
     }
 
-    /// The move that is worth most, if one is: shard, from, to.
-    fn best_move(&self, tolerance: u64) -> Option<((u64, usize), usize, usize)> {
-        let (low, high) = self.ends()?;
+    /// The move that is worth most, of those that may be, if one is: shard, from, to.
+    fn best_move(&self, tolerance: u64, may: impl Fn(usize, &NodeId) -> bool) -> Option<((u64, usize), usize, usize)> {
+        let (low, _) = self.ends()?;
+        let has_any = |at: &usize| !self.all[*at].shards.is_empty();
+        let high = self.by_load.iter().rev().map(|(_, at)| *at).find(has_any)?;
         let apart = self.all[high].load - self.all[low].load;
         if apart <= tolerance {
             return None;
         }
         let half = apart / 2;
         let shards = &self.all[high].shards;
-        let lighter = shards.range(..=(half, usize::MAX)).next_back();
-        let heavier = shards.range((half + 1, 0)..).next();
+        let may = |(_, shard): &&(u64, usize)| may(*shard, self.all[low].node);
+        let lighter = shards.range(..=(half, usize::MAX)).rev().find(may);
+        let heavier = shards.range((half + 1, 0)..).find(may);
         // The heavier one leaves the two `2w - apart` apart, the lighter one `apart - 2w`.
         let best = match (lighter, heavier) {
             (Some(lighter), Some(heavier)) if 2 * heavier.0 - apart < apart - 2 * lighter.0 => heavier,
@@ -112,13 +126,53 @@ fn tolerance(weights: &[u64], nodes: usize) -> u64 {
 /// Whether there is a move that is worth it.
 pub fn is_uneven(previous: &[Option<NodeId>], nodes: &[NodeId], weights: &[u64]) -> bool {
     let nodes: BTreeSet<&NodeId> = nodes.iter().collect();
-    Places::of(previous, &nodes, weights).0.best_move(tolerance(weights, nodes.len())).is_some()
+    Places::of(previous, &nodes, weights).0.best_move(tolerance(weights, nodes.len()), |_, _| true).is_some()
 }
 
 /// Places shards on `nodes` by their weights. An owner that is not among `nodes` counts as none. At most `most` shards move
 /// from one of `nodes` to another. No nodes: no shard has an owner.
 pub fn place(previous: &[Option<NodeId>], nodes: &[NodeId], weights: &[u64], most: usize) -> Vec<Option<NodeId>> {
     counted(previous, nodes, weights, most).0
+}
+
+/// The same where nodes have wishes. Shards that wishes move don't wait for anything; then as many others move as `even_out`
+/// allows, and of all together at most `most`.
+pub fn place_as_wished(
+    previous: &[Option<NodeId>],
+    nodes: &[NodeId],
+    weights: &[u64],
+    wishes: &Wishes,
+    (most, even_out): (usize, bool),
+) -> Vec<Option<NodeId>> {
+    let settled = wishes::settle(previous, nodes, weights, wishes);
+    let mut owners = limited(previous, settled.owners.clone(), nodes, most);
+    if !even_out {
+        return owners;
+    }
+    let served = |owner: &Option<NodeId>| owner.as_ref().is_some_and(|owner| nodes.contains(owner));
+    let moved = previous.iter().zip(&owners).filter(|(before, after)| served(before) && before != after).count();
+    let open: BTreeSet<&NodeId> = settled.open.iter().collect();
+    let mut places = Places::settled(&owners, &open, weights, &settled);
+    let tolerance = tolerance(weights, open.len());
+    for _ in moved..most {
+        let Some((shard, from, to)) = places.best_move(tolerance, |shard, to| settled.may_go(shard, to)) else { break };
+        places.take(from, shard);
+        places.give(to, shard);
+    }
+    for place in &places.all {
+        for (_, shard) in &place.shards {
+            owners[*shard] = Some(place.node.clone());
+        }
+    }
+    owners
+}
+
+/// Whether there is a move that is worth it, of those that wishes allow.
+pub fn is_uneven_as_wished(previous: &[Option<NodeId>], nodes: &[NodeId], weights: &[u64], wishes: &Wishes) -> bool {
+    let settled = wishes::settle(previous, nodes, weights, wishes);
+    let open: BTreeSet<&NodeId> = settled.open.iter().collect();
+    let places = Places::settled(&settled.owners, &open, weights, &settled);
+    places.best_move(tolerance(weights, open.len()), |shard, to| settled.may_go(shard, to)).is_some()
 }
 
 /// With the number of times that a shard was given to a node.
@@ -139,7 +193,7 @@ fn counted(
     }
     let tolerance = tolerance(weights, nodes.len());
     for _ in 0..most {
-        let Some((shard, from, to)) = places.best_move(tolerance) else { break };
+        let Some((shard, from, to)) = places.best_move(tolerance, |_, _| true) else { break };
         places.take(from, shard);
         places.give(to, shard);
         steps += 1;
@@ -232,6 +286,50 @@ mod tests {
             prop_assert!(moved(&settled, &next) <= most);
             prop_assert_eq!(is_uneven(&settled, &nodes, &weights), next != settled);
             prop_assert!(next == settled || squares(&next) < squares(&settled));
+        }
+    }
+
+    prop_compose! {
+        fn any_wishes(nodes: usize, shards: usize)
+            (acquire in prop::collection::vec((0..shards, 0..nodes), 0..10),
+             release in prop::collection::vec((0..shards, 0..nodes), 0..10),
+             drain in prop::collection::btree_set(0..nodes, 0..3)) -> Wishes {
+            let mut wishes = Wishes { drain: drain.into_iter().map(node).collect(), ..Wishes::default() };
+            for (of, wished) in [(&mut wishes.acquire, acquire), (&mut wishes.release, release)] {
+                for (shard, by) in wished {
+                    of.entry(shard).or_default().insert(node(by));
+                }
+            }
+            wishes
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn wishes_are_met_at_once_and_the_rest_comes_to_rest(
+            (weights, previous) in any_cluster(), wishes in any_wishes(6, 40), most in 1usize..10
+        ) {
+            let nodes = nodes(6);
+            let asked = wishes::settle(&previous, &nodes, &weights, &wishes);
+            let whole = place_as_wished(&previous, &nodes, &weights, &wishes, (usize::MAX, false));
+            prop_assert_eq!(&whole, &asked.owners);
+            let (mut now, mut turns) = (previous, 0);
+            loop {
+                let next = place_as_wished(&now, &nodes, &weights, &wishes, (most, true));
+                prop_assert!(next.iter().all(Option::is_some));
+                let serves = |owner: &Option<NodeId>| owner.as_ref().is_some_and(|owner| nodes.contains(owner));
+                let step = now.iter().zip(&next).filter(|(old, new)| serves(old) && old != new).count();
+                prop_assert!(step <= most);
+                if next == now {
+                    break;
+                }
+                (now, turns) = (next, turns + 1);
+                prop_assert!(turns < 2000, "it never comes to rest");
+            }
+            prop_assert!(!is_uneven_as_wished(&now, &nodes, &weights, &wishes));
+            prop_assert_eq!(&wishes::settle(&now, &nodes, &weights, &wishes).owners, &now, "all wishes are met");
         }
     }
 

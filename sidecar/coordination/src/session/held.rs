@@ -28,7 +28,7 @@ pub(super) mod loads {
 }
 
 /// Most shards in one list: more is no list of ours, and would only take memory.
-const MOST: u32 = 1 << 20;
+pub(super) const MOST: u32 = 1 << 20;
 
 pub(super) fn serialize<S: Serializer>(list: &[HeldShard], serializer: S) -> Result<S::Ok, S::Error> {
     let mut ranges: Vec<(u32, u32, FencingToken)> = Vec::new();

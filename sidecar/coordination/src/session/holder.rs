@@ -7,7 +7,7 @@ use std::time::Duration;
 use brainy_storage::Error;
 use brainy_storage::documents::{DocumentVersion, Swap};
 
-use super::{HeldShard, Observer, SessionRecord, SessionState, ShardLoad};
+use super::{HeldShard, Observer, Requests, SessionRecord, SessionState, ShardLoad};
 use crate::clock::{Clock, Validity};
 use crate::{Incarnation, NodeId};
 
@@ -39,6 +39,8 @@ pub struct Report {
     pub stored: Vec<HeldShard>,
     /// See [`SessionRecord::load`].
     pub load: Vec<ShardLoad>,
+    /// See [`SessionRecord::requests`].
+    pub requests: Requests,
     /// See [`SessionRecord::problem`].
     pub problem: Option<String>,
 }
@@ -128,7 +130,7 @@ impl SessionHolder {
             }
         };
         let revision = found.as_ref().map_or(0, |(record, _)| record.revision) + 1;
-        let Report { map_revision, leaving, holds, received, stored, load, problem } = report.clone();
+        let Report { map_revision, leaving, holds, received, stored, load, requests, problem } = report.clone();
         let record = SessionRecord {
             node: self.identity.node.clone(),
             incarnation,
@@ -143,6 +145,7 @@ impl SessionHolder {
             received,
             stored,
             load,
+            requests,
             problem,
         };
         Step::Write(Box::new(Attempt { expected: found.map(|(_, version)| version), record, asked }))

@@ -111,6 +111,7 @@ mod tests {
             received: Vec::new(),
             stored: Vec::new(),
             load: Vec::new(),
+            requests: Default::default(),
             problem: None,
         };
         FoundSession { record, version: DocumentVersion(version.into()) }

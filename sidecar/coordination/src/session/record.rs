@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Requests;
 use crate::{FencingToken, Incarnation, NodeId, ShardId};
 
 /// One node's liveness record, `_cluster/sessions/<node>.json`, renewed by compare-and-swap. One renewal covers all of
@@ -45,6 +46,9 @@ pub struct SessionRecord {
     /// What is asked of the shards that it serves, roughly; one that is not here is asked nothing.
     #[serde(default, with = "super::held::loads", skip_serializing_if = "Vec::is_empty")]
     pub load: Vec<ShardLoad>,
+    /// What it asks of whoever controls placement.
+    #[serde(default, skip_serializing_if = "Requests::is_empty")]
+    pub requests: Requests,
     /// Why the node can't serve, in words for a condition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -59,6 +63,7 @@ impl SessionRecord {
             revision: self.revision + 1,
             holds: Vec::new(),
             load: Vec::new(),
+            requests: Requests::default(),
             ..self.clone()
         }
     }

@@ -4,6 +4,7 @@
 //!
 //! - [`plan`]: what a seed says; [`troubles`]: how that happens.
 //! - [`world`]: what there is; [`store`], [`volumes`], [`nodes`], [`controllers`], [`clients`]: who acts in it.
+//! - [`wishes`]: nodes that ask for shards, or for none.
 //! - [`checks`]: what must hold at every moment; [`history`]: what must hold of all that clients were told.
 //! - [`trace`]: what happened, for whoever wants to read it.
 //!
@@ -23,6 +24,7 @@ mod store;
 mod trace;
 mod troubles;
 mod volumes;
+mod wishes;
 mod world;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -71,6 +73,7 @@ struct Tally {
     maps: usize,
     chains: usize,
     late: usize,
+    wishes: usize,
     simulated: Duration,
 }
 
@@ -83,6 +86,7 @@ impl Tally {
         self.maps += other.maps;
         self.chains += other.chains;
         self.late += other.late;
+        self.wishes += other.wishes;
         self.simulated += other.simulated;
     }
 }
@@ -118,6 +122,7 @@ fn simulate(seed: u64, written: Written) -> Outcome {
             maps: world.maps.lock().unwrap().len(),
             chains,
             late,
+            wishes: world.wishes.load(Ordering::Relaxed),
             simulated: world.scheduler.elapsed(),
         };
         (Outcome { failure: world.failure(), trace: world.trace.lines(), tally }, world)
@@ -136,14 +141,17 @@ async fn story(world: Arc<World>) {
     let controllers = (0..world.plan.controllers).map(|number| world.control(number, 0)).collect();
     let clients: Vec<_> =
         (0..world.plan.clients).map(|number| world.wire.spawn(Client::new(&world, number).run())).collect();
+    if let Some(pace) = world.plan.wishes {
+        drop(world.wire.spawn(Arc::clone(&world).wish(pace)));
+    }
     let troubled = Arc::clone(&world);
     let _ended = world.wire.spawn(troubled.trouble(controllers)).await;
     let before = world.scheduler.elapsed();
-    while !settled(&world) {
+    while !settled(&world) || !world.unmet().is_empty() {
         if world.scheduler.elapsed() - before > world.plan.bound() {
-            let views = in_words(&world);
+            let views = format!("{:?}; {}", world.unmet(), in_words(&world));
             return world.fail(format!(
-                "not every shard is served {:?} after the end of all trouble: {views}",
+                "not every shard is served, or a wish not met, {:?} after the end of all trouble: {views}",
                 world.plan.bound()
             ));
         }
@@ -234,7 +242,7 @@ fn every_shard_has_one_owner_and_no_write_is_lost_whatever_happens() {
             assert!(tally.acknowledged * 2 > tally.operations, "too little is served to be worth it: {tally:?}");
             assert!(tally.unknown > 0 && tally.processes as u64 > count * 4, "too little goes wrong: {tally:?}");
             assert!(
-                count < 100 || (tally.chains > 0 && tally.late > 0),
+                count < 100 || (tally.chains > 0 && tally.late > 0 && tally.wishes > 0),
                 "nothing comes late, or nothing is left to be copied: {tally:?}"
             );
         }

@@ -98,6 +98,8 @@ pub(super) struct Plan {
     /// Between two looks of a controller, about.
     pub(super) attention: Duration,
     pub(super) troubles: Vec<Trouble>,
+    /// Between two wishes of nodes for other shards, about; `None`: they have none.
+    pub(super) wishes: Option<Duration>,
     pub(super) fair: Weather,
     pub(super) storm: Weather,
 }
@@ -134,7 +136,7 @@ impl Plan {
             slow_way: ttl * 2,
         };
         let trouble_lasts = ttl * 5 + Duration::from_secs(5);
-        Self {
+        let mut plan = Self {
             data: [Data::Isolated, Data::Namespaced, Data::Shared][dice.below(3)],
             nodes: [3, 3, 3, 4, 4, 5, 7][dice.below(7)],
             shards: 2 + dice.below(4) as u32,
@@ -147,9 +149,12 @@ impl Plan {
             think: trouble_lasts / (25 + dice.below(60) as u32),
             attention: ttl / [4, 10, 40][dice.below(3)],
             troubles,
+            wishes: None,
             fair,
             storm,
-        }
+        };
+        plan.wishes = (dice.below(2) == 0).then(|| trouble_lasts / (4 + dice.below(20) as u32));
+        plan
     }
 
     /// Longest time from the end of all trouble until every shard is served: a session that nobody renews lapses on the

@@ -46,6 +46,8 @@ pub(super) struct World {
     /// Processes that are not dead, by their numbers.
     pub(super) alive: Mutex<BTreeMap<usize, Arc<Process>>>,
     pub(super) started: AtomicUsize,
+    /// Wishes so far.
+    pub(super) wishes: AtomicUsize,
     changes_seen: Mutex<u64>,
     failure: Mutex<Option<String>>,
     over: AtomicBool,
@@ -80,6 +82,7 @@ impl World {
             checks: Mutex::default(),
             alive: Mutex::default(),
             started: AtomicUsize::new(1),
+            wishes: AtomicUsize::default(),
             changes_seen: Mutex::new(0),
             failure: Mutex::default(),
             over: AtomicBool::new(false),

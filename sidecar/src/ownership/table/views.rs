@@ -3,7 +3,7 @@
 use brainy_coordination::clock::Validity;
 use brainy_coordination::{FencingToken, ShardId};
 
-use super::super::{NodeStatus, ShardState, ShardView};
+use super::super::{NodeStatus, ShardState, ShardView, Wish};
 use super::{ALONE, Known, Phase, Slot, Table, lock, now};
 
 impl Table {
@@ -16,6 +16,7 @@ impl Table {
                 token: FencingToken::default(),
                 state: ShardState::Unassigned,
                 since: now(),
+                wish: None,
                 why: Some(self.no_such(shard)),
                 origins: Vec::new(),
                 surplus: Vec::new(),
@@ -50,7 +51,8 @@ impl Table {
             token,
             state,
             since: slot.since.clone(),
-            why: slot.why.clone(),
+            wish: Wish::of(&lock(&self.requests), shard),
+            why: why(slot),
             origins: progress.map(|progress| progress.origins()).unwrap_or_default(),
             surplus: progress.map(|progress| progress.surplus()).unwrap_or_default(),
             copied: progress.map(|progress| progress.copied()),
@@ -83,9 +85,19 @@ impl Table {
             held,
             assigned,
             map_revision: known.map.as_ref().map_or(0, |map| map.revision),
+            draining: self.requests().drain,
             session_valid: live,
             sessions_lost: known.sessions_lost,
             origins,
         }
+    }
+}
+
+/// What a shard waits for, and by whose wish it is where it is.
+fn why(slot: &Slot) -> Option<String> {
+    match (&slot.why, &slot.wished_by) {
+        (Some(why), Some(node)) => Some(format!("{why} (by wish of node {node})")),
+        (None, Some(node)) => Some(format!("by wish of node {node}")),
+        (why, None) => why.clone(),
     }
 }

@@ -27,7 +27,7 @@ use brainy_storage::documents::{Document, DocumentVersion, Documents, Swap};
 use brainy_storage::layers::batching::{Ack, Batching};
 use brainy_storage::layers::caching::CacheSize;
 use brainy_storage::layers::{LayerStack, Layers};
-use brainy_storage::{Error, Key, Outcome, StorageAdapter};
+use brainy_storage::{Error, Key, Namespace, Outcome, StorageAdapter};
 use bytes::Bytes;
 
 use super::super::consensus::{self, OverPeers};
@@ -38,6 +38,9 @@ use super::super::volume::OnDisk;
 use super::super::{HandoffRequest, HandoffStream, Ownership, PeerClient, Place, ShardStores};
 use super::objects::Objects;
 use crate::data_folder::Engine;
+use crate::metrics::Metrics;
+use crate::peers::PeerError;
+use crate::routing::{Attempt, Call, Listing, Patience, Portion, Router};
 
 pub(super) const SHARDS: u32 = 12;
 /// No test may take longer, and none checks how long it took.
@@ -248,6 +251,30 @@ impl PeerClient for Peers {
 
     async fn consult(&self, node: &NodeId, question: &Question) -> Result<Answer, Unanswered> {
         self.ask(node, question).await
+    }
+}
+
+/// Takes requests from node to node.
+#[derive(Debug)]
+pub(super) struct Ways(Peers);
+
+#[async_trait]
+impl crate::routing::Peers for Ways {
+    async fn calls(
+        &self,
+        node: &NodeId,
+        _: &str,
+        namespace: Option<&Namespace>,
+        calls: Vec<Call>,
+    ) -> Result<Vec<Attempt>, PeerError> {
+        let there = self.0.get(node).ok_or_else(|| PeerError::NotSent(format!("nobody at {node}")))?;
+        let patience = Patience { owner: PATIENCE, storage: PATIENCE };
+        let router = Router::new(Arc::new(there), None, patience, Arc::new(Metrics::default()));
+        Ok(router.run_here(namespace, calls).await)
+    }
+
+    async fn list(&self, _: &NodeId, _: &str, _: &[ShardId], _: &Listing) -> Result<Result<Portion, Error>, PeerError> {
+        Err(PeerError::NotSent("nothing is listed here".into()))
     }
 }
 
@@ -480,6 +507,11 @@ impl Cluster {
         let node = self.node(name);
         node.drain().await;
         self.crash(name).await;
+    }
+
+    /// The way to all nodes.
+    pub(super) fn ways(&self) -> Ways {
+        Ways(self.peers.clone())
     }
 
     pub(super) fn node(&self, name: &str) -> Ownership {

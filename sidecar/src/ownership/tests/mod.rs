@@ -7,5 +7,6 @@ mod isolated;
 mod namespaced;
 mod native;
 mod objects;
+mod requests;
 mod shared;
 mod table;

@@ -83,6 +83,7 @@ impl World {
             owners: vec![None],
             tokens: Vec::new(),
             moves: std::collections::BTreeMap::new(),
+            wished: std::collections::BTreeMap::new(),
         };
         put(&self.documents, names::SHARD_MAP, &map).await;
     }
