@@ -235,7 +235,7 @@ impl Node {
         command.args(["--pod-uid", &format!("uid-of-{}", self.name), "--pod-ip", &self.ip.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = match &self.wall_clock {
-            Some(clock) => clock.start(&mut command).unwrap(),
+            Some(clock) => clock.start(command).unwrap(),
             None => command.spawn().unwrap(),
         };
         self.processes.lock().unwrap().insert(self.number, self.child.id());

@@ -7,8 +7,6 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
-
 /// What becomes of what is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -186,27 +184,31 @@ impl Link {
 /// The node whose process has the other end of a connection. All are on one machine, and all come from its one loopback
 /// address: only whose descriptor it is tells them apart.
 fn who_has(client: &TcpStream, nodes: &Processes) -> Option<usize> {
-    let other_end = client.peer_addr().ok()?;
     let processes = nodes.lock().unwrap().clone();
-    let has = |(_, process): &(usize, u32)| has_connection(*process, other_end).unwrap_or(false);
-    processes.into_iter().find(has).map(|(node, _)| node)
+    if processes.is_empty() {
+        return None;
+    }
+    let descriptor = format!("socket:[{}]", inode(client.peer_addr().ok()?, client.local_addr().ok()?)?);
+    let has = |process: u32| {
+        let all = fs::read_dir(format!("/proc/{process}/fd")).ok()?;
+        // Each may be closed any time.
+        let mut targets = all.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+        targets.any(|target| target.as_os_str() == descriptor.as_str()).then_some(())
+    };
+    processes.into_iter().find(|(_, process)| has(*process).is_some()).map(|(node, _)| node)
 }
 
-fn has_connection(process: u32, local: SocketAddr) -> std::io::Result<bool> {
-    let pid = i32::try_from(process).ok().and_then(Pid::from_raw).ok_or(std::io::ErrorKind::NotFound)?;
-    let handle = pidfd_open(pid, PidfdFlags::empty())?;
-    for entry in fs::read_dir(format!("/proc/{process}/fd"))? {
-        let entry = entry?;
-        // It may be closed any time.
-        let Ok(target) = fs::read_link(entry.path()) else { continue };
-        let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        if !target.to_string_lossy().starts_with("socket:") {
-            continue;
-        }
-        let Ok(socket) = pidfd_getfd(&handle, number, PidfdGetfdFlags::empty()) else { continue };
-        if TcpStream::from(socket).local_addr().is_ok_and(|address| address == local) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+/// The number by which the kernel knows the socket of one end of a connection.
+fn inode(local: SocketAddr, remote: SocketAddr) -> Option<u64> {
+    let written = |address| match address {
+        SocketAddr::V4(v4) => Some(format!("{:08X}:{:04X}", u32::from_ne_bytes(v4.ip().octets()), v4.port())),
+        SocketAddr::V6(_) => None,
+    };
+    let (local, remote) = (written(local)?, written(remote)?);
+    let table = fs::read_to_string("/proc/net/tcp").ok()?;
+    table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_it = fields.get(1..3) == Some(&[local.as_str(), remote.as_str()]);
+        is_it.then(|| fields.get(9)?.parse().ok()).flatten()
+    })
 }

@@ -44,25 +44,10 @@ impl WallClock {
 
     /// Starts a process that goes by this clock. Fails where the kernel does not allow to trace it, or to supervise its
     /// system calls.
-    pub fn start(&self, command: &mut Command) -> io::Result<Child> {
-        let started = thread::scope(|scope| {
-            // A thread of its own: a filter can't be taken off again, and the process gets it from whoever starts it.
-            let starter = scope.spawn(|| {
-                let listener = Listener::install_where(libc::SYS_clock_gettime, libc::CLOCK_REALTIME as u32)?;
-                let mut child = start_halted(command)?;
-                let hidden = hide_vdso(&child).and_then(|memory| let_go(&child).map(|()| memory));
-                match hidden {
-                    Ok(memory) => Ok((listener, child, memory)),
-                    Err(why) => {
-                        child.kill()?;
-                        child.wait()?;
-                        Err(why)
-                    }
-                }
-            });
-            starter.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        });
-        let (listener, child, memory) = started?;
+    pub fn start(&self, command: Command) -> io::Result<Child> {
+        // A thread of its own: a filter can't be taken off again, and the process gets it from whoever starts it.
+        let started = thread::spawn(|| start_supervised(command)).join();
+        let (listener, child, memory) = started.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         let clock = self.clone();
         thread::spawn(move || clock.answer(&listener, &memory));
         Ok(child)
@@ -94,6 +79,23 @@ impl WallClock {
         memory.write_all_at(&time, place)?;
         self.told.fetch_add(1, Ordering::SeqCst);
         Ok(())
+    }
+}
+
+fn start_supervised(command: Command) -> io::Result<(Listener, Child, File)> {
+    let refused = |error: io::Error| {
+        let why = "a process can't be started here whose system calls are supervised (ptrace, seccomp)";
+        io::Error::new(error.kind(), format!("{why}: {error}"))
+    };
+    let listener = Listener::install_where(libc::SYS_clock_gettime, libc::CLOCK_REALTIME as u32).map_err(refused)?;
+    let mut child = start_halted(command).map_err(refused)?;
+    match hide_vdso(&child).and_then(|memory| let_go(&child).map(|()| memory)) {
+        Ok(memory) => Ok((listener, child, memory)),
+        Err(why) => {
+            child.kill()?;
+            child.wait()?;
+            Err(refused(why))
+        }
     }
 }
 
@@ -166,7 +168,7 @@ mod tests {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", TELLS, "--ignored", "--nocapture"]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let before = SystemTime::now();
-        let mut child = clock.start(&mut command).unwrap();
+        let mut child = clock.start(command).unwrap();
         let (mut input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
         let mut told = output.lines().map_while(Result::ok).filter_map(|line| {
             let numbers: Vec<i64> =

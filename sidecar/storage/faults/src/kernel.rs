@@ -135,7 +135,7 @@ fn or_nothing(harmless: c_int) -> io::Result<Heard> {
 }
 
 /// Starts a program. It stands still before its first step until it is let go, by the thread that started it.
-pub(crate) fn start_halted(command: &mut Command) -> io::Result<Child> {
+pub(crate) fn start_halted(mut command: Command) -> io::Result<Child> {
     let traced = || {
         // SAFETY: takes no pointers.
         match unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, null_mut::<u8>(), null_mut::<u8>()) } {
