@@ -5,17 +5,21 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-use brainy_coordination::NodeId;
 use brainy_coordination::bucket::spec::{self, ClusterSpec, Memory, Pattern};
 use brainy_coordination::placement::Policy;
+use brainy_coordination::{NodeId, names};
+use brainy_faults::WallClock;
 use brainy_kubernetes::config::{BucketConfig, NodeConfig, StorageConfig};
+use brainy_storage::documents::Documents;
+use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::clients::request;
-use super::links::Link;
+use super::links::{Link, Processes};
 use super::store::{ACCESS_KEY_ID, BUCKET, SECRET_ACCESS_KEY, Store};
 use super::support::{own_ip, wait_for};
 use super::tls::{Authority, CLUSTER, NAMESPACE};
@@ -37,11 +41,13 @@ pub(crate) struct Setup {
     pub(crate) renew: Duration,
     /// The store's disk can be filled.
     pub(crate) small_disk: bool,
+    /// Each node has a clock on the wall of its own.
+    pub(crate) wall_clocks: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { nodes: 5, shards: 16, lease: LEASE, renew: LEASE / 3, small_disk: false }
+        Self { nodes: 5, shards: 16, lease: LEASE, renew: LEASE / 3, small_disk: false, wall_clocks: false }
     }
 }
 
@@ -54,6 +60,10 @@ pub(crate) struct Cluster {
 
 pub(crate) struct Node {
     child: Child,
+    number: usize,
+    processes: Processes,
+    /// By which its process goes; `None`: the machine's.
+    wall_clock: Option<WallClock>,
     folder: PathBuf,
     tls: PathBuf,
     name: String,
@@ -79,8 +89,12 @@ impl Cluster {
         std::fs::write(folder.path().join("secretAccessKey"), SECRET_ACCESS_KEY).unwrap();
         let names: Vec<String> = (0..setup.nodes).map(|number| format!("{CLUSTER}-{number}")).collect();
         write_spec(&store, &names);
-        let nodes =
-            names.into_iter().map(|name| Node::make(name, &setup, &store, &authority, folder.path().into())).collect();
+        let processes = Processes::default();
+        let node = |(number, name)| {
+            let place = Place { number, name, processes: Arc::clone(&processes), folder: folder.path().into() };
+            Node::make(place, &setup, &store, &authority)
+        };
+        let nodes = names.into_iter().enumerate().map(node).collect();
         Some(Self { setup, store, nodes, folder })
     }
 
@@ -102,6 +116,23 @@ impl Cluster {
             let all = owners.len() == self.setup.shards as usize && busy.len() == self.nodes.len();
             if all { Ok(owners) } else { Err(format!("only {owners:?}: {}", self.logs())) }
         })
+    }
+
+    /// A document as it stands.
+    pub(crate) fn document(&self, name: &str) -> Value {
+        let found = asynchronously(async { self.store.open().await.documents("").read(name).await });
+        serde_json::from_slice(&found.unwrap().unwrap_or_else(|| panic!("there is no {name}")).body).unwrap()
+    }
+
+    /// When a node's session is over, as it has told itself, by its own clock on the wall.
+    pub(crate) fn expires(&self, node: usize) -> Timestamp {
+        let name = names::session(&NodeId(self.nodes[node].name.clone()));
+        self.document(&name)["expires"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// How long a session lasts.
+    pub(crate) fn lease(&self) -> Duration {
+        self.setup.lease
     }
 
     /// The last lines of what the nodes have logged.
@@ -128,15 +159,27 @@ fn write_spec(store: &Store, names: &[String]) {
         volumes: BTreeSet::new(),
         placement: Policy::default(),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
+    asynchronously(async {
         let documents = store.open().await.documents("");
         spec::publish(&documents, wish, &mut Memory::default()).await.unwrap();
     });
 }
 
+fn asynchronously<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+/// Where a node is.
+struct Place {
+    number: usize,
+    name: String,
+    processes: Processes,
+    folder: PathBuf,
+}
+
 impl Node {
-    fn make(name: String, setup: &Setup, store: &Store, authority: &Authority, folder: PathBuf) -> Self {
+    fn make(place: Place, setup: &Setup, store: &Store, authority: &Authority) -> Self {
+        let Place { number, name, processes, folder } = place;
         let (ip, inside, to_store) = (own_ip(), own_ip(), SocketAddr::from((own_ip(), 7070)));
         let config = NodeConfig {
             cluster: CLUSTER.to_owned(),
@@ -163,10 +206,13 @@ impl Node {
         copy_folder(&tls, &kept);
         let mut node = Self {
             child: Command::new("true").spawn().unwrap(),
+            number,
+            wall_clock: setup.wall_clocks.then(WallClock::new),
             tls: kept,
             api: SocketAddr::from((inside, 7700)),
             outward: Link::new(to_store, store.address),
-            inward: Link::new(SocketAddr::from((ip, PEERS)), peers),
+            inward: Link::knowing(Arc::clone(&processes), SocketAddr::from((ip, PEERS)), peers),
+            processes,
             folder,
             name,
             ip,
@@ -187,7 +233,16 @@ impl Node {
         command.args(["--listen", &self.api.to_string(), "--peers", &self.peers.to_string()]);
         command.arg("--socket").arg(file(".sock")).args(["--node-id", &self.name, "--namespace", NAMESPACE]);
         command.args(["--pod-uid", &format!("uid-of-{}", self.name), "--pod-ip", &self.ip.to_string()]);
-        self.child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.child = match &self.wall_clock {
+            Some(clock) => clock.start(command).unwrap(),
+            None => command.spawn().unwrap(),
+        };
+        self.processes.lock().unwrap().insert(self.number, self.child.id());
+    }
+
+    pub(crate) fn wall_clock(&self) -> &WallClock {
+        self.wall_clock.as_ref().expect("`wall_clocks` is asked for")
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -1,5 +1,7 @@
 //! A way between two processes that can be cut.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,18 +13,40 @@ pub(crate) enum Way {
     Open,
     /// Nothing goes through, either way; nobody is told.
     Cut,
+    /// What is asked goes through, and no answer.
+    Unanswered,
     /// Requests are answered with 503.
     Busy,
 }
 
+/// Each node's process, by which a link knows who asks.
+pub(crate) type Processes = Arc<Mutex<BTreeMap<usize, u32>>>;
+
+/// What was sent in the name of one who asks, both ways.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) passed: usize,
+    pub(crate) held: usize,
+}
+
+#[derive(Debug)]
+struct Ways {
+    /// Of all but those below.
+    all: Way,
+    /// Of single nodes that ask.
+    of: BTreeMap<usize, Way>,
+    /// By node; `None`: of who is no node, or could not be told.
+    traffic: BTreeMap<Option<usize>, Traffic>,
+}
+
 #[derive(Debug)]
 struct State {
-    way: Mutex<Way>,
+    ways: Mutex<Ways>,
     changed: Condvar,
-    /// What did not go through.
-    held: AtomicUsize,
     /// Requests that were passed on, by what they begin with.
     requests: AtomicUsize,
+    /// Answers that forbid what was asked.
+    forbidden: AtomicUsize,
 }
 
 /// Listens in place of a server, and passes on.
@@ -35,35 +59,53 @@ const BUSY: &[u8] =
     b"HTTP/1.1 503 Slow Down\r\ncontent-type: application/xml\r\ncontent-length: 44\r\nconnection: close\r\n\r\n\
     <Error><Code>ServiceUnavailable</Code></Error>";
 
+const FORBIDDEN: &[u8] = b"HTTP/1.1 403 ";
+
 impl Link {
     /// `there` listens from now on, and leads to `server`.
     pub(crate) fn new(there: SocketAddr, server: SocketAddr) -> Self {
+        Self::knowing(Processes::default(), there, server)
+    }
+
+    /// The same, and it knows which of these asks.
+    pub(crate) fn knowing(nodes: Processes, there: SocketAddr, server: SocketAddr) -> Self {
         let state = Arc::new(State {
-            way: Mutex::new(Way::Open),
+            ways: Mutex::new(Ways { all: Way::Open, of: BTreeMap::new(), traffic: BTreeMap::new() }),
             changed: Condvar::new(),
-            held: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
+            forbidden: AtomicUsize::new(0),
         });
         let listener = TcpListener::bind(there).unwrap();
         let link = Self { state };
         let passing = link.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let link = passing.clone();
-                std::thread::spawn(move || link.pass(client, server));
+                let (link, nodes) = (passing.clone(), Arc::clone(&nodes));
+                std::thread::spawn(move || link.pass(who_has(&client, &nodes), client, server));
             }
         });
         link
     }
 
     pub(crate) fn set(&self, way: Way) {
-        *self.state.way.lock().unwrap() = way;
+        self.state.ways.lock().unwrap().all = way;
+        self.state.changed.notify_all();
+    }
+
+    /// Of what this node asks alone.
+    pub(crate) fn set_of(&self, node: usize, way: Way) {
+        self.state.ways.lock().unwrap().of.insert(node, way);
         self.state.changed.notify_all();
     }
 
     /// How often something did not go through, so far.
     pub(crate) fn held(&self) -> usize {
-        self.state.held.load(Ordering::SeqCst)
+        self.state.ways.lock().unwrap().traffic.values().map(|traffic| traffic.held).sum()
+    }
+
+    /// What was sent in the name of this node, so far.
+    pub(crate) fn traffic_of(&self, node: usize) -> Traffic {
+        self.state.ways.lock().unwrap().traffic.get(&Some(node)).copied().unwrap_or_default()
     }
 
     /// HTTP requests that have gone through so far.
@@ -71,44 +113,46 @@ impl Link {
         self.state.requests.load(Ordering::SeqCst)
     }
 
-    /// Waits while it is cut. How it is then.
-    fn passable(&self) -> Way {
-        let mut way = self.state.way.lock().unwrap();
-        if *way != Way::Open {
-            self.state.held.fetch_add(1, Ordering::SeqCst);
-        }
-        while *way == Way::Cut {
-            way = self.state.changed.wait(way).unwrap();
-        }
-        *way
+    /// HTTP requests that were answered with 403 so far.
+    pub(crate) fn forbidden(&self) -> usize {
+        self.state.forbidden.load(Ordering::SeqCst)
     }
 
-    fn pass(&self, mut client: TcpStream, server: SocketAddr) {
-        let opened = match self.passable() {
-            Way::Open => TcpStream::connect(server).ok(),
+    /// Waits while a question or an answer is held. How it is then.
+    fn passable(&self, who: Option<usize>, is_question: bool) -> Way {
+        let way = |ways: &Ways| who.and_then(|node| ways.of.get(&node)).copied().unwrap_or(ways.all);
+        let stops = |way| way == Way::Cut || way == Way::Unanswered && !is_question;
+        let mut ways = self.state.ways.lock().unwrap();
+        let is_held = way(&ways) == Way::Busy || stops(way(&ways));
+        let traffic = ways.traffic.entry(who).or_default();
+        *if is_held { &mut traffic.held } else { &mut traffic.passed } += 1;
+        while stops(way(&ways)) {
+            ways = self.state.changed.wait(ways).unwrap();
+        }
+        way(&ways)
+    }
+
+    fn pass(&self, who: Option<usize>, mut client: TcpStream, server: SocketAddr) {
+        let opened = match self.passable(who, true) {
+            Way::Open | Way::Unanswered => TcpStream::connect(server).ok(),
             Way::Cut | Way::Busy => None,
         };
-        let Some(mut upstream) = opened else {
+        let Some(upstream) = opened else {
             // What it sends is read first: a connection that ends over unread bytes takes the answer with it.
-            if *self.state.way.lock().unwrap() == Way::Busy && client.read(&mut [0; 64 << 10]).is_ok() {
+            let busy = self.state.ways.lock().unwrap().all == Way::Busy;
+            if busy && client.read(&mut [0; 64 << 10]).is_ok() {
                 let _ = client.write_all(BUSY);
             }
             return;
         };
         let (Ok(back_from), Ok(back_to)) = (upstream.try_clone(), client.try_clone()) else { return };
         let link = self.clone();
-        let answers = std::thread::spawn(move || link.copy(back_from, back_to, false));
-        self.copy_requests(&mut client, &mut upstream);
+        let answers = std::thread::spawn(move || link.copy(who, back_from, back_to, false));
+        self.copy(who, client, upstream, true);
         let _ = answers.join();
     }
 
-    fn copy_requests(&self, client: &mut TcpStream, upstream: &mut TcpStream) {
-        if let (Ok(from), Ok(to)) = (client.try_clone(), upstream.try_clone()) {
-            self.copy(from, to, true);
-        }
-    }
-
-    fn copy(&self, mut from: TcpStream, mut to: TcpStream, requests: bool) {
+    fn copy(&self, who: Option<usize>, mut from: TcpStream, mut to: TcpStream, requests: bool) {
         let mut buffer = vec![0; 64 << 10];
         loop {
             let read = from.read(&mut buffer).unwrap_or(0);
@@ -119,7 +163,10 @@ impl Link {
             if requests && begins.iter().any(|method| buffer[..read].starts_with(method)) {
                 self.state.requests.fetch_add(1, Ordering::SeqCst);
             }
-            match self.passable() {
+            if !requests && buffer[..read].starts_with(FORBIDDEN) {
+                self.state.forbidden.fetch_add(1, Ordering::SeqCst);
+            }
+            match self.passable(who, requests) {
                 Way::Busy if requests => {
                     let _ = from.write_all(BUSY);
                     let _ = from.shutdown(Shutdown::Both);
@@ -132,4 +179,36 @@ impl Link {
         let _ = to.shutdown(Shutdown::Both);
         let _ = from.shutdown(Shutdown::Read);
     }
+}
+
+/// The node whose process has the other end of a connection. All are on one machine, and all come from its one loopback
+/// address: only whose descriptor it is tells them apart.
+fn who_has(client: &TcpStream, nodes: &Processes) -> Option<usize> {
+    let processes = nodes.lock().unwrap().clone();
+    if processes.is_empty() {
+        return None;
+    }
+    let descriptor = format!("socket:[{}]", inode(client.peer_addr().ok()?, client.local_addr().ok()?)?);
+    let has = |process: u32| {
+        let all = fs::read_dir(format!("/proc/{process}/fd")).ok()?;
+        // Each may be closed any time.
+        let mut targets = all.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+        targets.any(|target| target.as_os_str() == descriptor.as_str()).then_some(())
+    };
+    processes.into_iter().find(|(_, process)| has(*process).is_some()).map(|(node, _)| node)
+}
+
+/// The number by which the kernel knows the socket of one end of a connection.
+fn inode(local: SocketAddr, remote: SocketAddr) -> Option<u64> {
+    let written = |address| match address {
+        SocketAddr::V4(v4) => Some(format!("{:08X}:{:04X}", u32::from_ne_bytes(v4.ip().octets()), v4.port())),
+        SocketAddr::V6(_) => None,
+    };
+    let (local, remote) = (written(local)?, written(remote)?);
+    let table = fs::read_to_string("/proc/net/tcp").ok()?;
+    table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_it = fields.get(1..3) == Some(&[local.as_str(), remote.as_str()]);
+        is_it.then(|| fields.get(9)?.parse().ok()).flatten()
+    })
 }

@@ -26,7 +26,7 @@ mod tls;
 mod troubles;
 
 use clients::Clients;
-use cluster::{Cluster, Setup};
+use cluster::Cluster;
 use support::{Dice, say};
 use troubles::Trouble;
 
@@ -34,7 +34,7 @@ fn rounds_of(trouble: Trouble) {
     let rounds: usize = std::env::var("BRAINY_TEST_ROUNDS").map_or(1, |rounds| rounds.parse().unwrap());
     let seed: u64 = std::env::var("BRAINY_TEST_SEED").map_or(1, |seed| seed.parse().unwrap());
     let mut dice = Dice::new(seed);
-    let setup = Setup { small_disk: trouble == Trouble::StoreFull, ..Setup::default() };
+    let setup = trouble.setup();
     let Some(mut cluster) = Cluster::start(setup) else { return };
     let mut stands = cluster.settled();
     let clients = Clients::start(&cluster, seed);
@@ -75,6 +75,11 @@ fn a_process_that_no_other_can_reach_does_no_harm() {
 }
 
 #[test]
+fn two_nodes_that_can_not_reach_each_other_do_no_harm() {
+    rounds_of(Trouble::CutPair);
+}
+
+#[test]
 fn a_store_that_is_killed_and_started_again_loses_nothing() {
     rounds_of(Trouble::StoreKilled);
 }
@@ -87,4 +92,14 @@ fn a_store_that_answers_503_for_a_while_loses_nothing() {
 #[test]
 fn a_store_whose_disk_is_full_for_a_while_loses_nothing() {
     rounds_of(Trouble::StoreFull);
+}
+
+#[test]
+fn a_clock_on_the_wall_that_is_set_ends_no_session() {
+    rounds_of(Trouble::ClockSet);
+}
+
+#[test]
+fn silence_is_noticed_whatever_the_clocks_on_the_walls_say() {
+    rounds_of(Trouble::ClocksApart);
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use brainy_coordination::names::CONTROLLER_ELECTION;
 use rustix::process::Signal;
 
-use super::cluster::{Cluster, LEASE, Owners};
+use super::cluster::{Cluster, LEASE, Owners, Setup};
 use super::links::Way;
 use super::support::{Dice, wait_for};
 
@@ -20,20 +21,39 @@ pub(crate) enum Trouble {
     CutFromStore,
     /// No way from the others to a node.
     CutFromNodes,
+    /// No way from one node to one other, or none back, or neither.
+    CutPair,
     /// kill -9 of the store; it comes back.
     StoreKilled,
     /// The store answers 503.
     StoreBusy,
     /// The store's disk is full.
     StoreFull,
+    /// The clock on a node's wall is set, forth and back.
+    ClockSet,
+    /// The clocks on all walls differ while a node stands still for longer than its session, whose clock then goes back.
+    ClocksApart,
 }
 
 impl Trouble {
+    /// The cluster in which it is made.
+    pub(crate) fn setup(self) -> Setup {
+        let usual = Setup::default();
+        match self {
+            Self::StoreFull => Setup { small_disk: true, ..usual },
+            // No session may end: not for a busy machine either.
+            Self::ClockSet => Setup { wall_clocks: true, lease: usual.lease * 4, ..usual },
+            Self::ClocksApart => Setup { wall_clocks: true, ..usual },
+            _ => usual,
+        }
+    }
+
     /// Makes trouble and ends it. Fails if it did nothing. What was done.
     pub(crate) fn make(self, cluster: &mut Cluster, stands: &Owners, dice: &mut Dice) -> String {
         let victim = dice.below(cluster.nodes.len());
-        let short = dice.between(Duration::ZERO, LEASE);
-        let long = dice.between(LEASE * 3 / 2, LEASE * 3);
+        let lease = cluster.lease();
+        let short = dice.between(Duration::ZERO, lease);
+        let long = dice.between(lease * 3 / 2, lease * 3);
         match self {
             Self::Kill => {
                 let lasts = if dice.below(2) == 0 { short } else { long };
@@ -73,6 +93,12 @@ impl Trouble {
                 link.set(Way::Open);
                 format!("node {victim} out of reach for {short:?}")
             }
+            Self::CutPair => {
+                // For less and for more than one waits for the other's answer.
+                let longer = dice.between(lease * 3, lease * 5);
+                let lasts = if dice.below(2) == 0 { short } else { longer };
+                format!("{} for {lasts:?}", cut_pair(cluster, victim, lasts, dice))
+            }
             Self::StoreKilled => {
                 cluster.store.kill();
                 let lasts = if dice.below(2) == 0 { short } else { long };
@@ -99,8 +125,107 @@ impl Trouble {
                 (0..cluster.nodes.len()).for_each(|node| changed_hands(cluster, stands, node));
                 format!("no room for {long:?}")
             }
+            Self::ClockSet => {
+                let epoch = cluster.document(CONTROLLER_ELECTION)["epoch"].clone();
+                let told = set_forth_and_back(cluster, victim, dice);
+                // Nobody's session was over, and nobody's term.
+                assert_eq!(cluster.settled(), *stands, "a clock on the wall was set, and shards changed hands: {told}");
+                assert_eq!(cluster.document(CONTROLLER_ELECTION)["epoch"], epoch, "{told}, and the controller changed");
+                told
+            }
+            Self::ClocksApart => {
+                let mut aheads: Vec<i64> = (0..cluster.nodes.len()).map(|_| pick_ahead(0, dice)).collect();
+                for (node, ahead) in aheads.iter().enumerate() {
+                    set_clock(cluster, node, *ahead);
+                }
+                cluster.nodes[victim].signal(Signal::STOP);
+                std::thread::sleep(long);
+                // What it went by yesterday it must not believe to be fresh.
+                aheads[victim] -= i64::try_from(long.as_secs()).unwrap() + HOUR;
+                cluster.nodes[victim].wall_clock().set(aheads[victim]);
+                cluster.nodes[victim].signal(Signal::CONT);
+                changed_hands(cluster, stands, victim);
+                shows(cluster, victim, aheads[victim]);
+                (0..aheads.len()).for_each(|node| set_clock(cluster, node, 0));
+                format!("clocks ahead by {aheads:?} s, node {victim} stood still for {long:?}")
+            }
         }
     }
+}
+
+const HOUR: i64 = 3600;
+/// How far a clock is ahead: less than what S3 allows for (a quarter of an hour), more, and what has nothing to do with the
+/// time of day any more.
+const AHEADS: [i64; 6] = [-300, 300, -HOUR, HOUR, -10 * 365 * 24 * HOUR, 10 * 365 * 24 * HOUR];
+/// By how much a clock has to be set for a store to refuse what is signed by it.
+const REFUSED: i64 = 20 * 60;
+
+/// Another one than `before`.
+fn pick_ahead(before: i64, dice: &mut Dice) -> i64 {
+    let others: Vec<i64> = AHEADS.into_iter().filter(|ahead| *ahead != before).collect();
+    others[dice.below(others.len())]
+}
+
+/// Twice, and right again.
+fn set_forth_and_back(cluster: &Cluster, node: usize, dice: &mut Dice) -> String {
+    let mut aheads = vec![0];
+    for _ in 0..2 {
+        aheads.push(pick_ahead(aheads[aheads.len() - 1], dice));
+    }
+    aheads.push(0);
+    for step in aheads.windows(2) {
+        let forbidden = cluster.nodes[node].outward.forbidden();
+        set_clock(cluster, node, step[1]);
+        if (step[1] - step[0]).abs() > REFUSED {
+            assert!(cluster.nodes[node].outward.forbidden() > forbidden, "the store minds no clock: {aheads:?}");
+        }
+        // Renewals, and looks at what others have renewed.
+        std::thread::sleep(LEASE);
+    }
+    format!("clock of node {node} ahead by {aheads:?} s in turn")
+}
+
+/// Sets a node's clock, and waits until it goes by it.
+fn set_clock(cluster: &Cluster, node: usize, ahead: i64) {
+    let clock = cluster.nodes[node].wall_clock();
+    let told = clock.told();
+    clock.set(ahead);
+    shows(cluster, node, ahead);
+    assert!(clock.told() > told, "node {node} has not asked what time it is");
+}
+
+/// Waits until a node tells others a time that is so far ahead.
+fn shows(cluster: &Cluster, node: usize, ahead: i64) {
+    wait_for("a node goes by its clock", || {
+        let told = cluster.expires(node).as_second() - jiff::Timestamp::now().as_second();
+        // Less than between any two that are picked.
+        if (told - ahead).abs() < 120 { Ok(()) } else { Err(format!("node {node} is ahead by {told} s, not {ahead}")) }
+    });
+}
+
+/// No way between a node and another one: there, back, or both. What was done.
+fn cut_pair(cluster: &Cluster, asks: usize, lasts: Duration, dice: &mut Dice) -> String {
+    let count = cluster.nodes.len();
+    let asked = (asks + 1 + dice.below(count - 1)) % count;
+    let third = (0..count).find(|node| ![asks, asked].contains(node)).unwrap();
+    let (there, back) = (&cluster.nodes[asked].inward, &cluster.nodes[asks].inward);
+    let (told, ways) = match dice.below(3) {
+        0 => ("neither asks the other", vec![(there, asks, Way::Cut), (back, asked, Way::Cut)]),
+        1 => ("the first can't ask", vec![(there, asks, Way::Cut)]),
+        _ => ("the first gets no answer", vec![(there, asks, Way::Unanswered)]),
+    };
+    let before: Vec<_> = ways.iter().map(|(link, node, _)| link.traffic_of(*node)).collect();
+    ways.iter().for_each(|(link, node, way)| link.set_of(*node, *way));
+    let others = there.traffic_of(third);
+    std::thread::sleep(lasts);
+    for ((link, node, _), before) in ways.iter().zip(before) {
+        let is_missed = || link.traffic_of(*node).held > before.held;
+        wait_for("one misses the other", || is_missed().then_some(()).ok_or("not yet".into()));
+    }
+    let passes = || there.traffic_of(third).passed > others.passed;
+    wait_for("others get through", || passes().then_some(()).ok_or("not yet".into()));
+    ways.iter().for_each(|(link, node, _)| link.set_of(*node, Way::Open));
+    format!("nodes {asks} and {asked}: {told}")
 }
 
 /// Waits until each shard that a node had is served under a higher token.

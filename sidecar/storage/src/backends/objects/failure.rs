@@ -58,6 +58,8 @@ pub fn judge_answer(status: u16, code: Option<&str>, message: &str, server: &str
         (_, Some("NoSuchKey" | "NotFound")) => Failure::Missing,
         (412, _) | (_, Some("PreconditionFailed")) => Failure::Refused,
         (_, Some("ConditionalRequestConflict" | "OperationAborted" | "SlowDown")) => Failure::Again(error),
+        // With its answer the store has told what time it is, and the next request is signed by that.
+        (_, Some("RequestTimeTooSkewed")) => Failure::Again(error),
         (429, _) | (_, Some(TOO_MANY)) => Failure::Later(error),
         (409, None) => Failure::Again(error),
         (400..=499, _) => Failure::Clean(error),
@@ -119,6 +121,11 @@ mod tests {
     fn a_conflict_or_a_throttled_request_may_be_sent_again() {
         assert!(matches!(answer(409, "ConditionalRequestConflict"), Failure::Again(_)));
         assert!(matches!(answer(503, "SlowDown"), Failure::Again(_)));
+    }
+
+    #[test]
+    fn what_was_signed_by_a_wrong_clock_may_be_sent_again() {
+        assert!(matches!(answer(403, "RequestTimeTooSkewed"), Failure::Again(_)));
     }
 
     #[test]

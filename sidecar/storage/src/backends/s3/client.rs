@@ -48,7 +48,11 @@ pub(super) async fn connect(settings: &S3Settings) -> Result<Clients, Error> {
         .behavior_version(BehaviorVersion::latest())
         .http_client(http)
         .credentials_provider(credentials)
-        .identity_cache(IdentityCache::lazy().build())
+        .identity_cache(match &settings.credentials {
+            // They are kept by who reads them.
+            Credentials::Folder(_) => IdentityCache::no_cache(),
+            Credentials::Keys { .. } | Credentials::Environment => IdentityCache::lazy().build(),
+        })
         .region(Region::new(settings.region.clone()))
         // By default every body gets a checksum trailer, which many S3-compatible servers refuse.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
@@ -93,7 +97,7 @@ fn http_client(settings: &S3Settings) -> Result<SharedHttpClient, Error> {
 
 async fn credentials(settings: &S3Settings, http: &SharedHttpClient) -> Result<SharedCredentialsProvider, Error> {
     Ok(match &settings.credentials {
-        Credentials::Folder(folder) => SharedCredentialsProvider::new(KeyFiles(folder.clone())),
+        Credentials::Folder(folder) => SharedCredentialsProvider::new(KeyFiles::new(folder.clone())),
         Credentials::Keys { access_key_id, secret_access_key } => {
             SharedCredentialsProvider::new(Keys::new(access_key_id, secret_access_key, None, None, "settings"))
         }

@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use aws_credential_types::Credentials as Keys;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
+use tokio::time::Instant;
 
 use crate::Error;
 use crate::backends::objects::{Limits, Prefix};
@@ -97,17 +99,39 @@ impl S3Settings {
     }
 }
 
-/// Keys in files that may change.
+/// Keys in files that may change. How old they are is counted here, by a clock that nobody sets: the SDK's cache goes by the
+/// time of day, and after that was set back it would keep keys that were taken away long ago.
 #[derive(Debug)]
-pub(super) struct KeyFiles(pub(super) PathBuf);
+pub(super) struct KeyFiles {
+    folder: PathBuf,
+    last: Mutex<Option<(Instant, Keys)>>,
+}
+
+impl KeyFiles {
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self { folder, last: Mutex::new(None) }
+    }
+
+    fn keys(&self) -> Result<Keys, String> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((read, keys)) if read.elapsed() < REREAD_AFTER => Ok(keys.clone()),
+            _ => {
+                // Two small files of a mounted Secret, in memory: not worth a thread of their own.
+                let keys = read_keys(&self.folder)?;
+                *last = Some((Instant::now(), keys.clone()));
+                Ok(keys)
+            }
+        }
+    }
+}
 
 impl ProvideCredentials for KeyFiles {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
     {
-        // Two small files of a mounted Secret, in memory: not worth a thread of their own.
-        future::ProvideCredentials::ready(read_keys(&self.0).map_err(CredentialsError::provider_error))
+        future::ProvideCredentials::ready(self.keys().map_err(CredentialsError::provider_error))
     }
 }
 
@@ -126,7 +150,7 @@ fn read_keys(folder: &Path) -> Result<Keys, String> {
         let secret = read(SECRET_ACCESS_KEY_FILE)?;
         let now = read(ACCESS_KEY_ID_FILE)?;
         if now == id {
-            return Ok(Keys::new(id, secret, None, Some(SystemTime::now() + REREAD_AFTER), "files"));
+            return Ok(Keys::new(id, secret, None, None, "files"));
         }
         id = now;
     }
@@ -136,19 +160,21 @@ fn read_keys(folder: &Path) -> Result<Keys, String> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn keys_are_read_anew_after_a_rotation() {
+    #[tokio::test(start_paused = true)]
+    async fn keys_are_read_anew_after_a_rotation() {
         let folder = tempfile::tempdir().unwrap();
         let write = |id: &str, secret: &str| {
             std::fs::write(folder.path().join(ACCESS_KEY_ID_FILE), id).unwrap();
             std::fs::write(folder.path().join(SECRET_ACCESS_KEY_FILE), secret).unwrap();
         };
         write("one\n", "secret-one\n");
-        let keys = read_keys(folder.path()).unwrap();
+        let files = KeyFiles::new(folder.path().to_owned());
+        let keys = files.keys().unwrap();
         assert_eq!((keys.access_key_id(), keys.secret_access_key()), ("one", "secret-one"));
-        assert!(keys.expiry().is_some(), "without an expiry they would never be read again");
         write("two", "secret-two");
-        assert_eq!(read_keys(folder.path()).unwrap().secret_access_key(), "secret-two");
+        assert_eq!(files.keys().unwrap().access_key_id(), "one", "each request would read files");
+        tokio::time::advance(REREAD_AFTER).await;
+        assert_eq!(files.keys().unwrap().secret_access_key(), "secret-two");
     }
 
     #[test]
