@@ -31,6 +31,7 @@ mod shared;
 #[cfg(test)]
 mod simulation;
 mod table;
+mod takers;
 mod tenure;
 #[cfg(test)]
 mod tests;
