@@ -33,6 +33,7 @@ mod shared;
 #[cfg(test)]
 mod simulation;
 mod table;
+mod takers;
 mod tenure;
 #[cfg(test)]
 mod tests;
