@@ -56,7 +56,7 @@ impl World {
                 of.keys().copied().filter(takes).filter(|node| of[*node].acquire.contains(&shard)).collect();
             if !claimants.is_empty() && !claimants.contains(&owner) {
                 unmet.push(format!("{owner} serves {shard}, and {claimants:?} wish to"));
-            } else if claimants.is_empty() && !takes(&owner) && of.keys().any(|node| takes(node)) {
+            } else if claimants.is_empty() && !takes(&owner) && of.keys().any(takes) {
                 unmet.push(format!("{owner} serves {shard}, and wishes not to"));
             }
         }
