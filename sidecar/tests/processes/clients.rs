@@ -156,7 +156,9 @@ impl Clients {
             let sum = wait_for("a sum is read", || {
                 let answer = request(last.node(), &format!("GET /v1/kv/sum-{number}"), &[], "");
                 let answer = answer.map_err(|why| why.to_string())?;
-                answer.json().as_i64().ok_or_else(|| answer.text())
+                // Nothing there: nothing was added.
+                let nothing = (answer.status.as_u16() == 404).then_some(0);
+                nothing.or_else(|| answer.json().as_i64()).ok_or_else(|| answer.text())
             });
             let fits = (*acknowledged..=acknowledged + unknown).contains(&sum);
             assert!(fits, "sum-{number} is {sum}, of {acknowledged} acknowledged and {unknown} unknown additions");
