@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::locks::{MOST_WAIT, seconds};
 use super::problem::{Kind, Problem};
 use super::{Api, answer, request};
-use crate::ownership::NoCluster;
+use crate::ownership::AskError;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -163,8 +163,11 @@ fn fulfilled() -> Response {
     answer::json(&Asked { fulfilled: true, waiting: Vec::new() })
 }
 
-impl From<NoCluster> for Problem {
-    fn from(none: NoCluster) -> Self {
-        Self::new(Kind::NoCluster, none.to_string())
+impl From<AskError> for Problem {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::NoCluster => Self::new(Kind::NoCluster, error.to_string()),
+            AskError::TooMany => Self::invalid("shards", error),
+        }
     }
 }

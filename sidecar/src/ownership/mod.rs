@@ -63,7 +63,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, watch};
 
 pub use node::StartError;
-pub use requests::{NoCluster, Wish};
+pub use requests::{AskError, MOST_WISHES, Wish};
 pub use tenure::Operation;
 
 use crate::config::NodeSettings;

@@ -28,10 +28,23 @@ impl Wish {
     }
 }
 
-/// There is nobody to ask: the process runs alone, and owns every shard.
+/// Most shards that a node may wish for or away: they travel with each renewal of its session, which must fit an annotation.
+pub const MOST_WISHES: usize = 4096;
+
+/// Why nothing was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this sidecar runs alone (`serve`) and owns every shard: only a node of a cluster can ask for other shards")]
-pub struct NoCluster;
+pub enum AskError {
+    /// The process runs alone.
+    #[error(
+        "this sidecar runs alone (`serve`) and owns every shard: only a node of a cluster can ask for other shards"
+    )]
+    NoCluster,
+    /// With these it would be more than [`MOST_WISHES`].
+    #[error(
+        "a node wishes for or away {MOST_WISHES} shards at most; withdraw some first, or drain the node to give up all"
+    )]
+    TooMany,
+}
 
 impl Ownership {
     /// What this node asks for.
@@ -39,14 +52,12 @@ impl Ownership {
         self.table.requests()
     }
 
-    /// Changes what this node asks for. It is told with the next write of its session, which this brings about.
-    pub fn ask(&self, change: impl FnOnce(&mut Requests)) -> Result<(), NoCluster> {
+    /// Changes what this node asks for: wholly, or not at all. It is told with the next write of its session, which this
+    /// brings about.
+    pub fn ask(&self, change: impl FnOnce(&mut Requests)) -> Result<(), AskError> {
         match self.role {
-            Role::Alone(_) => Err(NoCluster),
-            Role::Node(_) => {
-                self.table.ask(change);
-                Ok(())
-            }
+            Role::Alone(_) => Err(AskError::NoCluster),
+            Role::Node(_) => self.table.ask(change),
         }
     }
 

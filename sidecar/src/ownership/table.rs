@@ -21,6 +21,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
 use super::namespaced::Progress;
+use super::requests::{AskError, MOST_WISHES};
 use super::tenure::{Hold, Operation, Tenure};
 use super::{Place, ShardStores, ShardView, StoreProof, Wish, in_words};
 
@@ -350,13 +351,16 @@ impl Table {
         lock(&self.requests).clone()
     }
 
-    /// Changes what this node asks for.
-    pub(super) fn ask(&self, change: impl FnOnce(&mut Requests)) {
+    /// Changes what this node asks for, unless that would be too much.
+    pub(super) fn ask(&self, change: impl FnOnce(&mut Requests)) -> Result<(), AskError> {
         let (before, after) = {
             let mut requests = lock(&self.requests);
-            let before = requests.clone();
-            change(&mut requests);
-            (before, requests.clone())
+            let mut after = requests.clone();
+            change(&mut after);
+            if after.acquire.len() + after.release.len() > MOST_WISHES {
+                return Err(AskError::TooMany);
+            }
+            (std::mem::replace(&mut *requests, after.clone()), after)
         };
         for (at, slot) in (0..).zip(&self.slots) {
             let shard = ShardId(at);
@@ -366,6 +370,7 @@ impl Table {
             }
         }
         self.changes.send_modify(|count| *count += 1);
+        Ok(())
     }
 
     pub(super) fn map(&self) -> Option<Arc<ShardMap>> {

@@ -42,10 +42,10 @@ impl World {
             alive.values().map(|process| (process.ownership.node(), process.ownership.requests())).collect();
         let mut unmet = Vec::new();
         for shard in (0..self.plan.shards).map(ShardId) {
-            let serves = |requests: &&NodeId| {
-                alive.values().any(|it| {
-                    it.ownership.node() == *requests && it.ownership.describe(shard).state == ShardState::Serving
-                })
+            let serves = |node: &&NodeId| {
+                alive
+                    .values()
+                    .any(|it| it.ownership.node() == *node && it.ownership.describe(shard).state == ShardState::Serving)
             };
             let Some(owner) = of.keys().copied().find(serves) else {
                 unmet.push(format!("nobody serves {shard}"));

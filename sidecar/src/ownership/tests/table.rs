@@ -10,7 +10,7 @@ use brainy_storage::layers::{LayerStack, Layers};
 use brainy_storage::{Key, StorageAdapter, Value};
 
 use super::super::table::Table;
-use super::super::{Operation, Place, ShardState};
+use super::super::{AskError, MOST_WISHES, Operation, Place, ShardState};
 
 const SHARD: ShardId = ShardId(1);
 
@@ -181,4 +181,19 @@ async fn what_an_operation_of_the_tenure_before_writes_is_seen_through_the_cache
     before.storage().set(&key, number(1)).await.unwrap().applied().unwrap();
     assert!(before.still_valid());
     assert_eq!(after.storage().get(&key).await.unwrap().unwrap().value, number(1));
+}
+
+#[tokio::test]
+async fn wishes_that_a_session_could_not_carry_are_refused_as_a_whole() {
+    let table = Table::new(NodeId("a".into()), 10_000, LayerStack::new(Layers::default()));
+    let most = u32::try_from(MOST_WISHES).unwrap();
+    let changed = table.changes();
+    table.ask(|requests| (0..most).for_each(|at| requests.release(ShardId(2 * at)))).unwrap();
+    assert!(changed.has_changed().unwrap(), "the session hears of it");
+    let before = table.requests();
+    assert_eq!(table.ask(|requests| requests.acquire(ShardId(1))), Err(AskError::TooMany));
+    assert_eq!(table.requests(), before);
+    table.ask(|requests| requests.acquire(ShardId(2))).unwrap();
+    // Beside what else is in the annotations of an object, which may have 256 KiB together.
+    assert!(serde_json::to_string(&table.requests()).unwrap().len() < 64 << 10);
 }
