@@ -1,6 +1,6 @@
 //! How a process of ours behaves towards whoever runs it.
 
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 /// From now on a panic anywhere ends the whole process. It is a mistake of ours, and the task that it ended (a renewal, a
 /// hand-off, a watch) would be missing silently from then on; a crash is what every part of the system is made for.
@@ -14,10 +14,8 @@ pub fn end_on_panic() {
 
 /// What is logged: `info`, or levels by module (`info,brainy_sidecar=debug`), from an environment variable. What can't be read
 /// counts as not set: a log must not keep a process from starting. The library that keeps the nodes' group tells of every
-/// vote and every node that is away; what matters of it we say ourselves.
+/// vote, and ten times a second of every node that is away; what matters of it we say ourselves.
 pub fn log_filter(variable: &str) -> Targets {
     let asked = std::env::var(variable).ok().and_then(|text| text.parse().ok());
-    asked.unwrap_or_else(|| {
-        Targets::new().with_default(tracing::Level::INFO).with_target("openraft", tracing::Level::ERROR)
-    })
+    asked.unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO).with_target("openraft", LevelFilter::OFF))
 }
