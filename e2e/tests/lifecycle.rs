@@ -46,7 +46,7 @@ where
     work(cluster).await?;
     clients.mark(ENDS).await?;
     clients.are_answered("c", &["c-0".into(), "c-1".into()], ENDS).await?;
-    let report = clients.judge().await?;
+    let report = clients.judge(what).await?;
     let figures = print_figures(&report, "c", what, report.between(BEGINS, ENDS)?)?;
     ensure!(figures.acknowledged > 100, "there was no load: {figures:?}");
     Ok(())

@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// An API server that does not answer within this time is away.
 const ANSWER: Duration = Duration::from_secs(3);
 /// Fewer answers would say little.
-const ENOUGH: usize = 20;
+const ENOUGH: usize = 10;
 
 /// Where a cluster keeps its sessions: which of the others it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -304,7 +304,7 @@ async fn nothing_is_lost_while_the_operator_the_api_server_and_a_worker_are_away
         api_server_is_away(environment, &subjects, &clients).await?;
         worker_is_away(environment, &subjects, &clients).await?;
         println!("▸ what the clients were told");
-        clients.judge().await.map(drop)
+        clients.judge("outages").await.map(drop)
     })
     .await
 }

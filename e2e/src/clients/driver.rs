@@ -84,7 +84,9 @@ impl Driver {
     }
 
     async fn serve(&self, mut lines: Lines<TcpStream>) -> anyhow::Result<()> {
-        match lines.hear().await? {
+        // Probes connect and say nothing.
+        let Ok(hello) = lines.hear().await else { return Ok(()) };
+        match hello {
             Hello::Hand { cluster, node } => self.client(&self.cluster(&cluster), node, lines).await,
             Hello::Mark(name) => {
                 locked(&self.marks).push((name, self.now()));

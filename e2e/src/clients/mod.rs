@@ -28,7 +28,7 @@ use tape::Report;
 use wire::{Hello, Lines};
 
 use crate::helper::Listening;
-use crate::report::thousands;
+use crate::report::{always_say, thousands};
 use crate::{Environment, Seen, hosts, until};
 
 /// Where the driver listens.
@@ -98,14 +98,14 @@ impl Clients {
     }
 
     /// Ends the load, has every key read, and fails if what the clients were told does not fit together.
-    pub async fn judge(self) -> anyhow::Result<Report> {
+    pub async fn judge(self, what: &str) -> anyhow::Result<Report> {
         let report: Report = self.ask(&Hello::Judge, JUDGING).await?;
         self.driver.remove().await?;
         ensure!(!report.judged.is_empty(), "no client ever came");
         for (cluster, verdict) in &report.judged {
             match verdict {
-                Ok(words) => println!("  {cluster}: {words}"),
-                Err(why) => bail!("cluster {cluster}: {why}"),
+                Ok(words) => always_say(&format!("  {what}, {cluster}: {words}")),
+                Err(why) => bail!("{what}, {cluster}: {why}"),
             }
         }
         Ok(report)
@@ -131,16 +131,16 @@ pub async fn mark(driver: &str, what: &str) -> anyhow::Result<()> {
     timeout(MARKING, told).await.with_context(|| format!("{driver} did not answer in {MARKING:?}"))?
 }
 
-/// Prints what the clients of a cluster saw in a span of time, and fails if they saw next to nothing.
+/// Prints what the clients of a cluster saw in a span of time.
 pub fn print_figures(report: &Report, cluster: &str, what: &str, span: Range<u64>) -> anyhow::Result<tape::Figures> {
     let seconds = (span.end.saturating_sub(span.start)) as f64 / 1000.0;
     let figures = report.of(cluster)?.figures(span);
-    println!(
-        "  {cluster}, {what} ({seconds:.0} s): {} acknowledged, {} failed, {} unknown, longest stall {:.2} s",
+    always_say(&format!(
+        "  {what}, {cluster} ({seconds:.0} s): {} acknowledged, {} failed, {} unknown, longest stall {:.2} s",
         thousands(figures.acknowledged as u64),
         figures.failed,
         figures.unknown,
         figures.longest_stall.as_secs_f64()
-    );
+    ));
     Ok(figures)
 }
