@@ -250,15 +250,19 @@ impl There {
 
 /// Shards of which the data is elsewhere are served from elsewhere, the others wait for their volumes, and are served from nowhere
 /// else. The nodes that come back with all that they had in mind do no harm.
-async fn worker_is_away(environment: &Environment, subjects: &[Subject], clients: &Clients) -> anyhow::Result<()> {
+async fn worker_is_away(
+    environment: &Environment,
+    subjects: &[Subject],
+    clients: &Clients,
+    host: &str,
+) -> anyhow::Result<()> {
     let lasts = away("BRAINY_TEST_WORKER_AWAY", 45)?;
-    let host = hosts::dispensable(environment).await?;
     println!("▸ no host {host} for {} s", lasts.as_secs());
     let mut there = Vec::new();
     for subject in subjects {
-        there.push(There::of(subject, &host).await?);
+        there.push(There::of(subject, host).await?);
     }
-    let still = Standstill::of(environment, What::Worker, &[host], lasts, clients).await?;
+    let still = Standstill::of(environment, What::Worker, &[host.to_owned()], lasts, clients).await?;
     still.begin().await?;
     let [from, to] = What::Worker.marks();
     until("the host to come back", lasts + LIMIT, || async {
@@ -297,12 +301,13 @@ async fn nothing_is_lost_while_the_operator_the_api_server_and_a_worker_are_away
     let environment = &Environment::from_variables().await?;
     with_temp_namespace(environment, "outages", |namespace| async move {
         prepare_bucket(environment, &namespace).await?;
+        let host = hosts::dispensable(environment).await?;
         let clients = Clients::start(environment).await?;
         let subjects = subjects(environment, &namespace, &clients).await?;
         all_are_served(&subjects, &clients, "all is well").await?;
         operator_is_away(environment, &subjects, &clients).await?;
         api_server_is_away(environment, &subjects, &clients).await?;
-        worker_is_away(environment, &subjects, &clients).await?;
+        worker_is_away(environment, &subjects, &clients, &host).await?;
         println!("▸ what the clients were told");
         clients.judge("outages").await.map(drop)
     })
