@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Namespace, Pod, PodStatus};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream};
 use tokio::time::timeout;
 
 use crate::{Environment, Seen, forward, until};
@@ -64,7 +64,8 @@ impl Listening {
             let mut connection = self.connect().await?;
             connection.write_all(b"strike\n").await?;
             let mut answer = String::new();
-            connection.read_to_string(&mut answer).await?;
+            // Not to the end of the connection, of which a port-forward may tell late.
+            BufReader::new(connection).read_line(&mut answer).await?;
             anyhow::Ok(answer.trim().to_owned())
         };
         timeout(WORD, given).await.with_context(|| format!("the helper pod {} did not answer", self.name))?

@@ -23,6 +23,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+/// For an answer, before its way may stand still.
+const WAY_BACK: Duration = Duration::from_secs(2);
 /// How often memory is looked at.
 const LOOKS: u32 = 10;
 /// Longer than a probe runs, all together.
@@ -165,7 +167,7 @@ async fn kill(port: u16, containers: &[String]) -> anyhow::Result<()> {
 async fn hold(port: u16, wanted: &Wanted, lasts: Duration, driver: &str, mark: &str) -> anyhow::Result<()> {
     let stream = word(port).await?;
     answer(stream, &format!("holding {}", processes::count(wanted)?)).await?;
-    sleep(Duration::from_secs(1)).await;
+    sleep(WAY_BACK).await;
     let told = |what| async move {
         if let Err(error) = clients::mark(driver, &format!("{mark} {what}")).await {
             println!("{error:#}");

@@ -121,7 +121,7 @@ impl Report {
     /// When something happened last.
     pub fn at(&self, mark: &str) -> anyhow::Result<u64> {
         let found = self.marks.iter().rev().find(|(name, _)| name == mark);
-        found.map(|(_, at)| *at).with_context(|| format!("{mark:?} did not happen, only {:?}", self.marks))
+        found.map(|(_, at)| *at).with_context(|| format!("{mark:?} did not happen"))
     }
 
     /// What the clients of a cluster were told.
