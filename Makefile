@@ -12,7 +12,7 @@ demo: ## From a bare machine to two running clusters with real data in them
 test: ## Every test: format, lints, unit, integration, manifests, chart, licences, end-to-end
 	@scripts/test.sh
 
-soak: ## Half an hour of kill -9, failing disks, random operations and simulated clusters
+soak: ## Half an hour of kill -9, failing disks, outages on Kubernetes, random operations and simulated clusters
 	@scripts/soak.sh
 
 mutants: ## Breaks the code in each way that a test is known to catch, and sees that it does

@@ -1,11 +1,17 @@
 #!/usr/bin/env bash
-# soak.sh [MINUTES]: storage and coordination under long trouble. Once: 200 times kill -9 for each backend with a disk, each system
-# call that changes files failed in turn, 30 rounds of each trouble with five processes, and more states of the model of leases. Then
+# soak.sh [--without-cluster] [MINUTES]: storage and coordination under long trouble. Once: 200 times kill -9 for each backend with a
+# disk, each system call that changes files failed in turn, 30 rounds of each trouble with five processes, more states of the
+# model of leases, and on Kubernetes five minutes without an operator, one without an API server and two without a worker. Then
 # random operations against the model and the checker of linearizability, and whole simulated clusters, with one seed after the
-# other, until the time is over (30 minutes, all together, unless said otherwise). Needs no cluster.
+# other, until the time is over (30 minutes, all together, unless said otherwise).
 # BRAINY_TEST_SEED=… scripts/soak.sh: begins with the seed of a round that failed.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
+ON_KUBERNETES=1
+if [ "${1:-}" = --without-cluster ]; then
+  ON_KUBERNETES=
+  shift
+fi
 MINUTES=${1:-30}
 KILLS=200
 # Of each trouble with five processes.
@@ -15,7 +21,21 @@ TIMES=5
 
 tests() { cargo_static test --workspace "$@"; }
 
-scripts/prerequisites.sh --without-cluster
+# The operator, the API server and a worker, each for long enough that Kubernetes itself notices.
+outages() {
+  BRAINY_TEST_OPERATOR_AWAY=300 BRAINY_TEST_API_SERVER_AWAY=60 BRAINY_TEST_WORKER_AWAY=120 tests --test outages -- --nocapture
+}
+
+if [ -z "$ON_KUBERNETES" ]; then
+  scripts/prerequisites.sh --without-cluster
+else
+  scripts/prerequisites.sh
+  step "a Kubernetes cluster" cluster_up
+  refresh
+  step "images of operator and sidecar" scripts/images.sh
+  refresh
+  step "the operator and an S3 server" scripts/install.sh
+fi
 step "versitygw" s3_server
 step "the tests" tests --no-run --lib --test embedded --test filesystem --test faults --test linearizability --test model --test processes
 ends=$((SECONDS + MINUTES * 60))
@@ -26,6 +46,7 @@ step "each system call fails in turn" tests --test faults
 # They wait far more than they compute.
 BRAINY_TEST_ROUNDS=$ROUNDS step "five processes, $ROUNDS rounds of each trouble" tests --test processes -- --nocapture --test-threads 4
 step "more states of the model" tests --lib -- --ignored model::tests::more_states_are_safe
+[ -z "$ON_KUBERNETES" ] || step "no operator, no API server, no worker" outages
 rounds=0
 seed=${BRAINY_TEST_SEED:-$(date +%s)}
 while :; do

@@ -1,15 +1,82 @@
 //! Pods of the program `e2e-tools` that see the processes of the host they run on.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use k8s_openapi::api::core::v1::{ContainerStatus, Namespace, Pod, PodStatus};
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream};
+use tokio::time::timeout;
 
-use crate::Environment;
+use crate::{Environment, Seen, forward, until};
 
 /// Where they run: they need the host's process table, which a restricted namespace forbids.
 pub const NAMESPACE: &str = "brainy-e2e-tools";
+
+/// The last resort against one that nobody removed: longer than any test takes.
+const LASTS_SECONDS: u64 = 3600;
+/// How long one may take to begin what it is told to.
+const WORD: Duration = Duration::from_secs(20);
+
+/// One that listens on a port.
+pub struct Listening {
+    pods: Api<Pod>,
+    name: String,
+    port: u16,
+}
+
+impl Listening {
+    /// Starts it on a host, and waits until it listens.
+    pub async fn start(
+        environment: &Environment,
+        what: &str,
+        host: &str,
+        arguments: &[String],
+        port: u16,
+    ) -> anyhow::Result<Self> {
+        let name = format!("{what}-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+        let pods = start(environment, &name, host, arguments, Some(port)).await?;
+        until(&format!("the helper pod {name} to listen"), Duration::from_secs(90), || async {
+            let status = pods.get(&name).await?.status.unwrap_or_default();
+            let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+            Ok(if ready { Seen::Done(()) } else { Seen::NotYet(format!("phase {}", status.phase.unwrap_or_default())) })
+        })
+        .await?;
+        Ok(Self { pods, name, port })
+    }
+
+    /// Its address in the pods' network.
+    pub async fn address(&self) -> anyhow::Result<String> {
+        let status = self.pods.get(&self.name).await?.status.unwrap_or_default();
+        status.pod_ip.with_context(|| format!("{} has no address", self.name))
+    }
+
+    /// A connection to it.
+    pub async fn connect(&self) -> anyhow::Result<DuplexStream> {
+        forward::connect(&self.pods, &self.name, self.port).await
+    }
+
+    /// Gives it the word for which it waits; returns what it answers.
+    pub async fn give_the_word(&self) -> anyhow::Result<String> {
+        let given = async {
+            let mut connection = self.connect().await?;
+            connection.write_all(b"strike\n").await?;
+            let mut answer = String::new();
+            // Not to the end of the connection, of which a port-forward may tell late.
+            BufReader::new(connection).read_line(&mut answer).await?;
+            anyhow::Ok(answer.trim().to_owned())
+        };
+        timeout(WORD, given).await.with_context(|| format!("the helper pod {} did not answer", self.name))?
+    }
+
+    /// Deletes it.
+    pub async fn remove(&self) -> anyhow::Result<()> {
+        let deleted = self.pods.delete(&self.name, &DeleteParams::default().grace_period(0)).await;
+        deleted.map(drop).with_context(|| format!("can't delete the helper pod {}", self.name))
+    }
+}
 
 /// The host of a pod.
 pub fn host_of(pod: &Pod) -> anyhow::Result<String> {
@@ -54,7 +121,7 @@ pub async fn start(
             "restartPolicy": "Never",
             "automountServiceAccountToken": false,
             "terminationGracePeriodSeconds": 0,
-            "activeDeadlineSeconds": 900,
+            "activeDeadlineSeconds": LASTS_SECONDS,
             "tolerations": [{"operator": "Exists"}],
             "containers": [{
                 "name": "tools",

@@ -4,23 +4,17 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::DeleteParams;
 use kube::{Api, ResourceExt};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
 
-use crate::helper::{self, container_arguments, statuses};
-use crate::{Environment, Seen, forward, until};
+use crate::helper::{self, Listening, container_arguments, statuses};
+use crate::{Environment, Seen, until};
 
 /// Where the helper listens for the word to strike.
-pub const PORT: u16 = 7799;
-
-const STRIKE: Duration = Duration::from_secs(20);
+const PORT: u16 = 7799;
 
 /// A helper pod that waits for the word.
 pub struct Killer {
-    helpers: Api<Pod>,
-    helper: String,
+    helper: Listening,
     target: Pod,
     targets: Api<Pod>,
 }
@@ -39,24 +33,17 @@ impl Killer {
         let host = helper::host_of(&target)?;
         let mut arguments = vec!["kill".to_owned(), "--listen".to_owned(), PORT.to_string()];
         arguments.extend(container_arguments(&target));
-        let helper = format!("kill-{pod}-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
-        let helpers = helper::start(environment, &helper, &host, &arguments, Some(PORT)).await?;
-        until(&format!("the helper pod {helper} to listen"), Duration::from_secs(90), || async {
-            let there = helpers.get(&helper).await?;
-            let status = there.status.unwrap_or_default();
-            let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
-            Ok(if ready { Seen::Done(()) } else { Seen::NotYet(format!("phase {}", status.phase.unwrap_or_default())) })
-        })
-        .await?;
-        Ok(Self { helpers, helper, target, targets })
+        let helper = Listening::start(environment, &format!("kill-{pod}"), &host, &arguments, PORT).await?;
+        Ok(Self { helper, target, targets })
     }
 
     /// Kills, and waits until Kubernetes has counted the restart of every container: a fault that did not bite is an error.
     pub async fn strike(self) -> anyhow::Result<Killed> {
-        let struck = timeout(STRIKE, self.give_the_word()).await.context("the helper pod did not answer");
-        let deleted = self.helpers.delete(&self.helper, &DeleteParams::default().grace_period(0)).await;
-        let processes = struck??;
-        deleted.context("can't delete the helper pod")?;
+        let answer = self.helper.give_the_word().await;
+        self.helper.remove().await?;
+        let answer = answer?;
+        let processes = answer.strip_prefix("killed ").and_then(|count| count.parse().ok());
+        let processes = processes.with_context(|| format!("unexpected answer {answer:?}"))?;
         ensure!(processes > 0, "no process of {} was killed: the fault did not bite", self.target.name_any());
         let before = restarts(&self.target);
         let name = self.target.name_any();
@@ -68,15 +55,6 @@ impl Killer {
         })
         .await?;
         Ok(Killed { processes })
-    }
-
-    async fn give_the_word(&self) -> anyhow::Result<usize> {
-        let mut connection = forward::connect(&self.helpers, &self.helper, PORT).await?;
-        connection.write_all(b"strike\n").await?;
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).await?;
-        let count = answer.trim().strip_prefix("killed ").and_then(|count| count.parse().ok());
-        count.with_context(|| format!("unexpected answer {answer:?}"))
     }
 }
 

@@ -4,10 +4,12 @@
 pub mod bench;
 pub mod brainy;
 pub mod bucket;
+pub mod clients;
 pub mod diagnosis;
 pub mod environment;
 pub mod forward;
 pub mod helper;
+pub mod hosts;
 pub mod kill;
 pub mod leftovers;
 pub mod load;
@@ -15,10 +17,12 @@ pub mod main_job;
 pub mod memory;
 pub mod namespace;
 pub mod operator;
+pub mod processes;
 pub mod records;
 pub mod report;
 pub mod sidecar;
 pub mod specs;
+pub mod standstill;
 pub mod views;
 pub mod wait;
 

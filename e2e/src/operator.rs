@@ -36,10 +36,15 @@ async fn scale(environment: &Environment, replicas: i32) -> anyhow::Result<i32> 
     Ok(deployment.spec.and_then(|spec| spec.replicas).unwrap_or(1))
 }
 
-async fn gone(environment: &Environment) -> anyhow::Result<()> {
+/// How many of its pods there are.
+pub async fn replicas(environment: &Environment) -> anyhow::Result<usize> {
     let pods: Api<Pod> = Api::namespaced(environment.client.clone(), OPERATOR_NAMESPACE);
+    Ok(pods.list(&ListParams::default().labels(OPERATOR)).await?.items.len())
+}
+
+async fn gone(environment: &Environment) -> anyhow::Result<()> {
     until("the operator's pods to be gone", Duration::from_secs(120), || async {
-        let left = pods.list(&ListParams::default().labels(OPERATOR)).await?.items.len();
+        let left = replicas(environment).await?;
         Ok(if left == 0 { Seen::Done(()) } else { Seen::NotYet(format!("{left} are left")) })
     })
     .await

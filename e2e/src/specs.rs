@@ -1,5 +1,7 @@
 //! Specs of the tests' clusters: few shards and short sessions, so that a test takes seconds.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::Environment;
@@ -10,6 +12,9 @@ use crate::records::Records;
 
 /// Name of the Secret with the bucket's keys in a test's namespace.
 pub const KEYS: &str = "bucket-keys";
+
+/// How long a session of their nodes lasts.
+pub const SESSION: Duration = Duration::from_secs(10);
 
 /// Where the S3 server is, seen from inside the cluster.
 pub fn endpoint() -> String {
@@ -39,7 +44,7 @@ fn spec(replicas: i32, storage: Value) -> Value {
         "replicas": replicas,
         "shards": 32,
         "storage": storage,
-        "coordination": {"lease": {"durationSeconds": 10, "renewSeconds": 3}},
+        "coordination": {"lease": {"durationSeconds": SESSION.as_secs(), "renewSeconds": 3}},
         "pod": {"resources": {"requests": {"cpu": "10m", "memory": "24Mi"}}},
     })
 }

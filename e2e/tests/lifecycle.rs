@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use brainy_e2e::brainy::{Cluster, pod_is_ready};
+use brainy_e2e::bucket::Store;
+use brainy_e2e::clients::{Clients, print_figures};
 use brainy_e2e::environment::BUCKET;
-use brainy_e2e::load::{self, Progress, verify, write_until};
+use brainy_e2e::load::{self, Progress, verify};
 use brainy_e2e::records::Records;
 use brainy_e2e::sidecar::SidecarClient;
 use brainy_e2e::specs::{self, prepare_bucket, sample};
@@ -16,46 +18,67 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
-use tokio::sync::watch;
 use tokio::time::sleep;
+
+const BEGINS: &str = "the change begins";
+const ENDS: &str = "the change is over";
 
 async fn write(node: &SidecarClient, records: &Records) -> anyhow::Result<()> {
     load::write(node, records, &Progress::default(), None).await.map(drop)
 }
 
-async fn grows_and_shrinks(environment: &Environment, cluster: &Cluster) -> anyhow::Result<()> {
+/// Applies a spec with clients beside each node, which are judged in the end.
+async fn under_load<F>(
+    environment: &Environment,
+    namespace: &str,
+    spec: Value,
+    what: &str,
+    work: impl FnOnce(Cluster) -> F,
+) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let clients = Clients::start(environment).await?;
+    let cluster = Cluster::apply(environment, namespace, "c", clients.beside("c", spec)).await?;
     cluster.ready().await?;
+    clients.mark(BEGINS).await?;
+    clients.are_answered("c", &["c-0".into(), "c-1".into()], BEGINS).await?;
+    work(cluster).await?;
+    clients.mark(ENDS).await?;
+    clients.are_answered("c", &["c-0".into(), "c-1".into()], ENDS).await?;
+    let report = clients.judge(what).await?;
+    let figures = print_figures(&report, "c", what, report.between(BEGINS, ENDS)?)?;
+    ensure!(figures.acknowledged > 100, "there was no load: {figures:?}");
+    Ok(())
+}
+
+async fn grows_and_shrinks(environment: &Environment, cluster: &Cluster) -> anyhow::Result<()> {
     let before = sample("before", 1500);
     write(&cluster.node(0), &before).await?;
-    let (stop, stopped) = watch::channel(false);
-    let (node, first) = (cluster.node(0), cluster.node(0));
-    let scaling = async {
-        for (replicas, reader) in [(4, 3), (2, 1)] {
-            cluster.change(json!({"replicas": replicas})).await?;
-            cluster.ready().await?;
-            views::columns(environment, cluster).await?;
-            views::map_is_balanced(cluster).await?;
-            verify(&cluster.node(reader), &before).await?;
-        }
-        stop.send(true)?;
-        anyhow::Ok(())
-    };
-    let (during, ()) = futures::try_join!(write_until(&node, stopped), scaling)?;
-    ensure!(during.len() > 100, "the load did not run while the cluster was scaled");
+    for (replicas, reader) in [(5, 4), (2, 1)] {
+        cluster.change(json!({"replicas": replicas})).await?;
+        cluster.ready().await?;
+        views::columns(environment, cluster).await?;
+        views::map_is_balanced(cluster).await?;
+        verify(&cluster.node(reader), &before).await?;
+    }
     until("the pods beyond two to be gone", Duration::from_secs(60), || async {
         let pods = cluster.pods().await?.len();
         Ok(if pods == 2 { Seen::Done(()) } else { Seen::NotYet(format!("{pods} pods")) })
     })
     .await?;
-    verify(&first, &during).await
+    verify(&cluster.node(0), &before).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_isolated_cluster_grows_and_shrinks_under_load_and_keeps_its_data() -> anyhow::Result<()> {
     let environment = &Environment::from_variables().await?;
     with_temp_namespace(environment, "scale-i", |namespace| async move {
-        let cluster = Cluster::apply(environment, &namespace, "c", specs::isolated(3)).await?;
-        grows_and_shrinks(environment, &cluster).await
+        let what = "Isolated, 3 to 5 to 2 nodes";
+        under_load(environment, &namespace, specs::isolated(3), what, |cluster| async move {
+            grows_and_shrinks(environment, &cluster).await
+        })
+        .await
     })
     .await
 }
@@ -66,10 +89,13 @@ async fn a_shared_cluster_grows_and_shrinks_under_load_and_keeps_its_data() -> a
     with_temp_namespace(environment, "scale-s", |namespace| async move {
         prepare_bucket(environment, &namespace).await?;
         let mut spec = specs::shared(3, &namespace);
-        // Shards come and go between living nodes: a cache or a queue that outlived its tenure would show.
-        spec["storage"]["layers"] = json!([{"type": "Caching"}, {"type": "Batching"}, {"type": "Compression"}]);
-        let cluster = Cluster::apply(environment, &namespace, "c", spec).await?;
-        grows_and_shrinks(environment, &cluster).await
+        // Shards come and go between living nodes: a cache that outlived its tenure would show. No batches: writes of one share
+        // a revision, and the checker wants each to have its own.
+        spec["storage"]["layers"] = json!([{"type": "Caching"}, {"type": "Compression"}]);
+        under_load(environment, &namespace, spec, "Shared, 3 to 5 to 2 nodes", |cluster| async move {
+            grows_and_shrinks(environment, &cluster).await
+        })
+        .await
     })
     .await
 }
@@ -80,27 +106,36 @@ async fn a_namespaced_cluster_grows_and_shrinks_under_load_and_its_data_follows(
     let environment = &Environment::from_variables().await?;
     with_temp_namespace(environment, "scale-n", |namespace| async move {
         let store = prepare_bucket(environment, &namespace).await?;
-        let cluster = Cluster::apply(environment, &namespace, "c", specs::namespaced(3, &namespace)).await?;
-        grows_and_shrinks(environment, &cluster).await?;
-        for gone in ["c-2", "c-3"] {
-            until(&format!("the data of {gone} to be copied and cleared away"), Duration::from_secs(120), || async {
-                let left = store.count(BUCKET, &format!("{namespace}/node-{gone}/")).await?;
-                Ok(if left == 0 { Seen::Done(()) } else { Seen::NotYet(format!("{left} objects")) })
-            })
-            .await?;
-        }
-        for ordinal in 0..2 {
-            until(&format!("node {ordinal} to have copied everything"), Duration::from_secs(120), || async {
-                let shards = cluster.node(ordinal).get("/v1/shards").await?;
-                let mut items = shards["items"].as_array().into_iter().flatten();
-                let left = items.find(|shard| shard.get("origins").is_some()).cloned();
-                Ok(left.map_or(Seen::Done(()), |shard| Seen::NotYet(shard.to_string())))
-            })
-            .await?;
-        }
+        let spec = specs::namespaced(3, &namespace);
+        under_load(environment, &namespace, spec, "Namespaced, 3 to 5 to 2 nodes", |cluster| async move {
+            grows_and_shrinks(environment, &cluster).await
+        })
+        .await?;
+        let cluster = Cluster::existing(environment, &namespace, "c");
+        its_data_followed(&store, &namespace, &cluster).await?;
         verify(&cluster.node(1), &sample("before", 1500)).await
     })
     .await
+}
+
+async fn its_data_followed(store: &Store, namespace: &str, cluster: &Cluster) -> anyhow::Result<()> {
+    for gone in ["c-2", "c-3", "c-4"] {
+        until(&format!("the data of {gone} to be copied and cleared away"), Duration::from_secs(120), || async {
+            let left = store.count(BUCKET, &format!("{namespace}/node-{gone}/")).await?;
+            Ok(if left == 0 { Seen::Done(()) } else { Seen::NotYet(format!("{left} objects")) })
+        })
+        .await?;
+    }
+    for ordinal in 0..2 {
+        until(&format!("node {ordinal} to have copied everything"), Duration::from_secs(120), || async {
+            let shards = cluster.node(ordinal).get("/v1/shards").await?;
+            let mut items = shards["items"].as_array().into_iter().flatten();
+            let left = items.find(|shard| shard.get("origins").is_some()).cloned();
+            Ok(left.map_or(Seen::Done(()), |shard| Seen::NotYet(shard.to_string())))
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 /// Changes the pod template and watches: every pod is replaced, and never is more than one of them not ready.
@@ -133,28 +168,22 @@ async fn rolls_one_by_one(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.ready().await.map(drop)
 }
 
-async fn rolls_under_load(cluster: &Cluster) -> anyhow::Result<()> {
-    cluster.ready().await?;
-    let before = sample("before", 1000);
-    write(&cluster.node(0), &before).await?;
-    let (stop, stopped) = watch::channel(false);
-    let (node, reader) = (cluster.node(1), cluster.node(2));
-    let rolling = async {
-        rolls_one_by_one(cluster).await?;
-        stop.send(true)?;
-        anyhow::Ok(())
-    };
-    let (during, ()) = futures::try_join!(write_until(&node, stopped), rolling)?;
-    ensure!(during.len() > 100, "the load did not run while the pods were rolled");
-    verify(&reader, &during).await?;
-    verify(&reader, &before).await
+async fn rolls_under_load(environment: &Environment, namespace: &str, spec: Value, what: &str) -> anyhow::Result<()> {
+    let what = format!("{what}, every pod replaced");
+    under_load(environment, namespace, spec, &what, |cluster| async move {
+        let before = sample("before", 1000);
+        write(&cluster.node(0), &before).await?;
+        rolls_one_by_one(&cluster).await?;
+        verify(&cluster.node(2), &before).await
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_rolls_an_isolated_cluster_one_pod_at_a_time_and_loses_nothing() -> anyhow::Result<()> {
     let environment = &Environment::from_variables().await?;
     with_temp_namespace(environment, "roll-i", |namespace| async move {
-        rolls_under_load(&Cluster::apply(environment, &namespace, "c", specs::isolated(3)).await?).await
+        rolls_under_load(environment, &namespace, specs::isolated(3), "Isolated").await
     })
     .await
 }
@@ -167,7 +196,7 @@ async fn a_change_rolls_a_namespaced_cluster_one_pod_at_a_time_and_loses_nothing
         let mut spec = specs::namespaced(3, &namespace);
         // With every pattern that it has: here the nodes elect their controller.
         spec["coordination"]["pattern"] = json!("StorageNative");
-        rolls_under_load(&Cluster::apply(environment, &namespace, "c", spec).await?).await
+        rolls_under_load(environment, &namespace, spec, "Namespaced").await
     })
     .await
 }
@@ -177,7 +206,7 @@ async fn a_change_rolls_a_shared_cluster_one_pod_at_a_time_and_loses_nothing() -
     let environment = &Environment::from_variables().await?;
     with_temp_namespace(environment, "roll-s", |namespace| async move {
         prepare_bucket(environment, &namespace).await?;
-        rolls_under_load(&Cluster::apply(environment, &namespace, "c", specs::shared(3, &namespace)).await?).await
+        rolls_under_load(environment, &namespace, specs::shared(3, &namespace), "Shared").await
     })
     .await
 }

@@ -78,6 +78,8 @@ async fn nodes_elect_their_controller_serve_on_without_an_operator_and_change_th
         let store = prepare_bucket(environment, &namespace).await?;
         let mut spec = specs::shared(3, &namespace);
         spec["coordination"]["pattern"] = json!("StorageNative");
+        // Shards come and go between living nodes: a cache or a queue that outlived its tenure would show.
+        spec["storage"]["layers"] = json!([{"type": "Caching"}, {"type": "Batching"}, {"type": "Compression"}]);
         let cluster = Cluster::apply(environment, &namespace, "c", spec).await?;
         cluster.ready().await?;
         views::columns(environment, &cluster).await?;

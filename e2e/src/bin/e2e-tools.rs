@@ -1,23 +1,30 @@
-//! What the tests run inside the cluster, as one static binary: `kill` (SIGKILL for the processes of containers),
-//! `rss` (their memory) and `count` (the smallest application that uses the storage API).
+//! What the tests run inside the cluster, as one static binary: `kill` (SIGKILL for the processes of containers), `hold`
+//! (processes that stand still for a while), `rss` (their memory), `count` (the smallest application that uses the storage
+//! API), `hand` (the application whose clients are judged) and `drive` (who tells them what to ask).
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use brainy_e2e::clients::{self, hand};
+use brainy_e2e::processes::{self, Wanted, send};
 use bytes::Bytes;
 use clap::Parser;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+/// For an answer, before its way may stand still.
+const WAY_BACK: Duration = Duration::from_secs(2);
 /// How often memory is looked at.
 const LOOKS: u32 = 10;
 /// Longer than a probe runs, all together.
@@ -35,6 +42,28 @@ enum Arguments {
         /// Id of a container; can be given several times.
         #[arg(long, required = true)]
         container: Vec<String>,
+    },
+    /// Waits for a connection that says "strike", answers "holding N", and makes N processes stand still for a while. Needs
+    /// hostPID.
+    Hold {
+        /// Port to listen on.
+        #[arg(long)]
+        listen: u16,
+        /// For how long.
+        #[arg(long)]
+        seconds: u64,
+        /// Where the driver of the clients is, who is told when they stand still and when they are about to go on.
+        #[arg(long)]
+        driver: String,
+        /// What the driver notes, together with that.
+        #[arg(long)]
+        mark: String,
+        /// Name of a process; can be given several times.
+        #[arg(long)]
+        process: Vec<String>,
+        /// All containers of the host but those of this pod.
+        #[arg(long)]
+        containers: bool,
     },
     /// Prints the resident memory of all processes of the containers, in bytes: the least of some looks, because a probe
     /// may be running beside them. Needs hostPID.
@@ -58,22 +87,55 @@ enum Arguments {
         #[arg(long, env = "COUNTER_KEY", default_value = "visits")]
         key: String,
     },
+    /// Asks the storage API of its own pod what a driver says, and tells the driver the answers.
+    Hand {
+        /// Where the driver is.
+        #[arg(long)]
+        driver: String,
+        /// Whose clients these are.
+        #[arg(long)]
+        cluster: String,
+        /// How many.
+        #[arg(long)]
+        clients: usize,
+        /// Where the storage API is.
+        #[arg(long, env = "BRAINY_STORAGE_URL")]
+        url: String,
+        /// The node's name.
+        #[arg(long, env = "BRAINY_NODE_ID")]
+        node: String,
+    },
+    /// Decides what clients ask, notes what they are told, and judges it.
+    Drive {
+        /// Port to listen on.
+        #[arg(long)]
+        listen: u16,
+        /// Which choices are made.
+        #[arg(long)]
+        seed: u64,
+    },
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     match Arguments::parse() {
         Arguments::Kill { listen, container } => kill(listen, &container).await,
+        Arguments::Hold { listen, seconds, driver, mark, process, containers } => {
+            let wanted = Wanted { named: process, containers };
+            hold(listen, &wanted, Duration::from_secs(seconds), &driver, &mark).await
+        }
         Arguments::Rss { container } => {
             println!("{}", least_resident(&container).await?);
             Ok(())
         }
         Arguments::Count { url, socket, node, key } => count(&url, &socket, &node, &key).await,
+        Arguments::Hand { driver, cluster, clients, url, node } => lend(&driver, &url, &cluster, &node, clients).await,
+        Arguments::Drive { listen, seed } => clients::drive(TcpListener::bind(("0.0.0.0", listen)).await?, seed).await,
     }
 }
 
-async fn kill(port: u16, containers: &[String]) -> anyhow::Result<()> {
-    ensure!(containers.iter().all(|id| id.len() >= 12), "a container id has at least 12 characters");
+/// Waits until somebody connects and gives the word.
+async fn word(port: u16) -> anyhow::Result<BufReader<TcpStream>> {
     let listener = TcpListener::bind(("0.0.0.0", port)).await?;
     println!("waiting for the word on port {port}");
     loop {
@@ -84,13 +146,48 @@ async fn kill(port: u16, containers: &[String]) -> anyhow::Result<()> {
         if timeout(Duration::from_secs(5), stream.read_line(&mut word)).await.is_ok_and(|read| read.is_ok())
             && word == "strike\n"
         {
-            let killed = strike(containers)?;
-            println!("killed {killed:?}");
-            stream.write_all(format!("killed {}\n", killed.len()).as_bytes()).await?;
-            stream.shutdown().await?;
-            return Ok(());
+            return Ok(stream);
         }
     }
+}
+
+async fn answer(mut stream: BufReader<TcpStream>, what: &str) -> anyhow::Result<()> {
+    println!("{what}");
+    stream.write_all(format!("{what}\n").as_bytes()).await?;
+    Ok(stream.shutdown().await?)
+}
+
+async fn kill(port: u16, containers: &[String]) -> anyhow::Result<()> {
+    ensure!(containers.iter().all(|id| id.len() >= 12), "a container id has at least 12 characters");
+    let stream = word(port).await?;
+    answer(stream, &format!("killed {}", strike(containers)?.len())).await
+}
+
+/// The way to who gives the word may lead through what is to stand still: so the answer comes first.
+async fn hold(port: u16, wanted: &Wanted, lasts: Duration, driver: &str, mark: &str) -> anyhow::Result<()> {
+    let stream = word(port).await?;
+    answer(stream, &format!("holding {}", processes::count(wanted)?)).await?;
+    sleep(WAY_BACK).await;
+    let told = |what| async move {
+        if let Err(error) = clients::mark(driver, &format!("{mark} {what}")).await {
+            println!("{error:#}");
+        }
+    };
+    println!("held {} processes", processes::stand_still(wanted, lasts, told).await?);
+    Ok(())
+}
+
+/// Some clients' hands, until this process is told to stop: as the first of its container it has to see to that itself.
+async fn lend(driver: &str, storage: &str, cluster: &str, node: &str, clients: usize) -> anyhow::Result<()> {
+    let mut end = signal(SignalKind::terminate())?;
+    let (stop, stopped) = watch::channel(false);
+    let hands = (0..clients).map(|_| hand::work(driver, storage, cluster, node, stopped.clone()));
+    let ended = async {
+        end.recv().await;
+        stop.send_replace(true);
+        Ok(())
+    };
+    futures::try_join!(futures::future::try_join_all(hands), ended).map(drop)
 }
 
 /// Until no process is left that was there at the beginning: a process can fork between the look and the signal.
@@ -102,11 +199,7 @@ fn strike(containers: &[String]) -> anyhow::Result<BTreeSet<i32>> {
             return Ok(killed);
         }
         for pid in fresh {
-            if let Some(target) = Pid::from_raw(pid) {
-                // Gone already is as good as killed.
-                kill_process(target, Signal::KILL)
-                    .or_else(|error| if error == rustix::io::Errno::SRCH { Ok(()) } else { Err(error) })?;
-            }
+            send(pid, Signal::KILL)?;
             killed.insert(pid);
         }
     }

@@ -1,0 +1,79 @@
+//! The machines of the Kubernetes cluster: which one can be taken away, and which one must stay.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::Context;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+
+use crate::brainy::pod_is_ready;
+use crate::environment::STORAGE_NAMESPACE;
+use crate::{Environment, Seen, until};
+
+const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+/// Selects the S3 server.
+const STORE: &str = "app.kubernetes.io/name=versitygw";
+/// Selects the cluster's DNS, in its namespace.
+const DNS: &str = "k8s-app=kube-dns";
+const DNS_NAMESPACE: &str = "kube-system";
+
+/// The hosts on which an API server runs that a test can stop: none where somebody else runs it.
+pub async fn control_planes(environment: &Environment) -> anyhow::Result<Vec<String>> {
+    let hosts: Api<Node> = Api::all(environment.client.clone());
+    let found = hosts.list(&ListParams::default().labels(CONTROL_PLANE)).await?;
+    Ok(found.items.iter().map(ResourceExt::name_any).collect())
+}
+
+/// A host that no test takes away.
+pub async fn steady(environment: &Environment) -> anyhow::Result<String> {
+    if let Some(host) = control_planes(environment).await?.into_iter().next() {
+        return Ok(host);
+    }
+    of(environment, STORAGE_NAMESPACE, STORE).await?.into_iter().next().context("the S3 server runs nowhere")
+}
+
+/// A worker that can be taken away: the S3 server is on another one, and the cluster's DNS is moved to others if need be.
+pub async fn dispensable(environment: &Environment) -> anyhow::Result<String> {
+    let hosts: Api<Node> = Api::all(environment.client.clone());
+    let workers = hosts.list(&ListParams::default().labels(&format!("!{CONTROL_PLANE}"))).await?;
+    let spared = of(environment, STORAGE_NAMESPACE, STORE).await?;
+    let mut names = workers.items.iter().map(ResourceExt::name_any);
+    let host = names.find(|name| !spared.contains(name)).context("there is one worker only: it has the S3 server")?;
+    if of(environment, DNS_NAMESPACE, DNS).await?.contains(&host) {
+        schedulable(&hosts, &host, false).await?;
+        let moved = move_dns_from(environment, &host).await;
+        schedulable(&hosts, &host, true).await?;
+        moved?;
+    }
+    Ok(host)
+}
+
+async fn schedulable(hosts: &Api<Node>, host: &str, is: bool) -> anyhow::Result<()> {
+    let patch = Patch::Merge(json!({"spec": {"unschedulable": !is}}));
+    hosts.patch(host, &PatchParams::default(), &patch).await.with_context(|| format!("can't cordon {host}"))?;
+    Ok(())
+}
+
+async fn move_dns_from(environment: &Environment, host: &str) -> anyhow::Result<()> {
+    let pods: Api<Pod> = Api::namespaced(environment.client.clone(), DNS_NAMESPACE);
+    let wanted = ListParams::default().labels(DNS);
+    let there = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(host);
+    for pod in pods.list(&wanted).await?.items.iter().filter(|pod| there(pod)) {
+        pods.delete(&pod.name_any(), &DeleteParams::default()).await?;
+    }
+    until(&format!("the DNS to have moved from {host}"), Duration::from_secs(120), || async {
+        let found = pods.list(&wanted).await?.items;
+        let settled = !found.is_empty() && found.iter().all(|pod| pod_is_ready(pod) && !there(pod));
+        Ok(if settled { Seen::Done(()) } else { Seen::NotYet("not all its pods are ready elsewhere".into()) })
+    })
+    .await
+}
+
+async fn of(environment: &Environment, namespace: &str, labels: &str) -> anyhow::Result<BTreeSet<String>> {
+    let pods: Api<Pod> = Api::namespaced(environment.client.clone(), namespace);
+    let pods = pods.list(&ListParams::default().labels(labels)).await?.items;
+    Ok(pods.into_iter().filter_map(|pod| pod.spec?.node_name).collect())
+}
