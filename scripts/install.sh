@@ -13,8 +13,8 @@ storage() {
 
 operator() {
   helm upgrade --install brainy-operator charts/brainy-operator --namespace $NAMESPACE --create-namespace \
-    --set "image.operator.repository=${BRAINY_OPERATOR_IMAGE%:*},image.operator.tag=${BRAINY_OPERATOR_IMAGE##*:}" \
-    --set "image.sidecar.repository=${BRAINY_SIDECAR_IMAGE%:*},image.sidecar.tag=${BRAINY_SIDECAR_IMAGE##*:}" \
+    --set-string "image.operator.repository=${BRAINY_OPERATOR_IMAGE%:*},image.operator.tag=${BRAINY_OPERATOR_IMAGE##*:}" \
+    --set-string "image.sidecar.repository=${BRAINY_SIDECAR_IMAGE%:*},image.sidecar.tag=${BRAINY_SIDECAR_IMAGE##*:}" \
     --wait --timeout 5m
 }
 
