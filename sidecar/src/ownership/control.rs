@@ -343,7 +343,7 @@ impl Control {
 }
 
 /// Tells a node to look again. True: it heard.
-pub(super) async fn nudge(peers: Arc<dyn PeerClient>, node: NodeId, address: String) -> bool {
+async fn nudge(peers: Arc<dyn PeerClient>, node: NodeId, address: String) -> bool {
     match tokio::time::timeout(NUDGE_LIMIT, peers.nudge(&node, &address)).await {
         Ok(Ok(())) => return true,
         Ok(Err(error)) => tracing::debug!(%node, %error, "a node was not told to look again"),

@@ -33,7 +33,6 @@ mod shared;
 #[cfg(test)]
 mod simulation;
 mod table;
-mod takers;
 mod tenure;
 #[cfg(test)]
 mod tests;

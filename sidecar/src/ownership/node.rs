@@ -39,7 +39,6 @@ use super::proof::{self, PROVE_EVERY, Proof};
 use super::session::{Reporting, SessionLoop};
 use super::shared::Shared;
 use super::table::Table;
-use super::takers::Takers;
 use super::volume::{OnDisk, Volumes};
 use super::{PeerClient, ShardStores, in_words, stopped};
 use crate::config::NodeSettings;
@@ -280,21 +279,12 @@ async fn serve(
             *slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Arc::clone(&isolated));
             (Arc::clone(&isolated) as _, host::spawn(isolated.run(stopping)))
         }
-        (Strategy::Bucket { peers, .. }, Some(bucket)) => {
-            let (takers, untold) = Takers::new();
-            tasks.spawn(host::task(untold.tell(Arc::clone(table), Arc::clone(peers))));
+        (Strategy::Bucket { .. }, Some(bucket)) => {
             let lives = Arc::new(OfNodes { nodes: Arc::clone(&nodes), lives: life.clone() });
             let locks = locks.set(Locks::new(parts.node.clone(), Arc::clone(&bucket.documents), lives));
             tasks.spawn(host::task(async move { locks.run().await }));
-            let shared = Shared::new(
-                Arc::clone(table),
-                maps,
-                nodes,
-                (bucket.documents, bucket.layout),
-                takers,
-                life.clone(),
-                news,
-            );
+            let shared =
+                Shared::new(Arc::clone(table), maps, nodes, (bucket.documents, bucket.layout), life.clone(), news);
             (Arc::clone(&shared) as _, host::spawn(shared.run(stopping)))
         }
         (Strategy::Bucket { .. }, None) => return Ended::Stopped,

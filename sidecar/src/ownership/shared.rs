@@ -22,7 +22,6 @@ use super::namespaced::{Keeper, SHARDS_AT_ONCE};
 use super::nodes::{Holder, Nodes};
 use super::session::{Reporting, read_document, write_document};
 use super::table::{Table, now};
-use super::takers::Takers;
 use super::tenure::Tenure;
 use super::{in_words, stopped};
 
@@ -51,7 +50,6 @@ pub(super) struct Shared {
     nodes: Arc<Nodes>,
     /// In the bucket, beside the data: a token is lost only with what was written under it.
     leases: Arc<dyn Documents>,
-    takers: Takers,
     layout: Arc<dyn Layout>,
     lives: watch::Receiver<Option<Life>>,
     /// The leases that are this life's own.
@@ -104,7 +102,6 @@ impl Shared {
         maps: Arc<Maps>,
         nodes: Arc<Nodes>,
         (leases, layout): (Arc<dyn Documents>, Arc<dyn Layout>),
-        takers: Takers,
         lives: watch::Receiver<Option<Life>>,
         news: watch::Sender<u64>,
     ) -> Arc<Self> {
@@ -115,7 +112,6 @@ impl Shared {
             nodes,
             leases,
             layout,
-            takers,
             lives,
             held: Mutex::default(),
             unresolved: Mutex::default(),
@@ -138,7 +134,6 @@ impl Shared {
         let mut leave_by: Option<Instant> = None;
         let mut stopping = false;
         let mut kept = self.kept.1.lock().await;
-        let mut nudges = self.table.nudges();
         loop {
             let life = lives.borrow_and_update().clone();
             let map = maps.borrow_and_update().clone();
@@ -166,8 +161,6 @@ impl Shared {
                     biased; // However much there is to do, a life that ends comes first.
                     _ = lives.changed() => break,
                     _ = maps.changed() => break,
-                    // A shard that is waited for may have been released.
-                    _ = nudges.changed() => break,
                     () = stopped(&mut stop), if leave_by.is_none() => {
                         leave_by = Some(Instant::now() + LEAVE_LIMIT);
                         self.leaving.store(true, Ordering::SeqCst);
@@ -381,9 +374,6 @@ impl Shared {
         match self.try_release(shard, why).await {
             Ok(true) => {
                 self.table.rest(shard, None);
-                if let Some(next) = self.maps.newest().as_ref().and_then(|map| map.owner(shard)) {
-                    self.takers.may_take(next);
-                }
                 Done::Changed
             }
             Ok(false) => Done::Later,
