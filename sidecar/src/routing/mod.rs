@@ -36,8 +36,9 @@ use budget::{Budget, Reading};
 const SHARDS_AT_ONCE: usize = 32;
 /// Nodes asked at a time.
 const NODES_AT_ONCE: usize = 16;
-/// For the answers of a node whose shards have passed to others: after that it is taken to be silent.
-const LAST_ANSWERS: Duration = Duration::from_millis(250);
+/// For the answers of a node whose shards have passed to others: after that it is taken to be silent. What can't be asked
+/// again has more time: giving it up makes an unknown outcome of it.
+const LAST_ANSWERS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 /// First and longest pause before a try is repeated although nothing is known to have changed.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(250));
 
@@ -289,6 +290,8 @@ impl Router {
         node: &NodeId,
         address: &str,
     ) {
+        let is_lost = |index: &usize| calls[*index].writes() && !calls[*index].may_repeat();
+        let last = if indices.iter().any(is_lost) { LAST_ANSWERS.1 } else { LAST_ANSWERS.0 };
         let passed_on = |index: &usize| match self.owners.spot(self.shard(namespace, calls[*index].key())) {
             Spot::Here(_) => true,
             Spot::Elsewhere(now, at) => (&now, at.as_str()) != (node, address),
@@ -298,7 +301,7 @@ impl Router {
             let changed = self.owners.next_change();
             if indices.iter().all(passed_on) {
                 // Its last answers may be on their way.
-                tokio::time::sleep(LAST_ANSWERS).await;
+                tokio::time::sleep(last).await;
                 return;
             }
             changed.await;
