@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
 /// What becomes of what is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,8 +80,8 @@ impl Link {
         let passing = link.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let (link, nodes) = (passing.clone(), Arc::clone(&nodes));
-                std::thread::spawn(move || link.pass(who_has(&client, &nodes), client, server));
+                let (link, caller) = (passing.clone(), Caller::of(&client, &nodes));
+                std::thread::spawn(move || link.pass(&caller, client, server));
             }
         });
         link
@@ -119,7 +119,10 @@ impl Link {
     }
 
     /// Waits while a question or an answer is held. How it is then.
-    fn passable(&self, who: Option<usize>, is_question: bool) -> Way {
+    fn passable(&self, caller: &Caller, is_question: bool) -> Way {
+        // Found out only where it makes a difference: the kernel's table of connections is long.
+        let makes_a_difference = !self.state.ways.lock().unwrap().of.is_empty();
+        let who = if makes_a_difference { caller.node() } else { None };
         let way = |ways: &Ways| who.and_then(|node| ways.of.get(&node)).copied().unwrap_or(ways.all);
         let stops = |way| way == Way::Cut || way == Way::Unanswered && !is_question;
         let mut ways = self.state.ways.lock().unwrap();
@@ -132,8 +135,8 @@ impl Link {
         way(&ways)
     }
 
-    fn pass(&self, who: Option<usize>, mut client: TcpStream, server: SocketAddr) {
-        let opened = match self.passable(who, true) {
+    fn pass(&self, caller: &Caller, mut client: TcpStream, server: SocketAddr) {
+        let opened = match self.passable(caller, true) {
             Way::Open | Way::Unanswered => TcpStream::connect(server).ok(),
             Way::Cut | Way::Busy => None,
         };
@@ -146,13 +149,13 @@ impl Link {
             return;
         };
         let (Ok(back_from), Ok(back_to)) = (upstream.try_clone(), client.try_clone()) else { return };
-        let link = self.clone();
-        let answers = std::thread::spawn(move || link.copy(who, back_from, back_to, false));
-        self.copy(who, client, upstream, true);
+        let (link, asks) = (self.clone(), caller.clone());
+        let answers = std::thread::spawn(move || link.copy(&asks, back_from, back_to, false));
+        self.copy(caller, client, upstream, true);
         let _ = answers.join();
     }
 
-    fn copy(&self, who: Option<usize>, mut from: TcpStream, mut to: TcpStream, requests: bool) {
+    fn copy(&self, caller: &Caller, mut from: TcpStream, mut to: TcpStream, requests: bool) {
         let mut buffer = vec![0; 64 << 10];
         loop {
             let read = from.read(&mut buffer).unwrap_or(0);
@@ -166,7 +169,7 @@ impl Link {
             if !requests && buffer[..read].starts_with(FORBIDDEN) {
                 self.state.forbidden.fetch_add(1, Ordering::SeqCst);
             }
-            match self.passable(who, requests) {
+            match self.passable(caller, requests) {
                 Way::Busy if requests => {
                     let _ = from.write_all(BUSY);
                     let _ = from.shutdown(Shutdown::Both);
@@ -181,14 +184,35 @@ impl Link {
     }
 }
 
+/// Who has the other end of a connection.
+#[derive(Clone, Debug)]
+struct Caller {
+    /// Its address, and ours.
+    ends: Option<(SocketAddr, SocketAddr)>,
+    nodes: Processes,
+    found: Arc<OnceLock<Option<usize>>>,
+}
+
+impl Caller {
+    fn of(client: &TcpStream, nodes: &Processes) -> Self {
+        let ends = client.peer_addr().ok().zip(client.local_addr().ok());
+        Self { ends, nodes: Arc::clone(nodes), found: Arc::default() }
+    }
+
+    /// The node, if it is one.
+    fn node(&self) -> Option<usize> {
+        *self.found.get_or_init(|| who_has(self.ends?, &self.nodes))
+    }
+}
+
 /// The node whose process has the other end of a connection. All are on one machine, and all come from its one loopback
 /// address: only whose descriptor it is tells them apart.
-fn who_has(client: &TcpStream, nodes: &Processes) -> Option<usize> {
+fn who_has((there, here): (SocketAddr, SocketAddr), nodes: &Processes) -> Option<usize> {
     let processes = nodes.lock().unwrap().clone();
     if processes.is_empty() {
         return None;
     }
-    let descriptor = format!("socket:[{}]", inode(client.peer_addr().ok()?, client.local_addr().ok()?)?);
+    let descriptor = format!("socket:[{}]", inode(there, here)?);
     let has = |process: u32| {
         let all = fs::read_dir(format!("/proc/{process}/fd")).ok()?;
         // Each may be closed any time.
