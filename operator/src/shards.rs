@@ -46,6 +46,7 @@ pub struct Memory {
     /// Before shards move for load (strategy Isolated).
     patience: Patience,
     zones: zones::Memory,
+    topology: topology::Memory,
     /// Strategy Namespaced or Shared.
     bucket: bucket::Memory,
     /// Pattern Consensus.
@@ -121,6 +122,24 @@ impl Controller<'_> {
         };
         let summary = Summary::new(map, &nodes, self.cluster, rules, waiting, existing);
         Ok(summary.with_volumes(self.cluster, &volumes))
+    }
+
+    /// Shows people what a map says that nodes go by: in the ConfigMap, and in the bucket, where there is one.
+    async fn show(
+        &mut self,
+        copy: &Present,
+        map: &ShardMap,
+        nodes: &BTreeMap<NodeId, NodeSight>,
+        (bucket, zones): (Option<&dyn Documents>, &BTreeMap<NodeId, String>),
+    ) -> Result<(), Error> {
+        if copy.map.as_ref().is_none_or(|copy| (copy.epoch, copy.revision) < (map.epoch, map.revision)) {
+            configmap::write(self.client, self.cluster, copy, map).await?;
+        }
+        if let Some(bucket) = bucket {
+            let topology = &mut self.memory.topology;
+            topology.write(bucket, self.cluster, self.identity, map, nodes, (self.pods, zones)).await;
+        }
+        Ok(())
     }
 
     /// How shards are to be placed.

@@ -58,13 +58,10 @@ pub(super) async fn change(
         return Ok(None);
     };
     let now = context.clock.now();
-    if !found.pods.is_empty() {
-        memory.still_since = None;
-    }
-    let still_for = found.pods.is_empty().then(|| now.saturating_sub(*memory.still_since.get_or_insert(now)));
+    memory.still_since = found.pods.is_empty().then(|| memory.still_since.unwrap_or(now));
+    let still_for = memory.still_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
     let ttl = Duration::from_secs(cluster.lease_seconds);
-    let step =
-        next(found.replicas().unwrap_or_default(), found.pods.len(), still_for.unwrap_or_default(), ttl + margin(ttl));
+    let step = next(found.replicas().unwrap_or_default(), found.pods.len(), still_for, ttl + margin(ttl));
     let sets: Api<StatefulSet> = Api::namespaced(context.client.clone(), &cluster.namespace);
     context.must_lead()?;
     let waiting = match step {

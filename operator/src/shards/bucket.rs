@@ -8,7 +8,7 @@ use brainy_coordination::bucket::operator::{self, Part};
 use brainy_coordination::controller::Rules;
 use brainy_storage::documents::Documents;
 
-use super::{Controller, Summary, configmap, topology};
+use super::{Controller, Summary, configmap};
 use crate::reconcile::Error;
 use crate::reconcile::build::cluster_spec;
 
@@ -16,7 +16,6 @@ use crate::reconcile::build::cluster_spec;
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     part: operator::Memory,
-    topology: topology::Memory,
 }
 
 impl Controller<'_> {
@@ -37,11 +36,7 @@ impl Controller<'_> {
         let Seen { map, nodes, waiting, next_lapse, .. } = part.run().await?;
         if let Some(map) = &map {
             // The bucket first, the copy after: what nodes read from the copy is always in the bucket.
-            if copy.map.as_ref().is_none_or(|copy| (copy.epoch, copy.revision) < (map.epoch, map.revision)) {
-                configmap::write(self.client, self.cluster, &copy, map).await?;
-            }
-            let topology = &mut self.memory.bucket.topology;
-            topology.write(bucket, self.cluster, self.identity, map, &nodes, (self.pods, &zones)).await;
+            self.show(&copy, map, &nodes, (Some(bucket), &zones)).await?;
         }
         let mut summary = Summary::new(map, &nodes, self.cluster, Rules::Shared, waiting, BTreeSet::new());
         summary.next_lapse = next_lapse;

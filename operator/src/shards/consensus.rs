@@ -13,7 +13,7 @@ use brainy_coordination::controller::Rules;
 use brainy_coordination::{NodeId, ShardId};
 use brainy_storage::documents::Documents;
 
-use super::{Controller, ISOLATED, Present, Summary, configmap, nodes, topology};
+use super::{Controller, ISOLATED, Present, Summary, configmap, nodes};
 use crate::reconcile::Error;
 use crate::reconcile::build::cluster_spec;
 
@@ -21,7 +21,6 @@ use crate::reconcile::build::cluster_spec;
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     part: operator::Memory,
-    topology: topology::Memory,
     /// Access to the nodes, and when it was opened: their certificates are renewed.
     pub(super) access: Option<(Arc<Client>, Duration)>,
 }
@@ -94,15 +93,9 @@ impl Controller<'_> {
         (bucket, zones): (Option<&dyn Documents>, &BTreeMap<NodeId, String>),
     ) -> Result<Summary, Error> {
         let Seen { map, nodes, waiting, next_lapse, .. } = seen;
-        if let Some(map) = &map
-            && copy.map.as_ref().is_none_or(|copy| (copy.epoch, copy.revision) < (map.epoch, map.revision))
-        {
-            // For people: no node reads it.
-            configmap::write(self.client, self.cluster, &copy, map).await?;
-        }
-        if let (Some(map), Some(bucket)) = (&map, bucket) {
-            let topology = &mut self.memory.consensus.topology;
-            topology.write(bucket, self.cluster, self.identity, map, &nodes, (self.pods, zones)).await;
+        if let Some(map) = &map {
+            // No node reads it there.
+            self.show(&copy, map, &nodes, (bucket, zones)).await?;
         }
         // While a shard has no owner its data may be on a volume whose node does not run.
         let unowned = map.as_ref().is_none_or(|map| (0..map.shards()).any(|shard| map.owner(ShardId(shard)).is_none()));

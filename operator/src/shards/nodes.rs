@@ -12,6 +12,7 @@ use brainy_coordination::consensus::wire::{
     Answer, CONSENSUS_PATH, Question, Transport, Unanswered, cluster as group_of,
 };
 use brainy_kubernetes::names;
+use brainy_storage::error::causes;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::CONTENT_TYPE;
@@ -139,16 +140,4 @@ impl Transport for Nodes {
         };
         tokio::time::timeout(ANSWER, exchange).await.unwrap_or_else(|_| Err(lost("no answer in time".into())))
     }
-}
-
-/// An error with its causes: the outermost alone says only "client error (Connect)".
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }

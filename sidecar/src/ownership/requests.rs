@@ -95,7 +95,7 @@ impl Table {
         let is_busy =
             |shard: &ShardId| matches!(self.describe(*shard).state, ShardState::Serving | ShardState::Stopping);
         let is_left =
-            |shard: &ShardId| map.owner(*shard) == Some(self.node()) || self.expects(*shard) || is_busy(shard);
+            |shard: &ShardId| [map.owner(*shard), map.moving_to(*shard)].contains(&Some(self.node())) || is_busy(shard);
         let left = (0..self.shards()).map(ShardId).filter(is_left).count();
         (left > 0).then(|| {
             format!("{left} shards are still with this node, or on their way to it; others that may take them get them")

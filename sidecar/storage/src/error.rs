@@ -78,3 +78,14 @@ impl Error {
         Self::Unavailable { cause: cause.into(), detail: detail.into() }
     }
 }
+
+/// An error with its causes, in one line: of a connection's the outermost alone says only "client error (Connect)".
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}

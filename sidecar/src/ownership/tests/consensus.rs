@@ -26,6 +26,21 @@ fn with_nodes(cluster: Cluster, names: &[&str]) -> Cluster {
     cluster
 }
 
+/// Three nodes that can't reach each other for a while, over sessions that are short.
+async fn stops_without_a_majority(cluster: Cluster) {
+    cluster.settled().await;
+    cluster.served().await;
+    cluster.cut(&THREE);
+    let nodes = THREE.map(|name| cluster.node(name));
+    cluster.eventually("nobody serves", || nodes.iter().all(|node| node.status().held == 0)).await;
+    let acknowledged = cluster.acknowledged();
+    tokio::time::sleep(SHORT).await;
+    assert_eq!(cluster.acknowledged(), acknowledged, "a write was acknowledged by nobody's right");
+    cluster.cut(&[]);
+    cluster.settled().await;
+    cluster.finish().await;
+}
+
 /// The node that is the controller.
 async fn leader(cluster: &Cluster) -> String {
     let holder = cluster.elected(|election| election.kind == Kind::Node && election.holder.is_some()).await.holder;
@@ -123,18 +138,7 @@ async fn a_node_cut_off_from_the_majority_stops_by_its_deadline_and_nobody_takes
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_majority_every_node_stops_by_its_deadline_and_nothing_is_lost() {
-    let cluster = started(SHORT, &THREE);
-    cluster.settled().await;
-    cluster.served().await;
-    cluster.cut(&THREE);
-    let nodes = THREE.map(|name| cluster.node(name));
-    cluster.eventually("nobody serves", || nodes.iter().all(|node| node.status().held == 0)).await;
-    let acknowledged = cluster.acknowledged();
-    tokio::time::sleep(SHORT).await;
-    assert_eq!(cluster.acknowledged(), acknowledged, "a write was acknowledged by nobody's right");
-    cluster.cut(&[]);
-    cluster.settled().await;
-    cluster.finish().await;
+    stops_without_a_majority(started(SHORT, &THREE)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -195,16 +199,5 @@ async fn over_a_bucket_a_dead_node_s_shards_are_taken_and_tokens_stay_beside_the
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_a_bucket_without_a_majority_every_node_stops_by_its_deadline() {
-    let cluster = with_nodes(Cluster::consensus_over_a_bucket(SHORT, false), &THREE);
-    cluster.settled().await;
-    cluster.served().await;
-    cluster.cut(&THREE);
-    let nodes = THREE.map(|name| cluster.node(name));
-    cluster.eventually("nobody serves", || nodes.iter().all(|node| node.status().held == 0)).await;
-    let acknowledged = cluster.acknowledged();
-    tokio::time::sleep(SHORT).await;
-    assert_eq!(cluster.acknowledged(), acknowledged, "a write was acknowledged by nobody's right");
-    cluster.cut(&[]);
-    cluster.settled().await;
-    cluster.finish().await;
+    stops_without_a_majority(with_nodes(Cluster::consensus_over_a_bucket(SHORT, false), &THREE)).await;
 }

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use super::settings::R2Settings;
 use crate::Error;
 use crate::backends::objects::{Failure, UNREACHABLE, judge_answer, never_sent};
+use crate::error::causes;
 
 /// Shorter than servers keep an idle connection (workerd by itself: 5 s), so that a request rarely meets one that is just
 /// being closed: its outcome would be unknown.
@@ -110,22 +111,11 @@ impl Client {
     }
 
     fn unanswered(&self, error: &(dyn StdError + 'static)) -> Failure {
-        let cause = Error::unavailable(UNREACHABLE, format!("{}: {}", self.server, chain(error)));
+        let cause = Error::unavailable(UNREACHABLE, format!("{}: {}", self.server, causes(error)));
         if never_sent(error) { Failure::Clean(cause) } else { Failure::Unknown(cause) }
     }
 
     pub(super) fn bad_answer(&self, what: &str) -> Error {
         Error::unavailable("BadAnswer", format!("{} answered {what}", self.server))
     }
-}
-
-/// An error with its sources, in one line.
-fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text = format!("{text}: {source}");
-        next = source.source();
-    }
-    text
 }
