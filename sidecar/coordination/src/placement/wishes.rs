@@ -5,6 +5,7 @@
 //! So a placement that no step improves is left alone, and shards don't go to and fro.
 
 use std::cmp::Reverse;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::NodeId;
@@ -85,6 +86,34 @@ pub fn settle(previous: &[Option<NodeId>], nodes: &[NodeId], weights: &[u64], wi
 
 /// A shard that may be moved off its node. Those that are not at home go first, then the last ones.
 type Movable = (bool, Reverse<usize>);
+
+/// A node on a way between zones, and the share of the node where this stretch of the way began.
+type Place = (usize, u64);
+
+/// How a way came to a place.
+enum Came {
+    FromNowhere,
+    /// A shard is to go here from the place before.
+    ByShard(usize, Place),
+    /// This node gives one away, since another of its zone was given one.
+    InPlaceOf(Place),
+}
+
+/// The shards that are given away on the way to `end`, and to whom.
+fn shards_on_the_way(came: &BTreeMap<Place, Came>, end: Place) -> Vec<(usize, usize)> {
+    let mut way = Vec::new();
+    let mut at = end;
+    loop {
+        at = match came[&at] {
+            Came::FromNowhere => return way,
+            Came::InPlaceOf(before) => before,
+            Came::ByShard(shard, before) => {
+                way.push((shard, at.0));
+                before
+            }
+        };
+    }
+}
 
 /// A placement in the making. Nodes are numbered by name.
 #[derive(Debug)]
@@ -295,23 +324,61 @@ impl<'a> Plan<'a> {
         None
     }
 
-    /// Brings two zones closer that have two shards' difference or more, if two of their nodes may change places.
+    /// Brings two zones closer that have two shards' difference or more, with the nodes' shares as even as before. False: there
+    /// are none, or no way between them.
     fn level_zones(&mut self) -> bool {
         let mut zones: Vec<usize> = (0..self.of_zone.len()).filter(|zone| !self.in_zone[*zone].is_empty()).collect();
         zones.sort_by_key(|zone| self.of_zone[*zone]);
-        for heavy in zones.iter().rev() {
-            for light in zones.iter().take_while(|light| self.of_zone[*heavy] >= self.of_zone[**light] + 2) {
-                let step = self.in_zone[*heavy].iter().rev().find_map(|(load, from)| {
-                    let one_less = self.in_zone[*light].range((load.checked_sub(1)?, 0)..(*load, 0));
-                    one_less.into_iter().find_map(|(_, to)| Some((self.movable(*from, *to)?, *to)))
-                });
-                if let Some((shard, to)) = step {
-                    self.give(shard, to);
-                    return true;
+        let Some(way) = zones.iter().rev().find_map(|heavy| self.way_out(*heavy)) else { return false };
+        for (shard, to) in way {
+            self.give(shard, to);
+        }
+        true
+    }
+
+    /// The shortest way from a zone to one that has two shards less: which shards go where. It consists of stretches that each
+    /// end at a node with one shard less than where they began, so that two nodes change places. Where a stretch ends in a zone
+    /// that is no lighter, another node of that zone makes room. A shortest way meets no node twice: what lies between would be
+    /// a way of its own that makes the shares more even, and there is none left.
+    fn way_out(&self, heavy: usize) -> Option<Vec<(usize, usize)>> {
+        let most = self.of_zone[heavy].checked_sub(2)?;
+        let mut came: BTreeMap<Place, Came> = BTreeMap::new();
+        let mut unseen: BTreeMap<u64, BTreeSet<usize>> = BTreeMap::new();
+        let mut begun = BTreeSet::from([heavy]);
+        let begin = |zone: usize| self.in_zone[zone].iter().rev().map(|(share, node)| (*node, *share));
+        let mut ahead: VecDeque<Place> = begin(heavy).collect();
+        came.extend(begin(heavy).map(|place| (place, Came::FromNowhere)));
+        while let Some(here) = ahead.pop_front() {
+            let (node, share) = here;
+            let unseen = unseen.entry(share).or_insert_with(|| self.by_load.iter().map(|(_, node)| *node).collect());
+            let reached = |next: &usize| Some((*next, self.movable(node, *next)?));
+            let next: Vec<(usize, usize)> = unseen.iter().filter(|next| **next != node).filter_map(reached).collect();
+            for (next, shard) in next {
+                unseen.remove(&next);
+                let there = (next, share);
+                if came.contains_key(&there) {
+                    continue;
+                }
+                came.insert(there, Came::ByShard(shard, here));
+                ahead.push_back(there);
+                let zone = self.zone[next];
+                if self.load[next] + 1 != share {
+                    continue;
+                }
+                if self.of_zone[zone] <= most {
+                    return Some(shards_on_the_way(&came, there));
+                }
+                if begun.insert(zone) {
+                    for place in begin(zone) {
+                        if let Entry::Vacant(vacant) = came.entry(place) {
+                            vacant.insert(Came::InPlaceOf(there));
+                            ahead.push_back(place);
+                        }
+                    }
                 }
             }
         }
-        false
+        None
     }
 
     fn owners(&self) -> Vec<Option<NodeId>> {

@@ -232,6 +232,16 @@ fn a_shard_that_nobody_wants_stays_where_it_is() {
 }
 
 #[test]
+fn zones_become_even_by_way_of_a_third_node() {
+    // n-0 may give n-1 nothing: shard 0 is wished for, and n-1 refuses shard 3. So 3 goes to n-2, and one of n-2's to n-1.
+    let previous = vec![Some(node(0)), Some(node(1)), Some(node(2)), Some(node(0))];
+    let zones = BTreeMap::from([(node(1), "z-1".to_owned())]);
+    let wishes = Wishes { acquire: wish(&[(0, 0)]), release: wish(&[(3, 1)]), ..Wishes::default() };
+    let placed = place(&previous, &nodes(3), &zones, &wishes);
+    assert_eq!(placed, vec![Some(node(0)), Some(node(1)), Some(node(1)), Some(node(2))]);
+}
+
+#[test]
 fn a_thousand_nodes_and_a_hundred_thousand_shards_with_wishes() {
     let (shards, number) = (100_000, 1000);
     let released: Vec<(usize, usize)> = (0..shards).step_by(number).map(|shard| (shard, 0)).collect();
