@@ -429,6 +429,11 @@ pub struct PlacementSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 16384))]
     pub max_moves: Option<i32>,
+    /// With strategy Isolated: MiB that a node sends in a second, at most, of all shards that are copied from it to others while
+    /// it serves them. None: 64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub move_mebibytes_per_second: Option<i32>,
 }
 
 /// What is the same for every node.

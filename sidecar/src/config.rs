@@ -97,7 +97,7 @@ impl NodeSettings {
     /// What `GET /v1/storage` says.
     pub fn storage_info(&self) -> StorageInfo {
         match &self.cluster.storage {
-            StorageConfig::Isolated { data, engine } => {
+            StorageConfig::Isolated { data, engine, .. } => {
                 let backend = Engine::from(*engine).backend();
                 StorageInfo { backend, strategy: "Isolated", location: data.display().to_string() }
             }

@@ -24,6 +24,7 @@ const MAX_NAME: usize = 40;
 const MAX_REPLICAS: i32 = 1000;
 /// Most shards of a cluster.
 const MAX_SHARDS: i32 = 16384;
+const MAX_MOVE_RATE: i32 = 100_000;
 /// A node's volume where only its log is on it. A snapshot follows every thousand entries: this is plenty.
 const LOG_SIZE: &str = "1Gi";
 /// The region of every bucket on R2.
@@ -56,6 +57,8 @@ pub struct ValidatedCluster {
     pub balance: Balance,
     /// Most shards on the way at once.
     pub max_moves: Option<u32>,
+    /// MiB of shards in transit that a node sends in a second, where it is said (strategy Isolated).
+    pub move_mebibytes_per_second: Option<u32>,
     /// Session length in seconds.
     pub lease_seconds: u64,
     /// Time between renewals in seconds, at most half of `lease_seconds`.
@@ -132,6 +135,7 @@ pub fn validate(cluster: &BrainyCluster) -> Result<ValidatedCluster, Refusal> {
             brainy_crds::Balance::Load => Balance::Load,
         },
         max_moves: max_moves_of(cluster)?,
+        move_mebibytes_per_second: move_rate_of(cluster)?,
         lease_seconds: u64::from(
             within("spec.coordination.lease.durationSeconds", spec.coordination.lease.duration_seconds, 2, 3600)?
                 .unsigned_abs(),
@@ -165,6 +169,15 @@ fn name_of(cluster: &BrainyCluster) -> Result<String, Refusal> {
 fn max_moves_of(cluster: &BrainyCluster) -> Result<Option<u32>, Refusal> {
     let Some(most) = cluster.spec.coordination.placement.max_moves else { return Ok(None) };
     Ok(Some(within("spec.coordination.placement.maxMoves", most, 1, MAX_SHARDS)?.unsigned_abs()))
+}
+
+fn move_rate_of(cluster: &BrainyCluster) -> Result<Option<u32>, Refusal> {
+    const FIELD: &str = "spec.coordination.placement.moveMebibytesPerSecond";
+    let Some(rate) = cluster.spec.coordination.placement.move_mebibytes_per_second else { return Ok(None) };
+    if cluster.spec.storage.strategy != Strategy::Isolated {
+        return Err(Refusal::invalid(FIELD, "has a use with strategy Isolated only: remove it"));
+    }
+    Ok(Some(within(FIELD, rate, 1, MAX_MOVE_RATE)?.unsigned_abs()))
 }
 
 fn pattern_of(cluster: &BrainyCluster) -> Result<Pattern, Refusal> {
@@ -445,6 +458,17 @@ mod tests {
             (
                 json!({"storage": {}, "coordination": {"placement": {"maxMoves": 0}}}),
                 "spec.coordination.placement.maxMoves",
+            ),
+            (
+                json!({"storage": {}, "coordination": {"placement": {"moveMebibytesPerSecond": 0}}}),
+                "spec.coordination.placement.moveMebibytesPerSecond",
+            ),
+            (
+                json!({
+                    "storage": {"strategy": "Shared", "bucket": {"name": "data"}},
+                    "coordination": {"placement": {"moveMebibytesPerSecond": 10}}
+                }),
+                "spec.coordination.placement.moveMebibytesPerSecond",
             ),
         ];
         for (spec, field) in cases {

@@ -71,6 +71,9 @@ pub enum StorageConfig {
         /// In what a new volume keeps its data; one that has data stays what it is.
         #[serde(default, skip_serializing_if = "VolumeEngine::is_default")]
         engine: VolumeEngine,
+        /// MiB that the node sends in a second, at most, of shards that it serves meanwhile; none: as the node has it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        move_mebibytes_per_second: Option<u32>,
     },
     /// In one bucket, below a namespace of each node.
     Namespaced(BucketConfig),

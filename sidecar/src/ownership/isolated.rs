@@ -10,21 +10,26 @@ use brainy_coordination::session::holder::Life;
 use brainy_coordination::session::{HeldShard, Report, SessionState};
 use brainy_coordination::{FencingToken, NodeId, ShardId, ShardMap};
 use brainy_storage::Error;
+use brainy_storage::envelope::new_nonce;
+use bytes::Bytes;
 use tokio::sync::{Mutex, Semaphore, watch};
 
 use super::actions::{Actions, Done};
-use super::handoff;
+use super::handoff::{Arrival, Arrived, Departures, Sending, Throttle};
 use super::maps::Maps;
 use super::nodes::Nodes;
 use super::session::Reporting;
 use super::table::Table;
 use super::tenure::Tenure;
 use super::volume::{Volume, Volumes};
-use super::{HandoffRefused, HandoffRequest, HandoffStream, PeerClient, in_words, stopped};
+use super::{HandoffError, HandoffRequest, PeerClient, in_words, stopped};
 use crate::data_folder::Engine;
+use crate::host;
 
 /// Shards received at once.
 const RECEIVE_AT_ONCE: usize = 4;
+/// How often a piece that did not arrive is asked for once more, and the pause before it.
+const PIECE_RETRY: (u32, Duration) = (10, Duration::from_millis(500));
 /// Longest wait for operations in flight when a shard is given away.
 const IN_FLIGHT_LIMIT: Duration = Duration::from_secs(5);
 /// Pause before a volume that can't be used is tried again.
@@ -39,9 +44,11 @@ pub(super) struct Isolated {
     volumes: Arc<dyn Volumes>,
     volume: OnceLock<Volume>,
     lives: watch::Receiver<Option<Life>>,
-    /// One per shard: an action and a hand-off never meet.
+    /// One per shard: an action and the stop for a hand-off never meet.
     order: Vec<Mutex<()>>,
     receiving: Semaphore,
+    departures: Departures,
+    throttle: Throttle,
     acted_on: AtomicU64,
     news: watch::Sender<u64>,
 }
@@ -68,7 +75,7 @@ impl Isolated {
         maps: Arc<Maps>,
         nodes: Arc<Nodes>,
         peers: Arc<dyn PeerClient>,
-        volumes: Arc<dyn Volumes>,
+        (volumes, throttle): (Arc<dyn Volumes>, Throttle),
         lives: watch::Receiver<Option<Life>>,
         news: watch::Sender<u64>,
     ) -> Arc<Self> {
@@ -83,6 +90,8 @@ impl Isolated {
             lives,
             order,
             receiving: Semaphore::new(RECEIVE_AT_ONCE),
+            departures: Departures::default(),
+            throttle,
             acted_on: AtomicU64::new(0),
             news,
         })
@@ -118,6 +127,7 @@ impl Isolated {
             let life = lives.borrow_and_update().clone();
             let map = maps.borrow_and_update().clone();
             if let Some(map) = &map {
+                self.departures.keep_ordered(map, self.table.node());
                 self.let_go(map, life.as_ref()).await;
                 // From here on nothing is served that this map does not allow: that is what the controller waits for.
                 if self.acted_on.fetch_max(map.revision, Ordering::SeqCst) < map.revision {
@@ -279,19 +289,70 @@ impl Isolated {
         let Ok(_permit) = self.receiving.acquire().await else {
             return Ok(());
         };
-        let failed = |why: String| Error::unavailable("HandOff", format!("shard {shard} from {from}: {why}"));
-        let address = self.table.address(from).ok_or_else(|| failed("its address is not known yet".into()))?;
-        let request = HandoffRequest { map_revision: map.revision, token, to: self.table.node().clone() };
-        let stream = match self.peers.handoff(from, &address, shard, &request).await {
-            Ok(stream) => stream,
-            Err(error) => {
-                self.table.doubt();
-                return Err(failed(error.to_string()));
-            }
+        let mut arrival = Arrival::begin(volume, shard, token).await?;
+        let order = HandoffRequest {
+            map_revision: map.revision,
+            token,
+            to: self.table.node().clone(),
+            copy: new_nonce(),
+            piece: 0,
+            stop: false,
         };
-        let files = handoff::receive(volume, shard, token, stream).await?;
-        tracing::info!(%shard, %from, files, "received a shard");
-        Ok(())
+        match self.receive(&mut arrival, shard, from, order).await {
+            Ok(()) => {
+                let records = arrival.finish().await?;
+                tracing::info!(%shard, %from, records, "received a shard");
+                Ok(())
+            }
+            Err(error) => {
+                arrival.discard().await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Asks for one piece after the other until all have arrived. One that did not is asked for again.
+    async fn receive(
+        &self,
+        arrival: &mut Arrival<'_>,
+        shard: ShardId,
+        from: &NodeId,
+        order: HandoffRequest,
+    ) -> Result<(), Error> {
+        let failed = |why: String| Error::unavailable("HandOff", format!("shard {shard} from {from}: {why}"));
+        let mut tries = 0;
+        loop {
+            let (piece, stop) = arrival.wants();
+            let request = HandoffRequest { piece, stop, ..order.clone() };
+            let answer = match self.table.address(from) {
+                Some(address) => self.peers.handoff(from, &address, shard, &request).await,
+                None => Err(HandoffError::Later("its address is not known yet".into())),
+            };
+            match answer {
+                Ok(piece) => {
+                    tries = 0;
+                    if arrival.take(piece).await? == Arrived::Whole {
+                        return Ok(());
+                    }
+                }
+                Err(HandoffError::Refused(why)) => {
+                    self.table.doubt();
+                    return Err(failed(why));
+                }
+                Err(HandoffError::Later(why)) => {
+                    self.table.doubt();
+                    tries += 1;
+                    let is_ordered = self.maps.newest().is_some_and(|map| {
+                        map.moving_to(shard) == Some(self.table.node()) && map.token(shard) == order.token
+                    });
+                    if tries > PIECE_RETRY.0 || !is_ordered {
+                        return Err(failed(why));
+                    }
+                    tracing::debug!(%shard, %from, piece, why, "asks for a piece once more");
+                    tokio::time::sleep(PIECE_RETRY.1).await;
+                }
+            }
+        }
     }
 
     /// Removes what is left of a shard that is another node's: the data only when that node itself says, in its session
@@ -327,33 +388,83 @@ impl Isolated {
         Ok(true)
     }
 
-    /// The owner's side of a hand-off.
+    /// The owner's side of a hand-off: one piece of it.
     pub(super) async fn hand_off(
-        &self,
+        self: &Arc<Self>,
         shard: ShardId,
-        request: &HandoffRequest,
-    ) -> Result<HandoffStream, HandoffRefused> {
-        let (Some(volume), Some(order)) = (self.volume.get(), self.order.get(shard.0 as usize)) else {
-            return Err(HandoffRefused(format!("shard {shard} is not here")));
+        request: HandoffRequest,
+    ) -> Result<Bytes, HandoffError> {
+        let this = Arc::clone(self);
+        // On its own: what was read of the changes for a piece must be in it, even if nobody waits for it any more.
+        let sending = host::spawn(async move { this.send(shard, &request).await });
+        sending.await.unwrap_or_else(|why| Err(HandoffError::Later(why.to_string())))
+    }
+
+    async fn send(&self, shard: ShardId, request: &HandoffRequest) -> Result<Bytes, HandoffError> {
+        let Some(volume) = self.volume.get() else {
+            return Err(HandoffError::Refused(format!("shard {shard} is not here")));
         };
+        let refused = |error: Error| HandoffError::Refused(in_words(&error));
         if self.maps.newest().is_none_or(|map| map.revision < request.map_revision) {
             self.maps.read().await;
         }
+        self.check_ordered(volume, shard, request)?;
+        let void =
+            || HandoffError::Refused(format!("copy {} of shard {shard} does not go on: begin anew", request.copy));
+        let departing = self.departures.find(shard, request).ok_or_else(void)?;
+        let mut sending = departing.lock().await;
+        let departure = sending.begun(volume, shard).await.map_err(refused)?.ok_or_else(void)?;
+        if let Some(piece) = departure.again(request.piece) {
+            return Ok(piece);
+        }
+        if !departure.is_next(request.piece) {
+            *sending = Sending::Void;
+            return Err(void());
+        }
+        if request.stop && !departure.is_stopped() {
+            self.stop_for(volume, shard, request).await?;
+            departure.stop();
+        }
+        let sent = departure.next(request.piece).await;
+        let is_served = !departure.is_stopped();
+        match sent {
+            Ok(piece) if is_served => {
+                self.throttle.wait(piece.len()).await;
+                Ok(piece)
+            }
+            Ok(piece) => Ok(piece),
+            Err(error) => {
+                *sending = Sending::Void;
+                Err(refused(error))
+            }
+        }
+    }
+
+    /// Whether the newest map orders this move, and the data here is the owner's.
+    fn check_ordered(&self, volume: &Volume, shard: ShardId, request: &HandoffRequest) -> Result<(), HandoffError> {
+        let map = self.maps.newest().ok_or_else(|| HandoffError::Refused("no shard map has been seen yet".into()))?;
+        may_hand_off(&map, shard, self.table.node(), &request.to, request.token, volume.local(shard))
+            .map_err(HandoffError::Refused)
+    }
+
+    /// Stops a shard for good under its token, for what is left to be sent.
+    async fn stop_for(&self, volume: &Volume, shard: ShardId, request: &HandoffRequest) -> Result<(), HandoffError> {
+        let Some(order) = self.order.get(shard.0 as usize) else {
+            return Err(HandoffError::Refused(format!("shard {shard} is not here")));
+        };
         let _alone = order.lock().await;
-        let map = self.maps.newest().ok_or_else(|| HandoffRefused("no shard map has been seen yet".into()))?;
-        let local = volume.local(shard);
-        may_hand_off(&map, shard, self.table.node(), &request.to, request.token, local).map_err(HandoffRefused)?;
+        self.check_ordered(volume, shard, request)?;
         if let Some(tenure) = self.table.stop(shard, "moving to another node") {
             if !tenure.end(IN_FLIGHT_LIMIT).await {
-                return Err(HandoffRefused(format!("acknowledged writes of shard {shard} are not durable yet")));
+                return Err(HandoffError::Later(format!("acknowledged writes of shard {shard} are not durable yet")));
             }
             tenure.give_up();
         }
-        let refused = |error: Error| HandoffRefused(in_words(&error));
-        // Durably, before the first byte leaves: from here on nothing is written under this token, whatever happens.
-        volume.stamp(shard, request.token, true).await.map_err(refused)?;
+        // Durably, before the rest leaves: from here on nothing is written under this token, whatever happens.
+        let stamped = volume.stamp(shard, request.token, true).await;
+        stamped.map_err(|error| HandoffError::Refused(in_words(&error)))?;
         self.table.rest(shard, Some(format!("moving to {}", request.to)));
-        Ok(handoff::send(volume.export(shard).await.map_err(refused)?))
+        Ok(())
     }
 
     /// In what the volume keeps its data; `None` before it is open.

@@ -57,7 +57,6 @@ use brainy_storage::layers::limiting::LimitCounts;
 use brainy_storage::layers::observing::Observing;
 use brainy_storage::{Error, StorageAdapter};
 use bytes::Bytes;
-use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, watch};
 
@@ -208,7 +207,8 @@ pub trait ShardStores: Debug + Send + Sync + 'static {
     }
 }
 
-/// Asks for a shard on its way to this node. Body of `POST /internal/shards/{shard}:handoff` on the node-to-node listener.
+/// Asks for a piece of a shard on its way to this node. Body of `POST /internal/shards/{shard}:handoff` on the node-to-node
+/// listener; the answer is the piece.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HandoffRequest {
@@ -218,28 +218,36 @@ pub struct HandoffRequest {
     pub token: FencingToken,
     /// The node that asks.
     pub to: NodeId,
+    /// Which copy the piece is of: a name that the node which asks has made up.
+    pub copy: String,
+    /// Its number, from 0: the one after the last that was received, or that one once more.
+    pub piece: u64,
+    /// All pieces before are on the disk there: the shard may be stopped for the rest.
+    pub stop: bool,
 }
 
-/// The bytes of a shard in hand-off. An error item, or an end without the closing record, voids the whole.
-pub type HandoffStream = BoxStream<'static, Result<Bytes, std::io::Error>>;
-
-/// Why a hand-off is refused (409 on the wire): ask again later, or not at all.
+/// Why a piece of a shard is not sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct HandoffRefused(pub String);
+pub enum HandoffError {
+    /// Not to this node, not now, or not this copy (409 on the wire): begin anew, or not at all.
+    #[error("{0}")]
+    Refused(String),
+    /// Ask for the same piece again (503 on the wire, or no answer).
+    #[error("{0}")]
+    Later(String),
+}
 
 /// How to ask another node.
 #[async_trait]
 pub trait PeerClient: Debug + Send + Sync + 'static {
-    /// Asks `node` at `address` (`host:port`) for a shard. Connecting and the wait for the reply's head are bounded;
-    /// so is the wait for each chunk.
+    /// Asks `node` at `address` (`host:port`) for a piece of a shard. Bounded.
     async fn handoff(
         &self,
         node: &NodeId,
         address: &str,
         shard: ShardId,
         request: &HandoffRequest,
-    ) -> Result<HandoffStream, std::io::Error>;
+    ) -> Result<Bytes, HandoffError>;
 
     /// Tells `node` that there is something new in the store, so that it looks at once. A node that is not told finds out
     /// by itself, a renewal later.
@@ -400,20 +408,16 @@ impl Ownership {
         }
     }
 
-    /// The owner's side of a hand-off: stops the shard for good under this token, waits for what is in flight (bounded),
-    /// and streams its files.
-    pub async fn serve_handoff(
-        &self,
-        shard: ShardId,
-        request: HandoffRequest,
-    ) -> Result<HandoffStream, HandoffRefused> {
+    /// The owner's side of a hand-off: a piece of the shard, which is served on; or, where it was asked to stop it for the rest,
+    /// stopped for good under this token once what is in flight has ended (bounded).
+    pub async fn serve_handoff(&self, shard: ShardId, request: HandoffRequest) -> Result<Bytes, HandoffError> {
         let isolated = match &self.role {
             Role::Node(runtime) => runtime.isolated(),
             Role::Alone(_) => None,
         };
         match isolated {
-            Some(isolated) => isolated.hand_off(shard, &request).await,
-            None => Err(HandoffRefused(format!("shard {shard} does not move between volumes here"))),
+            Some(isolated) => isolated.hand_off(shard, request).await,
+            None => Err(HandoffError::Refused(format!("shard {shard} does not move between volumes here"))),
         }
     }
 

@@ -29,6 +29,7 @@ use tokio::task::JoinSet;
 
 use super::consensus::{self, OverPeers, WishFile};
 use super::control::Control;
+use super::handoff::{BYTES_PER_SECOND, Throttle};
 use super::isolated::Isolated;
 use super::layout::{Layout, OnePlace};
 use super::locks::{OfNodes, Slot};
@@ -76,12 +77,11 @@ pub(super) enum Strategy {
         documents: Arc<dyn Documents>,
         volumes: Arc<dyn Volumes>,
         peers: Arc<dyn PeerClient>,
+        /// How fast shards are sent that are served meanwhile.
+        throttle: Throttle,
     },
     /// Shared or Namespaced.
-    Bucket {
-        bucket: Arc<dyn SharedBucket>,
-        peers: Arc<dyn PeerClient>,
-    },
+    Bucket { bucket: Arc<dyn SharedBucket>, peers: Arc<dyn PeerClient> },
 }
 
 /// A bucket that all nodes share.
@@ -267,9 +267,9 @@ async fn serve(
 
     let proof = bucket.as_ref().map(|bucket| Arc::clone(&bucket.proof));
     let (reporting, work): (Arc<dyn Reporting>, _) = match (&parts.strategy, bucket) {
-        (Strategy::Isolated { volumes, peers, .. }, _) => {
-            let (volumes, peers) = (Arc::clone(volumes), Arc::clone(peers));
-            let isolated = Isolated::new(Arc::clone(table), maps, nodes, peers, volumes, life.clone(), news);
+        (Strategy::Isolated { volumes, peers, throttle, .. }, _) => {
+            let disks = (Arc::clone(volumes), throttle.clone());
+            let isolated = Isolated::new(Arc::clone(table), maps, nodes, Arc::clone(peers), disks, life.clone(), news);
             // Before the session says anything: what it does not list as stored counts as not there.
             tokio::select! {
                 biased;
@@ -430,7 +430,7 @@ pub(super) fn parts(
     let maps = access.as_ref().and_then(|access| access.as_ref().ok()).map(watch);
     let group = cluster.consensus.as_ref().map(|consensus| Group::new(group_settings(settings, consensus, &peers)));
     let strategy = match &cluster.storage {
-        StorageConfig::Isolated { data, engine } => {
+        StorageConfig::Isolated { data, engine, move_mebibytes_per_second } => {
             let documents: Arc<dyn Documents> = match (access, &group) {
                 (_, Some(group)) => group.documents(),
                 (access, None) => {
@@ -439,7 +439,9 @@ pub(super) fn parts(
                 }
             };
             let volumes = Arc::new(OnDisk { data: data.clone(), engine: (*engine).into() });
-            Strategy::Isolated { documents, volumes, peers }
+            let throttle =
+                Throttle::new(move_mebibytes_per_second.map_or(BYTES_PER_SECOND, |rate| u64::from(rate) << 20));
+            Strategy::Isolated { documents, volumes, peers, throttle }
         }
         StorageConfig::Namespaced(bucket) | StorageConfig::Shared(bucket) => {
             if let Some(Err(why)) = access {

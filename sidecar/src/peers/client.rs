@@ -14,11 +14,11 @@ use axum::http::{Method, Request, Response, StatusCode, Uri, header};
 use brainy_coordination::consensus::wire::{Answer, Ask, CONSENSUS_PATH, Question, Rpc, Unanswered};
 use brainy_coordination::{NodeId, ShardId};
 use brainy_kubernetes::names::PEER_PORT;
+use brainy_storage::error::causes;
 use brainy_storage::{Error, Namespace};
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::future::BoxFuture;
-use http_body_util::{BodyExt, BodyStream, Full, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Incoming};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -34,7 +34,7 @@ use tower::Service;
 use super::certificates::Certificates;
 use super::wire::{self, CALLS_PATH, CallsAnswer, CallsRequest, LIST_PATH, ListAnswer, ListRequest, NUDGE_PATH};
 use crate::http::memory::{Memory, Room};
-use crate::ownership::{HandoffRequest, HandoffStream, PeerClient};
+use crate::ownership::{HandoffError, HandoffRequest, PeerClient};
 use crate::routing::{Attempt, Call, Listing, Peers, Portion};
 
 /// To connect, TLS handshake included.
@@ -43,10 +43,10 @@ const CONNECT: Duration = Duration::from_secs(3);
 const ANSWER: Duration = Duration::from_secs(35);
 /// For an answer about the documents that the nodes keep among them: longer than a leader works on it.
 const CONSULTED: Duration = Duration::from_secs(6);
-/// For the head of a hand-off: its owner first lets operations in flight end.
-const HANDOFF_HEAD: Duration = Duration::from_secs(60);
-/// Between two pieces of a hand-off.
-const HANDOFF_PIECE: Duration = Duration::from_secs(30);
+/// For a piece of a shard: its owner may first let operations in flight end.
+const HANDOFF_PIECE: Duration = Duration::from_secs(60);
+/// Longest piece of a shard: one that is nearly full, and the largest value.
+const MAX_PIECE: usize = 300 * 1024 * 1024;
 /// An unused connection is kept this long: less than the listener keeps it, so that no request meets its end.
 const IDLE: Duration = Duration::from_secs(30);
 /// Bytes of all large answers that are coming in.
@@ -282,40 +282,24 @@ impl PeerClient for PeerPool {
         address: &str,
         shard: ShardId,
         request: &HandoffRequest,
-    ) -> io::Result<HandoffStream> {
-        let body = serde_json::to_vec(request).map_err(io::Error::other)?;
+    ) -> Result<Bytes, HandoffError> {
+        let body = serde_json::to_vec(request).map_err(|error| HandoffError::Refused(error.to_string()))?;
         let path = format!("/internal/shards/{}:handoff", shard.0);
-        let response = tokio::time::timeout(HANDOFF_HEAD, self.send(node, address, &path, body.into()))
-            .await
-            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("node {node} did not answer in time")))?
-            .map_err(io::Error::other)?;
-        let status = response.status();
-        if status != StatusCode::OK {
-            let reading = Limited::new(response.into_body(), 64 * 1024).collect();
-            let body = match tokio::time::timeout(HANDOFF_PIECE, reading).await {
-                Ok(Ok(body)) => excerpt(&body.to_bytes()),
-                _ => String::new(),
-            };
-            return Err(io::Error::other(format!(
-                "node {node} refused the hand-off of shard {shard}: {status} {body}"
-            )));
-        }
-        let frames = BodyStream::new(response.into_body());
-        let pieces = futures::stream::unfold(frames, |mut frames| async move {
-            loop {
-                let piece = match tokio::time::timeout(HANDOFF_PIECE, frames.next()).await {
-                    Ok(None) => return None,
-                    Ok(Some(Ok(frame))) => match frame.into_data() {
-                        Ok(bytes) => Ok(bytes),
-                        Err(_trailers) => continue,
-                    },
-                    Ok(Some(Err(error))) => Err(io::Error::other(error)),
-                    Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the hand-off stands still")),
-                };
-                return Some((piece, frames));
+        let later = |why: String| HandoffError::Later(format!("node {node} did not answer: {why}"));
+        let exchange = async {
+            let response =
+                self.send(node, address, &path, body.into()).await.map_err(|error| later(error.to_string()))?;
+            let status = response.status();
+            let limit = if status == StatusCode::OK { MAX_PIECE } else { SMALL };
+            let body = Limited::new(response.into_body(), limit).collect().await;
+            let body = body.map_err(|error| later(causes(&*error)))?.to_bytes();
+            match status {
+                StatusCode::OK => Ok(body),
+                StatusCode::SERVICE_UNAVAILABLE => Err(later(excerpt(&body))),
+                status => Err(HandoffError::Refused(format!("node {node} refused it: {status} {}", excerpt(&body)))),
             }
-        });
-        Ok(pieces.boxed())
+        };
+        tokio::time::timeout(HANDOFF_PIECE, exchange).await.unwrap_or_else(|_| Err(later("time is up".into())))
     }
 
     async fn consult(&self, node: &NodeId, question: &Question) -> Result<Answer, Unanswered> {
@@ -340,16 +324,4 @@ fn senseless(node: &NodeId, problem: impl std::fmt::Display) -> PeerError {
 /// The beginning of an answer, for a message.
 fn excerpt(body: &[u8]) -> String {
     String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned()
-}
-
-/// An error with its causes: the outermost alone says only "client error (Connect)".
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }

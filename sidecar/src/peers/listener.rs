@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -18,7 +18,7 @@ use super::certificates::Certificates;
 use super::wire::{self, CALLS_PATH, CallsAnswer, CallsRequest, LIST_PATH, ListAnswer, ListRequest, NUDGE_PATH};
 use crate::http::outlet::Outlet;
 use crate::http::server::{Connections, accept_tcp};
-use crate::ownership::{HandoffRequest, Ownership};
+use crate::ownership::{HandoffError, HandoffRequest, Ownership};
 use crate::routing::{Reply, Router};
 
 /// For the TLS handshake of a new connection.
@@ -99,8 +99,9 @@ async fn handoff(State(peers): State<Peers>, Path(action): Path<String>, request
         Err(refusal) => return refusal,
     };
     match ownership.serve_handoff(shard, wanted).await {
-        Ok(stream) => ([(header::CONTENT_TYPE, "application/octet-stream")], Body::from_stream(stream)).into_response(),
-        Err(refused) => (StatusCode::CONFLICT, refused.to_string()).into_response(),
+        Ok(piece) => ([(header::CONTENT_TYPE, "application/octet-stream")], piece).into_response(),
+        Err(HandoffError::Refused(why)) => (StatusCode::CONFLICT, why).into_response(),
+        Err(HandoffError::Later(why)) => (StatusCode::SERVICE_UNAVAILABLE, why).into_response(),
     }
 }
 

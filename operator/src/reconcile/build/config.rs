@@ -33,6 +33,7 @@ pub fn node_config(cluster: &ValidatedCluster, consensus_since: Option<i64>) -> 
                     brainy_crds::VolumeEngine::Embedded => VolumeEngine::Embedded,
                     brainy_crds::VolumeEngine::Files => VolumeEngine::Files,
                 },
+                move_mebibytes_per_second: cluster.move_mebibytes_per_second,
             },
             ValidatedStorage::Namespaced(bucket) => StorageConfig::Namespaced(bucket_config(bucket)),
             ValidatedStorage::Shared(bucket) => StorageConfig::Shared(bucket_config(bucket)),

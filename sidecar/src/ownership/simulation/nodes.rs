@@ -10,12 +10,13 @@ use brainy_storage::backends::objects::BucketStore;
 use brainy_storage::layers::caching::CacheSize;
 use brainy_storage::layers::{LayerStack, Layers};
 use brainy_storage::{Error, Namespace};
-use futures::StreamExt;
+use bytes::Bytes;
 
+use super::super::handoff::Throttle;
 use super::super::maps::MapSource;
 use super::super::node::{Parts, Strategy};
 use super::super::table::Table;
-use super::super::{HandoffRefused, HandoffRequest, HandoffStream, Ownership};
+use super::super::{HandoffError, HandoffRequest, Ownership};
 use super::plan::Data;
 use super::store::{Link, SimulatedBucket};
 use super::volumes::{Disk, Mounted};
@@ -25,6 +26,8 @@ use crate::metrics::Metrics;
 use crate::peers::PeerError;
 use crate::routing::{Attempt, Call, Listing, Patience, Peers, Portion, Router};
 
+/// So few bytes of shards are sent in a second that much is written to them meanwhile.
+const PACE: u64 = 16 * 1024;
 /// To find out that there is no way to a node.
 const CONNECT: Duration = Duration::from_secs(3);
 /// To find out that a connection is dead.
@@ -100,6 +103,7 @@ impl World {
                 documents: Arc::new(BucketStore::new(link).documents("")),
                 volumes: Arc::new(Mounted::new(self, &machine.disk)),
                 peers,
+                throttle: Throttle::new(PACE),
             },
             Data::Namespaced | Data::Shared => {
                 Strategy::Bucket { bucket: Arc::new(SimulatedBucket { link, namespace }), peers }
@@ -251,20 +255,11 @@ impl super::super::PeerClient for Ways {
         address: &str,
         shard: ShardId,
         request: &HandoffRequest,
-    ) -> Result<HandoffStream, std::io::Error> {
+    ) -> Result<Bytes, HandoffError> {
         let request = request.clone();
-        let hand_off = move |it: Arc<Process>| async move {
-            let stream = it.ownership.serve_handoff(shard, request).await?;
-            Ok::<Vec<_>, HandoffRefused>(stream.collect().await)
-        };
-        let answer = self.ask(node, address, hand_off).await.map_err(std::io::Error::other)?;
-        let mut pieces = answer.map_err(std::io::Error::other)?;
-        // The connection may break at any piece.
-        if self.world.message().1 {
-            pieces.truncate(self.world.draw(|dice| dice.below(pieces.len() + 1)));
-            pieces.push(Err(std::io::Error::other("the connection broke")));
-        }
-        Ok(futures::stream::iter(pieces).boxed())
+        let hand_off = move |it: Arc<Process>| async move { it.ownership.serve_handoff(shard, request).await };
+        let answer = self.ask(node, address, hand_off).await;
+        answer.unwrap_or_else(|error| Err(HandoffError::Later(error.to_string())))
     }
 }
 

@@ -28,6 +28,10 @@ pub(super) struct Objects {
     writes: u64,
 }
 
+fn whole(object: &Object) -> Bytes {
+    [object.etag.header().as_bytes(), b"\n", &object.body].concat().into()
+}
+
 impl Objects {
     pub(super) fn get(&self, name: &str) -> Option<Object> {
         self.objects.get(name).cloned()
@@ -35,10 +39,12 @@ impl Objects {
 
     /// All of it, each object with its ETag.
     pub(super) fn export(&self) -> Vec<(String, Bytes)> {
-        let whole = |(name, object): (&String, &Object)| {
-            (name.clone(), [object.etag.header().as_bytes(), b"\n", &object.body].concat().into())
-        };
-        self.objects.iter().map(whole).collect()
+        self.objects.iter().map(|(name, object)| (name.clone(), whole(object))).collect()
+    }
+
+    /// One object, if it is there, with its ETag.
+    pub(super) fn export_one(&self, name: &str) -> Option<Bytes> {
+        self.objects.get(name).map(whole)
     }
 
     /// What was exported elsewhere.

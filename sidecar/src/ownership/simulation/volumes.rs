@@ -1,21 +1,21 @@
 //! The nodes' volumes (strategy Isolated): what a process leaves on one, its next one finds. Each takes effect as a whole or,
 //! where the process dies before, not at all; what has taken effect is durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use brainy_coordination::{NodeId, ShardId};
 use brainy_storage::backends::objects::{Bucket, BucketStore, ETag, Failure, Listed, Object, When, Written};
-use brainy_storage::backends::stored::StoredFile;
+use brainy_storage::backends::stored::{StoredChange, StoredFile};
 use brainy_storage::layers::compression::Compression;
 use brainy_storage::{Error, StorageAdapter};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::super::volume::{Export, Receiving, Shards, Stamp, Volume, Volumes};
+use super::super::volume::{Changes, Export, Receiving, Shards, Stamp, Volume, Volumes};
 use super::store::Objects;
 use super::world::World;
 use crate::data_folder::Engine;
@@ -32,6 +32,18 @@ pub(super) struct Disk {
 struct Kept {
     stamp: Option<Stamp>,
     objects: Objects,
+    /// What is written, for who copies it.
+    noted: Vec<Weak<Mutex<BTreeSet<String>>>>,
+}
+
+impl Kept {
+    fn put(&mut self, name: &str, body: &Bytes, when: &When) -> Result<ETag, Failure> {
+        self.noted.retain(|noted| noted.strong_count() > 0);
+        for noted in self.noted.iter().filter_map(Weak::upgrade) {
+            noted.lock().unwrap().insert(name.to_owned());
+        }
+        self.objects.put(name, body, when)
+    }
 }
 
 /// A node's volume, as its process has it.
@@ -90,13 +102,19 @@ impl Shards for Mounted {
         Ok(Arc::new(BucketStore::new(folder).adapter("s")))
     }
 
-    async fn export(&self, shard: ShardId) -> Result<Export, Error> {
-        let files = self.act(|disk| disk.stored.entry(shard).or_default().objects.export()).await;
+    async fn copy(&self, shard: ShardId) -> Result<(Export, Box<dyn Changes>), Error> {
+        let noted = Arc::default();
+        let files = self.act(|disk| {
+            let kept = disk.stored.entry(shard).or_default();
+            kept.noted.push(Arc::downgrade(&noted));
+            kept.objects.export()
+        });
+        let files = files.await;
         let (sender, export) = mpsc::channel(files.len().max(1));
         for (path, content) in files {
             let _room = sender.try_send(Ok(StoredFile { path, content }));
         }
-        Ok(export)
+        Ok((export, Box::new(Meanwhile { folder: Folder { volume: self.clone(), shard }, noted })))
     }
 
     async fn stamp(&self, stamp: Stamp) -> Result<(), Error> {
@@ -134,6 +152,35 @@ impl Shards for Mounted {
     }
 }
 
+/// What is written to a shard while it is copied.
+struct Meanwhile {
+    folder: Folder,
+    noted: Arc<Mutex<BTreeSet<String>>>,
+}
+
+#[async_trait]
+impl Changes for Meanwhile {
+    fn waiting(&self) -> usize {
+        self.noted.lock().unwrap().len()
+    }
+
+    async fn next(&self, most: usize) -> Result<Vec<StoredChange>, Error> {
+        let take = |kept: &mut Kept| {
+            let mut noted = self.noted.lock().unwrap();
+            let taken: Vec<String> = noted.iter().take(most).cloned().collect();
+            let now = |name: String| {
+                noted.remove(&name);
+                match kept.objects.export_one(&name) {
+                    Some(content) => StoredChange::Is(StoredFile { path: name, content }),
+                    None => StoredChange::Gone(name),
+                }
+            };
+            taken.into_iter().map(now).collect()
+        };
+        Ok(self.folder.act(take).await)
+    }
+}
+
 /// A copy being received.
 struct Copy {
     volume: Mounted,
@@ -149,9 +196,21 @@ impl Receiving for Copy {
         Ok(())
     }
 
+    async fn remove(&self, names: Vec<String>) -> Result<(), Error> {
+        self.volume.pause().await;
+        let mut objects = self.objects.lock().unwrap();
+        names.iter().for_each(|name| objects.discard(name));
+        Ok(())
+    }
+
+    async fn flush(&self) -> Result<(), Error> {
+        self.volume.pause().await;
+        Ok(())
+    }
+
     async fn finish(self: Box<Self>, stamp: Stamp) -> Result<(), Error> {
         let Self { volume, objects } = *self;
-        let kept = Kept { stamp: Some(stamp), objects: objects.into_inner().unwrap() };
+        let kept = Kept { stamp: Some(stamp), objects: objects.into_inner().unwrap(), noted: Vec::new() };
         volume.act(|disk| disk.received.insert(stamp.shard, kept)).await;
         Ok(())
     }
@@ -169,8 +228,8 @@ struct Folder {
 }
 
 impl Folder {
-    async fn act<T>(&self, act: impl FnOnce(&mut Objects) -> T) -> T {
-        self.volume.act(|disk| act(&mut disk.stored.entry(self.shard).or_default().objects)).await
+    async fn act<T>(&self, act: impl FnOnce(&mut Kept) -> T) -> T {
+        self.volume.act(|disk| act(disk.stored.entry(self.shard).or_default())).await
     }
 }
 
@@ -181,11 +240,11 @@ impl Bucket for Folder {
     }
 
     async fn get(&self, name: &str) -> Result<Option<Object>, Error> {
-        Ok(self.act(|objects| objects.get(name)).await)
+        Ok(self.act(|kept| kept.objects.get(name)).await)
     }
 
     async fn put(&self, name: &str, body: Bytes, when: &When) -> Result<Written<ETag>, Error> {
-        match self.act(|objects| objects.put(name, &body, when)).await {
+        match self.act(|kept| kept.put(name, &body, when)).await {
             Ok(etag) => Ok(Written::Applied(etag)),
             Err(Failure::Refused) => Ok(Written::Refused),
             Err(other) => Err(other.of_read()),
@@ -193,7 +252,7 @@ impl Bucket for Folder {
     }
 
     async fn list(&self, prefix: &str, after: &str, most: usize) -> Result<(Vec<Listed>, bool), Error> {
-        Ok(self.act(|objects| objects.list(prefix, after, most)).await)
+        Ok(self.act(|kept| kept.objects.list(prefix, after, most)).await)
     }
 
     async fn discard(&self, _: Vec<String>) -> Result<(), Error> {

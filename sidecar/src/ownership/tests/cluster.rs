@@ -31,11 +31,12 @@ use brainy_storage::{Error, Key, Namespace, Outcome, StorageAdapter};
 use bytes::Bytes;
 
 use super::super::consensus::{self, OverPeers};
+use super::super::handoff::{BYTES_PER_SECOND, Throttle};
 use super::super::layout::OnePlace;
 use super::super::node::{OpenBucket, Parts, SharedBucket, Strategy, layout};
 use super::super::proof::Proof;
 use super::super::volume::OnDisk;
-use super::super::{HandoffRequest, HandoffStream, Ownership, PeerClient, Place, ShardStores};
+use super::super::{HandoffError, HandoffRequest, Ownership, PeerClient, Place, ShardStores};
 use super::objects::Objects;
 use crate::data_folder::Engine;
 use crate::metrics::Metrics;
@@ -235,11 +236,10 @@ impl PeerClient for Peers {
         address: &str,
         shard: ShardId,
         request: &HandoffRequest,
-    ) -> Result<HandoffStream, std::io::Error> {
+    ) -> Result<Bytes, HandoffError> {
         assert_eq!(address, format!("{node}:7701"));
-        let peer = self.get(node);
-        let peer = peer.ok_or_else(|| std::io::Error::other("nobody there"))?;
-        peer.serve_handoff(shard, request.clone()).await.map_err(std::io::Error::other)
+        let peer = self.get(node).ok_or_else(|| HandoffError::Later("nobody there".into()))?;
+        peer.serve_handoff(shard, request.clone()).await
     }
 
     async fn nudge(&self, node: &NodeId, address: &str) -> Result<(), std::io::Error> {
@@ -437,6 +437,7 @@ impl Cluster {
                 documents: group.as_ref().map_or_else(|| Arc::clone(&link) as _, |group| group.documents()),
                 volumes: Arc::new(OnDisk { data: self.volume(name), engine: Engine::Embedded }),
                 peers: Arc::new(peers),
+                throttle: Throttle::new(BYTES_PER_SECOND),
             },
             data @ (Data::Namespaces(..) | Data::Shards(_)) => Strategy::Bucket {
                 bucket: Arc::new(Bucket { link: Arc::clone(&link), node: id(name), data: data.clone() }),

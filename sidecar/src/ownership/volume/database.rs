@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use brainy_coordination::ShardId;
-use brainy_storage::backends::embedded::{EmbeddedDatabase, Import};
-use brainy_storage::backends::stored::StoredFile;
+use brainy_storage::backends::embedded::{self, EmbeddedDatabase, Import};
+use brainy_storage::backends::stored::{StoredChange, StoredFile};
 use brainy_storage::layers::compression::Compression;
 use brainy_storage::{Error, StorageAdapter};
 
-use super::{Export, Receiving, Shards, Stamp};
+use super::{Changes, Export, Receiving, Shards, Stamp};
 
 #[derive(Debug)]
 pub(super) struct Database(EmbeddedDatabase);
@@ -58,8 +58,9 @@ impl Shards for Database {
         Ok(Arc::new(self.0.store(&stored(shard))?.with_compression(compression)))
     }
 
-    async fn export(&self, shard: ShardId) -> Result<Export, Error> {
-        Ok(self.0.store(&stored(shard))?.export())
+    async fn copy(&self, shard: ShardId) -> Result<(Export, Box<dyn Changes>), Error> {
+        let (files, changes) = self.0.store(&stored(shard))?.copy().await?;
+        Ok((files, Box::new(changes)))
     }
 
     async fn stamp(&self, stamp: Stamp) -> Result<(), Error> {
@@ -88,9 +89,28 @@ impl Shards for Database {
 }
 
 #[async_trait]
+impl Changes for embedded::Changes {
+    fn waiting(&self) -> usize {
+        Self::waiting(self)
+    }
+
+    async fn next(&self, most: usize) -> Result<Vec<StoredChange>, Error> {
+        Self::next(self, most).await
+    }
+}
+
+#[async_trait]
 impl Receiving for Import {
     async fn write(&self, files: Vec<StoredFile>) -> Result<(), Error> {
         Import::write(self, files).await
+    }
+
+    async fn remove(&self, paths: Vec<String>) -> Result<(), Error> {
+        Import::remove(self, paths).await
+    }
+
+    async fn flush(&self) -> Result<(), Error> {
+        Import::flush(self).await
     }
 
     async fn finish(self: Box<Self>, stamp: Stamp) -> Result<(), Error> {

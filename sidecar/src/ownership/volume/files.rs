@@ -14,13 +14,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use brainy_coordination::ShardId;
-use brainy_storage::backends::filesystem::{FilesystemAdapter, Import};
-use brainy_storage::backends::stored::StoredFile;
+use brainy_storage::backends::filesystem::{self, FilesystemAdapter, Import};
+use brainy_storage::backends::stored::{StoredChange, StoredFile};
 use brainy_storage::layers::compression::Compression;
 use brainy_storage::{Error, StorageAdapter};
 
 use super::folder::{failed, sync_folder, write_durably};
-use super::{Export, Receiving, Shards, Stamp, blocking};
+use super::{Changes, Export, Receiving, Shards, Stamp, blocking};
 
 /// The stamp of a shard, in its folder.
 const STAMP: &str = "shard.json";
@@ -69,8 +69,9 @@ impl Shards for Files {
         Ok(Arc::new(self.adapter(shard).await?.with_compression(compression)))
     }
 
-    async fn export(&self, shard: ShardId) -> Result<Export, Error> {
-        Ok(self.adapter(shard).await?.export())
+    async fn copy(&self, shard: ShardId) -> Result<(Export, Box<dyn Changes>), Error> {
+        let (files, changes) = self.adapter(shard).await?.copy().await?;
+        Ok((files, Box::new(changes)))
     }
 
     async fn stamp(&self, stamp: Stamp) -> Result<(), Error> {
@@ -115,9 +116,28 @@ impl Shards for Files {
 }
 
 #[async_trait]
+impl Changes for filesystem::Changes {
+    fn waiting(&self) -> usize {
+        Self::waiting(self)
+    }
+
+    async fn next(&self, most: usize) -> Result<Vec<StoredChange>, Error> {
+        Self::next(self, most).await
+    }
+}
+
+#[async_trait]
 impl Receiving for Import {
     async fn write(&self, files: Vec<StoredFile>) -> Result<(), Error> {
         Import::write(self, files).await
+    }
+
+    async fn remove(&self, paths: Vec<String>) -> Result<(), Error> {
+        Import::remove(self, paths).await
+    }
+
+    async fn flush(&self) -> Result<(), Error> {
+        Import::flush(self).await
     }
 
     async fn finish(self: Box<Self>, stamp: Stamp) -> Result<(), Error> {

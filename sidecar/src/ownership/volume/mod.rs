@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use brainy_coordination::duty::{Local, Stored};
 use brainy_coordination::session::HeldShard;
 use brainy_coordination::{FencingToken, NodeId, ShardId};
-use brainy_storage::backends::stored::StoredFile;
+use brainy_storage::backends::stored::{StoredChange, StoredFile};
 use brainy_storage::layers::compression::Compression;
 use brainy_storage::{Error, StorageAdapter};
 use serde::{Deserialize, Serialize};
@@ -76,8 +76,8 @@ pub(super) trait Shards: Debug + Send + Sync + 'static {
     /// A shard's storage.
     async fn open(&self, shard: ShardId, compression: Option<Compression>) -> Result<Arc<dyn StorageAdapter>, Error>;
 
-    /// The shard as it is now. Nobody may write meanwhile.
-    async fn export(&self, shard: ShardId) -> Result<Export, Error>;
+    /// The shard as it is now, and what is written to it from then on.
+    async fn copy(&self, shard: ShardId) -> Result<(Export, Box<dyn Changes>), Error>;
 
     /// Stamps a shard, which is made if it is new. Durable.
     async fn stamp(&self, stamp: Stamp) -> Result<(), Error>;
@@ -98,11 +98,28 @@ pub(super) trait Shards: Debug + Send + Sync + 'static {
     fn failure(&self) -> Option<Error>;
 }
 
+/// What is written to a shard while it is copied.
+#[async_trait]
+pub(super) trait Changes: Send + Sync {
+    /// How many keys were written and not taken yet.
+    fn waiting(&self) -> usize;
+
+    /// Takes at most so many of them, each as it is now; none: no key was written before this call that was not taken. Given
+    /// up before it ends, it may have taken some.
+    async fn next(&self, most: usize) -> Result<Vec<StoredChange>, Error>;
+}
+
 /// A copy being received. Dropped before it is finished, it is no copy.
 #[async_trait]
 pub(super) trait Receiving: Send + Sync {
-    /// Receives some keys. Not durable before the end.
+    /// Receives some keys, each once. Not durable before it is flushed or finished.
     async fn write(&self, files: Vec<StoredFile>) -> Result<(), Error>;
+
+    /// Removes some keys again, by their paths.
+    async fn remove(&self, paths: Vec<String>) -> Result<(), Error>;
+
+    /// Makes durable what was received so far. It is no copy yet.
+    async fn flush(&self) -> Result<(), Error>;
 
     /// It is whole: makes it durable, stamped so.
     async fn finish(self: Box<Self>, stamp: Stamp) -> Result<(), Error>;
@@ -181,9 +198,9 @@ impl Volume {
         self.shards.open(shard, compression).await
     }
 
-    /// A shard as it is now. Nobody may write to it meanwhile.
-    pub(super) async fn export(&self, shard: ShardId) -> Result<Export, Error> {
-        self.shards.export(shard).await
+    /// A shard as it is now, and what is written to it from then on.
+    pub(super) async fn copy(&self, shard: ShardId) -> Result<(Export, Box<dyn Changes>), Error> {
+        self.shards.copy(shard).await
     }
 
     /// Stamps a shard, which is made if it is new.
@@ -238,9 +255,27 @@ pub(super) struct Incoming<'a> {
 }
 
 impl Incoming<'_> {
-    /// Receives some keys.
-    pub(super) async fn write(&self, files: Vec<StoredFile>) -> Result<(), Error> {
-        self.receiving.write(files).await
+    /// Receives some keys, each once.
+    pub(super) async fn write(&self, changes: Vec<StoredChange>) -> Result<(), Error> {
+        let (mut files, mut gone) = (Vec::new(), Vec::new());
+        for change in changes {
+            match change {
+                StoredChange::Is(file) => files.push(file),
+                StoredChange::Gone(path) => gone.push(path),
+            }
+        }
+        if !files.is_empty() {
+            self.receiving.write(files).await?;
+        }
+        if !gone.is_empty() {
+            self.receiving.remove(gone).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes durable what was received so far.
+    pub(super) async fn flush(&self) -> Result<(), Error> {
+        self.receiving.flush().await
     }
 
     /// It is whole.
@@ -291,11 +326,11 @@ mod tests {
     }
 
     /// All keys of the shard.
-    async fn files_of(volume: &Volume) -> Vec<StoredFile> {
-        let mut export = volume.export(SHARD).await.unwrap();
+    async fn files_of(volume: &Volume) -> Vec<StoredChange> {
+        let (mut export, _) = volume.copy(SHARD).await.unwrap();
         let mut files = Vec::new();
         while let Some(file) = export.recv().await {
-            files.push(file.unwrap());
+            files.push(StoredChange::Is(file.unwrap()));
         }
         files
     }

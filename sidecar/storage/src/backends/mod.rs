@@ -3,6 +3,7 @@
 pub mod embedded;
 pub mod filesystem;
 pub mod memory;
+mod notes;
 pub mod objects;
 pub mod r2;
 pub mod s3;

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::committer::{Decide, Decision, Job, Place};
 use super::stores::Store;
-use super::{EmbeddedDatabase, blocking, handoff, layout};
+use super::{Changes, EmbeddedDatabase, blocking, handoff, layout};
 use crate::backends::stored::StoredFile;
 use crate::envelope::Stored;
 use crate::group::{Change, judge};
@@ -62,6 +62,12 @@ impl EmbeddedAdapter {
     /// is the last item.
     pub fn export(&self) -> mpsc::Receiver<Result<StoredFile, Error>> {
         handoff::export(Arc::clone(&self.database.inner.engine), Arc::clone(&self.store))
+    }
+
+    /// The same, with what is written from then on: together they are the store as it is when nothing is
+    /// [left](Changes::next).
+    pub async fn copy(&self) -> Result<(mpsc::Receiver<Result<StoredFile, Error>>, Changes), Error> {
+        handoff::copy(self.database.clone(), Arc::clone(&self.store)).await
     }
 
     fn place(&self, key: &Key) -> Result<Place, Error> {

@@ -75,6 +75,11 @@ impl Place {
         layout::data_key(generation, &self.space, &self.key)
     }
 
+    /// It is being written: for who copies the store. Whoever asks for the notes is answered after this round.
+    fn note(&self) {
+        self.store.notes.add(|| layout::without_generation(&self.at(0)).to_vec());
+    }
+
     /// What stands there, of the bytes found.
     pub(super) fn open(&self, bytes: Option<Bytes>) -> Result<Option<Stored>, Error> {
         bytes.map(|bytes| open(&self.key, &bytes)?.into_stored(&self.key)).transpose()
@@ -169,6 +174,7 @@ impl<'a> Round<'a> {
             Decision::Remove(answer) => {
                 let key = place.at(self.generation(&place.store)?);
                 self.check_room(0)?;
+                place.note();
                 self.change(key, None);
                 Ok((Outcome::Applied(answer), true))
             }
@@ -178,6 +184,7 @@ impl<'a> Round<'a> {
                 let sealed = seal(&place.key, version.revision, &version.tag, &value, &trail, place.compression)?;
                 self.check_room(sealed.len())?;
                 let key = place.at(self.own_generation(&place.store)?);
+                place.note();
                 self.change(key, Some(sealed));
                 Ok((Outcome::Applied(answer(version)), true))
             }

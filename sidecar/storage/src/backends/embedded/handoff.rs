@@ -2,6 +2,9 @@
 //!
 //! Each of these is one write: a record names another generation, and the old one is marked as garbage. A crash before it
 //! leaves the old state, a crash after it the new one.
+//!
+//! A store may be copied while it is written to: the committer notes which keys it writes, and says between two rounds which
+//! they were, so that each write is in the snapshot that goes with the notes, or in later notes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,18 +18,23 @@ use super::engine::{Durable, Engine, Failed};
 use super::layout::{self, Generation, Meta};
 use super::stores::{Store, check_name, damaged, parse};
 use super::{EmbeddedDatabase, blocking};
-use crate::backends::stored::StoredFile;
+use crate::backends::notes::Noted;
+use crate::backends::stored::{self, StoredChange, StoredFile};
 use crate::encoding::{encode, keys_folder};
-use crate::{Error, envelope};
+use crate::{Error, Key, envelope};
 
 /// Keys read ahead of whoever takes an export.
 const READ_AHEAD: usize = 8;
 
 /// Reads a store into a channel, see [`EmbeddedAdapter::export`](super::EmbeddedAdapter::export).
 pub(super) fn export(engine: Arc<Engine>, store: Arc<Store>) -> mpsc::Receiver<Result<StoredFile, Error>> {
-    let (sender, receiver) = mpsc::channel(READ_AHEAD);
     // Taken here: it is the store as of this call.
     let snapshot = engine.snapshot();
+    export_at(engine, snapshot, store)
+}
+
+fn export_at(engine: Arc<Engine>, snapshot: Snapshot, store: Arc<Store>) -> mpsc::Receiver<Result<StoredFile, Error>> {
+    let (sender, receiver) = mpsc::channel(READ_AHEAD);
     tokio::task::spawn_blocking(move || {
         if let Err(Stop::Failed(error)) = send_all(&engine, &snapshot, &store, &sender) {
             // Fails only if the other side is gone as well.
@@ -66,9 +74,67 @@ fn send_all(
 }
 
 fn stored_file(key: &[u8], content: Bytes) -> Result<StoredFile, Error> {
-    let (_, namespaces, key) = layout::parse_data_key(key).ok_or_else(|| damaged("a key that is none"))?;
+    let (path, key) = path_of(key)?;
     envelope::open(&key, &content)?;
-    Ok(StoredFile { path: format!("{}{}", keys_folder(&namespaces), encode(key.as_str())), content })
+    Ok(StoredFile { path, content })
+}
+
+fn path_of(key: &[u8]) -> Result<(String, Key), Error> {
+    let (_, namespaces, key) = layout::parse_data_key(key).ok_or_else(|| damaged("a key that is none"))?;
+    Ok((format!("{}{}", keys_folder(&namespaces), encode(key.as_str())), key))
+}
+
+/// Begins to copy a store, see [`EmbeddedAdapter::copy`](super::EmbeddedAdapter::copy).
+pub(super) async fn copy(
+    database: EmbeddedDatabase,
+    store: Arc<Store>,
+) -> Result<(mpsc::Receiver<Result<StoredFile, Error>>, Changes), Error> {
+    let engine = Arc::clone(&database.inner.engine);
+    // Between two rounds: what is noted from here on is not in the snapshot, and all before is.
+    let (noted, snapshot) = {
+        let (store, engine) = (Arc::clone(&store), Arc::clone(&engine));
+        database.alone(move |_| Ok(Box::new(move || (store.notes.begin(), engine.snapshot())))).await?
+    };
+    let files = export_at(engine, snapshot, Arc::clone(&store));
+    Ok((files, Changes { database, store, noted }))
+}
+
+/// What is written to a store while it is copied.
+#[derive(Debug)]
+pub struct Changes {
+    database: EmbeddedDatabase,
+    store: Arc<Store>,
+    noted: Arc<Noted<Vec<u8>>>,
+}
+
+impl Changes {
+    /// How many keys were written since the copy began and not taken yet.
+    pub fn waiting(&self) -> usize {
+        self.noted.len()
+    }
+
+    /// Takes at most so many of these keys, each as it is now; none: no key was written before this call that was not taken.
+    /// Where it is given up before it ends, the keys that it had taken are lost to the copy.
+    pub async fn next(&self, most: usize) -> Result<Vec<StoredChange>, Error> {
+        let engine = Arc::clone(&self.database.inner.engine);
+        let noted = Arc::clone(&self.noted);
+        let taken = self.database.alone(move |_| Ok(Box::new(move || (noted.take(most), engine.snapshot()))));
+        let (keys, snapshot) = taken.await?;
+        let (keys, store) = (keys?, Arc::clone(&self.store));
+        let engine = Arc::clone(&self.database.inner.engine);
+        blocking(move || {
+            let prefix = layout::generation_prefix(store.generation()?);
+            let now = |key: Vec<u8>| {
+                let key = [prefix.as_slice(), &key].concat();
+                match engine.get_at(&snapshot, &key)? {
+                    Some(content) => stored_file(&key, content).map(StoredChange::Is),
+                    None => path_of(&key).map(|(path, _)| StoredChange::Gone(path)),
+                }
+            };
+            keys.into_iter().map(now).collect()
+        })
+        .await
+    }
 }
 
 /// What [`EmbeddedDatabase::audit`] found.
@@ -239,6 +305,33 @@ impl Import {
             gate.pass(|| engine.commit(changes.into_iter().collect(), Durable::Later).map_err(Failed::into_error))
         })
         .await
+    }
+
+    /// Removes what was received of some keys, if anything was, by their paths. Not durable either.
+    pub async fn remove(&self, paths: Vec<String>) -> Result<(), Error> {
+        let engine = Arc::clone(&self.database.inner.engine);
+        let (generation, gate) = (self.received.generation, Arc::clone(&self.received.gate));
+        blocking(move || {
+            let removal = |path: &String| {
+                let (namespaces, key) = stored::parse(path)?;
+                Ok((layout::data_key(generation, &layout::space(&namespaces), &key), None))
+            };
+            let changes = paths.iter().map(removal).collect::<Result<HashMap<_, _>, Error>>()?;
+            gate.pass(|| engine.commit(changes.into_iter().collect(), Durable::Later).map_err(Failed::into_error))
+        })
+        .await
+    }
+
+    /// Makes durable what was received so far, so that little is left to do at the end.
+    pub async fn flush(&self) -> Result<(), Error> {
+        let generation = self.received.generation;
+        self.database
+            .alone(move |round| {
+                // What is noted already, once more: one flush of the journal covers what was written to it before.
+                round.mark_garbage(generation, true);
+                Ok(Box::new(|| ()))
+            })
+            .await
     }
 
     /// Puts the store in its place with this stamp, at once and durably: a store that stands there is replaced, for

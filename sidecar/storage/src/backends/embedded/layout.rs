@@ -62,6 +62,11 @@ pub(super) fn generation_prefix(generation: Generation) -> Vec<u8> {
     bytes
 }
 
+/// What follows [`generation_prefix`] in a data key.
+pub(super) fn without_generation(key: &[u8]) -> &[u8] {
+    &key[generation_prefix(0).len()..]
+}
+
 /// All keys of a namespace that begin with `text` begin with this.
 pub(super) fn data_prefix(generation: Generation, space: &[u8], text: &str) -> Vec<u8> {
     let mut bytes = generation_prefix(generation);

@@ -31,7 +31,7 @@ pub use self::adapter::EmbeddedAdapter;
 use self::cleaner::Cleaner;
 use self::committer::{Job, Round};
 use self::engine::Engine;
-pub use self::handoff::{Audit, Import};
+pub use self::handoff::{Audit, Changes, Import};
 use self::stores::Stores;
 use crate::Error;
 

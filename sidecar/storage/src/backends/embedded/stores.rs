@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::engine::Engine;
 use super::layout::{self, Generation, Meta};
 use crate::Error;
+use crate::backends::notes::Notes;
 
 /// Longest name of a store, in bytes.
 const MAX_NAME_BYTES: usize = 255;
@@ -18,6 +19,8 @@ pub(super) struct Store {
     /// 0: nothing was ever written.
     generation: AtomicU64,
     removed: AtomicBool,
+    /// What the committer writes, for who copies the store: data keys without their generation.
+    pub(super) notes: Notes<Vec<u8>>,
 }
 
 impl Store {
@@ -106,7 +109,7 @@ impl Stores {
 
 impl Store {
     fn at(name: String, generation: Generation) -> Self {
-        Self { name, generation: AtomicU64::new(generation), removed: AtomicBool::new(false) }
+        Self { name, generation: AtomicU64::new(generation), removed: AtomicBool::new(false), notes: Notes::default() }
     }
 }
 

@@ -35,6 +35,7 @@ async fn put_under_lock(root: Arc<Root>, items: Items) -> Vec<WriteResult<Versio
         Err(error) => return vec![Err(error); count],
     };
     let held = root.lock_keys(items.iter().map(|(place, ..)| place.relative.clone())).await;
+    items.iter().for_each(|(place, ..)| root.notes.add(|| place.relative.clone()));
     let mut outcomes: Vec<Option<WriteResult<Version>>> = vec![None; count];
     for round in rounds(items) {
         let (indexes, items): (Vec<usize>, Items) = round.into_iter().unzip();

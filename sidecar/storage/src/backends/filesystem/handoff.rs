@@ -1,6 +1,7 @@
 //! Whole stores: copied file by file to another machine, replaced by such a copy, removed.
 //!
-//! Files travel as they are stored, so that every value keeps its version and its namespace.
+//! Files travel as they are stored, so that every value keeps its version and its namespace. A store may be copied while it is
+//! written to: writers note the path under the lock of its key, and the copy reads it again under that lock.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -13,7 +14,8 @@ use tokio::sync::mpsc;
 use super::blocking;
 use super::files::{failure, is_missing, read, remove_tree, sync_folder, sync_folder_if_there};
 use super::root::{Root, lock_folder};
-use crate::backends::stored::StoredFile;
+use crate::backends::notes::Noted;
+use crate::backends::stored::{self, StoredChange, StoredFile};
 use crate::{Error, encoding};
 
 /// Files read ahead of whoever takes an export.
@@ -31,6 +33,57 @@ pub(super) fn export(root: Arc<Root>) -> mpsc::Receiver<Result<StoredFile, Error
         }
     });
     receiver
+}
+
+/// Begins to copy a store, see [`super::FilesystemAdapter::copy`].
+pub(super) async fn copy(root: Arc<Root>) -> Result<(mpsc::Receiver<Result<StoredFile, Error>>, Changes), Error> {
+    let noted = {
+        // A write that is under way was not noted, and may not be seen yet.
+        let _alone = root.exclusive().await;
+        root.check_not_removed()?;
+        root.notes.begin()
+    };
+    Ok((export(Arc::clone(&root)), Changes { root, noted }))
+}
+
+/// What is written to a store while it is copied.
+#[derive(Debug)]
+pub struct Changes {
+    root: Arc<Root>,
+    noted: Arc<Noted<String>>,
+}
+
+impl Changes {
+    /// How many keys were written since the copy began and not taken yet.
+    pub fn waiting(&self) -> usize {
+        self.noted.len()
+    }
+
+    /// Takes at most so many of these keys, each as it is now; none: no key was written before this call that was not taken.
+    /// Where it is given up before it ends, the keys that it had taken are lost to the copy.
+    pub async fn next(&self, most: usize) -> Result<Vec<StoredChange>, Error> {
+        let gate = self.root.enter().await?;
+        let paths = self.noted.first(most)?;
+        // Who writes one of these has done so, or will note it again.
+        let held = self.root.lock_keys(paths.clone()).await;
+        let (root, noted) = (Arc::clone(&self.root), Arc::clone(&self.noted));
+        blocking(move || {
+            let _locked = (gate, held);
+            let now = |path: String| {
+                noted.remove(&path);
+                Ok(match read(&root.path().join(&path))? {
+                    Some(content) => {
+                        let file = StoredFile { path, content: content.into() };
+                        file.check()?;
+                        StoredChange::Is(file)
+                    }
+                    None => StoredChange::Gone(path),
+                })
+            };
+            paths.into_iter().map(now).collect()
+        })
+        .await
+    }
 }
 
 enum Stop {
@@ -99,6 +152,29 @@ impl Import {
     pub async fn write(&self, files: Vec<StoredFile>) -> Result<(), Error> {
         let incoming = self.incoming.clone();
         blocking(move || files.iter().try_for_each(|file| write_file(&incoming, file))).await
+    }
+
+    /// Removes what was received of some keys, if anything was, by their paths. Not durable either.
+    pub async fn remove(&self, paths: Vec<String>) -> Result<(), Error> {
+        let incoming = self.incoming.clone();
+        blocking(move || {
+            paths.iter().try_for_each(|path| {
+                stored::parse(path)?;
+                let path = incoming.join(path);
+                match fs::remove_file(&path) {
+                    Err(error) if !is_missing(&error) => Err(failure("removing", &path, &error)),
+                    _ => Ok(()),
+                }
+            })
+        })
+        .await
+    }
+
+    /// Makes durable what was received so far, so that little is left to do at the end.
+    pub async fn flush(&self) -> Result<(), Error> {
+        let lock = self.lock.try_clone().map_err(|error| failure("flushing", &self.incoming, &error))?;
+        let incoming = self.incoming.clone();
+        blocking(move || syncfs(&lock).map_err(|errno| failure("flushing", &incoming, &errno.into()))).await
     }
 
     /// Makes all files durable and puts the store in its place, at once: a store that stands there is replaced and

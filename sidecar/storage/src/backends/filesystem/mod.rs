@@ -21,9 +21,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::mpsc;
 
 use self::files::{PublishError, Temp};
-pub use self::handoff::Import;
+pub use self::handoff::{Changes, Import};
 use self::root::Root;
 pub use super::stored::StoredFile;
 use crate::encoding::{encode, keys_folder};
@@ -73,8 +74,14 @@ impl FilesystemAdapter {
 
     /// All keys of all namespaces as stored, for [`Import`] elsewhere. Files come one by one as they are taken from the
     /// channel, so that memory stays bounded. An error is the last item. Nobody may write meanwhile.
-    pub fn export(&self) -> tokio::sync::mpsc::Receiver<Result<StoredFile, Error>> {
+    pub fn export(&self) -> mpsc::Receiver<Result<StoredFile, Error>> {
         handoff::export(Arc::clone(&self.root))
+    }
+
+    /// The same while others write, with what they write from then on: together they are the store as it is when nothing is
+    /// [left](Changes::next).
+    pub async fn copy(&self) -> Result<(mpsc::Receiver<Result<StoredFile, Error>>, Changes), Error> {
+        handoff::copy(Arc::clone(&self.root)).await
     }
 
     fn place(&self, key: &Key) -> Place {
@@ -95,6 +102,7 @@ impl FilesystemAdapter {
             // Held to the end even if the caller gives up.
             let _locked = (gate, held);
             root.own()?;
+            root.notes.add(|| place.relative.clone());
             act(&root, &place)
         });
         done.await.unwrap_or_else(|why| Ok(Outcome::Unknown(Unknown(format!("the write was interrupted: {why}")))))

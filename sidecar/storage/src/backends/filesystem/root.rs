@@ -21,6 +21,7 @@ use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, RwLock};
 
 use super::files::{Folders, failure, is_missing};
 use crate::Error;
+use crate::backends::notes::Notes;
 
 const LOCK_FILE: &str = ".lock";
 const TEMP_FOLDER: &str = "tmp";
@@ -42,6 +43,8 @@ pub(super) struct Root {
     keys: Arc<KeyLocks>,
     folders: Folders,
     removed: AtomicBool,
+    /// The paths that are written, for who copies the store: said under the lock of the key.
+    pub(super) notes: Notes<String>,
 }
 
 impl Root {
@@ -66,6 +69,7 @@ impl Root {
                         keys: Arc::default(),
                         folders: Folders::default(),
                         removed: AtomicBool::new(false),
+                        notes: Notes::default(),
                     });
                     open.insert(path, Arc::downgrade(&root));
                     drop(open);
