@@ -15,7 +15,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::rbac::v1::Role;
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 const LIMIT: Duration = Duration::from_secs(180);
@@ -96,22 +96,32 @@ async fn nodes_keep_the_map_among_them_serve_on_without_an_operator_and_join_and
         spec["coordination"]["pattern"] = json!("Consensus");
         let cluster = Cluster::apply(environment, &namespace, "c", spec).await?;
         prepare_bucket(environment, &namespace).await?;
-        let mut spec = specs::shared(3, &namespace);
-        spec["coordination"]["pattern"] = json!("Consensus");
-        let bucket = Cluster::apply(environment, &namespace, "b", spec).await?;
-        cluster.ready().await?;
-        bucket.ready().await?;
+        let over = async |name: &str, spec: fn(i32, &str) -> Value| {
+            let mut spec = spec(3, &format!("{namespace}/{name}"));
+            spec["coordination"]["pattern"] = json!("Consensus");
+            Cluster::apply(environment, &namespace, name, spec).await
+        };
+        let shared = over("shared", specs::shared).await?;
+        let namespaced = over("namespaced", specs::namespaced).await?;
+        for cluster in [&cluster, &shared, &namespaced] {
+            cluster.ready().await?;
+        }
         views::columns(environment, &cluster).await?;
         views::map_is_balanced(&cluster).await?;
         nothing_is_in_kubernetes(environment, &cluster).await?;
         let before = sample("before", 1000);
         load::write(&cluster.node(0), &before, &Progress::default(), None).await?;
-        load::write(&bucket.node(0), &before, &Progress::default(), None).await?;
+        for bucket in [&shared, &namespaced] {
+            load::write(&bucket.node(0), &before, &Progress::default(), None).await?;
+        }
 
-        let dying = async { futures::try_join!(every_node_dies(&cluster), a_node_dies(&bucket)).map(|_| ()) };
+        let dying = async {
+            futures::try_join!(every_node_dies(&cluster), a_node_dies(&shared), a_node_dies(&namespaced)).map(|_| ())
+        };
         operator::without(environment, dying).await?;
-        cluster.ready().await?;
-        bucket.ready().await?;
+        for cluster in [&cluster, &shared, &namespaced] {
+            cluster.ready().await?;
+        }
         verify(&cluster.node(2), &before).await?;
 
         let (stop, stopped) = watch::channel(false);
@@ -131,8 +141,12 @@ async fn nodes_keep_the_map_among_them_serve_on_without_an_operator_and_join_and
             stop.send(true)?;
             anyhow::Ok(())
         };
-        let (mut during, (), ()) =
-            futures::try_join!(write_until(&node, stopped), changing, over_a_bucket(&bucket, &before))?;
+        let (mut during, (), (), ()) = futures::try_join!(
+            write_until(&node, stopped),
+            changing,
+            over_a_bucket(&shared, &before),
+            over_a_bucket(&namespaced, &before)
+        )?;
         ensure!(during.len() > 100, "the load did not run while nodes came and went");
         verify(&reader, &during).await?;
         verify(&reader, &before).await?;

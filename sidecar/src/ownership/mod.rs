@@ -207,7 +207,7 @@ pub trait ShardStores: Debug + Send + Sync + 'static {
     }
 }
 
-/// Asks for a piece of a shard on its way to this node. Body of `POST /internal/shards/{shard}:handoff` on the node-to-node
+/// Asks for a piece of a shard on its way to this node. Body of `POST /internal/shards/{shard}:copy` on the node-to-node
 /// listener; the answer is the piece.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -284,7 +284,7 @@ impl PeerClient for PeerPool {
         request: &HandoffRequest,
     ) -> Result<Bytes, HandoffError> {
         let body = serde_json::to_vec(request).map_err(|error| HandoffError::Refused(error.to_string()))?;
-        let path = format!("/internal/shards/{}:handoff", shard.0);
+        let path = format!("/internal/shards/{}:copy", shard.0);
         let later = |why: String| HandoffError::Later(format!("node {node} did not answer: {why}"));
         let exchange = async {
             let response =

@@ -90,7 +90,7 @@ async fn list(State(peers): State<Peers>, request: axum::extract::Request) -> Re
 }
 
 async fn handoff(State(peers): State<Peers>, Path(action): Path<String>, request: axum::extract::Request) -> Response {
-    let shard = action.strip_suffix(":handoff").and_then(|number| number.parse().ok()).map(ShardId);
+    let shard = action.strip_suffix(":copy").and_then(|number| number.parse().ok()).map(ShardId);
     let (Some(shard), Some(ownership)) = (shard, peers.ownership) else {
         return StatusCode::NOT_FOUND.into_response();
     };

@@ -60,7 +60,7 @@ fn sending(pieces: usize, breaks: bool) -> axum::Router {
         let end = breaks.then(|| Err(std::io::Error::other("cut off")));
         Body::from_stream(stream::iter(good.chain(end))).into_response()
     };
-    axum::Router::new().route("/internal/shards/5:handoff", post(handler))
+    axum::Router::new().route("/internal/shards/5:copy", post(handler))
 }
 
 #[tokio::test]
@@ -79,7 +79,7 @@ async fn a_piece_that_breaks_off_is_to_be_asked_for_again() {
 #[tokio::test]
 async fn an_owner_that_can_not_stop_yet_is_to_be_asked_again() {
     let busy = || async { (StatusCode::SERVICE_UNAVAILABLE, "not durable yet") };
-    let app = axum::Router::new().route("/internal/shards/5:handoff", post(busy));
+    let app = axum::Router::new().route("/internal/shards/5:copy", post(busy));
     let answer = ask(&Authority::new(), app).await;
     assert!(matches!(&answer, Err(HandoffError::Later(why)) if why.contains("not durable yet")), "{answer:?}");
 }
