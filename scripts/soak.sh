@@ -37,7 +37,7 @@ else
   step "the operator and an S3 server" scripts/install.sh
 fi
 step "versitygw" s3_server
-step "the tests" tests --no-run --lib --test embedded --test filesystem --test faults --test linearizability --test model --test processes
+step "the tests" tests --no-run --lib --test embedded --test filesystem --test faults --test linearizability --test model --test copies --test processes
 ends=$((SECONDS + MINUTES * 60))
 
 export BRAINY_TEST_KILLS=$KILLS BRAINY_TEST_FAULTS=all BRAINY_TEST_TIMES=$TIMES
@@ -51,7 +51,8 @@ rounds=0
 seed=${BRAINY_TEST_SEED:-$(date +%s)}
 while :; do
   export BRAINY_TEST_SEED=$seed PROPTEST_RNG_SEED=$seed BRAINY_SIM_FIRST=$((seed * SIM_SEEDS)) BRAINY_SIM_SEEDS=$SIM_SEEDS
-  step "round $((++rounds)): seed $seed, $(((ends - SECONDS) / 60)) minutes left" tests --test linearizability --test model
+  step "round $((++rounds)): seed $seed, $(((ends - SECONDS) / 60)) minutes left" tests --test linearizability --test model --test copies
+  step "round $rounds: properties of single decisions" tests --lib -- placement:: session:: shard_map:: locks:: encoding:: notes::
   step "round $rounds: $SIM_SEEDS simulated clusters from seed $BRAINY_SIM_FIRST" tests --lib -- simulation::every_shard
   [ "$SECONDS" -lt "$ends" ] || break
   seed=$((seed + 1))

@@ -3,6 +3,8 @@
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 CARGO_DENY=0.20.2
+# Generated cases are the same each time: a run that fails fails again. `make soak` draws others.
+export PROPTEST_RNG_SEED=${PROPTEST_RNG_SEED:-1}
 
 fmt() { cargo fmt --all --check; }
 
