@@ -417,27 +417,26 @@ impl Isolated {
         if let Some(piece) = departure.again(request.piece) {
             return Ok(piece);
         }
+        // One that was asked for long ago, and arrives only now.
         if !departure.is_next(request.piece) {
-            *sending = Sending::Void;
             return Err(void());
         }
         if request.stop && !departure.is_stopped() {
             self.stop_for(volume, shard, request).await?;
             departure.stop();
         }
-        let sent = departure.next(request.piece).await;
-        let is_served = !departure.is_stopped();
-        match sent {
-            Ok(piece) if is_served => {
-                self.throttle.wait(piece.len()).await;
-                Ok(piece)
-            }
-            Ok(piece) => Ok(piece),
+        let piece = match departure.next(request.piece).await {
+            Ok(piece) => piece,
             Err(error) => {
                 *sending = Sending::Void;
-                Err(refused(error))
+                return Err(refused(error));
             }
+        };
+        // What clients wait for never waits for others.
+        if !departure.is_stopped() {
+            self.throttle.wait(piece.len()).await;
         }
+        Ok(piece)
     }
 
     /// Whether the newest map orders this move, and the data here is the owner's.
