@@ -27,14 +27,14 @@ pub fn get(path: &str) -> Vec<u8> {
 
 /// An answer that is all there: where its body lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Answer {
-    status: u16,
-    body: Range<usize>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Range<usize>,
 }
 
 /// The answer at the start of `bytes`; `None`: more of it is to come. What ends a body in chunks must not be in the body
 /// itself; the chunks stay as they are.
-fn answer(bytes: &[u8]) -> anyhow::Result<Option<Answer>> {
+pub(crate) fn answer(bytes: &[u8]) -> anyhow::Result<Option<Answer>> {
     let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
     let (head, start) = (&bytes[..end], end + 4);
     let digits = head.get(9..12).context("no status")?;

@@ -1,4 +1,4 @@
-//! Clients that keep a server busy: each has a connection of its own and asks again as soon as it is answered.
+//! Clients that keep a server busy, and what they saw. Those that are measured with over HTTP are in [`crate::light`].
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,33 +35,6 @@ impl Dice {
         self.0 ^= self.0 << 17;
         (self.0 % most.max(1) as u64) as usize
     }
-}
-
-/// Lets clients send any of the requests, over and over, for a time.
-pub async fn any_of(
-    address: SocketAddr,
-    clients: usize,
-    requests: &Arc<[Vec<u8>]>,
-    duration: Duration,
-) -> anyhow::Result<Laps> {
-    let began = Instant::now();
-    let until = began + duration;
-    let mut tasks = Vec::with_capacity(clients);
-    for client in 0..clients {
-        let requests = Arc::clone(requests);
-        tasks.push(tokio::spawn(async move {
-            let mut connection = Connection::open(address).await?;
-            let (mut dice, mut latencies) = (Dice::new(client), Vec::new());
-            let mut now = Instant::now();
-            while now < until {
-                connection.ask(&requests[dice.below(requests.len())]).await?;
-                let then = std::mem::replace(&mut now, Instant::now());
-                latencies.push(nanoseconds(now - then));
-            }
-            anyhow::Ok(latencies)
-        }));
-    }
-    gathered(tasks, began).await
 }
 
 /// Lets clients send `count` requests, each once. `check` looks at the body of each answer.

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::contest::{Contender, Round};
 use crate::http::{self, Connection};
-use crate::load;
+use crate::light::{self, Exchange};
 use crate::process;
 
 /// For a server to answer for the first time.
@@ -82,14 +82,15 @@ impl Server {
         process::resident(self.child.id())
     }
 
-    /// A contender: so many clients that send any of the requests.
-    pub fn contender(self: &Rc<Self>, clients: usize, requests: Arc<[Vec<u8>]>) -> Contender {
+    /// A contender: so many clients that have any of the exchanges.
+    pub fn contender(self: &Rc<Self>, clients: usize, exchanges: Arc<[Exchange]>) -> Contender {
         let (server, measured) = (Rc::clone(self), Rc::clone(self));
         let turn = Box::new(move |duration: Duration| {
-            let (server, requests) = (Rc::clone(&server), Arc::clone(&requests));
+            let (server, exchanges) = (Rc::clone(&server), Arc::clone(&exchanges));
             async move {
-                let before = server.cpu()?;
-                let laps = load::any_of(server.address, clients, &requests, duration).await?;
+                let (before, address) = (server.cpu()?, server.address);
+                let load = move || light::any_of(address, clients, &exchanges, duration);
+                let laps = tokio::task::spawn_blocking(load).await??;
                 Ok(Round { laps, cpu: server.cpu()?.saturating_sub(before) })
             }
             .boxed_local()

@@ -1,10 +1,10 @@
 //! GET of a cached value over loopback HTTP.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use super::{CLIENTS, KEYS, Setup, VALUE, for_each_key, put, value};
 use crate::contest::{self, Contender};
+use crate::light::Exchange;
 use crate::rows::{self, Row};
 use crate::server::Server;
 use crate::{dapr, http, load};
@@ -19,15 +19,18 @@ pub async fn measure(setup: &Setup) -> anyhow::Result<Vec<Row>> {
     let sidecar = filled(places.sidecar("cached", &cached).await?, put).await?;
     let json = filled(places.sidecar("cached-json", &cached).await?, put_json).await?;
     let bare = filled(places.bare().await?, put_bare).await?;
-    let gets = for_each_key(|key, _| http::get(&format!("/v1/kv/{key}")));
+    let get = |key: &str| http::get(&format!("/v1/kv/{key}"));
+    let raw = |number| value(number).into_bytes();
+    let get_bare = |key: &str, number| Exchange::of(http::get(&format!("/kv/{key}")), raw(number));
     let mut contenders: Vec<Contender> = vec![
-        sidecar.contender(CLIENTS, Arc::clone(&gets)),
-        json.contender(CLIENTS, gets),
-        bare.contender(CLIENTS, for_each_key(|key, _| http::get(&format!("/kv/{key}")))),
+        sidecar.contender(CLIENTS, for_each_key(|key, number| Exchange::of(get(key), raw(number)))),
+        json.contender(CLIENTS, for_each_key(|key, number| Exchange::of(get(key), super::json(number)))),
+        bare.contender(CLIENTS, for_each_key(get_bare)),
     ];
     if let Some(daprd) = dapr::start(places, dapr::State::Memory).await? {
         let daprd = filled(daprd, |key, number| dapr::set(key, &value(number))).await?;
-        contenders.push(daprd.contender(CLIENTS, for_each_key(|key, _| dapr::get(key))));
+        let get = |key: &str, number| Exchange::of(dapr::get(key), super::json(number));
+        contenders.push(daprd.contender(CLIENTS, for_each_key(get)));
     }
     let series = contest::run(&contenders, setup.plan).await?;
     let ours = &series[0];
@@ -50,8 +53,7 @@ async fn filled(server: Server, write: fn(&str, u64) -> Vec<u8>) -> anyhow::Resu
 }
 
 fn put_json(key: &str, number: u64) -> Vec<u8> {
-    let body = serde_json::json!(value(number)).to_string();
-    http::request("PUT", &format!("/v1/kv/{key}"), "application/json", body.as_bytes())
+    http::request("PUT", &format!("/v1/kv/{key}"), "application/json", &super::json(number))
 }
 
 fn put_bare(key: &str, number: u64) -> Vec<u8> {

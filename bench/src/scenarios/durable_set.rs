@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{CLIENTS, KEYS, Setup, VALUE, for_each_key, put, value};
 use crate::contest;
+use crate::light::Exchange;
 use crate::rows::{self, Row};
 use crate::{dapr, plain};
 
@@ -16,7 +17,7 @@ pub async fn measure(setup: &Setup) -> anyhow::Result<Vec<Row>> {
     let places = &setup.places;
     let embedded = Rc::new(places.sidecar("embedded", &[]).await?);
     let files = Rc::new(places.sidecar("files", &["--engine", "files"]).await?);
-    let puts = for_each_key(put);
+    let puts = for_each_key(|key, number| Exchange::any(put(key, number)));
     let mut contenders = vec![
         embedded.contender(CLIENTS, Arc::clone(&puts)),
         files.contender(CLIENTS, Arc::clone(&puts)),
@@ -24,7 +25,7 @@ pub async fn measure(setup: &Setup) -> anyhow::Result<Vec<Row>> {
         plain::contender(places.data.join("plain"), KEYS as usize, value(0).into_bytes())?,
     ];
     if let Some(daprd) = dapr::start(places, dapr::State::DurableSqlite).await? {
-        let sets = for_each_key(|key, number| dapr::set(key, &value(number)));
+        let sets = for_each_key(|key, number| Exchange::any(dapr::set(key, &value(number))));
         contenders.push(Rc::new(daprd).contender(CLIENTS, sets));
     }
     let series = contest::run(&contenders, setup.plan).await?;

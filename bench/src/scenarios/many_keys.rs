@@ -9,6 +9,7 @@ use brainy_e2e::report::thousands;
 use serde_json::json;
 
 use super::{KEYS, Setup, VALUE, key, value};
+use crate::light::Exchange;
 use crate::load::{self, Dice};
 use crate::rows::{self, Row};
 use crate::server::Server;
@@ -76,14 +77,16 @@ async fn fill(server: &Server, keys: u64) -> anyhow::Result<()> {
     .await
 }
 
-fn gets(keys: u64) -> Arc<[Vec<u8>]> {
-    any_number(keys).map(|number| http::get(&format!("/v1/kv/{}", key(number)))).collect()
+fn gets(keys: u64) -> Arc<[Exchange]> {
+    let get = |number| Exchange::of(http::get(&format!("/v1/kv/{}", key(number))), super::json(number));
+    any_number(keys).map(get).collect()
 }
 
 /// Each asks for a hundred keys that have all but their last two digits in common.
-fn lists(keys: u64) -> Arc<[Vec<u8>]> {
+fn lists(keys: u64) -> Arc<[Exchange]> {
     let prefix = |number: u64| key(number)[..key(number).len() - 2].to_owned();
-    any_number(keys).map(|number| http::get(&format!("/v1/kv?prefix={}&limit={PAGE}", prefix(number)))).collect()
+    let list = |number| http::get(&format!("/v1/kv?prefix={}&limit={PAGE}", prefix(number)));
+    any_number(keys).map(|number| Exchange::any(list(number))).collect()
 }
 
 fn any_number(below: u64) -> impl Iterator<Item = u64> {

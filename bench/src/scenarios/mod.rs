@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::contest::Plan;
 use crate::http;
+use crate::light::Exchange;
 use crate::server::Places;
 
 /// Clients at once, where nothing else is said.
@@ -49,9 +50,14 @@ fn key(number: u64) -> String {
     format!("key-{number:08}")
 }
 
-/// One request for each key.
-fn for_each_key(request: impl Fn(&str, u64) -> Vec<u8>) -> Arc<[Vec<u8>]> {
-    (0..KEYS).map(|number| request(&key(number), number)).collect()
+/// One exchange for each key.
+fn for_each_key(exchange: impl Fn(&str, u64) -> Exchange) -> Arc<[Exchange]> {
+    (0..KEYS).map(|number| exchange(&key(number), number)).collect()
+}
+
+/// A value as JSON text.
+fn json(number: u64) -> Vec<u8> {
+    serde_json::json!(value(number)).to_string().into_bytes()
 }
 
 /// A write of raw bytes through the sidecar's API.
