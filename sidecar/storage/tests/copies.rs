@@ -59,7 +59,7 @@ async fn write(store: &dyn StorageAdapter, step: &Step, n: usize) {
         Step::Increment(at) => drop(store.increment(&key(100 + at), n.into()).await.unwrap()),
         Step::Swap(at) => {
             let old = store.get(&key(*at)).await.unwrap().map(|entry| entry.value);
-            drop(store.compare_and_swap(&key(*at), old.as_ref(), value()).await.unwrap());
+            drop(store.compare_and_swap(&key(*at), old, Some(value())).await.unwrap());
         }
         Step::Batch(keys) => {
             let items = keys.iter().map(|at| (key(*at), value())).collect();
