@@ -380,6 +380,11 @@ impl Ownership {
         self.table.doubt();
     }
 
+    /// Whether a node's session was over when it was looked at last: what it was asked before it will not acknowledge (R3).
+    pub fn is_over(&self, node: &NodeId) -> bool {
+        self.table.is_over(node)
+    }
+
     /// Another node says that there is something new in the store: looks at once.
     pub fn look_again(&self) {
         self.table.nudge();

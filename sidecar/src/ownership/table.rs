@@ -5,7 +5,7 @@
 
 mod views;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use brainy_coordination::clock::Validity;
@@ -57,6 +57,8 @@ enum Phase {
 struct Known {
     map: Option<Arc<ShardMap>>,
     addresses: HashMap<NodeId, String>,
+    /// Nodes whose sessions were over when they were looked at last.
+    over: HashSet<NodeId>,
     session: Option<Validity>,
     sessions_lost: u64,
     /// By who found it.
@@ -418,6 +420,21 @@ impl Table {
     /// Whether the address of a node is known.
     pub(super) fn address(&self, node: &NodeId) -> Option<String> {
         lock(&self.known).addresses.get(node).cloned()
+    }
+
+    /// Takes note of whether a node's session is over.
+    pub(super) fn learn_over(&self, node: &NodeId, over: bool) {
+        let mut known = lock(&self.known);
+        let changed = if over { known.over.insert(node.clone()) } else { known.over.remove(node) };
+        drop(known);
+        if changed {
+            self.changes.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Whether it was over when it was looked at last.
+    pub(super) fn is_over(&self, node: &NodeId) -> bool {
+        lock(&self.known).over.contains(node)
     }
 
     /// The session that carries this node now.
