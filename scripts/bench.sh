@@ -16,10 +16,18 @@ storage() {
     step "measuring" "$(static_folder)/brainy-bench" --programs "$(static_folder)" "$@"
 }
 
+# Dapr's actors, where they can be had: what is compared with them stands alone otherwise.
+beside_it() {
+  if step "daprd and placement" e2e/cluster/tools.sh daprd placement; then
+    export BRAINY_DAPRD=$BRAINY_CACHE/bin/daprd BRAINY_PLACEMENT=$BRAINY_CACHE/bin/placement
+  fi
+}
+
 coordination() {
   scripts/prerequisites.sh --without-cluster
   step "versitygw" s3_server
-  step "measuring five processes" cargo_static test --workspace --test processes -- --ignored --nocapture figures
+  beside_it
+  step "measuring five processes" cargo_static test --workspace --test processes -- --ignored --nocapture --test-threads 1 figures
 }
 
 on_cluster() {

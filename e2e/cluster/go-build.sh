@@ -22,7 +22,7 @@ go_static() { CGO_ENABLED=0 GOWORK=off GOGC=${GOGC:-400} go "$@"; }
 version_of() {
   case $1 in
     coredns) echo "$COREDNS_VERSION" ;;
-    daprd) echo "$DAPRD_VERSION" ;;
+    daprd | placement) echo "$DAPR_VERSION" ;;
     etcd) echo "$ETCD_VERSION" ;;
     helm) echo "$HELM_VERSION" ;;
     kind) echo "$KIND_VERSION" ;;
@@ -56,21 +56,22 @@ build_installable() {
   exec {LOCK_FD}>&-
 }
 
-# dapr's module replaces others, which `go install` refuses: it is built in a copy of its own sources.
-build_daprd() {
-  local out=$TOOLS_DIR/daprd-$DAPRD_VERSION source copy
+# build_dapr NAME HOW-LONG: dapr's module replaces others, which `go install` refuses: its programs are built in a copy of its own
+# sources. They share most of what they are made of.
+build_dapr() {
+  local name=$1 how_long=$2 out=$TOOLS_DIR/$1-$DAPR_VERSION source copy
   [ -x "$out" ] && return 0
   need_go
   local LOCK_FD
-  start_build daprd
+  start_build dapr
   [ -x "$out" ] && { exec {LOCK_FD}>&-; return 0; }
-  say "building daprd $DAPRD_VERSION from Go modules (about 5 min the first time)"
-  source=$(go mod download -json "github.com/dapr/dapr@$DAPRD_VERSION" | sed -nE 's/^\t"Dir": "(.*)",?$/\1/p')
-  copy=$(new_tmp build-daprd.module)
+  say "building dapr's $name $DAPR_VERSION from Go modules ($how_long the first time)"
+  source=$(go mod download -json "github.com/dapr/dapr@$DAPR_VERSION" | sed -nE 's/^\t"Dir": "(.*)",?$/\1/p')
+  copy=$(new_tmp build-dapr.module)
   cp -r --no-preserve=mode "$source/." "$copy"
-  quietly build-daprd go_static -C "$copy" build -trimpath -tags stablecomponents -ldflags "$GO_STRIP" -o "$copy/daprd-$DAPRD_VERSION" ./cmd/daprd
+  quietly "build-dapr-$name" go_static -C "$copy" build -trimpath -tags stablecomponents -ldflags "$GO_STRIP" -o "$copy/$name-$DAPR_VERSION" "./cmd/$name"
   mkdir -p "$TOOLS_DIR"
-  mv "$copy/daprd-$DAPRD_VERSION" "$out"
+  mv "$copy/$name-$DAPR_VERSION" "$out"
   rm -rf "$copy"
   exec {LOCK_FD}>&-
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# tools.sh [kind|kubectl|helm|versitygw|daprd ...]: puts the named tools (default: all but daprd, which only `make bench` needs) into
-# $BRAINY_CACHE/bin. Needs Go, not docker.
+# tools.sh [kind|kubectl|helm|versitygw|daprd|placement ...]: puts the named tools (default: all but the last two, dapr's, which only
+# `make bench` needs) into $BRAINY_CACHE/bin. Needs Go, not docker.
 # A tool is kept as tools/NAME-VERSION; bin/NAME is a link to it. What is there in the right version is not rebuilt.
 set -euo pipefail
 # shellcheck source=lib.sh
@@ -30,14 +30,15 @@ tool() {
     helm)      build_kubernetes_programs helm ;;
     versitygw) build_installable versitygw github.com/versity/versitygw/cmd/versitygw "about 70 s" \
                  "-X main.Version=$VERSITYGW_VERSION" ;;
-    daprd)     build_daprd ;;
+    daprd)     build_dapr daprd "about 5 min" ;;
+    placement) build_dapr placement "less than a minute after daprd" ;;
     kubectl)
       if [ ! -x "$TOOLS_DIR/kubectl-$KUBERNETES_VERSION" ] && path=$(own_kubectl); then
         link kubectl "$path"
         return
       fi
       build_kubernetes_programs kubectl ;;
-    *) die "unknown tool: $name (there are: kind kubectl helm versitygw daprd)" ;;
+    *) die "unknown tool: $name (there are: kind kubectl helm versitygw daprd placement)" ;;
   esac
   link "$name" "$TOOLS_DIR/$name-$(version_of "$name")"
 }

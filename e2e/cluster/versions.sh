@@ -5,8 +5,8 @@ KIND_VERSION=v0.33.0
 # The last one made with the client libraries of the Kubernetes below: it is built together with it.
 HELM_VERSION=v3.20.2
 VERSITYGW_VERSION=v1.8.0
-# What `make bench` compares the sidecar with.
-DAPRD_VERSION=v1.14.0
+# What `make bench` compares the sidecar with: daprd, and the service that places its actors.
+DAPR_VERSION=v1.14.0
 
 # The last Kubernetes line that still starts on a cgroup v1 host (with failCgroupV1: false).
 KUBERNETES_VERSION=v1.35.4

@@ -17,6 +17,9 @@ pub const LOCKS: &str = "metadata/locks/table.json";
 /// All session records.
 pub const SESSIONS: &str = "_cluster/sessions/";
 
+/// What spec, sessions and map begin with, and nothing else does: all that the controller decides from.
+pub const CONTROLLED: &str = "_cluster/s";
+
 /// A node's session record.
 pub fn session(node: &NodeId) -> String {
     format!("{SESSIONS}{node}.json")
@@ -60,6 +63,16 @@ pub fn tenure_data(node: &NodeId, shard: ShardId, token: FencingToken) -> String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_listing_shows_all_that_the_controller_decides_from_and_nothing_that_there_may_be_thousands_of() {
+        for name in [SPEC, SHARD_MAP, SESSIONS] {
+            assert!(name.starts_with(CONTROLLED), "{name}");
+        }
+        for name in [SHARD_LEASES, LOCKS, SHARDS] {
+            assert!(!name.starts_with(CONTROLLED), "{name}");
+        }
+    }
 
     #[test]
     fn the_longest_folder_of_a_tenure_is_as_long_as_we_say() {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use brainy_coordination::bucket::Error;
 use brainy_coordination::bucket::election::{self, Election, Kind, News, NodesLock, Notices};
+use brainy_coordination::bucket::known::Known;
 use brainy_coordination::bucket::look::{Look, Memory, Office, Seen};
 use brainy_coordination::bucket::spec::{self, ClusterSpec, Pattern};
 use brainy_coordination::clock::Clock;
@@ -16,14 +17,15 @@ use brainy_coordination::elector::{Elector, Settings, Term};
 use brainy_coordination::session::SharedObservers;
 use brainy_coordination::{Epoch, NodeId, names};
 use brainy_storage::chance;
-use brainy_storage::documents::{DocumentVersion, Documents};
+use brainy_storage::documents::{Document, DocumentVersion, Documents};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::maps::Maps;
 use super::session::read_session;
 use super::table::Table;
-use super::{PeerClient, stopped};
+use super::{PeerClient, Renewed, stopped};
 use crate::host;
 
 /// Renewals between two looks that nothing has caused.
@@ -58,8 +60,10 @@ pub(super) struct Control {
     pub(super) spec: watch::Sender<Option<Arc<ClusterSpec>>>,
     /// The election as it was read last.
     pub(super) heard: watch::Sender<Option<Election>>,
-    /// The version at which this node's session stands.
-    pub(super) session: watch::Receiver<Option<String>>,
+    /// How this node's session stands.
+    pub(super) session: watch::Receiver<Option<Renewed>>,
+    /// What need not be read again, where all documents lie in one bucket.
+    pub(super) known: Arc<Known>,
 }
 
 /// The election is the one document that every node reads in each period. It tells what else there is to read.
@@ -68,7 +72,7 @@ impl Notices for Control {
         News {
             map: self.maps.newest().map_or(0, |map| map.revision),
             spec: self.spec.borrow().as_ref().map_or(0, |spec| spec.revision),
-            session: self.session.borrow().clone(),
+            session: self.session.borrow().as_ref().map(|session| session.version.clone()),
         }
     }
 
@@ -106,6 +110,8 @@ impl Control {
             () = self.follow_spec() => {}
             () = self.follow_election() => {}
             () = self.tell_controller(announced) => {}
+            () = self.tell_renewals() => {}
+            () = self.hear_renewals() => {}
             () = Arc::clone(&self).campaign(stop) => {}
         }
     }
@@ -126,7 +132,7 @@ impl Control {
     async fn follow_spec(&self) {
         let mut spec = self.spec.subscribe();
         loop {
-            let pause = match self.read_spec().await {
+            let pause = match self.read_spec(&*self.documents).await {
                 Ok(Some(_)) => self.map_pause(),
                 Ok(None) => SOON.min(self.renew),
                 Err(error) => {
@@ -171,7 +177,7 @@ impl Control {
             }
             let old = self.spec.borrow().as_ref().is_none_or(|spec| spec.revision < news.spec);
             if (old || operator)
-                && let Err(error) = self.read_spec().await
+                && let Err(error) = self.read_spec(&*self.documents).await
             {
                 tracing::warn!(%error, "the cluster's spec can't be read");
             }
@@ -180,8 +186,8 @@ impl Control {
     }
 
     /// The spec as it stands, if it is this cluster's.
-    async fn read_spec(&self) -> Result<Option<Arc<ClusterSpec>>, Error> {
-        let found = spec::find(&*self.documents).await?;
+    async fn read_spec(&self, documents: &dyn Documents) -> Result<Option<Arc<ClusterSpec>>, Error> {
+        let found = spec::find(documents).await?;
         let Some(found) = found.filter(|spec| spec.cluster == self.cluster).map(Arc::new) else {
             return Ok(None);
         };
@@ -269,12 +275,17 @@ impl Control {
 
     /// `None`: this node is not to be the controller.
     async fn look(&self, identity: &str, term: &Term, memory: &mut Memory) -> Result<Option<Seen>, Error> {
-        let spec = self.read_spec().await?;
+        let documents = match self.rules {
+            Rules::Shared => self.known.listed(&self.documents, names::CONTROLLED).await?,
+            // What sessions say must be at least as new as the map: it is the truth then.
+            Rules::Isolated { .. } => Arc::clone(&self.documents),
+        };
+        let spec = self.read_spec(&*documents).await?;
         let Some(spec) = spec.filter(|spec| spec.pattern.is_by_nodes()) else {
             return Ok(None);
         };
         let mut look = Look {
-            documents: &*self.documents,
+            documents: &*documents,
             cluster: &self.cluster,
             shards: self.table.shards(),
             rules: self.rules,
@@ -314,6 +325,48 @@ impl Control {
             }
         }
         std::future::pending().await
+    }
+
+    /// Tells the controller of each renewal of this node's session: it counts from there, and not from its next look, until a
+    /// session that is not renewed any more is over, and need not read it.
+    async fn tell_renewals(&self) {
+        let mut session = self.session.clone();
+        while session.changed().await.is_ok() {
+            let Some(renewed) = session.borrow_and_update().clone() else { continue };
+            self.hear(renewed.clone());
+            let leader = self.heard.borrow().as_ref().and_then(node_of).filter(|node| node != self.table.node());
+            if let Some(leader) = leader
+                && let Some(address) = self.table.address(&leader)
+            {
+                let telling = self.peers.renewed(&leader, &address, &renewed);
+                if !matches!(tokio::time::timeout(NUDGE_LIMIT.min(self.renew), telling).await, Ok(Ok(()))) {
+                    tracing::debug!(%leader, "the controller was not told of a renewal");
+                }
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// A session stood so by now, on this machine's clock (R1).
+    fn hear(&self, Renewed { node, record, version }: Renewed) {
+        if !self.spec.borrow().as_ref().is_some_and(|spec| spec.nodes.contains(&node)) {
+            return;
+        }
+        let version = DocumentVersion(version);
+        self.sessions.note(&node, version.clone(), self.clock.now());
+        self.known.learn(names::session(&node), Document { body: record.into(), version });
+    }
+
+    /// Takes note of what other nodes say of their sessions.
+    async fn hear_renewals(&self) {
+        let mut renewals = self.table.renewals();
+        loop {
+            match renewals.recv().await {
+                Ok(renewed) => self.hear(renewed),
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return std::future::pending().await,
+            }
+        }
     }
 
     /// True: it was told, or need not be.

@@ -226,6 +226,17 @@ pub struct HandoffRequest {
     pub stop: bool,
 }
 
+/// Tells the controller that a node has renewed its session. Body of `POST /internal/renewed` on the node-to-node listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewed {
+    /// Which node.
+    pub node: NodeId,
+    /// The record, as it was written.
+    pub record: String,
+    /// The version at which it stands.
+    pub version: String,
+}
+
 /// Why a piece of a shard is not sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HandoffError {
@@ -252,6 +263,11 @@ pub trait PeerClient: Debug + Send + Sync + 'static {
     /// Tells `node` that there is something new in the store, so that it looks at once. A node that is not told finds out
     /// by itself, a renewal later.
     async fn nudge(&self, _node: &NodeId, _address: &str) -> Result<(), std::io::Error> {
+        Ok(())
+    }
+
+    /// Tells `node` that a session was renewed. Whoever is not told sees it at its next look.
+    async fn renewed(&self, _node: &NodeId, _address: &str, _renewed: &Renewed) -> Result<(), std::io::Error> {
         Ok(())
     }
 
@@ -388,9 +404,19 @@ impl Ownership {
         self.table.doubt();
     }
 
+    /// Whether a node's session was over when it was looked at last: what it was asked before it will not acknowledge (R3).
+    pub fn is_over(&self, node: &NodeId) -> bool {
+        self.table.is_over(node)
+    }
+
     /// Another node says that there is something new in the store: looks at once.
     pub fn look_again(&self) {
         self.table.nudge();
+    }
+
+    /// Another node has renewed its session: for the controller.
+    pub fn hear(&self, renewed: Renewed) {
+        self.table.hear(renewed);
     }
 
     /// Answers another node, or an operator, about the documents that the nodes keep among them (pattern Consensus).

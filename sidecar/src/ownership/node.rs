@@ -242,6 +242,7 @@ async fn serve(
             spec: watch::Sender::new(None),
             heard: watch::Sender::new(None),
             session: session_stands,
+            known: Arc::default(),
         })
     });
     let pace = {

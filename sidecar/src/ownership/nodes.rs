@@ -58,7 +58,11 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl Nodes {
     /// Reads a node's session.
     pub(super) async fn read(&self, node: &NodeId) -> Result<Option<(SessionRecord, DocumentVersion)>, Error> {
-        read_session(&*self.documents, &names::session(node), CALL_LIMIT).await
+        let found = read_session(&*self.documents, &names::session(node), CALL_LIMIT).await?;
+        if let Some((record, _)) = &found {
+            self.table.learn_over(node, record.state == SessionState::Ended);
+        }
+        Ok(found)
     }
 
     /// Whether the life `incarnation` of `node` still holds what it took. A session that has lapsed by this machine's
@@ -83,6 +87,7 @@ impl Nodes {
             let swap = write_document(&*self.documents, &name, Some(&version), &record.ended(), CALL_LIMIT).await?;
             if let Swap::Applied(_) = swap {
                 tracing::info!(%node, "ended the session of a node that has not been heard of");
+                self.table.learn_over(node, true);
                 return Ok(self.over(incarnation));
             }
         }

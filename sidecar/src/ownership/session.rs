@@ -12,7 +12,7 @@ use brainy_storage::{Error, chance};
 use tokio::sync::watch;
 
 use super::table::Table;
-use super::{in_words, stopped};
+use super::{Renewed, in_words, stopped};
 use crate::host;
 
 /// Changes are gathered this long before they are written.
@@ -39,8 +39,8 @@ pub(super) struct SessionLoop {
     /// Counts what the controller should hear of at once: a life that began, that the node is about to stop, what it wishes, and
     /// what is new on its volume.
     pub(super) announced: watch::Sender<u64>,
-    /// The version at which this node's record stands.
-    pub(super) stands: watch::Sender<Option<String>>,
+    /// How this node's record stands.
+    pub(super) stands: watch::Sender<Option<Renewed>>,
     pub(super) renew: Duration,
     pub(super) ttl: Duration,
 }
@@ -129,13 +129,15 @@ impl SessionLoop {
             }
         };
         let answer = self.write(&attempt).await;
+        let record = serde_json::to_string(&attempt.record).unwrap_or_default();
         let began = self.holder.answered(attempt, &answer);
         if began {
             tracing::info!(node = %self.table.node(), "a session began");
         }
         match answer {
             Ok(Swap::Applied(version)) => {
-                self.stands.send_replace(Some(version.0));
+                let node = self.table.node().clone();
+                self.stands.send_replace(Some(Renewed { node, record, version: version.0 }));
                 self.table.problem("session", None);
                 if began || written.as_ref().is_none_or(|written| is_announced(&report, written)) {
                     self.announced.send_modify(|count| *count += 1);

@@ -5,7 +5,7 @@
 
 mod views;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use brainy_coordination::clock::Validity;
@@ -23,10 +23,12 @@ use tokio::time::Instant;
 use super::namespaced::Progress;
 use super::requests::{AskError, MOST_WISHES};
 use super::tenure::{Hold, Operation, Tenure};
-use super::{Place, ShardStores, ShardView, StoreProof, Wish, in_words};
+use super::{Place, Renewed, ShardStores, ShardView, StoreProof, Wish, in_words};
 
 /// Views kept for a slow watcher.
 const WATCH_BUFFER: usize = 4096;
+/// Renewals kept until the controller notes them; of those that are lost it learns at its next look.
+const RENEWALS: usize = 1024;
 /// The token of a process that runs alone.
 const ALONE: FencingToken = FencingToken(1);
 
@@ -57,6 +59,8 @@ enum Phase {
 struct Known {
     map: Option<Arc<ShardMap>>,
     addresses: HashMap<NodeId, String>,
+    /// Nodes whose sessions were over when they were looked at last.
+    over: HashSet<NodeId>,
     session: Option<Validity>,
     sessions_lost: u64,
     /// By who found it.
@@ -77,6 +81,7 @@ pub(super) struct Table {
     views: broadcast::Sender<ShardView>,
     doubts: watch::Sender<u64>,
     nudges: watch::Sender<u64>,
+    renewals: broadcast::Sender<Renewed>,
     started: Instant,
     meter: Mutex<Meter>,
     /// What this node asks for. Locked last.
@@ -105,6 +110,7 @@ impl Table {
             views: broadcast::Sender::new(WATCH_BUFFER),
             doubts: watch::Sender::new(0),
             nudges: watch::Sender::new(0),
+            renewals: broadcast::Sender::new(RENEWALS),
             started: Instant::now(),
             meter: Mutex::default(),
             requests: Mutex::default(),
@@ -144,6 +150,16 @@ impl Table {
 
     pub(super) fn nudges(&self) -> watch::Receiver<u64> {
         self.nudges.subscribe()
+    }
+
+    /// Another node says that it has renewed its session.
+    pub(super) fn hear(&self, renewed: Renewed) {
+        // Nobody listening is no error: this node is no controller.
+        let _listeners = self.renewals.send(renewed);
+    }
+
+    pub(super) fn renewals(&self) -> broadcast::Receiver<Renewed> {
+        self.renewals.subscribe()
     }
 
     fn slot(&self, shard: ShardId) -> Option<&Mutex<Slot>> {
@@ -418,6 +434,21 @@ impl Table {
     /// Whether the address of a node is known.
     pub(super) fn address(&self, node: &NodeId) -> Option<String> {
         lock(&self.known).addresses.get(node).cloned()
+    }
+
+    /// Takes note of whether a node's session is over.
+    pub(super) fn learn_over(&self, node: &NodeId, over: bool) {
+        let mut known = lock(&self.known);
+        let changed = if over { known.over.insert(node.clone()) } else { known.over.remove(node) };
+        drop(known);
+        if changed {
+            self.changes.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Whether it was over when it was looked at last.
+    pub(super) fn is_over(&self, node: &NodeId) -> bool {
+        lock(&self.known).over.contains(node)
     }
 
     /// The session that carries this node now.

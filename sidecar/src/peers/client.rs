@@ -32,9 +32,11 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::certificates::Certificates;
-use super::wire::{self, CALLS_PATH, CallsAnswer, CallsRequest, LIST_PATH, ListAnswer, ListRequest, NUDGE_PATH};
+use super::wire::{
+    self, CALLS_PATH, CallsAnswer, CallsRequest, LIST_PATH, ListAnswer, ListRequest, NUDGE_PATH, RENEWED_PATH,
+};
 use crate::http::memory::{Memory, Room};
-use crate::ownership::{HandoffError, HandoffRequest, PeerClient};
+use crate::ownership::{HandoffError, HandoffRequest, PeerClient, Renewed};
 use crate::routing::{Attempt, Call, Listing, Peers, Portion};
 
 /// To connect, TLS handshake included.
@@ -310,6 +312,15 @@ impl PeerClient for PeerPool {
 
     async fn nudge(&self, node: &NodeId, address: &str) -> io::Result<()> {
         let response = self.send(node, address, NUDGE_PATH, Bytes::new()).await.map_err(io::Error::other)?;
+        match response.status() {
+            StatusCode::NO_CONTENT => Ok(()),
+            status => Err(io::Error::other(format!("node {node} answered {status}"))),
+        }
+    }
+
+    async fn renewed(&self, node: &NodeId, address: &str, renewed: &Renewed) -> io::Result<()> {
+        let body = serde_json::to_vec(renewed).map_err(io::Error::other)?;
+        let response = self.send(node, address, RENEWED_PATH, body.into()).await.map_err(io::Error::other)?;
         match response.status() {
             StatusCode::NO_CONTENT => Ok(()),
             status => Err(io::Error::other(format!("node {node} answered {status}"))),

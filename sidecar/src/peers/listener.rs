@@ -15,10 +15,12 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::certificates::Certificates;
-use super::wire::{self, CALLS_PATH, CallsAnswer, CallsRequest, LIST_PATH, ListAnswer, ListRequest, NUDGE_PATH};
+use super::wire::{
+    self, CALLS_PATH, CallsAnswer, CallsRequest, LIST_PATH, ListAnswer, ListRequest, NUDGE_PATH, RENEWED_PATH,
+};
 use crate::http::outlet::Outlet;
 use crate::http::server::{Connections, accept_tcp};
-use crate::ownership::{HandoffError, HandoffRequest, Ownership};
+use crate::ownership::{HandoffError, HandoffRequest, Ownership, Renewed};
 use crate::routing::{Reply, Router};
 
 /// For the TLS handshake of a new connection.
@@ -40,6 +42,7 @@ pub fn app(router: Arc<Router>, ownership: Option<Ownership>, outlet: Outlet) ->
         .route(LIST_PATH, post(list))
         .route("/internal/shards/{action}", post(handoff))
         .route(NUDGE_PATH, post(nudge))
+        .route(RENEWED_PATH, post(renewed))
         .route(CONSENSUS_PATH, post(consult))
         .layer(DefaultBodyLimit::max(wire::MAX_BYTES))
         .with_state(Peers { router, ownership, outlet })
@@ -112,6 +115,20 @@ async fn nudge(State(peers): State<Peers>) -> StatusCode {
         None => return StatusCode::NOT_FOUND,
     }
     StatusCode::NO_CONTENT
+}
+
+/// A node has renewed its session.
+async fn renewed(State(peers): State<Peers>, request: axum::extract::Request) -> Response {
+    let Some(ownership) = peers.ownership else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    match read::<Renewed>(request).await {
+        Ok(renewed) => {
+            ownership.hear(renewed);
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(refusal) => refusal,
+    }
 }
 
 /// About the documents that the nodes keep among them. That this node did nothing is an answer like any other.

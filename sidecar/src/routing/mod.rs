@@ -13,6 +13,8 @@ pub mod call;
 pub mod listing;
 mod local;
 pub mod owners;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,9 +38,11 @@ use budget::{Budget, Reading};
 const SHARDS_AT_ONCE: usize = 32;
 /// Nodes asked at a time.
 const NODES_AT_ONCE: usize = 16;
-/// For the answers of a node whose shards have passed to others: after that it is taken to be silent. What can't be asked
-/// again has more time: giving it up makes an unknown outcome of it.
-const LAST_ANSWERS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
+/// For the answers of a node whose shards have passed to others: after that it is taken to be silent.
+const LAST_ANSWERS: Duration = Duration::from_millis(250);
+/// So much more for what can't be asked again, while the node's session is not known to be over: the shards may have moved as
+/// planned, and the answer be on its way. Giving it up makes an unknown outcome of it.
+const LAST_WORD: Duration = Duration::from_millis(1750);
 /// First and longest pause before a try is repeated although nothing is known to have changed.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(250));
 
@@ -281,7 +285,8 @@ impl Router {
     }
 
     /// Resolves when none of these calls would go to that node any more, since others serve the shards. Then its tenure is
-    /// over: what it acknowledged in it, it has answered, or it is as silent as it will be.
+    /// over: what it acknowledged in it, it has answered, or it is as silent as it will be. Where its session is over too there is
+    /// nothing to wait for: should it go on, its second check (R3) acknowledges nothing.
     async fn passed_on(
         &self,
         namespace: Option<&Namespace>,
@@ -290,8 +295,6 @@ impl Router {
         node: &NodeId,
         address: &str,
     ) {
-        let is_lost = |index: &usize| calls[*index].writes() && !calls[*index].may_repeat();
-        let last = if indices.iter().any(is_lost) { LAST_ANSWERS.1 } else { LAST_ANSWERS.0 };
         let passed_on = |index: &usize| match self.owners.spot(self.shard(namespace, calls[*index].key())) {
             Spot::Here(_) => true,
             Spot::Elsewhere(now, at) => (&now, at.as_str()) != (node, address),
@@ -300,9 +303,28 @@ impl Router {
         loop {
             let changed = self.owners.next_change();
             if indices.iter().all(passed_on) {
-                // Its last answers may be on their way.
-                tokio::time::sleep(last).await;
+                break;
+            }
+            changed.await;
+        }
+        // Its last answers may be on their way.
+        tokio::time::sleep(LAST_ANSWERS).await;
+        if indices.iter().any(|index| calls[*index].writes() && !calls[*index].may_repeat()) {
+            // A time-out means that it is as silent as if its session were over.
+            let _ = tokio::time::timeout(LAST_WORD, self.over(node)).await;
+        }
+    }
+
+    /// Resolves when a node's session is known to be over. Has it looked at.
+    async fn over(&self, node: &NodeId) {
+        let mut asked = false;
+        loop {
+            let changed = self.owners.next_change();
+            if self.owners.is_over(node) {
                 return;
+            }
+            if !std::mem::replace(&mut asked, true) {
+                self.owners.in_doubt(node);
             }
             changed.await;
         }

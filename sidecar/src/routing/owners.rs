@@ -42,6 +42,9 @@ pub trait Owners: Debug + Send + Sync + 'static {
     fn next_change(&self) -> BoxFuture<'static, ()>;
     /// A node did not answer at its address, or says that a shard is not its own.
     fn in_doubt(&self, node: &NodeId);
+    /// Whether a node's session was over when it was looked at last. Then it acknowledges nothing that it was asked before.
+    /// Counts as a change of a shard's place.
+    fn is_over(&self, node: &NodeId) -> bool;
 }
 
 /// How calls reach other nodes.
@@ -95,5 +98,9 @@ impl Owners for Ownership {
 
     fn in_doubt(&self, node: &NodeId) {
         self.doubt(node);
+    }
+
+    fn is_over(&self, node: &NodeId) -> bool {
+        Ownership::is_over(self, node)
     }
 }

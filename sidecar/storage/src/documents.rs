@@ -44,4 +44,10 @@ pub trait Documents: std::fmt::Debug + Send + Sync + 'static {
 
     /// Names that begin with `prefix`.
     async fn names(&self, prefix: &str) -> Result<Vec<String>, Error>;
+
+    /// The same, each with the version that stands there, where a listing says so: what is known at that version need not
+    /// be read.
+    async fn versions(&self, prefix: &str) -> Result<Vec<(String, Option<DocumentVersion>)>, Error> {
+        Ok(self.names(prefix).await?.into_iter().map(|name| (name, None)).collect())
+    }
 }

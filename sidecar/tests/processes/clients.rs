@@ -70,10 +70,21 @@ pub(crate) fn request(
     headers: &[(&str, &str)],
     body: &str,
 ) -> Result<Response, Missing> {
+    request_within(LIMIT, server, line, headers, body)
+}
+
+/// The same, of a client that does not wait for longer.
+pub(crate) fn request_within(
+    limit: Duration,
+    server: SocketAddr,
+    line: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Result<Response, Missing> {
     let connect = || {
         let stream = TcpStream::connect(server)?;
-        stream.set_read_timeout(Some(LIMIT))?;
-        stream.set_write_timeout(Some(LIMIT))?;
+        stream.set_read_timeout(Some(limit))?;
+        stream.set_write_timeout(Some(limit))?;
         Ok(stream)
     };
     let mut stream = connect().map_err(Missing::NotAsked)?;

@@ -1,6 +1,8 @@
-//! How long clients wait while nodes come and go, and what an idle node asks of the store. Measures and asserts nothing.
+//! How long clients wait while nodes come and go, how soon a new map is known, and what an idle node asks of the store. Measures
+//! and asserts nothing.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -10,33 +12,72 @@ use rustix::process::Signal;
 
 use super::clients::request;
 use super::cluster::{Cluster, Owners, Setup};
-use super::support::Dice;
+use super::support::{Dice, PATIENCE, wait_for};
 
 const SHARDS: u32 = 256;
 const CLIENTS: usize = 64;
 /// Between two operations of a client.
 const THINK: Duration = Duration::from_millis(100);
 const ROUNDS: usize = 5;
+/// Takeovers of each kind: what differs is when in a period they begin.
+const TAKEOVERS: usize = 10;
+/// Shards of a cluster whose map changes, and how often.
+const MANY: u32 = 4096;
+const MAP_CHANGES: usize = 10;
+/// Between two looks at what a node says of itself.
+const LOOK: Duration = Duration::from_millis(5);
 /// How long requests of idle nodes are counted.
 const IDLE: Duration = Duration::from_secs(60);
+/// For answers that a process had sent when it was ended.
+const ON_THEIR_WAY: Duration = Duration::from_millis(50);
 
-/// One operation: its shard, when it began and ended, whether it succeeded.
+/// One operation: what of, when it began and ended, whether it succeeded.
 #[derive(Clone, Copy, Debug)]
-struct Lap {
-    shard: u32,
-    began: Instant,
-    ended: Instant,
-    succeeded: bool,
+pub(crate) struct Lap {
+    pub(crate) of: u32,
+    pub(crate) began: Instant,
+    pub(crate) ended: Instant,
+    pub(crate) succeeded: bool,
 }
 
-/// Clients of some nodes, one key for each shard: half of the operations add to it, half read it.
-struct Load {
+/// What has been asked so far, by clients that go on until it is dropped.
+#[derive(Default)]
+pub(crate) struct Load {
     laps: Arc<Mutex<Vec<Lap>>>,
     over: Arc<AtomicBool>,
+    /// Of what each of the first clients asks, and nothing else.
+    watched: Arc<Mutex<Vec<u32>>>,
 }
 
 impl Load {
-    fn start(cluster: &Cluster, except: usize) -> Self {
+    /// So many clients, each with a thread of its own. `ask` is given the number of a client and of what it asks, and says
+    /// whether it was answered; who watches nothing asks this and that.
+    pub(crate) fn start(
+        clients: usize,
+        of: u32,
+        ask: impl Fn(usize, u32, bool) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let (load, ask) = (Self::default(), Arc::new(ask));
+        for client in 0..clients {
+            let (laps, over) = (Arc::clone(&load.laps), Arc::clone(&load.over));
+            let (watched, ask) = (Arc::clone(&load.watched), Arc::clone(&ask));
+            std::thread::spawn(move || {
+                let mut dice = Dice::new(client as u64);
+                while !over.load(Ordering::SeqCst) {
+                    std::thread::sleep(dice.between(THINK / 2, THINK * 3 / 2));
+                    let any = u32::try_from(dice.below(of as usize)).unwrap();
+                    let of = watched.lock().unwrap().get(client).copied().unwrap_or(any);
+                    let began = Instant::now();
+                    let succeeded = ask(client, of, dice.below(2) == 0);
+                    laps.lock().unwrap().push(Lap { of, began, ended: Instant::now(), succeeded });
+                }
+            });
+        }
+        load
+    }
+
+    /// Clients of all nodes but one, one key for each shard: half of the operations add to it, half read it.
+    fn of_nodes(cluster: &Cluster, except: usize) -> Self {
         let mut keys = BTreeMap::new();
         for key in (0..).map(|number| format!("key-{number}")) {
             keys.entry(ShardId::of("", &key, SHARDS).0).or_insert(key);
@@ -44,32 +85,42 @@ impl Load {
                 break;
             }
         }
-        let load = Self { laps: Arc::default(), over: Arc::default() };
-        let apis: Vec<_> = cluster.nodes.iter().enumerate().filter(|(node, _)| *node != except).collect();
-        for client in 0..CLIENTS {
-            let (api, keys) = (apis[client % apis.len()].1.api, keys.clone());
-            let (laps, over) = (Arc::clone(&load.laps), Arc::clone(&load.over));
-            std::thread::spawn(move || {
-                let mut dice = Dice::new(client as u64);
-                while !over.load(Ordering::SeqCst) {
-                    std::thread::sleep(dice.between(THINK / 2, THINK * 3 / 2));
-                    let shard = u32::try_from(dice.below(SHARDS as usize)).unwrap();
-                    let (key, began) = (&keys[&shard], Instant::now());
-                    let answer = match dice.below(2) {
-                        0 => request(api, &format!("GET /v1/kv/{key}"), &[], ""),
-                        _ => request(api, "POST /v1/kv:increment", &[], &format!("{{\"key\":\"{key}\",\"delta\":1}}")),
-                    };
-                    let succeeded = answer.is_ok_and(|answer| matches!(answer.status.as_u16(), 200 | 404));
-                    laps.lock().unwrap().push(Lap { shard, began, ended: Instant::now(), succeeded });
-                }
-            });
-        }
-        load
+        let nodes = cluster.nodes.iter().enumerate().filter(|(node, _)| *node != except);
+        let apis: Vec<_> = nodes.map(|(_, node)| node.api).collect();
+        Self::start(CLIENTS, SHARDS, move |client, shard, reads| {
+            let (api, key) = (apis[client % apis.len()], &keys[&shard]);
+            let answer = match reads {
+                true => request(api, &format!("GET /v1/kv/{key}"), &[], ""),
+                false => request(api, "POST /v1/kv:increment", &[], &format!("{{\"key\":\"{key}\",\"delta\":1}}")),
+            };
+            answer.is_ok_and(|answer| matches!(answer.status.as_u16(), 200 | 404))
+        })
+    }
+
+    /// Has a client for each of these, who asks of nothing else, and waits until all have been answered.
+    pub(crate) fn watch(&self, these: Vec<u32>) {
+        let from = Instant::now();
+        *self.watched.lock().unwrap() = these.clone();
+        wait_for("all are answered", || {
+            let answered = |of: &u32| self.since(from).iter().any(|lap| lap.of == *of && lap.succeeded);
+            these.iter().all(answered).then_some(()).ok_or_else(|| "not yet".to_owned())
+        });
     }
 
     /// Those that ended after an instant.
-    fn since(&self, instant: Instant) -> Vec<Lap> {
+    pub(crate) fn since(&self, instant: Instant) -> Vec<Lap> {
         self.laps.lock().unwrap().iter().filter(|lap| lap.ended > instant).copied().collect()
+    }
+
+    /// For each that is watched: from the last answer before the owner's end to the first one after it.
+    pub(crate) fn silences(&self, end: Instant) -> Vec<Duration> {
+        let (laps, end) = (self.laps.lock().unwrap().clone(), end + ON_THEIR_WAY);
+        let answers = |of: u32| laps.iter().filter(move |lap| lap.of == of && lap.succeeded).map(|lap| lap.ended);
+        let silence = |of: &u32| {
+            let last = answers(*of).filter(|ended| *ended <= end).max()?;
+            Some(answers(*of).filter(|ended| *ended > end).min().unwrap_or_else(Instant::now) - last)
+        };
+        self.watched.lock().unwrap().iter().filter_map(silence).collect()
     }
 }
 
@@ -85,7 +136,7 @@ fn setup(lease: u64) -> Setup {
 }
 
 /// Of times: half are longer; at most 1 % are longer; the longest.
-fn tail(mut times: Vec<Duration>) -> String {
+pub(crate) fn tail(mut times: Vec<Duration>) -> String {
     times.sort();
     match times.last() {
         None => "none".to_owned(),
@@ -102,22 +153,15 @@ fn latencies(laps: &[Lap]) -> String {
     format!("{failed} failed; {}", tail(laps.iter().map(|lap| lap.ended - lap.began).collect()))
 }
 
-/// For each shard of a node, from an instant to the first answer to an operation that began after it.
-fn silences(load: &Load, had: &Owners, node: usize, from: Instant) -> Vec<Duration> {
-    let mut first: BTreeMap<u32, Duration> = BTreeMap::new();
-    for lap in load.since(from).iter().filter(|lap| lap.succeeded && lap.began > from) {
-        let silence = first.entry(lap.shard).or_insert(Duration::MAX);
-        *silence = (*silence).min(lap.ended - from);
-    }
-    let shards = had.iter().filter(|(_, (owner, _))| *owner == node).map(|(shard, _)| u32::try_from(*shard).unwrap());
-    shards.filter_map(|shard| first.get(&shard).copied()).collect()
+fn shards_of(owners: &Owners, node: usize) -> Vec<u32> {
+    owners.iter().filter(|(_, (owner, _))| *owner == node).map(|(shard, _)| u32::try_from(*shard).unwrap()).collect()
 }
 
 /// A node is stopped in order and started again, under load.
 fn planned_moves() {
     let mut cluster = Cluster::start(setup(30)).unwrap();
     cluster.settled();
-    let load = Load::start(&cluster, 0);
+    let load = Load::of_nodes(&cluster, 0);
     std::thread::sleep(Duration::from_secs(5));
     let calm = Instant::now();
     std::thread::sleep(Duration::from_secs(10));
@@ -132,30 +176,91 @@ fn planned_moves() {
     println!("a node stops and comes back, {ROUNDS} times: {}", latencies(&load.since(moving)));
 }
 
-/// A node falls silent, or is killed and started again at once.
+/// A node falls silent, is killed, or is killed and started again at once; each of its shards has a client meanwhile.
 fn takeovers(lease: u64) {
     let mut cluster = Cluster::start(setup(lease)).unwrap();
-    let mut had = cluster.settled();
-    let load = Load::start(&cluster, 0);
-    let (mut silent, mut killed) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+    cluster.settled();
+    let load = Load::of_nodes(&cluster, 0);
+    let away = Duration::from_secs(lease * 2 + 2);
+    let (mut silent, mut killed, mut restarted) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..TAKEOVERS {
+        load.watch(shards_of(&cluster.settled(), 0));
         let stopped = Instant::now();
         cluster.nodes[0].signal(Signal::STOP);
-        std::thread::sleep(Duration::from_secs(lease * 2 + 2));
-        silent.extend(silences(&load, &had, 0, stopped));
+        std::thread::sleep(away);
+        silent.extend(load.silences(stopped));
         cluster.nodes[0].signal(Signal::CONT);
-        had = cluster.settled();
+
+        load.watch(shards_of(&cluster.settled(), 0));
+        let dead = Instant::now();
+        cluster.nodes[0].kill();
+        std::thread::sleep(away);
+        killed.extend(load.silences(dead));
+        cluster.nodes[0].start();
+
+        load.watch(shards_of(&cluster.settled(), 0));
         let dead = Instant::now();
         cluster.nodes[0].kill();
         cluster.nodes[0].start();
-        cluster.settled();
-        // Until every shard was asked for.
-        std::thread::sleep(Duration::from_secs(5));
-        killed.extend(silences(&load, &had, 0, dead));
-        had = cluster.settled();
+        std::thread::sleep(away);
+        restarted.extend(load.silences(dead));
     }
-    println!("silence (SIGSTOP), sessions of {lease} s, until its shards are served again: {}", tail(silent));
-    println!("kill -9 and started at once, sessions of {lease} s, until its shards are served again: {}", tail(killed));
+    let until = format!("sessions of {lease} s, from the last answer of the old owner to the first of the new one");
+    println!("silence (SIGSTOP), {until}: {}", tail(silent));
+    println!("kill -9, {until}: {}", tail(killed));
+    println!("kill -9 and started at once, {until}: {}", tail(restarted));
+}
+
+/// What a node says of itself.
+fn said(api: SocketAddr, field: &str) -> Result<u64, String> {
+    let answer = request(api, "GET /v1/node", &[], "").map_err(|why| why.to_string())?;
+    answer.json()[field].as_u64().ok_or_else(|| answer.text())
+}
+
+/// Waits until something is so at every node, and looks often.
+fn at_every_node(cluster: &Cluster, is_so: impl Fn(SocketAddr) -> Result<bool, String> + Sync) {
+    std::thread::scope(|scope| {
+        for node in &cluster.nodes {
+            let (api, is_so) = (node.api, &is_so);
+            scope.spawn(move || {
+                let began = Instant::now();
+                while !is_so(api).is_ok_and(|so| so) {
+                    assert!(began.elapsed() < PATIENCE, "{api}: {:?}", is_so(api));
+                    std::thread::sleep(LOOK);
+                }
+            });
+        }
+    });
+}
+
+/// A node wishes to have no shards, and then to have some again: how long until every node goes by the new map, and until all
+/// that moves is served by its new owner.
+fn map_changes() {
+    let lease = Duration::from_secs(30);
+    let cluster = Cluster::start(Setup { shards: MANY, lease, renew: lease / 3, ..Setup::default() }).unwrap();
+    let is_settled = |api| Ok(said(api, "held")? == said(api, "assigned")?);
+    cluster.settled();
+    let (mut published, mut served) = (Vec::new(), Vec::new());
+    for change in 0..MAP_CHANGES {
+        at_every_node(&cluster, is_settled);
+        // What else would be on the way, the controller has seen by then.
+        std::thread::sleep(Duration::from_secs(2));
+        let before = cluster.nodes.iter().map(|node| said(node.api, "mapRevision").unwrap()).max().unwrap();
+        let (node, wish) = (change / 2 % cluster.nodes.len(), ["drain", "undrain"][change % 2]);
+        let began = Instant::now();
+        let answer = request(cluster.nodes[node].api, &format!("POST /v1/node:{wish}"), &[], "{}");
+        assert!(answer.is_ok_and(|answer| answer.status.is_success()), "{wish} is refused");
+        at_every_node(&cluster, |api| Ok(said(api, "mapRevision")? > before));
+        published.push(began.elapsed());
+        at_every_node(&cluster, is_settled);
+        served.push(began.elapsed());
+    }
+    let moved = MANY as usize / cluster.nodes.len();
+    println!(
+        "a map of {MANY} shards changes, since a node wishes it; until all five nodes go by it (target: under 1 s): {}",
+        tail(published)
+    );
+    println!("until each of the {moved} shards that move with it is served by its new owner: {}", tail(served));
 }
 
 /// How long after the death of a holder another one takes over, with leases as Kubernetes' client-go has them by default: 15 s
@@ -190,13 +295,29 @@ fn idle(shards: u32) {
 
 #[test]
 #[ignore = "measures: `make bench`"]
-fn figures() {
+fn of_planned_moves() {
     planned_moves();
+}
+
+#[test]
+#[ignore = "measures: `make bench`"]
+fn of_map_changes() {
+    map_changes();
+}
+
+#[test]
+#[ignore = "measures: `make bench`"]
+fn of_takeovers() {
     takeovers(2);
     println!("the same with a lease as client-go's (15 s, 10 s, 2 s), simulated: {}", tail(of_client_go()));
     println!(
         "the same with a lease that is taken by compareAndSwap from null: never, one that has run out is not null"
     );
+}
+
+#[test]
+#[ignore = "measures: `make bench`"]
+fn of_idle_nodes() {
     idle(16);
     idle(4096);
 }

@@ -10,6 +10,7 @@
 mod answer;
 mod clients;
 mod cluster;
+mod dapr;
 mod figures;
 #[path = "../../src/ownership/simulation/history.rs"]
 #[allow(dead_code, reason = "shared")]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use brainy_coordination::consensus::state::Write;
 use brainy_coordination::consensus::wire::{Answer, Ask, Question, Unanswered};
 use brainy_sidecar::http::outlet::Outlet;
-use brainy_sidecar::ownership::{Ownership, PeerClient};
+use brainy_sidecar::ownership::{Ownership, PeerClient, Renewed};
 use brainy_sidecar::peers::{PeerPool, listener};
 use brainy_sidecar::routing::Router;
 use brainy_storage::layers::LayerStack;
@@ -45,6 +45,15 @@ async fn a_node_hears_that_there_is_something_new() {
 #[tokio::test]
 async fn who_could_not_be_told_is_known() {
     assert!(nudge(false).await.unwrap_err().to_string().contains("404"));
+}
+
+#[tokio::test]
+async fn a_node_hears_of_another_s_renewal() {
+    let renewed = Renewed { node: node_id(0), record: "{}".into(), version: "\"1\"".into() };
+    for (has_part, heard) in [(true, true), (false, false)] {
+        let (pool, address) = node(has_part).await;
+        assert_eq!(pool.renewed(&node_id(1), &address, &renewed).await.is_ok(), heard);
+    }
 }
 
 #[tokio::test]

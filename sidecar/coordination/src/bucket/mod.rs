@@ -4,10 +4,12 @@
 //!
 //! - [`spec`]: what the BrainyCluster asks of coordination, as the operator wrote it down for the nodes.
 //! - [`election`]: who is the controller, and its epoch.
+//! - [`known`]: what need not be read again.
 //! - [`look`]: the controller's one look: sessions, decision, publication.
 //! - [`operator`]: the operator's part with either pattern.
 
 pub mod election;
+pub mod known;
 pub mod look;
 pub mod operator;
 mod sessions;

@@ -1,6 +1,7 @@
 //! The controller's look, the election and the spec, over documents in memory.
 
 mod election;
+mod known;
 mod look;
 mod spec;
 

@@ -79,11 +79,7 @@ impl Objects {
     pub(super) fn list(&self, prefix: &str, after: &str, most: usize) -> (Vec<Listed>, bool) {
         let found = self.objects.range(prefix.to_owned()..).take_while(|(name, _)| name.starts_with(prefix));
         let mut found = found.filter(|(name, _)| name.as_str() > after);
-        let listed: Vec<Listed> = found
-            .by_ref()
-            .take(most)
-            .map(|(name, object)| Listed { name: name.clone(), bytes: object.body.len() as u64 })
-            .collect();
+        let listed: Vec<Listed> = found.by_ref().take(most).map(|(name, object)| as_listed(name, object)).collect();
         let more = found.next().is_some();
         (listed, more)
     }
@@ -274,4 +270,9 @@ impl Proof for Trusted {
             etag_is_md5: false,
         })
     }
+}
+
+/// As a listing shows it.
+fn as_listed(name: &str, object: &Object) -> Listed {
+    Listed { name: name.to_owned(), bytes: object.body.len() as u64, etag: Some(object.etag.clone()) }
 }

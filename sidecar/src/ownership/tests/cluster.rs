@@ -36,7 +36,7 @@ use super::super::layout::OnePlace;
 use super::super::node::{OpenBucket, Parts, SharedBucket, Strategy, layout};
 use super::super::proof::Proof;
 use super::super::volume::OnDisk;
-use super::super::{HandoffError, HandoffRequest, Ownership, PeerClient, Place, ShardStores};
+use super::super::{HandoffError, HandoffRequest, Ownership, PeerClient, Place, Renewed, ShardStores};
 use super::objects::Objects;
 use crate::data_folder::Engine;
 use crate::metrics::Metrics;
@@ -55,6 +55,9 @@ pub(super) struct Link {
     /// One of so many writes is answered with "unknown", half of them after they took effect; 0: none.
     pub(super) lose_one_in: AtomicU64,
     count: AtomicU64,
+    /// Documents read since the last listing, and listings between which none was read.
+    read: AtomicU64,
+    pub(super) idle_looks: AtomicU64,
     /// What the next proof of the store comes to, if it does not pass.
     pub(super) verdict: Mutex<Option<Error>>,
     /// Proofs so far.
@@ -82,6 +85,7 @@ impl Documents for Link {
         if self.cut.load(Ordering::SeqCst) {
             return Err(Error::unavailable("Cut", "the link is cut"));
         }
+        self.read.fetch_add(1, Ordering::SeqCst);
         self.documents.read(name).await
     }
 
@@ -111,6 +115,16 @@ impl Documents for Link {
             return Err(Error::unavailable("Cut", "the link is cut"));
         }
         self.documents.names(prefix).await
+    }
+
+    async fn versions(&self, prefix: &str) -> Result<Vec<(String, Option<DocumentVersion>)>, Error> {
+        if self.cut.load(Ordering::SeqCst) {
+            return Err(Error::unavailable("Cut", "the link is cut"));
+        }
+        if self.read.swap(0, Ordering::SeqCst) == 0 {
+            self.idle_looks.fetch_add(1, Ordering::SeqCst);
+        }
+        self.documents.versions(prefix).await
     }
 }
 
@@ -246,6 +260,13 @@ impl PeerClient for Peers {
         assert_eq!(address, format!("{node}:7701"));
         let peer = self.get(node);
         peer.ok_or_else(|| std::io::Error::other("nobody there"))?.look_again();
+        Ok(())
+    }
+
+    async fn renewed(&self, node: &NodeId, address: &str, renewed: &Renewed) -> Result<(), std::io::Error> {
+        assert_eq!(address, format!("{node}:7701"));
+        let peer = self.get(node);
+        peer.ok_or_else(|| std::io::Error::other("nobody there"))?.hear(renewed.clone());
         Ok(())
     }
 
@@ -418,6 +439,8 @@ impl Cluster {
             cut: AtomicBool::new(false),
             lose_one_in: AtomicU64::new(0),
             count: AtomicU64::new(0),
+            read: AtomicU64::new(0),
+            idle_looks: AtomicU64::new(0),
             verdict: Mutex::default(),
             proofs: AtomicU64::new(0),
         });

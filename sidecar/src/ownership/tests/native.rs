@@ -113,6 +113,20 @@ async fn a_leader_that_is_cut_off_from_the_store_is_replaced_and_comes_back_as_a
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leader_is_told_of_every_session_and_reads_nothing_while_nothing_happens() {
+    let cluster = Cluster::native(FOR_EVER);
+    let links = ["a", "b", "c"].map(|name| (name, cluster.start(name, name)));
+    cluster.settled().await;
+    cluster.deserted.store(true, Ordering::SeqCst);
+    let leader = leader(&cluster).await;
+    let looks =
+        |which: &str| links.iter().find(|(name, _)| *name == which).unwrap().1.idle_looks.load(Ordering::SeqCst);
+    let before = looks(&leader);
+    cluster.eventually("looks that read nothing", || looks(&leader) >= before + 3).await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_election_that_was_put_back_to_an_older_state_stops_nobody_for_good() {
     let cluster = Cluster::native(FOR_EVER);
     for name in ["a", "b", "c"] {

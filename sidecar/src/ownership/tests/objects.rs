@@ -52,8 +52,7 @@ impl Bucket for Objects {
     async fn list(&self, prefix: &str, after: &str, most: usize) -> Result<(Vec<Listed>, bool), Error> {
         let state = self.0.lock().unwrap();
         let found = state.objects.iter().filter(|(name, _)| name.starts_with(prefix) && name.as_str() > after);
-        let mut listed: Vec<Listed> =
-            found.map(|(name, object)| Listed { name: name.clone(), bytes: object.body.len() as u64 }).collect();
+        let mut listed: Vec<Listed> = found.map(|(name, object)| as_listed(name, object)).collect();
         let more = listed.len() > most;
         listed.truncate(most);
         Ok((listed, more))
@@ -63,4 +62,9 @@ impl Bucket for Objects {
         self.0.lock().unwrap().objects.retain(|name, _| !names.contains(name));
         Ok(())
     }
+}
+
+/// As a listing shows it.
+fn as_listed(name: &str, object: &Object) -> Listed {
+    Listed { name: name.to_owned(), bytes: object.body.len() as u64, etag: Some(object.etag.clone()) }
 }

@@ -95,9 +95,11 @@ async fn a_node_that_is_cut_off_serves_nothing_past_its_deadline_and_comes_back_
     cluster.eventually("a has let go", || a.status().held == 0 && !a.status().ready).await;
     let b = cluster.node("b");
     cluster.eventually("b serves all", || b.status().held == SHARDS as usize).await;
+    cluster.eventually("b knows that a answers no more", || b.is_over(a.node())).await;
     cluster.served().await;
     link.cut.store(false, Ordering::SeqCst);
     cluster.settled().await;
+    cluster.eventually("b knows that a is back", || !b.is_over(a.node())).await;
     cluster.finish().await;
 }
 

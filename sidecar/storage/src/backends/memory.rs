@@ -150,6 +150,11 @@ impl Documents for MemoryDocuments {
     async fn names(&self, prefix: &str) -> Result<Vec<String>, Error> {
         Ok(lock(&self.documents).keys().filter(|name| name.starts_with(prefix)).cloned().collect())
     }
+
+    async fn versions(&self, prefix: &str) -> Result<Vec<(String, Option<DocumentVersion>)>, Error> {
+        let version = |(name, document): (&String, &Document)| (name.clone(), Some(document.version.clone()));
+        Ok(lock(&self.documents).iter().filter(|(name, _)| name.starts_with(prefix)).map(version).collect())
+    }
 }
 
 #[cfg(test)]

@@ -85,8 +85,7 @@ impl Bucket for FarBucket {
     async fn list(&self, prefix: &str, after: &str, most: usize) -> Result<(Vec<Listed>, bool), Error> {
         let objects = self.0.objects.lock().unwrap();
         let listed = objects.iter().filter(|(name, _)| name.starts_with(prefix) && name.as_str() > after);
-        let mut listed: Vec<Listed> =
-            listed.map(|(name, object)| Listed { name: name.clone(), bytes: object.body.len() as u64 }).collect();
+        let mut listed: Vec<Listed> = listed.map(|(name, object)| as_listed(name, object)).collect();
         let more = listed.len() > most;
         listed.truncate(most);
         Ok((listed, more))
@@ -96,4 +95,9 @@ impl Bucket for FarBucket {
         self.0.objects.lock().unwrap().retain(|name, _| !names.contains(name));
         Ok(())
     }
+}
+
+/// As a listing shows it.
+fn as_listed(name: &str, object: &Object) -> Listed {
+    Listed { name: name.to_owned(), bytes: object.body.len() as u64, etag: Some(object.etag.clone()) }
 }

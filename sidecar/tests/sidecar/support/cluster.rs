@@ -108,6 +108,10 @@ impl Owners for View {
     }
 
     fn in_doubt(&self, _: &NodeId) {}
+
+    fn is_over(&self, _: &NodeId) -> bool {
+        false
+    }
 }
 
 pub(crate) fn node_id(node: usize) -> NodeId {

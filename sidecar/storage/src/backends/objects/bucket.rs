@@ -65,6 +65,8 @@ pub struct Listed {
     pub name: String,
     /// Its size.
     pub bytes: u64,
+    /// Names the version that is there, where the listing says so.
+    pub etag: Option<ETag>,
 }
 
 /// When a write takes effect.

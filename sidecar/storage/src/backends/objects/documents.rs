@@ -47,8 +47,12 @@ impl<B: Bucket> Documents for BucketDocuments<B> {
     }
 
     async fn names(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        Ok(self.versions(prefix).await?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    async fn versions(&self, prefix: &str) -> Result<Vec<(String, Option<DocumentVersion>)>, Error> {
         let prefix = format!("{}{prefix}", self.folder);
-        let mut names: Vec<String> = Vec::new();
+        let mut found = Vec::new();
         let mut after = String::new();
         loop {
             let (listed, more) = self.store.bucket.list(&prefix, &after, PAGE).await?;
@@ -56,9 +60,12 @@ impl<B: Bucket> Documents for BucketDocuments<B> {
                 after.clone_from(&last.name);
             }
             let stop = !more || listed.is_empty();
-            names.extend(listed.into_iter().filter_map(|o| o.name.strip_prefix(&self.folder).map(str::to_owned)));
+            found.extend(listed.into_iter().filter_map(|object| {
+                let version = object.etag.map(|etag| DocumentVersion(etag.header().to_owned()));
+                Some((object.name.strip_prefix(&self.folder)?.to_owned(), version))
+            }));
             if stop {
-                return Ok(names);
+                return Ok(found);
             }
         }
     }

@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     fn listed(names: impl IntoIterator<Item = (String, u64)>) -> Vec<Listed> {
-        names.into_iter().map(|(name, bytes)| Listed { name, bytes }).collect()
+        names.into_iter().map(|(name, bytes)| Listed { name, bytes, etag: None }).collect()
     }
 
     /// A page of a folder.

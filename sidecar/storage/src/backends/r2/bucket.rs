@@ -147,7 +147,8 @@ impl Bucket for WorkerBucket {
         let answer = self.repeat(request).await.map_err(Failure::of_read)?;
         let page: Page = serde_json::from_slice(&answer.body).map_err(|_| client.bad_answer("with no listing"))?;
         let listed = page.objects.into_iter();
-        let listed = listed.filter_map(|Entry { name, bytes }| Some(Listed { name: ours.name(&name)?, bytes }));
+        let listed =
+            listed.filter_map(|Entry { name, bytes }| Some(Listed { name: ours.name(&name)?, bytes, etag: None }));
         Ok((listed.collect(), page.more))
     }
 

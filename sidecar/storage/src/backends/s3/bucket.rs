@@ -114,7 +114,8 @@ impl Bucket for S3Bucket {
         let more = answer.is_truncated.unwrap_or(false);
         let listed = answer.contents.unwrap_or_default().into_iter().filter_map(|object| {
             let name = inner.prefix.name(&object.key?)?;
-            Some(Listed { name, bytes: object.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0) })
+            let bytes = object.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
+            Some(Listed { name, bytes, etag: object.e_tag.and_then(ETag::new) })
         });
         Ok((listed.collect(), more))
     }
