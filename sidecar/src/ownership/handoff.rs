@@ -219,7 +219,7 @@ pub(super) enum Sending {
     #[default]
     New,
     /// It goes on.
-    Going(Departure),
+    Going(Box<Departure>),
     /// It can't go on.
     Void,
 }
@@ -228,7 +228,7 @@ impl Sending {
     /// It has begun, if it can.
     pub(super) async fn begun(&mut self, volume: &Volume, shard: ShardId) -> Result<Option<&mut Departure>, Error> {
         if matches!(self, Self::New) {
-            *self = Self::Going(Departure::begin(volume, shard).await?);
+            *self = Self::Going(Box::new(Departure::begin(volume, shard).await?));
         }
         Ok(match self {
             Self::Going(departure) => Some(departure),
