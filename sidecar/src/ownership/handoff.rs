@@ -82,9 +82,10 @@ struct Digest {
 impl Digest {
     fn add(&mut self, change: &StoredChange) {
         self.records += 1;
-        let (path, content) = match change {
-            StoredChange::Is(file) => (&file.path, Some(&file.content)),
-            StoredChange::Gone(path) => (path, None),
+        let path = change.path();
+        let content = match change {
+            StoredChange::Is(file) => Some(&file.content),
+            StoredChange::Gone(_) => None,
         };
         self.checksum.update(&(path.len() as u64).to_le_bytes());
         self.checksum.update(path.as_bytes());
@@ -331,11 +332,8 @@ impl<'a> Arrival<'a> {
         changes.iter().for_each(|change| self.digest.add(change));
         self.pieces += 1;
         // Of one key the last counts.
-        let path = |change: &StoredChange| match change {
-            StoredChange::Is(file) => file.path.clone(),
-            StoredChange::Gone(path) => path.clone(),
-        };
-        let last: BTreeMap<String, StoredChange> = changes.into_iter().map(|change| (path(&change), change)).collect();
+        let of_key = |change: StoredChange| (change.path().to_owned(), change);
+        let last: BTreeMap<String, StoredChange> = changes.into_iter().map(of_key).collect();
         self.copy.write(last.into_values().collect()).await?;
         match end {
             Header::Piece { caught_up } => {

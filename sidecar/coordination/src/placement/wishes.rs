@@ -291,10 +291,14 @@ impl<'a> Plan<'a> {
         let Some(way) = heavy.into_iter().find_map(|(load, node)| self.way_down(*node, load - 2)) else {
             return false;
         };
+        self.give_along(way);
+        true
+    }
+
+    fn give_along(&mut self, way: Vec<(usize, usize)>) {
         for (shard, to) in way {
             self.give(shard, to);
         }
-        true
     }
 
     /// The shortest way from a node to one with no more than `most`: which shards go where. Where no shard may go all the way,
@@ -330,9 +334,7 @@ impl<'a> Plan<'a> {
         let mut zones: Vec<usize> = (0..self.of_zone.len()).filter(|zone| !self.in_zone[*zone].is_empty()).collect();
         zones.sort_by_key(|zone| self.of_zone[*zone]);
         let Some(way) = zones.iter().rev().find_map(|heavy| self.way_out(*heavy)) else { return false };
-        for (shard, to) in way {
-            self.give(shard, to);
-        }
+        self.give_along(way);
         true
     }
 

@@ -39,3 +39,13 @@ pub enum StoredChange {
     /// It has none. The path is that of a [`StoredFile`].
     Gone(String),
 }
+
+impl StoredChange {
+    /// The key's path.
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Is(file) => &file.path,
+            Self::Gone(path) => path,
+        }
+    }
+}
