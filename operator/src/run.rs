@@ -47,6 +47,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             identity: identity.clone(),
             ttl: Duration::from_secs(options.lease_seconds),
             renew: Duration::from_secs(options.lease_renew_seconds),
+            look: Duration::from_secs(options.lease_renew_seconds),
             call_limit: Duration::from_secs(options.lease_call_seconds),
         },
     );

@@ -70,15 +70,17 @@ impl Term {
     }
 }
 
-/// Settings of an elector. `renew` should be at most a third of `ttl`.
+/// Settings of an elector. `renew` and `call_limit` together leave room in `ttl` for a second try.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Who this is: unique to this process's life (a restart must not take its predecessor's term for its own).
     pub identity: String,
     /// How long a leader leads after a renewal. Whole seconds.
     pub ttl: Duration,
-    /// Time between renewals, and between looks at another's lock.
+    /// Time between renewals.
     pub renew: Duration,
+    /// Time between looks at another's lock.
+    pub look: Duration,
     /// Longest that one call on the lock may take.
     pub call_limit: Duration,
 }
@@ -89,6 +91,7 @@ pub struct Elector<L> {
     lock: L,
     candidate: Candidate,
     renew: Duration,
+    look: Duration,
     call_limit: Duration,
     leading: watch::Sender<Option<Term>>,
 }
@@ -96,11 +99,12 @@ pub struct Elector<L> {
 impl<L: Lock> Elector<L> {
     /// A candidate that does not lead yet.
     pub fn new(lock: L, clock: Arc<dyn Clock>, settings: Settings) -> Self {
-        let Settings { identity, ttl, renew, call_limit } = settings;
+        let Settings { identity, ttl, renew, look, call_limit } = settings;
         Self {
             lock,
             candidate: Candidate::new(identity, ttl, clock),
             renew,
+            look,
             call_limit,
             leading: watch::Sender::new(None),
         }
@@ -137,13 +141,22 @@ impl<L: Lock> Elector<L> {
                 work_of = Some(Work { task: tokio::spawn(work(term.clone())), term });
             }
             tokio::select! {
-                () = tokio::time::sleep(self.renew) => {}
+                () = tokio::time::sleep(self.pause()) => {}
                 () = lapse(&work_of) => {}
                 () = &mut stop => break,
             }
         }
         self.end(work_of.take()).await;
         self.release().await;
+    }
+
+    /// Until the next step. Who leads and does not know whether that was renewed tries again soon.
+    fn pause(&self) -> Duration {
+        match (self.candidate.term(), self.candidate.needs_read()) {
+            (Some(_), false) => self.renew,
+            (Some(_), true) => self.renew.min(self.look) / 4,
+            (None, _) => self.look,
+        }
     }
 
     /// Cancels the work of a term and waits until it is gone.
@@ -312,7 +325,10 @@ impl Candidate {
             }
             // Rejected may be our own earlier write that was thought lost. Only a read tells.
             Ok(Swap::Rejected | Swap::Unknown(_)) => self.known = None,
-            Err(error) => tracing::warn!(?error, "the lock can't be written"),
+            Err(error) => {
+                tracing::warn!(?error, "the lock can't be written");
+                self.known = None;
+            }
         }
     }
 

@@ -235,8 +235,22 @@ fn settings(identity: &str) -> Settings {
         identity: identity.into(),
         ttl: Duration::from_secs(2),
         renew: Duration::from_millis(10),
+        look: Duration::from_millis(10),
         call_limit: Duration::from_secs(1),
     }
+}
+
+#[tokio::test]
+async fn who_leads_renews_at_its_own_pace_and_tries_again_sooner_when_it_does_not_know_whether_it_did() {
+    let (renew, look) = (Duration::from_millis(1000), Duration::from_millis(600));
+    let settings = Settings { renew, look, ..settings("a") };
+    let mut a = Elector::new(MemoryLock::default(), Arc::new(crate::clock::SystemClock), settings);
+    assert_eq!(a.pause(), look, "it does not lead");
+    a.step().await;
+    assert_eq!(a.pause(), renew);
+    let attempt = a.candidate.attempt(None).unwrap();
+    a.candidate.answered(attempt, Ok(Swap::Unknown("lost".into())));
+    assert!(leads(&a.candidate) && a.pause() < look);
 }
 
 #[tokio::test]

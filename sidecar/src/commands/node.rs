@@ -1,6 +1,7 @@
 //! `node`: takes part in a cluster.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::shutdown::Signals;
 use super::{CommandError, LAST_REQUESTS, Serving, listen, listen_unix};
@@ -15,6 +16,8 @@ use crate::routing::{Patience, Router};
 
 /// Every container of the pod may use the socket, whoever it runs as: they all reach the loopback address too.
 const SOCKET_MODE: u32 = 0o666;
+/// For the others to hear, after the last shard was given away, where the shards are now.
+const HEARSAY: Duration = Duration::from_millis(300);
 
 /// Serves as a node until a signal comes.
 pub async fn run(arguments: cli::Node) -> Result<(), CommandError> {
@@ -45,6 +48,8 @@ pub async fn run(arguments: cli::Node) -> Result<(), CommandError> {
     tracing::info!("draining: shards are given away, requests go on to their new owners");
     // Both listeners stay until the shards are elsewhere: a planned stop fails no request (G5).
     ownership.drain().await;
+    // Who has not heard of it yet asks here, and is told: a connection that closes under a write leaves its outcome unknown.
+    tokio::time::sleep(HEARSAY).await;
     stop.raise();
     tokio::join!(serving.end(), connections.ended(LAST_REQUESTS));
     tracing::info!("drained");

@@ -28,6 +28,8 @@ pub(super) struct Actions {
     pauses: HashMap<ShardId, Duration>,
     later: BTreeSet<(Instant, ShardId)>,
     waiting: HashSet<ShardId>,
+    /// Something changed during their action, which may have been too late for it.
+    again: HashSet<ShardId>,
 }
 
 impl Actions {
@@ -43,6 +45,23 @@ impl Actions {
         self.later.clear();
         self.waiting.clear();
         self.pauses.clear();
+    }
+
+    /// Has the first action on a shard wait for something that is expected soon.
+    pub(super) fn expect(&mut self, shard: ShardId, within: Duration) {
+        if !self.busy.contains(&shard) && self.waiting.insert(shard) {
+            self.later.insert((Instant::now() + within, shard));
+        }
+    }
+
+    /// Ends a shard's pause, and the one after the action that is under way: something has changed.
+    pub(super) fn hurry_for(&mut self, shard: ShardId) {
+        self.pauses.remove(&shard);
+        match self.waiting.remove(&shard) {
+            true => self.later.retain(|(_, waiting)| *waiting != shard),
+            false if self.busy.contains(&shard) => drop(self.again.insert(shard)),
+            false => {}
+        }
     }
 
     /// Whether nothing is under way or waiting.
@@ -70,7 +89,9 @@ impl Actions {
                 biased;
                 Some((shard, done)) = self.running.next() => {
                     self.busy.remove(&shard);
+                    let again = self.again.remove(&shard);
                     match done {
+                        Done::Later if again => return shard,
                         Done::Changed => {
                             self.pauses.remove(&shard);
                             return shard;
@@ -91,5 +112,41 @@ impl Actions {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHARD: ShardId = ShardId(3);
+
+    async fn tried(actions: &mut Actions) {
+        actions.start(SHARD, async { Done::Later });
+        let next = tokio::time::timeout(Duration::ZERO, actions.next()).await;
+        assert!(next.is_err(), "it waits for its pause to be over");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_of_which_something_has_changed_waits_no_longer() {
+        let mut actions = Actions::default();
+        tried(&mut actions).await;
+        actions.start(SHARD, async { Done::Changed });
+        assert!(!actions.is_busy(SHARD), "not before its pause is over");
+        actions.hurry_for(SHARD);
+        actions.start(SHARD, async { Done::Changed });
+        assert!(actions.is_busy(SHARD));
+        assert_eq!(actions.next().await, SHARD);
+        assert!(actions.is_idle());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_changes_during_an_action_ends_the_pause_after_it_once() {
+        let mut actions = Actions::default();
+        actions.start(SHARD, async { Done::Later });
+        actions.hurry_for(SHARD);
+        let next = tokio::time::timeout(Duration::ZERO, actions.next()).await;
+        assert_eq!(next, Ok(SHARD), "its action may have looked too early");
+        tried(&mut actions).await;
     }
 }

@@ -3,11 +3,11 @@
 //! operator with pattern Leader; it is a node like the others otherwise. With pattern Leader nothing happens here but that the
 //! spec is followed, so that a change between Leader and StorageNative needs no restart.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use brainy_coordination::bucket::Error;
-use brainy_coordination::bucket::election::{self, Election, Kind, News, NodesLock, Notices};
+use brainy_coordination::bucket::election::{self, Election, Kind, News, NodesLock, Notices, Told};
 use brainy_coordination::bucket::known::Known;
 use brainy_coordination::bucket::look::{Look, Memory, Office, Seen};
 use brainy_coordination::bucket::spec::{self, ClusterSpec, Pattern};
@@ -28,8 +28,10 @@ use super::table::Table;
 use super::{PeerClient, Renewed, stopped};
 use crate::host;
 
-/// Renewals between two looks that nothing has caused.
+/// Renewals between two reads of what others would tell of.
 const RARELY: u32 = 30;
+/// Renewals between two of the controller's looks that nothing has caused, while other nodes tell it what is new.
+const LOOKS: u32 = 4;
 /// Until the next look while something is on its way.
 const SOON: Duration = Duration::from_secs(1);
 /// Least time between two looks.
@@ -64,9 +66,27 @@ pub(super) struct Control {
     pub(super) session: watch::Receiver<Option<Renewed>>,
     /// What need not be read again, where all documents lie in one bucket.
     pub(super) known: Arc<Known>,
+    /// What was said of the election while nodes told each other of renewals.
+    pub(super) talk: Mutex<Talk>,
 }
 
-/// The election is the one document that every node reads in each period. It tells what else there is to read.
+/// What nodes say to each other with each renewal.
+#[derive(Debug, Default)]
+pub(super) struct Talk {
+    /// What the controller has said last of the election, until it is made use of.
+    told: Option<Told>,
+    /// When it did so last, on this machine's clock.
+    told_at: Option<Duration>,
+    /// The election as this node wrote it last.
+    wrote: Option<Told>,
+    /// This node's term as the controller.
+    term: Option<Term>,
+    /// When another node last told this one of a renewal.
+    heard_at: Option<Duration>,
+}
+
+/// The election is the one document that every node hears of in each period: from the node that holds it, or by a read. It
+/// tells what else there is to read.
 impl Notices for Control {
     fn news(&self) -> News {
         News {
@@ -81,6 +101,20 @@ impl Notices for Control {
             self.sessions.note(&holder, DocumentVersion(session.clone()), self.clock.now());
         }
         self.heard.send_replace(Some(election.clone()));
+    }
+
+    fn wrote(&self, told: Told) {
+        {
+            let mut talk = self.talk();
+            talk.wrote = Some(told);
+            // What another said before is of the past.
+            talk.told = None;
+        }
+        self.say();
+    }
+
+    fn told(&self) -> Option<Told> {
+        self.talk().told.take()
     }
 }
 
@@ -102,6 +136,34 @@ fn is_by_nodes(spec: Option<&Arc<ClusterSpec>>, by_nodes: bool) -> bool {
 }
 
 impl Control {
+    fn talk(&self) -> MutexGuard<'_, Talk> {
+        self.talk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What other nodes are answered from now on, while this one is the controller.
+    fn say(&self) {
+        let (wrote, term) = {
+            let talk = self.talk();
+            (talk.wrote.clone(), talk.term.clone())
+        };
+        if let (Some(Told { election, version }), Some(term)) = (wrote, term)
+            && election.epoch == Epoch(term.transitions)
+        {
+            self.table.lead(Told { election: Election { news: self.news(), ..election }, version }, term);
+        }
+    }
+
+    /// Whether something of `at` is still of now: no more than two renewals ago.
+    fn is_recent(&self, at: Option<Duration>) -> bool {
+        at.is_some_and(|at| self.clock.now().saturating_sub(at) <= self.renew * 2)
+    }
+
+    /// Whether the controller tells this node of the election.
+    fn is_told(&self) -> bool {
+        let told_at = self.talk().told_at;
+        self.is_recent(told_at)
+    }
+
     /// Runs until `stop`; then leads no more, and has freed the office. `announced` counts what this node says in its
     /// session that the controller should hear of at once.
     pub(super) async fn run(self: Arc<Self>, announced: watch::Receiver<u64>, stop: watch::Receiver<bool>) {
@@ -133,7 +195,10 @@ impl Control {
         let mut spec = self.spec.subscribe();
         loop {
             let pause = match self.read_spec(&*self.documents).await {
-                Ok(Some(_)) => self.map_pause(),
+                Ok(Some(found)) => {
+                    self.pass_on(&found).await;
+                    self.spec_pause()
+                }
                 Ok(None) => SOON.min(self.renew),
                 Err(error) => {
                     tracing::warn!(%error, "the cluster's spec can't be read");
@@ -147,6 +212,20 @@ impl Control {
                 // With another pattern there may be another pause.
                 _ = spec.changed() => {}
             }
+        }
+    }
+
+    /// Nodes that the controller tells of its election look at the spec instead, each of them, and tell it what is new there:
+    /// it sees a new spec sooner than by its own looks, and no node asks the store for more than one thing in each period.
+    fn spec_pause(&self) -> Duration {
+        if self.is_told() { self.renew } else { self.map_pause() }
+    }
+
+    /// Tells the controller of a spec that it does not speak of yet.
+    async fn pass_on(&self, spec: &ClusterSpec) {
+        let is_news = self.heard.borrow().as_ref().is_some_and(|election| election.news.spec < spec.revision);
+        if is_news && self.is_told() {
+            let _by_itself_otherwise = self.try_tell_controller().await;
         }
     }
 
@@ -217,7 +296,8 @@ impl Control {
             let settings = Settings {
                 identity: format!("{}{SEPARATOR}{}", self.table.node(), chance::mark()),
                 ttl: self.ttl,
-                renew: self.renew,
+                renew: self.ttl / 2,
+                look: self.renew,
                 call_limit: (self.ttl / 4).clamp(Duration::from_secs(1), Duration::from_secs(10)),
             };
             let (this, identity) = (Arc::clone(&self), settings.identity.clone());
@@ -239,15 +319,20 @@ impl Control {
         let mut memory = Memory::with(self.sessions.clone());
         let mut nudges = self.table.nudges();
         let mut telling = JoinSet::new();
+        self.talk().term = Some(term.clone());
+        self.say();
         while term.is_valid() {
             nudges.mark_unchanged();
+            let mut quiet = None;
             let pause = match self.look(&identity, &term, &mut memory).await {
                 Ok(Some(seen)) => {
                     if seen.published {
                         self.tell_nodes(&seen, &mut telling);
                     }
                     let pause = if seen.is_settled() { self.renew } else { SOON.min(self.renew) };
-                    pause.min(seen.next_lapse.unwrap_or(pause)).max(LEAST_PAUSE)
+                    let pause = pause.min(seen.next_lapse.unwrap_or(pause)).max(LEAST_PAUSE);
+                    quiet = Some(seen).filter(Seen::is_settled);
+                    pause
                 }
                 // Another pattern, which ends the campaign; or none that is known, which changes nothing.
                 Ok(None) => self.renew,
@@ -265,12 +350,34 @@ impl Control {
                     SOON.min(self.renew)
                 }
             };
+            let looked = self.clock.now();
+            let rest = async {
+                tokio::time::sleep(pause).await;
+                while let Some(seen) = &quiet
+                    && let Some(more) = self.quiet_for(seen, &memory, looked)
+                {
+                    tokio::time::sleep(more).await;
+                }
+            };
             tokio::select! {
                 biased;
-                () = tokio::time::sleep(pause) => {}
+                () = rest => {}
                 _news = nudges.changed() => tokio::time::sleep(LEAST_PAUSE).await,
             }
         }
+    }
+
+    /// For how long another look would show nothing that this node has not heard: others tell it of their renewals, and of a
+    /// new spec, and no session is about to lapse.
+    fn quiet_for(&self, seen: &Seen, memory: &Memory, looked: Duration) -> Option<Duration> {
+        let now = self.clock.now();
+        let heard_at = self.talk().heard_at;
+        if !matches!(self.rules, Rules::Shared) || !self.is_recent(heard_at) {
+            return None;
+        }
+        let more = (looked + self.renew * LOOKS).saturating_sub(now).min(self.renew);
+        let more = more.min(memory.next_lapse(seen, now).unwrap_or(more));
+        (!more.is_zero()).then_some(more.max(LEAST_PAUSE))
     }
 
     /// `None`: this node is not to be the controller.
@@ -333,22 +440,38 @@ impl Control {
         let mut session = self.session.clone();
         while session.changed().await.is_ok() {
             let Some(renewed) = session.borrow_and_update().clone() else { continue };
-            self.hear(renewed.clone());
+            self.note(renewed.clone());
+            self.say();
             let leader = self.heard.borrow().as_ref().and_then(node_of).filter(|node| node != self.table.node());
             if let Some(leader) = leader
                 && let Some(address) = self.table.address(&leader)
             {
                 let telling = self.peers.renewed(&leader, &address, &renewed);
-                if !matches!(tokio::time::timeout(NUDGE_LIMIT.min(self.renew), telling).await, Ok(Ok(()))) {
-                    tracing::debug!(%leader, "the controller was not told of a renewal");
-                }
+                let answer = match tokio::time::timeout(NUDGE_LIMIT.min(self.renew), telling).await {
+                    Ok(Ok(told)) => told,
+                    Ok(Err(_)) | Err(_) => {
+                        tracing::debug!(%leader, "the controller was not told of a renewal");
+                        None
+                    }
+                };
+                self.answered(answer);
             }
         }
         std::future::pending().await
     }
 
+    /// What the node that should be the controller has said to this one; nothing: only the election tells.
+    fn answered(&self, told: Option<Told>) {
+        if let Some(told) = &told {
+            self.heard(&told.election);
+        }
+        let mut talk = self.talk();
+        talk.told_at = told.is_some().then(|| self.clock.now());
+        talk.told = told;
+    }
+
     /// A session stood so by now, on this machine's clock (R1).
-    fn hear(&self, Renewed { node, record, version }: Renewed) {
+    fn note(&self, Renewed { node, record, version }: Renewed) {
         if !self.spec.borrow().as_ref().is_some_and(|spec| spec.nodes.contains(&node)) {
             return;
         }
@@ -362,7 +485,10 @@ impl Control {
         let mut renewals = self.table.renewals();
         loop {
             match renewals.recv().await {
-                Ok(renewed) => self.hear(renewed),
+                Ok(renewed) => {
+                    self.talk().heard_at = Some(self.clock.now());
+                    self.note(renewed);
+                }
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return std::future::pending().await,
             }

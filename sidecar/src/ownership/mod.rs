@@ -18,6 +18,7 @@
 mod actions;
 mod consensus;
 mod control;
+mod freed;
 mod handoff;
 mod isolated;
 mod layout;
@@ -44,6 +45,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use brainy_coordination::bucket::election::Told;
 use brainy_coordination::clock::Validity;
 use brainy_coordination::consensus::group::Group;
 use brainy_coordination::consensus::wire::{Answer, Question, Unanswered};
@@ -60,6 +62,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, watch};
 
+pub use freed::Freed;
 pub use node::StartError;
 pub use requests::{AskError, MOST_WISHES, Wish};
 pub use tenure::Operation;
@@ -226,7 +229,8 @@ pub struct HandoffRequest {
     pub stop: bool,
 }
 
-/// Tells the controller that a node has renewed its session. Body of `POST /internal/renewed` on the node-to-node listener.
+/// Tells the controller that a node has renewed its session. Body of `POST /internal/renewed` on the node-to-node listener;
+/// the answer's body is a [`Told`], or nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Renewed {
     /// Which node.
@@ -266,9 +270,20 @@ pub trait PeerClient: Debug + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Tells `node` that a session was renewed. Whoever is not told sees it at its next look.
-    async fn renewed(&self, _node: &NodeId, _address: &str, _renewed: &Renewed) -> Result<(), std::io::Error> {
+    /// Tells `node` that leases that are to be its own were released. A node that is not told finds out at its next try.
+    async fn freed(&self, _node: &NodeId, _address: &str, _freed: &Freed) -> Result<(), std::io::Error> {
         Ok(())
+    }
+
+    /// Tells `node` that a session was renewed. Whoever is not told sees it at its next look. It answers how the election
+    /// stands, if it holds it.
+    async fn renewed(
+        &self,
+        _node: &NodeId,
+        _address: &str,
+        _renewed: &Renewed,
+    ) -> Result<Option<Told>, std::io::Error> {
+        Ok(None)
     }
 
     /// Asks `node` about the documents that the nodes keep among them, at the address that goes with its name: the one in its
@@ -414,9 +429,14 @@ impl Ownership {
         self.table.nudge();
     }
 
-    /// Another node has renewed its session: for the controller.
-    pub fn hear(&self, renewed: Renewed) {
-        self.table.hear(renewed);
+    /// Another node has released leases that this one may be waiting for.
+    pub fn freed(&self, freed: Freed) {
+        self.table.free(freed.leases);
+    }
+
+    /// Another node has renewed its session: for the controller, which answers how the election stands.
+    pub fn hear(&self, renewed: Renewed) -> Option<Told> {
+        self.table.hear(renewed)
     }
 
     /// Answers another node, or an operator, about the documents that the nodes keep among them (pattern Consensus).

@@ -24,11 +24,12 @@ use brainy_storage::layers::LayerStack;
 use brainy_storage::layers::compression::Compression;
 use brainy_storage::layers::observing::Observing;
 use brainy_storage::{Error, StorageAdapter};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::consensus::{self, OverPeers, WishFile};
 use super::control::Control;
+use super::freed;
 use super::handoff::{BYTES_PER_SECOND, Throttle};
 use super::isolated::Isolated;
 use super::layout::{Layout, OnePlace};
@@ -215,6 +216,7 @@ async fn serve(
     let (lives, life) = watch::channel(None);
     let (announced, announcements) = watch::channel(0);
     let (stands, session_stands) = watch::channel(None);
+    let (release, released) = mpsc::unbounded_channel();
     let mut tasks = JoinSet::new();
 
     let maps = Arc::new(Maps::new(Arc::clone(table), Arc::clone(&documents), parts.cluster.clone()));
@@ -243,6 +245,7 @@ async fn serve(
             heard: watch::Sender::new(None),
             session: session_stands,
             known: Arc::default(),
+            talk: Mutex::default(),
         })
     });
     let pace = {
@@ -280,12 +283,13 @@ async fn serve(
             *slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Arc::clone(&isolated));
             (Arc::clone(&isolated) as _, host::spawn(isolated.run(stopping)))
         }
-        (Strategy::Bucket { .. }, Some(bucket)) => {
+        (Strategy::Bucket { peers, .. }, Some(bucket)) => {
             let lives = Arc::new(OfNodes { nodes: Arc::clone(&nodes), lives: life.clone() });
             let locks = locks.set(Locks::new(parts.node.clone(), Arc::clone(&bucket.documents), lives));
             tasks.spawn(host::task(async move { locks.run().await }));
-            let shared =
-                Shared::new(Arc::clone(table), maps, nodes, (bucket.documents, bucket.layout), life.clone(), news);
+            tasks.spawn(host::task(freed::tell(Arc::clone(table), Arc::clone(&maps), Arc::clone(peers), released)));
+            let store = (bucket.documents, bucket.layout);
+            let shared = Shared::new(Arc::clone(table), maps, nodes, store, life.clone(), (news, release));
             (Arc::clone(&shared) as _, host::spawn(shared.run(stopping)))
         }
         (Strategy::Bucket { .. }, None) => return Ended::Stopped,

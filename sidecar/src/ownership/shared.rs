@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use super::actions::{Actions, Done};
+use super::freed::FreeLease;
 use super::layout::Layout;
 use super::maps::Maps;
 use super::namespaced::{Keeper, SHARDS_AT_ONCE};
@@ -26,7 +27,9 @@ use super::tenure::Tenure;
 use super::{in_words, stopped};
 
 /// Leases taken or released at once.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 64;
+/// How long the first try to take a lease waits for its owner, which lives, to say that it has released it.
+const EXPECTED: Duration = Duration::from_millis(200);
 /// Longest wait for one call on a lease.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// Longest wait for the map to give this node's shards to others when it is told to stop. Until then it serves them.
@@ -68,6 +71,10 @@ pub(super) struct Shared {
     turns: Arc<Semaphore>,
     /// Shards of which a lease does not say yet what its keeper has done.
     kept: (mpsc::UnboundedSender<ShardId>, tokio::sync::Mutex<mpsc::UnboundedReceiver<ShardId>>),
+    /// Where leases go that this node has released.
+    released: mpsc::UnboundedSender<FreeLease>,
+    /// Leases as others have said that they left them.
+    free: Mutex<HashMap<ShardId, FreeLease>>,
 }
 
 /// Resolves when the time to leave is over; never while there is none.
@@ -103,7 +110,7 @@ impl Shared {
         nodes: Arc<Nodes>,
         (leases, layout): (Arc<dyn Documents>, Arc<dyn Layout>),
         lives: watch::Receiver<Option<Life>>,
-        news: watch::Sender<u64>,
+        (news, released): (watch::Sender<u64>, mpsc::UnboundedSender<FreeLease>),
     ) -> Arc<Self> {
         let (tell, told) = mpsc::unbounded_channel();
         Arc::new(Self {
@@ -122,6 +129,8 @@ impl Shared {
             calls: Semaphore::new(AT_ONCE),
             turns: Arc::new(Semaphore::new(SHARDS_AT_ONCE)),
             kept: (tell, tokio::sync::Mutex::new(told)),
+            released,
+            free: Mutex::default(),
         })
     }
 
@@ -134,9 +143,15 @@ impl Shared {
         let mut leave_by: Option<Instant> = None;
         let mut stopping = false;
         let mut kept = self.kept.1.lock().await;
+        let mut freed = self.table.freed();
+        let mut before: Option<Arc<ShardMap>> = None;
         loop {
             let life = lives.borrow_and_update().clone();
             let map = maps.borrow_and_update().clone();
+            for shard in self.given(before.as_deref(), map.as_deref()) {
+                actions.expect(shard, EXPECTED);
+            }
+            before.clone_from(&map);
             if life.is_none() {
                 self.drop_all();
             }
@@ -170,6 +185,12 @@ impl Shared {
                     () = left(leave_by), if !stopping => break,
                     // It never ends: this node holds a sender itself.
                     Some(shard) = kept.recv() => self.plan(&mut actions, shard, map.as_deref(), life.as_ref(), stopping),
+                    Ok(free) = freed.recv() => {
+                        let shard = free.lease.shard;
+                        lock(&self.free).insert(shard, free);
+                        actions.hurry_for(shard);
+                        self.plan(&mut actions, shard, map.as_deref(), life.as_ref(), stopping);
+                    }
                     shard = actions.next() => {
                         self.plan(&mut actions, shard, map.as_deref(), life.as_ref(), stopping);
                         if stopping && actions.is_idle() {
@@ -180,6 +201,17 @@ impl Shared {
             }
             actions.hurry();
         }
+    }
+
+    /// Shards that a map newly gives to this node, and the one before it to another that lives, which will release them.
+    fn given(&self, before: Option<&ShardMap>, map: Option<&ShardMap>) -> Vec<ShardId> {
+        let (Some(before), Some(map)) = (before, map) else { return Vec::new() };
+        let is_given = |shard: &ShardId| {
+            let owner = before.owner(*shard).filter(|owner| *owner != self.table.node());
+            owner.is_some_and(|owner| map.nodes.contains(owner) && !self.table.is_over(owner))
+                && !lock(&self.free).contains_key(shard)
+        };
+        map.shards_of(self.table.node()).filter(is_given).collect()
     }
 
     /// Whether the map has something of this node that others could be given.
@@ -239,6 +271,7 @@ impl Shared {
     fn drop_all(&self) {
         lock(&self.held).clear();
         lock(&self.unresolved).clear();
+        lock(&self.free).clear();
         for shard in (0..self.table.shards()).map(ShardId) {
             if let Some(tenure) = self.table.stop(shard, "the session has lapsed") {
                 tenure.give_up();
@@ -279,7 +312,12 @@ impl Shared {
     /// be resolved. Otherwise what it waits for.
     async fn try_take(&self, life: &Life, shard: ShardId, mine: bool) -> Result<Option<String>, Error> {
         let name = self.layout.lease_name(shard);
-        let found = read_document::<ShardLease>(&*self.leases, &name, CALL_LIMIT).await?;
+        // What was told may be of long ago. It serves for a conditional write, and not to say that an earlier one is over.
+        let told = lock(&self.free).remove(&shard).filter(|_| !lock(&self.unresolved).contains_key(&shard));
+        let found = match told.map(FreeLease::into_found) {
+            Some(found) => Some(found),
+            None => read_document::<ShardLease>(&*self.leases, &name, CALL_LIMIT).await?,
+        };
         let (lease, version) = found.map_or((None, None), |(lease, version)| (Some(lease), Some(version)));
         let landed = lock(&self.unresolved).get(&shard).is_some_and(|before| *before != version);
         if landed {
@@ -347,6 +385,7 @@ impl Shared {
         let opened = self.layout.open(&lease)?;
         let keep = |behind| Keeper::start(behind, lease.clone(), Arc::clone(&self.turns), self.kept.0.clone());
         let keeper = opened.behind.map(keep);
+        tracing::debug!(%shard, %token, "took the lease");
         let progress = keeper.as_ref().map(|keeper| Arc::clone(keeper.progress()));
         lock(&self.held).insert(shard, Held { lease, version, keeper });
         self.table.serve(shard, token, opened.storage, life.validity.clone());
@@ -397,7 +436,11 @@ impl Shared {
         };
         let name = self.layout.lease_name(shard);
         let free = self.layout.next(Some(&lease), release(&lease, &now(), why));
-        if let Swap::Applied(_) = write_document(&*self.leases, &name, Some(&version), &free, CALL_LIMIT).await? {
+        let swap = write_document(&*self.leases, &name, Some(&version), &free, CALL_LIMIT).await?;
+        if let Swap::Applied(version) = swap {
+            // Nobody to tell is no error: this node is stopping.
+            let _listener = self.released.send(FreeLease::new(free, version));
+            tracing::debug!(%shard, token = %lease.token, why, "released the lease");
             lock(&self.held).remove(&shard);
             return Ok(true);
         }

@@ -8,7 +8,9 @@ mod views;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use brainy_coordination::bucket::election::Told;
 use brainy_coordination::clock::Validity;
+use brainy_coordination::elector::Term;
 use brainy_coordination::session::{HeldShard, Meter, Requests, ShardLoad};
 use brainy_coordination::{FencingToken, NodeId, ShardId, ShardMap};
 use brainy_storage::StorageAdapter;
@@ -20,6 +22,7 @@ use brainy_storage::layers::limiting::LimitCounts;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
+use super::freed::FreeLease;
 use super::namespaced::Progress;
 use super::requests::{AskError, MOST_WISHES};
 use super::tenure::{Hold, Operation, Tenure};
@@ -82,6 +85,9 @@ pub(super) struct Table {
     doubts: watch::Sender<u64>,
     nudges: watch::Sender<u64>,
     renewals: broadcast::Sender<Renewed>,
+    freed: broadcast::Sender<FreeLease>,
+    /// What this node says of the election, for as long as it leads.
+    leads: Mutex<Option<(Told, Term)>>,
     started: Instant,
     meter: Mutex<Meter>,
     /// What this node asks for. Locked last.
@@ -111,6 +117,8 @@ impl Table {
             doubts: watch::Sender::new(0),
             nudges: watch::Sender::new(0),
             renewals: broadcast::Sender::new(RENEWALS),
+            freed: broadcast::Sender::new(WATCH_BUFFER),
+            leads: Mutex::default(),
             started: Instant::now(),
             meter: Mutex::default(),
             requests: Mutex::default(),
@@ -152,10 +160,29 @@ impl Table {
         self.nudges.subscribe()
     }
 
-    /// Another node says that it has renewed its session.
-    pub(super) fn hear(&self, renewed: Renewed) {
+    /// Another node says that it has renewed its session. Answers how the election stands, if this node holds it.
+    pub(super) fn hear(&self, renewed: Renewed) -> Option<Told> {
         // Nobody listening is no error: this node is no controller.
         let _listeners = self.renewals.send(renewed);
+        let leads = lock(&self.leads).clone();
+        leads.filter(|(_, term)| term.is_valid()).map(|(told, _)| told)
+    }
+
+    /// What to say of the election until the term is over.
+    pub(super) fn lead(&self, told: Told, term: Term) {
+        *lock(&self.leads) = Some((told, term));
+    }
+
+    /// Another node says that it has released these leases.
+    pub(super) fn free(&self, leases: impl IntoIterator<Item = FreeLease>) {
+        for free in leases {
+            // Nobody listening is no error: this node takes no leases.
+            let _listeners = self.freed.send(free);
+        }
+    }
+
+    pub(super) fn freed(&self) -> broadcast::Receiver<FreeLease> {
+        self.freed.subscribe()
     }
 
     pub(super) fn renewals(&self) -> broadcast::Receiver<Renewed> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::http::{Method, Request, Response, StatusCode, Uri, header};
+use brainy_coordination::bucket::election::Told;
 use brainy_coordination::consensus::wire::{Answer, Ask, CONSENSUS_PATH, Question, Rpc, Unanswered};
 use brainy_coordination::{NodeId, ShardId};
 use brainy_kubernetes::names::PEER_PORT;
@@ -33,10 +34,11 @@ use tower::Service;
 
 use super::certificates::Certificates;
 use super::wire::{
-    self, CALLS_PATH, CallsAnswer, CallsRequest, LIST_PATH, ListAnswer, ListRequest, NUDGE_PATH, RENEWED_PATH,
+    self, CALLS_PATH, CallsAnswer, CallsRequest, FREED_PATH, LIST_PATH, ListAnswer, ListRequest, NUDGE_PATH,
+    RENEWED_PATH,
 };
 use crate::http::memory::{Memory, Room};
-use crate::ownership::{HandoffError, HandoffRequest, PeerClient, Renewed};
+use crate::ownership::{Freed, HandoffError, HandoffRequest, PeerClient, Renewed};
 use crate::routing::{Attempt, Call, Listing, Peers, Portion};
 
 /// To connect, TLS handshake included.
@@ -245,6 +247,17 @@ where
     }
 }
 
+impl PeerPool {
+    /// Tells a node something that it has no answer to.
+    async fn tell(&self, node: &NodeId, address: &str, path: &str, body: Bytes) -> io::Result<()> {
+        let response = self.send(node, address, path, body).await.map_err(io::Error::other)?;
+        match response.status() {
+            StatusCode::NO_CONTENT => Ok(()),
+            status => Err(io::Error::other(format!("node {node} answered {status}"))),
+        }
+    }
+}
+
 #[async_trait]
 impl Peers for PeerPool {
     async fn calls(
@@ -311,18 +324,23 @@ impl PeerClient for PeerPool {
     }
 
     async fn nudge(&self, node: &NodeId, address: &str) -> io::Result<()> {
-        let response = self.send(node, address, NUDGE_PATH, Bytes::new()).await.map_err(io::Error::other)?;
-        match response.status() {
-            StatusCode::NO_CONTENT => Ok(()),
-            status => Err(io::Error::other(format!("node {node} answered {status}"))),
-        }
+        self.tell(node, address, NUDGE_PATH, Bytes::new()).await
     }
 
-    async fn renewed(&self, node: &NodeId, address: &str, renewed: &Renewed) -> io::Result<()> {
+    async fn freed(&self, node: &NodeId, address: &str, freed: &Freed) -> io::Result<()> {
+        let body = serde_json::to_vec(freed).map_err(io::Error::other)?;
+        self.tell(node, address, FREED_PATH, body.into()).await
+    }
+
+    async fn renewed(&self, node: &NodeId, address: &str, renewed: &Renewed) -> io::Result<Option<Told>> {
         let body = serde_json::to_vec(renewed).map_err(io::Error::other)?;
         let response = self.send(node, address, RENEWED_PATH, body.into()).await.map_err(io::Error::other)?;
         match response.status() {
-            StatusCode::NO_CONTENT => Ok(()),
+            StatusCode::NO_CONTENT => Ok(None),
+            StatusCode::OK => {
+                let body = Limited::new(response.into_body(), SMALL).collect().await.map_err(io::Error::other)?;
+                serde_json::from_slice(&body.to_bytes()).map(Some).map_err(io::Error::other)
+            }
             status => Err(io::Error::other(format!("node {node} answered {status}"))),
         }
     }

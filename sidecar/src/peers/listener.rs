@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{StatusCode, header};
@@ -16,11 +17,12 @@ use tokio_rustls::TlsAcceptor;
 
 use super::certificates::Certificates;
 use super::wire::{
-    self, CALLS_PATH, CallsAnswer, CallsRequest, LIST_PATH, ListAnswer, ListRequest, NUDGE_PATH, RENEWED_PATH,
+    self, CALLS_PATH, CallsAnswer, CallsRequest, FREED_PATH, LIST_PATH, ListAnswer, ListRequest, NUDGE_PATH,
+    RENEWED_PATH,
 };
 use crate::http::outlet::Outlet;
 use crate::http::server::{Connections, accept_tcp};
-use crate::ownership::{HandoffError, HandoffRequest, Ownership, Renewed};
+use crate::ownership::{Freed, HandoffError, HandoffRequest, Ownership, Renewed};
 use crate::routing::{Reply, Router};
 
 /// For the TLS handshake of a new connection.
@@ -42,6 +44,7 @@ pub fn app(router: Arc<Router>, ownership: Option<Ownership>, outlet: Outlet) ->
         .route(LIST_PATH, post(list))
         .route("/internal/shards/{action}", post(handoff))
         .route(NUDGE_PATH, post(nudge))
+        .route(FREED_PATH, post(freed))
         .route(RENEWED_PATH, post(renewed))
         .route(CONSENSUS_PATH, post(consult))
         .layer(DefaultBodyLimit::max(wire::MAX_BYTES))
@@ -117,16 +120,30 @@ async fn nudge(State(peers): State<Peers>) -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
+/// A node has released shards.
+async fn freed(State(peers): State<Peers>, request: axum::extract::Request) -> Response {
+    let Some(ownership) = peers.ownership else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    match read::<Freed>(request).await {
+        Ok(freed) => {
+            ownership.freed(freed);
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(refusal) => refusal,
+    }
+}
+
 /// A node has renewed its session.
 async fn renewed(State(peers): State<Peers>, request: axum::extract::Request) -> Response {
     let Some(ownership) = peers.ownership else {
         return StatusCode::NOT_FOUND.into_response();
     };
     match read::<Renewed>(request).await {
-        Ok(renewed) => {
-            ownership.hear(renewed);
-            StatusCode::NO_CONTENT.into_response()
-        }
+        Ok(renewed) => match ownership.hear(renewed) {
+            Some(told) => Json(told).into_response(),
+            None => StatusCode::NO_CONTENT.into_response(),
+        },
         Err(refusal) => refusal,
     }
 }

@@ -51,12 +51,25 @@ pub struct News {
     pub session: Option<String>,
 }
 
+/// The election as the node that holds it says that it stands, to who tells it of a renewal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// The document, but with the newest news.
+    pub election: Election,
+    /// The version at which it was written last.
+    pub version: String,
+}
+
 /// How a candidate takes part in what the election tells.
 pub trait Notices: std::fmt::Debug + Send + Sync + 'static {
     /// What to say while it leads.
     fn news(&self) -> News;
     /// It has been read.
     fn heard(&self, election: &Election);
+    /// This candidate has written it.
+    fn wrote(&self, told: Told);
+    /// What the holder has said since this was asked last: then it need not be read.
+    fn told(&self) -> Option<Told>;
 }
 
 /// What a controller is.
@@ -182,6 +195,9 @@ impl NodesLock {
     }
 
     async fn find(&self) -> Result<Option<(LockRecord, DocumentVersion)>, Error> {
+        if let Some(Told { election, version }) = self.notices.told() {
+            return Ok(Some((election.into(), DocumentVersion(version))));
+        }
         let mut found: Option<(Election, DocumentVersion)> = read(&*self.documents, names::CONTROLLER_ELECTION).await?;
         if found.is_none() {
             // The first term's epoch is above that of every map.
@@ -216,7 +232,11 @@ impl Lock for NodesLock {
         let LockRecord { holder, transitions, revision, ttl_seconds } = record.clone();
         let (epoch, news) = (Epoch(transitions), self.notices.news());
         let election = Election { epoch, holder, kind: Kind::Node, revision, ttl_seconds, news };
-        swap(&*self.documents, names::CONTROLLER_ELECTION, expected, &election).await.map_err(Error::into_storage)
+        let swap = swap(&*self.documents, names::CONTROLLER_ELECTION, expected, &election).await;
+        if let Ok(Swap::Applied(version)) = &swap {
+            self.notices.wrote(Told { election, version: version.0.clone() });
+        }
+        swap.map_err(Error::into_storage)
     }
 }
 

@@ -31,6 +31,12 @@ impl Memory {
     pub fn with(observers: SharedObservers) -> Self {
         Self { observers, ..Self::default() }
     }
+
+    /// Until the first of the sessions lapses that were seen, by what has been heard of them since.
+    pub fn next_lapse(&self, seen: &Seen, now: Duration) -> Option<Duration> {
+        let live = seen.nodes.values().filter(|sight| sight.live).map(|sight| &sight.record);
+        self.observers.next_lapse(live, now)
+    }
 }
 
 /// The right to publish maps.
@@ -166,9 +172,9 @@ impl Look<'_> {
         waiting: Option<String>,
         published: bool,
     ) -> Seen {
-        let live = nodes.values().filter(|sight| sight.live).map(|sight| &sight.record);
-        let next_lapse = self.memory.observers.next_lapse(live, self.clock.now());
-        Seen { map, nodes, waiting, published, next_lapse }
+        let mut seen = Seen { map, nodes, waiting, published, next_lapse: None };
+        seen.next_lapse = self.memory.next_lapse(&seen, self.clock.now());
+        seen
     }
 
     fn decide(&mut self, current: Option<&ShardMap>, nodes: &BTreeMap<NodeId, NodeSight>, office: &Office<'_>) -> Next {

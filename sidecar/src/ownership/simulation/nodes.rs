@@ -1,10 +1,12 @@
 //! The nodes: production's runtime and router, each in a process of its own, and the network between them.
 
+use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use brainy_coordination::bucket::election::Told;
 use brainy_coordination::{NodeId, ShardId, ShardMap};
 use brainy_storage::backends::objects::BucketStore;
 use brainy_storage::layers::caching::CacheSize;
@@ -16,7 +18,7 @@ use super::super::handoff::Throttle;
 use super::super::maps::MapSource;
 use super::super::node::{Parts, Strategy};
 use super::super::table::Table;
-use super::super::{HandoffError, HandoffRequest, Ownership};
+use super::super::{Freed, HandoffError, HandoffRequest, Ownership, Renewed};
 use super::plan::Data;
 use super::store::{Link, SimulatedBucket};
 use super::volumes::{Disk, Mounted};
@@ -260,6 +262,23 @@ impl super::super::PeerClient for Ways {
         let hand_off = move |it: Arc<Process>| async move { it.ownership.serve_handoff(shard, request).await };
         let answer = self.ask(node, address, hand_off).await;
         answer.unwrap_or_else(|error| Err(HandoffError::Later(error.to_string())))
+    }
+
+    async fn nudge(&self, node: &NodeId, address: &str) -> io::Result<()> {
+        let answer = self.ask(node, address, |it| async move { it.ownership.look_again() }).await;
+        answer.map_err(io::Error::other)
+    }
+
+    async fn freed(&self, node: &NodeId, address: &str, freed: &Freed) -> io::Result<()> {
+        let freed = freed.clone();
+        let answer = self.ask(node, address, |it| async move { it.ownership.freed(freed) }).await;
+        answer.map_err(io::Error::other)
+    }
+
+    async fn renewed(&self, node: &NodeId, address: &str, renewed: &Renewed) -> io::Result<Option<Told>> {
+        let renewed = renewed.clone();
+        let answer = self.ask(node, address, |it| async move { it.ownership.hear(renewed) }).await;
+        answer.map_err(io::Error::other)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use brainy_coordination::bucket::election::Election;
+use brainy_coordination::bucket::election::{self, Election};
 use brainy_coordination::bucket::operator::{self, Part};
 use brainy_coordination::bucket::spec::{ClusterSpec, Pattern};
 use brainy_coordination::clock::{Clock, SystemClock};
@@ -36,7 +36,7 @@ use super::super::layout::OnePlace;
 use super::super::node::{OpenBucket, Parts, SharedBucket, Strategy, layout};
 use super::super::proof::Proof;
 use super::super::volume::OnDisk;
-use super::super::{HandoffError, HandoffRequest, Ownership, PeerClient, Place, Renewed, ShardStores};
+use super::super::{Freed, HandoffError, HandoffRequest, Ownership, PeerClient, Place, Renewed, ShardStores};
 use super::objects::Objects;
 use crate::data_folder::Engine;
 use crate::metrics::Metrics;
@@ -58,6 +58,8 @@ pub(super) struct Link {
     /// Documents read since the last listing, and listings between which none was read.
     read: AtomicU64,
     pub(super) idle_looks: AtomicU64,
+    /// Reads of the election.
+    pub(super) elections: AtomicU64,
     /// What the next proof of the store comes to, if it does not pass.
     pub(super) verdict: Mutex<Option<Error>>,
     /// Proofs so far.
@@ -86,6 +88,9 @@ impl Documents for Link {
             return Err(Error::unavailable("Cut", "the link is cut"));
         }
         self.read.fetch_add(1, Ordering::SeqCst);
+        if name == names::CONTROLLER_ELECTION {
+            self.elections.fetch_add(1, Ordering::SeqCst);
+        }
         self.documents.read(name).await
     }
 
@@ -263,11 +268,22 @@ impl PeerClient for Peers {
         Ok(())
     }
 
-    async fn renewed(&self, node: &NodeId, address: &str, renewed: &Renewed) -> Result<(), std::io::Error> {
+    async fn freed(&self, node: &NodeId, address: &str, freed: &Freed) -> Result<(), std::io::Error> {
         assert_eq!(address, format!("{node}:7701"));
         let peer = self.get(node);
-        peer.ok_or_else(|| std::io::Error::other("nobody there"))?.hear(renewed.clone());
+        peer.ok_or_else(|| std::io::Error::other("nobody there"))?.freed(freed.clone());
         Ok(())
+    }
+
+    async fn renewed(
+        &self,
+        node: &NodeId,
+        address: &str,
+        renewed: &Renewed,
+    ) -> Result<Option<election::Told>, std::io::Error> {
+        assert_eq!(address, format!("{node}:7701"));
+        let peer = self.get(node);
+        Ok(peer.ok_or_else(|| std::io::Error::other("nobody there"))?.hear(renewed.clone()))
     }
 
     async fn consult(&self, node: &NodeId, question: &Question) -> Result<Answer, Unanswered> {
@@ -441,6 +457,7 @@ impl Cluster {
             count: AtomicU64::new(0),
             read: AtomicU64::new(0),
             idle_looks: AtomicU64::new(0),
+            elections: AtomicU64::new(0),
             verdict: Mutex::default(),
             proofs: AtomicU64::new(0),
         });
@@ -588,7 +605,7 @@ impl Cluster {
     }
 
     /// Waits until a document is as it should be.
-    async fn documented<T: serde::de::DeserializeOwned>(&self, name: &str, is: impl Fn(&T) -> bool) -> T {
+    pub(super) async fn documented<T: serde::de::DeserializeOwned>(&self, name: &str, is: impl Fn(&T) -> bool) -> T {
         let found = async {
             loop {
                 let document: Option<T> = self.document(name).await;

@@ -3,16 +3,18 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use brainy_coordination::Epoch;
 use brainy_coordination::bucket::election::{Election, Kind};
 use brainy_coordination::bucket::spec::Pattern;
-use brainy_coordination::session::SessionState;
+use brainy_coordination::session::{SessionRecord, SessionState};
+use brainy_coordination::{Epoch, names};
 
 use super::cluster::{Cluster, SHARDS, id};
 
 /// Far longer than a test: what waits for a session to lapse never comes.
 const FOR_EVER: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_secs(2);
+/// Whoever leads sees before a test has no more patience what became of its office.
+const RENEWED: Duration = Duration::from_secs(10);
 
 /// Three nodes that serve, and no operator any more.
 async fn deserted(cluster: &Cluster) {
@@ -127,8 +129,28 @@ async fn the_leader_is_told_of_every_session_and_reads_nothing_while_nothing_hap
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_election_that_was_put_back_to_an_older_state_stops_nobody_for_good() {
+async fn who_is_told_of_the_election_does_not_read_it() {
     let cluster = Cluster::native(FOR_EVER);
+    let links = ["a", "b", "c"].map(|name| (name, cluster.start(name, name)));
+    cluster.settled().await;
+    cluster.deserted.store(true, Ordering::SeqCst);
+    let leader = leader(&cluster).await;
+    let (follower, link) = links.iter().find(|(name, _)| *name != leader).unwrap();
+    // A look falls now and then between two renewals: but not every time.
+    for _ in 0..200 {
+        let (renewals, read) = (cluster.session(follower).await.revision, link.elections.load(Ordering::SeqCst));
+        let is_later = |session: &SessionRecord| session.revision >= renewals + 3;
+        let _later = cluster.documented(&names::session(&id(follower)), is_later).await;
+        if link.elections.load(Ordering::SeqCst) == read {
+            return cluster.finish().await;
+        }
+    }
+    panic!("{follower} reads the election all the while");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_election_that_was_put_back_to_an_older_state_stops_nobody_for_good() {
+    let cluster = Cluster::native(RENEWED);
     for name in ["a", "b", "c"] {
         cluster.start(name, name);
     }

@@ -17,6 +17,8 @@ pub const CALLS_PATH: &str = "/internal/calls";
 pub const LIST_PATH: &str = "/internal/list";
 /// Where a node is told that there is something new in the store.
 pub const NUDGE_PATH: &str = "/internal/nudge";
+/// Where a node is told that shards were released.
+pub const FREED_PATH: &str = "/internal/freed";
 /// Where the controller is told that a session was renewed.
 pub const RENEWED_PATH: &str = "/internal/renewed";
 /// Most bytes of a request or an answer: a client's largest body or the largest answer to a batch, as base64, with room.

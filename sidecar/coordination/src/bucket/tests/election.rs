@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::super::election::{Election, Kind, News, NodesLock, Notices, Operator, Taken, step_down};
+use super::super::election::{Election, Kind, News, NodesLock, Notices, Operator, Taken, Told, step_down};
 use super::*;
 use crate::clock::ManualClock;
 use crate::elector::{Candidate, Lock};
@@ -16,6 +16,8 @@ const TTL: Duration = Duration::from_secs(30);
 struct Board {
     news: Mutex<News>,
     heard: Mutex<Vec<News>>,
+    wrote: Mutex<Option<Told>>,
+    told: Mutex<Option<Told>>,
 }
 
 impl Notices for Board {
@@ -25,6 +27,14 @@ impl Notices for Board {
 
     fn heard(&self, election: &Election) {
         self.heard.lock().unwrap().push(election.news.clone());
+    }
+
+    fn wrote(&self, told: Told) {
+        *self.wrote.lock().unwrap() = Some(told);
+    }
+
+    fn told(&self) -> Option<Told> {
+        self.told.lock().unwrap().take()
     }
 }
 
@@ -193,4 +203,27 @@ async fn who_leads_tells_its_news_with_each_renewal_and_who_looks_hears_them() {
         world.step(&mut b).await;
         assert_eq!(world.board.heard.lock().unwrap().last(), Some(&news));
     }
+}
+
+#[tokio::test]
+async fn what_the_holder_says_is_as_good_as_a_read_and_serves_for_one_look() {
+    let world = World::new();
+    let (mut a, mut b) = (world.node("a"), world.node("b"));
+    world.step(&mut a).await;
+    world.step(&mut b).await;
+    world.clock.advance(TTL);
+    world.step(&mut a).await; // Renewed.
+    let wrote = world.board.wrote.lock().unwrap().clone().unwrap();
+    assert_eq!(world.election().await, wrote.election);
+    *world.board.told.lock().unwrap() = Some(wrote);
+    let read = world.board.heard.lock().unwrap().len();
+    world.step(&mut b).await;
+    assert_eq!(world.board.heard.lock().unwrap().len(), read, "nothing was read");
+    world.clock.advance(margin(TTL));
+    world.step(&mut b).await;
+    assert_eq!(world.board.heard.lock().unwrap().len(), read + 1, "it was told once");
+    assert_eq!(epoch(&b), None, "it was told of the renewal");
+    world.clock.advance(TTL);
+    world.step(&mut b).await;
+    assert_eq!(epoch(&b), Some(2), "and counts from there");
 }
