@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::reconcile::Error;
 use crate::reconcile::apply::Ledger;
 use crate::reconcile::build::SidecarImage;
+use crate::reconcile::planning;
 use crate::seen::Seen;
 use crate::{shards, storage, volumes};
 
@@ -55,6 +56,8 @@ pub struct ClusterMemory {
     pub shards: shards::Memory,
     /// Volumes that were not resized.
     pub volumes: volumes::Memory,
+    /// What the pod template would become.
+    pub planning: planning::Memory,
     /// Since when no pod of a cluster that is to stand still was there.
     pub still_since: Option<Duration>,
     /// Failed reconciles in a row.

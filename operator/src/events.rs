@@ -1,12 +1,14 @@
 //! Events: what `kubectl describe` shows. One per transition, not one per look.
 
-use brainy_crds::condition::{PROGRESSING, READY, STORAGE_READY};
+use brainy_crds::condition::{CHANGES_APPROVED, PROGRESSING, READY, STORAGE_READY};
 use brainy_crds::{BrainyCluster, BrainyClusterStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 
-use crate::reconcile::status::{ASSIGNING, CHANGING_PATTERN, DRAINING, ROLLING_OUT, SCALING, condition};
+use crate::reconcile::status::{
+    ASSIGNING, CHANGING_PATTERN, DRAINING, PLAN_APPROVED, PLAN_PENDING, ROLLING_OUT, SCALING, condition,
+};
 
 /// Longest note that the API server takes, in bytes.
 const MAX_NOTE: usize = 1024;
@@ -63,10 +65,11 @@ impl Events {
     }
 }
 
-/// The Events of a transition: storage that fails or recovers, and a cluster that becomes ready or stops to be.
+/// The Events of a transition: storage that fails or recovers, a cluster that becomes ready or stops to be, a plan that waits
+/// or is carried out.
 fn transitions(before: &BrainyClusterStatus, after: &BrainyClusterStatus) -> Vec<Event> {
     let mut events = Vec::new();
-    for type_ in [STORAGE_READY, READY] {
+    for type_ in [STORAGE_READY, READY, CHANGES_APPROVED] {
         let (Some(now), earlier) = (condition(after, type_), condition(before, type_)) else {
             continue;
         };
@@ -76,6 +79,11 @@ fn transitions(before: &BrainyClusterStatus, after: &BrainyClusterStatus) -> Vec
         match now.status.as_str() {
             // A cluster that has just begun is not yet ready, and that is no warning; nor is good storage news.
             "True" if earlier.is_none() && type_ == STORAGE_READY => {}
+            "True" if type_ == CHANGES_APPROVED && now.reason != PLAN_APPROVED => {}
+            // It is what was asked for: no warning.
+            _ if now.reason == PLAN_PENDING => {
+                events.push(event(EventType::Normal, &now.reason, type_, now.message.clone()))
+            }
             "True" => events.push(event(EventType::Normal, &now.reason, type_, now.message.clone())),
             _ if is_worth_a_warning(now, earlier, condition(after, PROGRESSING)) => {
                 events.push(event(EventType::Warning, &now.reason, type_, now.message.clone()))
@@ -117,7 +125,7 @@ mod tests {
 
     use super::*;
     use crate::fixtures::shared;
-    use crate::reconcile::status::{Observation, ShardsView, StorageView, after};
+    use crate::reconcile::status::{Observation, PlanView, ShardsView, StorageView, after};
 
     fn observation(storage: StorageView, ready: i32) -> Observation {
         Observation {
@@ -130,6 +138,8 @@ mod tests {
             problems: Vec::new(),
             draining: Vec::new(),
             failure: None,
+            paused: false,
+            plan: PlanView::Nothing,
         }
     }
 

@@ -1,5 +1,5 @@
 //! A small API server in memory for the unit tests: objects by path, resourceVersions, preconditions, and a record of
-//! every call. It knows no schemas and runs no controllers.
+//! every call that is no dry run. It knows no schemas and runs no controllers.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -92,7 +92,19 @@ impl FakeApi {
                 state.create(&format!("{path}/{name}"), body)
             }
             "PUT" => state.replace(path, body),
-            "PATCH" => state.patch(path, body, content.contains("apply"), is_status),
+            "PATCH" => {
+                let before = (state.objects.get(path).cloned(), state.version);
+                let answer = state.patch(path, body, content.contains("apply"), is_status);
+                if query.contains("dryRun=All") {
+                    state.version = before.1;
+                    match before.0 {
+                        Some(object) => state.objects.insert(path.to_owned(), object),
+                        None => state.objects.remove(path),
+                    };
+                    state.calls.pop();
+                }
+                answer
+            }
             "DELETE" => state.delete(path, &body),
             _ => failure(405, "MethodNotAllowed"),
         }

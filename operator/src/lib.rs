@@ -13,6 +13,7 @@ pub mod events;
 pub mod http;
 pub mod identity;
 pub mod metrics;
+pub mod plan;
 pub mod reconcile;
 pub mod roller;
 pub mod run;

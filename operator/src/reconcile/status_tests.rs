@@ -12,6 +12,8 @@ fn serving() -> Observation {
         problems: Vec::new(),
         draining: Vec::new(),
         failure: None,
+        paused: false,
+        plan: PlanView::Nothing,
     }
 }
 
