@@ -121,6 +121,7 @@ fn shortened(mut note: String) -> String {
 
 #[cfg(test)]
 mod tests {
+    use brainy_crds::Plan;
     use jiff::Timestamp;
 
     use super::*;
@@ -178,6 +179,25 @@ mod tests {
             observation(StorageView::Bucket, 2),
         ]);
         assert_eq!(told, ["Normal Serving", "Warning NodesNotReady"]);
+    }
+
+    #[test]
+    fn a_plan_is_told_when_it_waits_is_refused_and_is_carried_out_and_that_there_is_none_is_no_news() {
+        let plan = |approved| Plan { hash: "1-2-3-4".into(), approved, ..Plan::default() };
+        let waiting = |drift: Option<&str>| {
+            let view = PlanView::Waiting { plan: plan(false), drift: drift.map(Into::into) };
+            Observation { plan: view, ..observation(StorageView::Bucket, 3) }
+        };
+        let steps = [observation(StorageView::Bucket, 3), waiting(None), waiting(None), waiting(Some("the size"))];
+        let told = reasons(&steps);
+        assert_eq!(told, ["Normal Serving", "Normal PlanPending", "Warning PlanDrifted"]);
+        let mut cluster = shared();
+        let status = |cluster: &BrainyCluster, step: &Observation| after(cluster, step, Timestamp::UNIX_EPOCH);
+        let before = BrainyClusterStatus { plan: Some(plan(true)), ..status(&cluster, &waiting(None)) };
+        cluster.status = Some(before.clone());
+        let underway = Observation { changing: Some((SCALING, "words".into())), ..observation(StorageView::Bucket, 3) };
+        let told = transitions(&before, &status(&cluster, &underway));
+        assert!(told.iter().any(|event| event.reason == "PlanApproved" && matches!(event.type_, EventType::Normal)));
     }
 
     #[test]
