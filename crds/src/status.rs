@@ -57,6 +57,9 @@ pub struct Plan {
     /// The pods that are replaced, one at a time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub restarts: Vec<String>,
+    /// The pods that get other resources without a restart. One of which that is refused is replaced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resizes: Vec<String>,
     /// How many shards another node gets for good; none: not known, or no node comes or goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shards_moved: Option<i32>,

@@ -11,6 +11,7 @@ use brainy_e2e::records::Records;
 use brainy_e2e::sidecar::SidecarClient;
 use brainy_e2e::specs::{self, sample};
 use brainy_e2e::{Environment, Seen, until, with_temp_namespace};
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde_json::json;
 
@@ -98,6 +99,35 @@ async fn with_manual_a_change_waits_for_its_plan_and_a_plan_that_drifted_is_refu
         cluster.ready().await?;
         cluster.until_condition(CHANGES_APPROVED, "True", Some("NothingPending"), SOON).await?;
         verify(&cluster.node(2), &records).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_cpu_and_memory_restart_no_container() -> anyhow::Result<()> {
+    let environment = &Environment::from_variables().await?;
+    with_temp_namespace(environment, "resize", |namespace| async move {
+        let cluster = Cluster::apply(environment, &namespace, "c", specs::isolated(2)).await?;
+        cluster.ready().await?;
+        let before = pods(&cluster).await?;
+        cluster.change(json!({"pod": {"resources": {"requests": {"cpu": "20m", "memory": "32Mi"}}}})).await?;
+        until("both pods to have been resized", SOON * 2, || async {
+            let now = cluster.pods().await?;
+            let cpu = |pod: &Pod| {
+                let container = pod.spec.as_ref()?.containers.first()?;
+                container.resources.as_ref()?.requests.as_ref()?.get("cpu").map(|cpu| cpu.0.clone())
+            };
+            let amounts: Vec<_> = now.iter().map(cpu).collect();
+            let all = amounts.iter().all(|amount| amount.as_deref() == Some("20m"));
+            Ok(if all { Seen::Done(()) } else { Seen::NotYet(format!("{amounts:?}")) })
+        })
+        .await?;
+        cluster.until_condition(PROGRESSING, "False", Some("Settled"), SOON * 2).await?;
+        let now = cluster.pods().await?;
+        ensure!(pods(&cluster).await? == before, "a pod was replaced");
+        let restarts: i32 = now.iter().flat_map(brainy_e2e::kill::restarts).sum();
+        ensure!(restarts == 0, "a container was restarted");
+        Ok(())
     })
     .await
 }

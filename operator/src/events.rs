@@ -49,6 +49,12 @@ impl Events {
         self.publish(cluster, event(EventType::Normal, "ReplacedPod", "Roll", note)).await;
     }
 
+    /// Says that a pod was given other resources while it runs.
+    pub async fn resized_pod(&self, cluster: &BrainyCluster, pod: &str) {
+        let note = format!("gave pod {pod} the resources of the newest template, without a restart");
+        self.publish(cluster, event(EventType::Normal, "ResizedPod", "Roll", note)).await;
+    }
+
     /// Says that a resource can't be read.
     pub async fn publish_invalid(&self, reference: &k8s_openapi::api::core::v1::ObjectReference, note: String) {
         self.send(&event(EventType::Warning, "InvalidSpec", "Reconcile", note), reference).await;

@@ -83,7 +83,7 @@ impl FakeApi {
         let mut state = self.0.lock().unwrap();
         state.calls.push(format!("{method} {path}"));
         let is_status = path.ends_with("/status");
-        let path = path.trim_end_matches("/status");
+        let path = path.trim_end_matches("/status").trim_end_matches("/resize");
         match method {
             "GET" if is_collection(path) => state.list(path, query),
             "GET" => state.objects.get(path).map_or_else(|| failure(404, "NotFound"), |object| (200, object.clone())),

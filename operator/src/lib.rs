@@ -15,6 +15,7 @@ pub mod identity;
 pub mod metrics;
 pub mod plan;
 pub mod reconcile;
+pub mod resize;
 pub mod roller;
 pub mod run;
 pub mod seen;

@@ -16,7 +16,7 @@ pub mod dereference;
 mod errors;
 mod pattern;
 pub mod planning;
-mod rolling;
+pub mod rolling;
 mod scaling;
 pub mod status;
 pub mod validate;
@@ -302,7 +302,7 @@ async fn act(
     let applied = Box::pin(applier.apply(prepared, held)).await?;
 
     context.must_lead()?;
-    let rollout = rolling::roll(context, validated, &applied, found, &shards).await?;
+    let rollout = rolling::roll(context, validated, &applied, found, (&shards, &mut memory.rolling)).await?;
     seen.changing = changing(validated, replicas, found, &shards, &rollout);
     let settled = seen.changing.is_none() && seen.problems.is_empty() && seen.ready >= seen.wanted;
     Ok(match memory.unsettled_for(settled, now) {

@@ -18,7 +18,7 @@ use super::validate::ValidatedCluster;
 use super::{Error, FIELD_MANAGER, status};
 use crate::context::Context;
 use crate::plan::{ANNOTATION, Accepted, Change, Decision, Facts, Hold, Live, decide, fields, paused, template_inputs};
-use crate::{shards, volumes};
+use crate::{resize, shards, volumes};
 
 /// What the API server said the pod template would become, so that it is not asked at every look.
 #[derive(Debug, Default)]
@@ -170,6 +170,11 @@ async fn plan(
     let mut objects = Vec::new();
     let mut fields: Vec<String> = change.nodes.iter().map(|_| "spec.replicas".to_owned()).collect();
     let config_changes = differing.iter().any(|field| field.contains(build::CONFIG_HASH_ANNOTATION));
+    let (restarts, resizes) = match (change.template, resize::is_of_resources_alone(&differing)) {
+        (false, _) => (Vec::new(), Vec::new()),
+        (true, false) => (all_pods(cluster, found), Vec::new()),
+        (true, true) => (Vec::new(), all_pods(cluster, found)),
+    };
     fields.extend(differing);
     if !fields.is_empty() {
         objects.push(object("StatefulSet", cluster.name.clone(), fields));
@@ -206,7 +211,8 @@ async fn plan(
         approved: change.approved,
         summary: String::new(),
         objects,
-        restarts: if change.template { restarts(cluster, found) } else { Vec::new() },
+        restarts,
+        resizes,
         shards_moved,
         volumes: growing,
     };
@@ -215,7 +221,7 @@ async fn plan(
 }
 
 /// All pods, in the order in which they are replaced.
-fn restarts(cluster: &ValidatedCluster, found: &Dereferenced) -> Vec<String> {
+fn all_pods(cluster: &ValidatedCluster, found: &Dereferenced) -> Vec<String> {
     let mut pods: Vec<(i32, String)> = found
         .pods
         .iter()
@@ -240,6 +246,12 @@ fn summary(change: &Change, plan: &Plan) -> String {
     let mut parts = Vec::new();
     if !plan.restarts.is_empty() {
         parts.push(format!("{} pods are replaced, one at a time ({})", plan.restarts.len(), plan.restarts.join(", ")));
+    } else if !plan.resizes.is_empty() {
+        let pods = plan.resizes.join(", ");
+        parts.push(format!(
+            "{} pods get other resources, without a restart where possible ({pods})",
+            plan.resizes.len()
+        ));
     } else if change.template {
         parts.push("new pods get another template".to_owned());
     }

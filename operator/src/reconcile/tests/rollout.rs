@@ -285,3 +285,47 @@ async fn what_waits_costs_no_write() {
     world.reconcile().await.unwrap();
     assert_eq!(world.api.writes(), Vec::<String>::new());
 }
+
+/// What the StatefulSet controller keeps of the newest template.
+fn keep_revision(world: &World, revision: &str) {
+    let template = world.api.object(SET).unwrap()["spec"]["template"].clone();
+    let kept = json!({"metadata": {"name": revision}, "revision": 1, "data": {"spec": {"template": template}}});
+    world.api.insert(&format!("/apis/apps/v1/namespaces/team/controllerrevisions/{revision}"), &kept);
+}
+
+fn pod_path(ordinal: i32) -> String {
+    format!("/api/v1/namespaces/team/pods/demo-{ordinal}")
+}
+
+#[tokio::test]
+async fn a_change_of_resources_resizes_pods_and_one_that_is_refused_is_replaced() {
+    let mut world = running().await;
+    keep_revision(&world, "first");
+    for ordinal in 0..3 {
+        let container = world.api.object(SET).unwrap()["spec"]["template"]["spec"]["containers"][0].clone();
+        world.api.edit(&pod_path(ordinal), |pod| pod["spec"]["containers"] = json!([container]));
+    }
+    change(&world, json!({"pod": {"resources": {"requests": {"cpu": "300m", "memory": "64Mi"}}}}));
+    world.reconcile().await.unwrap();
+    assert_eq!(plan(&world)["resizes"], json!(["demo-2", "demo-1", "demo-0"]));
+    keep_revision(&world, "second");
+    world.set_revision("second");
+    world.watch();
+    let _applied = changes(&world);
+    for ordinal in [2, 1, 0] {
+        world.reconcile().await.unwrap();
+        assert_eq!(changes(&world), [format!("PATCH {}/resize", pod_path(ordinal))]);
+        let pod = world.api.object(&pod_path(ordinal)).unwrap();
+        assert_eq!(pod["spec"]["containers"][0]["resources"]["requests"]["cpu"], json!("300m"));
+    }
+    world.reconcile().await.unwrap();
+    assert_eq!(changes(&world), Vec::<String>::new(), "they are what the newest template says");
+
+    // The kubelet has no room for it, ever. The pod serves nobody meanwhile, so that it need not wait for shards.
+    world.api.edit(&pod_path(1), |pod| {
+        let infeasible = json!({"type": "PodResizePending", "status": "True", "reason": "Infeasible"});
+        pod["status"]["conditions"] = json!([{"type": "Ready", "status": "False"}, infeasible]);
+    });
+    world.reconcile().await.unwrap();
+    assert_eq!(changes(&world), [format!("DELETE {}", pod_path(1))]);
+}
