@@ -28,7 +28,7 @@ use crate::status::BrainyClusterStatus;
     printcolumn(name = "Shards", type_ = "string", json_path = ".status.shardsOwned", description = "owned shards / all shards"),
     printcolumn(name = "Strategy", type_ = "string", json_path = ".spec.storage.strategy"),
     printcolumn(name = "Pattern", type_ = "string", json_path = ".spec.coordination.pattern"),
-    printcolumn(name = "State", type_ = "string", json_path = ".status.conditions[?(@.type==\"Progressing\")].reason", description = "Settled, Paused, PlanPending, or what is under way"),
+    printcolumn(name = "State", type_ = "string", json_path = ".status.conditions[?(@.type==\"Progressing\")].reason", description = "Settled, Paused, PlanPending, Hibernated, or what is under way"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
@@ -40,9 +40,10 @@ use crate::status::BrainyClusterStatus;
     {"rule": "self.storage.strategy == 'Isolated' || self.coordination.pattern == 'Consensus' || !has(self.storage.volume)", "message": "storage.volume has a use with strategy Isolated or pattern Consensus only: otherwise data lives in the bucket, and nothing on the nodes. Remove storage.volume"}
 ]))]
 pub struct BrainyClusterSpec {
-    /// How many nodes. Each is one pod with a stable name, `<cluster>-0` to `<cluster>-<replicas - 1>`.
+    /// How many nodes. Each is one pod with a stable name, `<cluster>-0` to `<cluster>-<replicas - 1>`. 0: the cluster hibernates,
+    /// with all its data.
     #[serde(default = "default_replicas")]
-    #[schemars(range(min = 1, max = 1000))]
+    #[schemars(range(min = 0, max = 1000))]
     pub replicas: i32,
 
     /// How many shards the keys are spread over. Never changes after creation: it is part of where every key lives.

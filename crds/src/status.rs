@@ -32,7 +32,7 @@ pub struct BrainyClusterStatus {
     /// What a change does, from before it begins until it is carried out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Plan>,
-    /// Ready, Progressing, StorageReady, ShardsAssigned, ChangesApproved.
+    /// Ready, Progressing, StorageReady, ShardsAssigned, ChangesApproved; Hibernated of a cluster that did.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -108,6 +108,8 @@ pub mod condition {
     pub const STORAGE_READY: &str = "StorageReady";
     /// Every shard has an owner in the published map.
     pub const SHARDS_ASSIGNED: &str = "ShardsAssigned";
+    /// No node is wanted, and none runs.
+    pub const HIBERNATED: &str = "Hibernated";
     /// No change waits for an approval.
     pub const CHANGES_APPROVED: &str = "ChangesApproved";
 }

@@ -1,6 +1,6 @@
 //! Events: what `kubectl describe` shows. One per transition, not one per look.
 
-use brainy_crds::condition::{CHANGES_APPROVED, PROGRESSING, READY, STORAGE_READY};
+use brainy_crds::condition::{CHANGES_APPROVED, HIBERNATED, PROGRESSING, READY, STORAGE_READY};
 use brainy_crds::{BrainyCluster, BrainyClusterStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -14,7 +14,7 @@ use crate::reconcile::status::{
 const MAX_NOTE: usize = 1024;
 
 /// Reasons of what was asked for.
-const PLANNED: [&str; 4] = [CHANGING_PATTERN, DRAINING, ROLLING_OUT, SCALING];
+const PLANNED: [&str; 5] = [CHANGING_PATTERN, DRAINING, HIBERNATED, ROLLING_OUT, SCALING];
 
 /// Publishes Events. A failure to do so is logged and no more.
 #[derive(Clone)]
@@ -75,7 +75,7 @@ impl Events {
 /// or is carried out.
 fn transitions(before: &BrainyClusterStatus, after: &BrainyClusterStatus) -> Vec<Event> {
     let mut events = Vec::new();
-    for type_ in [STORAGE_READY, READY, CHANGES_APPROVED] {
+    for type_ in [STORAGE_READY, READY, CHANGES_APPROVED, HIBERNATED] {
         let (Some(now), earlier) = (condition(after, type_), condition(before, type_)) else {
             continue;
         };
@@ -86,6 +86,8 @@ fn transitions(before: &BrainyClusterStatus, after: &BrainyClusterStatus) -> Vec
             // A cluster that has just begun is not yet ready, and that is no warning; nor is good storage news.
             "True" if earlier.is_none() && type_ == STORAGE_READY => {}
             "True" if type_ == CHANGES_APPROVED && now.reason != PLAN_APPROVED => {}
+            // That it is awake again is seen by its being ready.
+            "False" if type_ == HIBERNATED => {}
             // It is what was asked for: no warning.
             _ if now.reason == PLAN_PENDING => {
                 events.push(event(EventType::Normal, &now.reason, type_, now.message.clone()))
@@ -146,6 +148,7 @@ mod tests {
             draining: Vec::new(),
             failure: None,
             paused: false,
+            hibernated: None,
             plan: PlanView::Nothing,
         }
     }

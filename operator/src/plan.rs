@@ -31,6 +31,8 @@ pub struct Facts<'a> {
     pub wish: &'a Accepted,
     /// Whether the pod template would be another one: not merely written by another version.
     pub template_differs: bool,
+    /// No pod is there, and none is to be: whatever the template, it restarts nothing.
+    pub is_asleep: bool,
     /// Every change waits for an approval.
     pub manual: bool,
     /// The hash that is approved.
@@ -72,7 +74,7 @@ pub struct Change {
 /// Decides.
 pub fn decide(facts: &Facts<'_>) -> Decision {
     let (accepted, wish) = (facts.accepted, facts.wish);
-    let by_operator = facts.template_differs && accepted.inputs == wish.inputs;
+    let by_operator = facts.template_differs && accepted.inputs == wish.inputs && !facts.is_asleep;
     let is_change = facts.template_differs
         || accepted.nodes != wish.nodes
         || accepted.pattern != wish.pattern

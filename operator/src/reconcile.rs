@@ -14,6 +14,7 @@ pub mod build;
 mod deletion;
 pub mod dereference;
 mod errors;
+mod hibernation;
 mod pattern;
 pub mod planning;
 pub mod rolling;
@@ -127,6 +128,7 @@ fn first_observation(context: &Context, validated: &ValidatedCluster, found: &De
         draining: Vec::new(),
         failure: None,
         paused: spec.paused,
+        hibernated: None,
         plan: PlanView::Unknown,
     }
 }
@@ -253,6 +255,11 @@ async fn act(
         pods: &pods,
         memory: &mut memory.shards,
     };
+    if validated.replicas == 0 {
+        let placement = controller.policy().await;
+        let like_them = (placement, consensus_since);
+        return Box::pin(hibernation::stop(context, validated, (found, decision), like_them, memory, seen)).await;
+    }
     let shards = match controller.run().await {
         Err(Error::Storage(error)) => {
             return Ok(storage_failed(memory.storage.failed_between(validated, &error, now), seen));
@@ -269,10 +276,13 @@ async fn act(
     if seen.paused {
         return Ok(looked_again);
     }
-    let replicas =
-        scaling::replicas(validated.replicas, found.replicas().max(Some(shards.needed_nodes())), |ordinal| {
-            shards.is_empty_handed(&NodeId(names::node(&validated.name, ordinal)))
-        });
+    // Where none ran, all that have a volume come back first, and leave when others have their shards.
+    let asleep = validated.volume.is_some() && found.replicas().unwrap_or_default() == 0;
+    let woken = shards.map.as_ref().filter(|_| asleep).map(|map| hibernation::nodes_of(map, &validated.name));
+    let current = found.replicas().max(Some(shards.needed_nodes())).max(woken);
+    let replicas = scaling::replicas(validated.replicas, current, |ordinal| {
+        shards.is_empty_handed(&NodeId(names::node(&validated.name, ordinal)))
+    });
     context.must_lead()?;
     let mut prepared = build::build(
         validated,

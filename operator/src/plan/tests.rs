@@ -14,7 +14,7 @@ fn accepted() -> Accepted {
 }
 
 fn decided(wish: &Accepted, template_differs: bool, manual: bool, approved: Option<&str>) -> Decision {
-    decide(&Facts { accepted: &accepted(), wish, template_differs, manual, approved })
+    decide(&Facts { accepted: &accepted(), wish, template_differs, is_asleep: false, manual, approved })
 }
 
 fn by_spec() -> Accepted {
@@ -118,7 +118,14 @@ fn an_approval_that_was_used_up_is_no_drift() {
     let first = decided(&by_spec(), true, true, None).change.unwrap().hash;
     let stands = decided(&by_spec(), true, true, Some(&first)).stands;
     let wish = Accepted { nodes: 7, ..stands.clone() };
-    let facts = Facts { accepted: &stands, wish: &wish, template_differs: false, manual: true, approved: Some(&first) };
+    let facts = Facts {
+        accepted: &stands,
+        wish: &wish,
+        template_differs: false,
+        is_asleep: false,
+        manual: true,
+        approved: Some(&first),
+    };
     let next = decide(&facts).change.unwrap();
     assert!(!next.approved && next.drift.is_none());
 }
@@ -127,6 +134,24 @@ fn an_approval_that_was_used_up_is_no_drift() {
 fn an_approved_change_goes_on_whatever_becomes_of_the_approval() {
     let hash = decided(&by_spec(), true, true, None).change.unwrap().hash;
     let stands = decided(&by_spec(), true, true, Some(&hash)).stands;
-    let facts = Facts { accepted: &stands, wish: &by_spec(), template_differs: false, manual: true, approved: None };
+    let facts = Facts {
+        accepted: &stands,
+        wish: &by_spec(),
+        template_differs: false,
+        is_asleep: false,
+        manual: true,
+        approved: None,
+    };
     assert_eq!(decide(&facts).hold, Hold::Nothing);
+}
+
+#[test]
+fn where_no_pod_is_to_be_a_new_operator_s_template_waits_for_nobody_but_manual() {
+    let decided = |manual| {
+        let (accepted, wish) = (accepted(), by_operator());
+        let facts =
+            Facts { accepted: &accepted, wish: &wish, template_differs: true, is_asleep: true, manual, approved: None };
+        decide(&facts).hold
+    };
+    assert_eq!((decided(false), decided(true)), (Hold::Nothing, Hold::Everything));
 }

@@ -101,7 +101,14 @@ pub(super) async fn look(
         false => differing(context, cluster, found, &statefulset, (&wish, memory)).await?,
     };
     let approved = rollout.approved_plan.as_deref();
-    let facts = Facts { accepted: &accepted, wish: &wish, template_differs: !differing.is_empty(), manual, approved };
+    let facts = Facts {
+        accepted: &accepted,
+        wish: &wish,
+        template_differs: !differing.is_empty(),
+        is_asleep: accepted.nodes == 0 && found.pods.is_empty(),
+        manual,
+        approved,
+    };
     let decision = decide(&facts);
     let plan = match &decision.change {
         None => None,

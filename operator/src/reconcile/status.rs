@@ -1,7 +1,7 @@
 //! Step 5: what people and programs read. The conditions are computed by a pure function; the status is written only when
 //! it differs from what stands there.
 
-use brainy_crds::condition::{CHANGES_APPROVED, PROGRESSING, READY, SHARDS_ASSIGNED, STORAGE_READY};
+use brainy_crds::condition::{CHANGES_APPROVED, HIBERNATED, PROGRESSING, READY, SHARDS_ASSIGNED, STORAGE_READY};
 use brainy_crds::{BrainyCluster, BrainyClusterStatus, Plan};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -54,6 +54,8 @@ pub struct Observation {
     pub failure: Option<(String, String)>,
     /// Nothing is to be changed.
     pub paused: bool,
+    /// No node is wanted, and none runs: in words, with where the data is.
+    pub hibernated: Option<String>,
     /// What of the spec waits for an approval.
     pub plan: PlanView,
 }
@@ -121,9 +123,13 @@ pub fn after(cluster: &BrainyCluster, seen: &Observation, now: Timestamp) -> Bra
         status.shards_owned = format!("{}/{}", shards.held, shards.total);
         status.map_revision = i64::try_from(shards.revision).unwrap_or(i64::MAX);
     }
+    if seen.hibernated.is_some() {
+        status.shards_owned = format!("0/{}", cluster.spec.shards);
+    }
     status.plan = planned(seen, before.plan.as_ref());
     let mut findings = vec![ready(seen), progressing(seen), storage(&seen.storage)];
     let name = cluster.metadata.name.as_deref().unwrap_or_default();
+    findings.extend(hibernated(seen, condition(&before, HIBERNATED).is_some()));
     findings.extend(approved(&seen.plan, status.plan.as_ref(), name));
     findings.extend(seen.shards.map(|shards| assigned(shards, &seen.draining)));
     status.conditions = merged(&before.conditions, findings, cluster.metadata.generation, now);
@@ -158,6 +164,17 @@ fn planned(seen: &Observation, before: Option<&Plan>) -> Option<Plan> {
         PlanView::Unknown => before.cloned(),
         PlanView::Nothing => before.filter(|plan| plan.approved && !is_over).cloned(),
     }
+}
+
+/// Said of a cluster that hibernates, and ever after.
+fn hibernated(seen: &Observation, ever: bool) -> Option<Finding> {
+    let (status, message) = match &seen.hibernated {
+        Some(message) => ("True", message.clone()),
+        None if ever => ("False", format!("{} nodes are wanted, {} exist", seen.wanted, seen.present)),
+        None => return None,
+    };
+    let reason = if status == "True" { HIBERNATED } else { "Awake" };
+    Some(Finding { type_: HIBERNATED, status, reason: reason.into(), message })
 }
 
 fn approved(view: &PlanView, plan: Option<&Plan>, cluster: &str) -> Option<Finding> {
@@ -195,6 +212,9 @@ fn ready(seen: &Observation) -> Finding {
     }
     if let StorageView::Failed(reason, message) = &seen.storage {
         return not("StorageNotReady", format!("{reason}: {message}"));
+    }
+    if let Some(message) = &seen.hibernated {
+        return not(HIBERNATED, message.clone());
     }
     if let Some(problem) = seen.problems.first() {
         return not("NodeProblem", problem.clone());
@@ -236,7 +256,10 @@ fn progressing(seen: &Observation) -> Finding {
             PlanView::Waiting { plan, .. } => {
                 ("False", PLAN_PENDING, format!("plan {} waits for its approval: {}", plan.hash, plan.summary))
             }
-            _ => ("False", "Settled", "the cluster is as the spec wants it".into()),
+            _ => match &seen.hibernated {
+                Some(message) => ("False", HIBERNATED, message.clone()),
+                None => ("False", "Settled", "the cluster is as the spec wants it".into()),
+            },
         },
     };
     Finding { type_: PROGRESSING, status, reason: reason.into(), message }

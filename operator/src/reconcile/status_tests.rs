@@ -13,6 +13,7 @@ fn serving() -> Observation {
         draining: Vec::new(),
         failure: None,
         paused: false,
+        hibernated: None,
         plan: PlanView::Nothing,
     }
 }
@@ -153,4 +154,27 @@ fn a_plan_is_said_from_before_it_begins_until_it_is_carried_out() {
     let status = after(&cluster, &serving(), at(4));
     assert_eq!(state(&status, CHANGES_APPROVED), ("True", "NothingPending"));
     assert_eq!(status.plan, None);
+}
+
+#[test]
+fn a_cluster_that_hibernates_says_so_and_one_that_never_did_says_nothing_of_it() {
+    let mut cluster = isolated();
+    assert!(condition(&after(&cluster, &serving(), at(1)), HIBERNATED).is_none());
+    let asleep = Observation {
+        wanted: 0,
+        present: 0,
+        ready: 0,
+        shards: None,
+        hibernated: Some("no node runs".into()),
+        ..serving()
+    };
+    let status = after(&cluster, &asleep, at(1));
+    for (type_, is) in [(HIBERNATED, "True"), (READY, "False"), (PROGRESSING, "False")] {
+        assert_eq!(state(&status, type_), (is, "Hibernated"));
+    }
+    assert_eq!((status.nodes.as_str(), status.shards_owned.as_str()), ("0/0", "0/256"));
+    cluster.status = Some(status);
+    let status = after(&cluster, &serving(), at(2));
+    assert_eq!(state(&status, HIBERNATED), ("False", "Awake"));
+    assert_eq!(state(&status, READY), ("True", "Serving"));
 }

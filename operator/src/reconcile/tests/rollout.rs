@@ -329,3 +329,75 @@ async fn a_change_of_resources_resizes_pods_and_one_that_is_refused_is_replaced(
     world.reconcile().await.unwrap();
     assert_eq!(changes(&world), [format!("DELETE {}", pod_path(1))]);
 }
+
+#[tokio::test]
+async fn a_cluster_hibernates_with_its_map_and_volumes_and_comes_back_with_every_node_that_has_data() {
+    let mut world = running().await;
+    let map = json!({
+        "revision": 50, "epoch": 1, "writer": "me", "cluster": "1111-2222", "nodes": ["demo-0", "demo-1", "demo-2"],
+        "owners": (0..256).map(|shard| shard % 3).collect::<Vec<u32>>(), "tokens": vec![2; 256],
+    });
+    world.api.edit(MAP, |object| object["data"]["shard-map.json"] = json!(map.to_string()));
+    let before = world.api.object(MAP).unwrap();
+    change(&world, json!({"replicas": 0}));
+    world.reconcile().await.unwrap();
+    assert_eq!(replicas(&world), 0, "all at once: nothing moves");
+    assert_eq!(world.condition("Progressing"), ("True".into(), "Scaling".into()));
+    for ordinal in 0..3 {
+        world.api.remove(&pod_path(ordinal));
+    }
+    world.watch();
+    assert_eq!(world.reconcile().await.unwrap(), LATER);
+    for type_ in ["Hibernated", "Ready", "Progressing"] {
+        assert_eq!(world.condition(type_).1, "Hibernated");
+    }
+    let message = world.condition_field("Hibernated", "message");
+    assert!(message.contains("on 3 volumes") && message.contains("kubectl scale"), "{message}");
+    assert_eq!(world.api.object(MAP).unwrap(), before);
+    assert!((0..3).all(|ordinal| world.api.object(&claim_path(ordinal)).is_some()));
+    let _made = world.api.writes();
+    world.reconcile().await.unwrap();
+    assert_eq!(world.api.writes(), Vec::<String>::new(), "it costs nothing");
+
+    // A new operator may give a cluster that has no pods whatever template it likes.
+    upgrade(&mut world, "brainy-sidecar:2");
+    world.reconcile().await.unwrap();
+    assert_eq!((replicas(&world), image(&world)), (0, json!("brainy-sidecar:2")));
+
+    // Back, with fewer: the third has data that the first has to get.
+    change(&world, json!({"replicas": 1}));
+    world.reconcile().await.unwrap();
+    assert_eq!(replicas(&world), 3);
+    assert_eq!(world.condition("Hibernated").1, "Awake");
+    world.reconcile().await.unwrap();
+    assert_eq!(replicas(&world), 3, "nobody has taken over from it yet");
+    assert_eq!(world.condition("Progressing").1, "Draining");
+}
+
+#[tokio::test]
+async fn nodes_that_keep_the_map_among_them_stop_without_hearing_that_nobody_is_wanted() {
+    let mut wish = isolated();
+    wish.spec.coordination.pattern = brainy_crds::Pattern::Consensus;
+    let mut world = World::new(wish);
+    world.reconcile().await.unwrap();
+    let members = |world: &World| world.api.object(CONFIG).unwrap()["data"].to_string().matches("demo-2").count();
+    let before = members(&world);
+    assert!(before > 0);
+    change(&world, json!({"replicas": 0}));
+    world.reconcile().await.unwrap();
+    assert_eq!((replicas(&world), members(&world)), (0, before));
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_made_with_no_node_has_none_and_no_map() {
+    let mut wish = isolated();
+    wish.spec.replicas = 0;
+    let mut world = World::new(wish);
+    world.reconcile().await.unwrap();
+    assert_eq!(replicas(&world), 0);
+    assert!(world.api.object(MAP).is_none());
+    assert_eq!(world.condition("Hibernated").0, "True");
+    change(&world, json!({"replicas": 2}));
+    world.reconcile().await.unwrap();
+    assert_eq!(replicas(&world), 2);
+}
