@@ -1,19 +1,21 @@
-//! Changes that wait, and clusters that are not to be changed.
+//! Changes that wait, clusters that are not to be changed, pods that are resized, clusters of no nodes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use brainy_crds::condition::{CHANGES_APPROVED, PROGRESSING};
+use brainy_coordination::{ShardId, ShardMap};
+use brainy_crds::condition::{CHANGES_APPROVED, HIBERNATED, PROGRESSING};
 use brainy_e2e::brainy::Cluster;
 use brainy_e2e::load::{self, Progress, verify};
 use brainy_e2e::records::Records;
 use brainy_e2e::sidecar::SidecarClient;
-use brainy_e2e::specs::{self, sample};
+use brainy_e2e::specs::{self, prepare_bucket, sample};
 use brainy_e2e::{Environment, Seen, until, with_temp_namespace};
-use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
-use serde_json::json;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -128,6 +130,71 @@ async fn more_cpu_and_memory_restart_no_container() -> anyhow::Result<()> {
         let restarts: i32 = now.iter().flat_map(brainy_e2e::kill::restarts).sum();
         ensure!(restarts == 0, "a container was restarted");
         Ok(())
+    })
+    .await
+}
+
+/// Down to no node by the scale subresource, and back with fewer nodes than before.
+async fn hibernates(environment: &Environment, namespace: &str, spec: Value, claims: usize) -> anyhow::Result<()> {
+    let cluster = Cluster::apply(environment, namespace, "c", spec).await?;
+    cluster.ready().await?;
+    let records = sample("asleep", 600);
+    write(&cluster.node(0), &records).await?;
+    let before = cluster.shard_map().await?;
+    scale(&cluster, 0).await?;
+    cluster.until_condition(HIBERNATED, "True", None, Duration::from_secs(120)).await?;
+    ensure!(cluster.pods().await?.is_empty(), "a pod is left");
+    let volumes: Api<PersistentVolumeClaim> = Api::namespaced(environment.client.clone(), namespace);
+    let kept = volumes.list(&ListParams::default()).await?.items.len();
+    ensure!(kept == claims, "{kept} of {claims} volumes were kept");
+    let after = cluster.shard_map().await?;
+    ensure!(owners(&before) == owners(&after), "shards moved while all nodes stopped");
+    scale(&cluster, 2).await?;
+    cluster.ready().await?;
+    until("the third node to be gone", Duration::from_secs(120), || async {
+        let pods = cluster.pods().await?.len();
+        Ok(if pods == 2 { Seen::Done(()) } else { Seen::NotYet(format!("{pods} pods")) })
+    })
+    .await?;
+    verify(&cluster.node(1), &records).await
+}
+
+async fn scale(cluster: &Cluster, replicas: i32) -> anyhow::Result<()> {
+    let wish = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+    cluster.api().patch_scale(&cluster.name, &PatchParams::default(), &wish).await?;
+    Ok(())
+}
+
+fn owners(map: &ShardMap) -> Vec<Option<String>> {
+    (0..map.shards()).map(|shard| map.owner(ShardId(shard)).map(|node| node.0.clone())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_isolated_cluster_hibernates_with_its_volumes_and_comes_back_with_fewer_nodes() -> anyhow::Result<()> {
+    let environment = &Environment::from_variables().await?;
+    with_temp_namespace(environment, "asleep-i", |namespace| async move {
+        hibernates(environment, &namespace, specs::isolated(3), 3).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_of_pattern_consensus_hibernates_and_its_members_find_each_other_again() -> anyhow::Result<()> {
+    let environment = &Environment::from_variables().await?;
+    with_temp_namespace(environment, "asleep-c", |namespace| async move {
+        let mut spec = specs::isolated(3);
+        spec["coordination"]["pattern"] = json!("Consensus");
+        hibernates(environment, &namespace, spec, 3).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_cluster_hibernates_with_its_data_in_the_bucket() -> anyhow::Result<()> {
+    let environment = &Environment::from_variables().await?;
+    with_temp_namespace(environment, "asleep-s", |namespace| async move {
+        prepare_bucket(environment, &namespace).await?;
+        hibernates(environment, &namespace, specs::shared(3, &namespace), 0).await
     })
     .await
 }
