@@ -11,7 +11,7 @@ use crate::manifest;
 
 mod structure;
 
-pub use structure::with_defaults;
+pub use structure::{with_defaults, without_defaults};
 
 /// What is wrong with a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -28,6 +28,7 @@ use crate::status::BrainyClusterStatus;
     printcolumn(name = "Shards", type_ = "string", json_path = ".status.shardsOwned", description = "owned shards / all shards"),
     printcolumn(name = "Strategy", type_ = "string", json_path = ".spec.storage.strategy"),
     printcolumn(name = "Pattern", type_ = "string", json_path = ".spec.coordination.pattern"),
+    printcolumn(name = "State", type_ = "string", json_path = ".status.conditions[?(@.type==\"Progressing\")].reason", description = "Settled, Paused, PlanPending, Hibernated, or what is under way"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
@@ -39,9 +40,10 @@ use crate::status::BrainyClusterStatus;
     {"rule": "self.storage.strategy == 'Isolated' || self.coordination.pattern == 'Consensus' || !has(self.storage.volume)", "message": "storage.volume has a use with strategy Isolated or pattern Consensus only: otherwise data lives in the bucket, and nothing on the nodes. Remove storage.volume"}
 ]))]
 pub struct BrainyClusterSpec {
-    /// How many nodes. Each is one pod with a stable name, `<cluster>-0` to `<cluster>-<replicas - 1>`.
+    /// How many nodes. Each is one pod with a stable name, `<cluster>-0` to `<cluster>-<replicas - 1>`. 0: the cluster hibernates,
+    /// with all its data.
     #[serde(default = "default_replicas")]
-    #[schemars(range(min = 1, max = 1000))]
+    #[schemars(range(min = 0, max = 1000))]
     pub replicas: i32,
 
     /// How many shards the keys are spread over. Never changes after creation: it is part of where every key lives.
@@ -68,6 +70,14 @@ pub struct BrainyClusterSpec {
     /// What happens to volumes and bucket data when the BrainyCluster is deleted.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
+
+    /// Change nothing, whatever the spec says: the status, certificates and the shards of the nodes that there are go on.
+    #[serde(default)]
+    pub paused: bool,
+
+    /// When a change is carried out.
+    #[serde(default)]
+    pub rollout: RolloutSpec,
 }
 
 fn default_replicas() -> i32 {
@@ -536,6 +546,30 @@ pub struct PodSpec {
     /// Added to the pod's labels.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub labels: std::collections::BTreeMap<String, String>,
+}
+
+/// When a change is carried out.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RolloutSpec {
+    /// Who approves a change that restarts pods, grows volumes, or changes the number of nodes or the pattern.
+    #[serde(default)]
+    pub approval: Approval,
+    /// The hash of the plan that may be carried out, from `status.plan.hash`. One that no longer fits is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub approved_plan: Option<String>,
+}
+
+/// Who approves a change.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum Approval {
+    /// Whoever writes the spec: a change of it is carried out at once. Only what a new operator alone would change waits for
+    /// `approvedPlan`.
+    #[default]
+    Automatic,
+    /// Every change waits for `approvedPlan`.
+    Manual,
 }
 
 /// What happens to volumes and bucket data on deletion.

@@ -29,10 +29,73 @@ pub struct BrainyClusterStatus {
     /// Selects the node pods (read by the scale subresource).
     #[serde(default)]
     pub selector: String,
-    /// Ready, Progressing, StorageReady, ShardsAssigned.
+    /// What a change does, from before it begins until it is carried out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Plan>,
+    /// Ready, Progressing, StorageReady, ShardsAssigned, ChangesApproved; Hibernated of a cluster that did.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// What a change does.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// What `spec.rollout.approvedPlan` has to say for it: stands for all that the plan was made from.
+    #[serde(default)]
+    pub hash: String,
+    /// Whether it is carried out.
+    #[serde(default)]
+    pub approved: bool,
+    /// In a sentence.
+    #[serde(default)]
+    pub summary: String,
+    /// The objects that change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<PlannedObject>,
+    /// The pods that are replaced, one at a time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restarts: Vec<String>,
+    /// The pods that get other resources without a restart. One of which that is refused is replaced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resizes: Vec<String>,
+    /// How many shards another node gets for good; none: not known, or no node comes or goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shards_moved: Option<i32>,
+    /// The volumes that grow.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<PlannedVolume>,
+}
+
+/// An object that a plan changes.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedObject {
+    /// Its kind.
+    #[serde(default)]
+    pub kind: String,
+    /// Its name.
+    #[serde(default)]
+    pub name: String,
+    /// Which of its fields change, in short.
+    #[serde(default)]
+    pub fields: Vec<String>,
+}
+
+/// A volume that grows.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedVolume {
+    /// Its claim.
+    #[serde(default)]
+    pub claim: String,
+    /// What it has.
+    #[serde(default)]
+    pub from: String,
+    /// What it gets.
+    #[serde(default)]
+    pub to: String,
 }
 
 /// The condition types of a BrainyCluster.
@@ -45,4 +108,8 @@ pub mod condition {
     pub const STORAGE_READY: &str = "StorageReady";
     /// Every shard has an owner in the published map.
     pub const SHARDS_ASSIGNED: &str = "ShardsAssigned";
+    /// No node is wanted, and none runs.
+    pub const HIBERNATED: &str = "Hibernated";
+    /// No change waits for an approval.
+    pub const CHANGES_APPROVED: &str = "ChangesApproved";
 }

@@ -71,6 +71,27 @@ fn what_is_left_out_gets_the_documented_defaults() {
 }
 
 #[test]
+fn what_says_a_default_is_left_out_wherever_it_stands_and_nothing_else() {
+    let schema = brainy_crds::manifest::schema().unwrap();
+    let schema = &schema["properties"]["spec"];
+    let minimal = json!({"storage": {"bucket": {"name": "data"}, "layers": [{"type": "Caching"}]}});
+    let mut full = rules::with_defaults(schema, &minimal);
+    full["storage"]["strategy"] = json!("Shared");
+    full["storage"]["layers"][0]["caching"] = json!({"maxEntries": 10_000, "maxMegabytes": 65});
+    full["pod"]["affinity"] = json!({});
+    full["application"] = json!(null);
+    let expected = json!({
+        "storage": {
+            "strategy": "Shared", "bucket": {"name": "data"},
+            "layers": [{"type": "Caching", "caching": {"maxMegabytes": 65}}]
+        },
+        "pod": {"affinity": {}},
+    });
+    assert_eq!(rules::without_defaults(schema, &full), expected, "an affinity of nothing is not the default one");
+    assert_eq!(rules::without_defaults(schema, &expected), expected);
+}
+
+#[test]
 fn a_change_that_leaves_the_fixed_fields_alone_is_allowed() {
     let resource = |replicas: u32, shards: Option<u32>| -> Value {
         let mut spec = json!({"replicas": replicas, "storage": {"strategy": "Shared", "bucket": {"name": "brainy"}}});

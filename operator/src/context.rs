@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::reconcile::Error;
 use crate::reconcile::apply::Ledger;
 use crate::reconcile::build::SidecarImage;
+use crate::reconcile::{planning, rolling};
 use crate::seen::Seen;
 use crate::{shards, storage, volumes};
 
@@ -55,6 +56,10 @@ pub struct ClusterMemory {
     pub shards: shards::Memory,
     /// Volumes that were not resized.
     pub volumes: volumes::Memory,
+    /// Templates of pods, and what became of their resizes.
+    pub rolling: rolling::Memory,
+    /// What the pod template would become.
+    pub planning: planning::Memory,
     /// Since when no pod of a cluster that is to stand still was there.
     pub still_since: Option<Duration>,
     /// Failed reconciles in a row.

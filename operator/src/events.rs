@@ -1,18 +1,20 @@
 //! Events: what `kubectl describe` shows. One per transition, not one per look.
 
-use brainy_crds::condition::{PROGRESSING, READY, STORAGE_READY};
+use brainy_crds::condition::{CHANGES_APPROVED, HIBERNATED, PROGRESSING, READY, STORAGE_READY};
 use brainy_crds::{BrainyCluster, BrainyClusterStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 
-use crate::reconcile::status::{ASSIGNING, CHANGING_PATTERN, DRAINING, ROLLING_OUT, SCALING, condition};
+use crate::reconcile::status::{
+    ASSIGNING, CHANGING_PATTERN, DRAINING, PLAN_APPROVED, PLAN_PENDING, ROLLING_OUT, SCALING, condition,
+};
 
 /// Longest note that the API server takes, in bytes.
 const MAX_NOTE: usize = 1024;
 
 /// Reasons of what was asked for.
-const PLANNED: [&str; 4] = [CHANGING_PATTERN, DRAINING, ROLLING_OUT, SCALING];
+const PLANNED: [&str; 5] = [CHANGING_PATTERN, DRAINING, HIBERNATED, ROLLING_OUT, SCALING];
 
 /// Publishes Events. A failure to do so is logged and no more.
 #[derive(Clone)]
@@ -47,6 +49,12 @@ impl Events {
         self.publish(cluster, event(EventType::Normal, "ReplacedPod", "Roll", note)).await;
     }
 
+    /// Says that a pod was given other resources while it runs.
+    pub async fn resized_pod(&self, cluster: &BrainyCluster, pod: &str) {
+        let note = format!("gave pod {pod} the resources of the newest template, without a restart");
+        self.publish(cluster, event(EventType::Normal, "ResizedPod", "Roll", note)).await;
+    }
+
     /// Says that a resource can't be read.
     pub async fn publish_invalid(&self, reference: &k8s_openapi::api::core::v1::ObjectReference, note: String) {
         self.send(&event(EventType::Warning, "InvalidSpec", "Reconcile", note), reference).await;
@@ -63,10 +71,11 @@ impl Events {
     }
 }
 
-/// The Events of a transition: storage that fails or recovers, and a cluster that becomes ready or stops to be.
+/// The Events of a transition: storage that fails or recovers, a cluster that becomes ready or stops to be, a plan that waits
+/// or is carried out.
 fn transitions(before: &BrainyClusterStatus, after: &BrainyClusterStatus) -> Vec<Event> {
     let mut events = Vec::new();
-    for type_ in [STORAGE_READY, READY] {
+    for type_ in [STORAGE_READY, READY, CHANGES_APPROVED, HIBERNATED] {
         let (Some(now), earlier) = (condition(after, type_), condition(before, type_)) else {
             continue;
         };
@@ -76,6 +85,13 @@ fn transitions(before: &BrainyClusterStatus, after: &BrainyClusterStatus) -> Vec
         match now.status.as_str() {
             // A cluster that has just begun is not yet ready, and that is no warning; nor is good storage news.
             "True" if earlier.is_none() && type_ == STORAGE_READY => {}
+            "True" if type_ == CHANGES_APPROVED && now.reason != PLAN_APPROVED => {}
+            // That it is awake again is seen by its being ready.
+            "False" if type_ == HIBERNATED => {}
+            // It is what was asked for: no warning.
+            _ if now.reason == PLAN_PENDING => {
+                events.push(event(EventType::Normal, &now.reason, type_, now.message.clone()))
+            }
             "True" => events.push(event(EventType::Normal, &now.reason, type_, now.message.clone())),
             _ if is_worth_a_warning(now, earlier, condition(after, PROGRESSING)) => {
                 events.push(event(EventType::Warning, &now.reason, type_, now.message.clone()))
@@ -113,11 +129,12 @@ fn shortened(mut note: String) -> String {
 
 #[cfg(test)]
 mod tests {
+    use brainy_crds::Plan;
     use jiff::Timestamp;
 
     use super::*;
     use crate::fixtures::shared;
-    use crate::reconcile::status::{Observation, ShardsView, StorageView, after};
+    use crate::reconcile::status::{Observation, PlanView, ShardsView, StorageView, after};
 
     fn observation(storage: StorageView, ready: i32) -> Observation {
         Observation {
@@ -130,6 +147,9 @@ mod tests {
             problems: Vec::new(),
             draining: Vec::new(),
             failure: None,
+            paused: false,
+            hibernated: None,
+            plan: PlanView::Nothing,
         }
     }
 
@@ -168,6 +188,25 @@ mod tests {
             observation(StorageView::Bucket, 2),
         ]);
         assert_eq!(told, ["Normal Serving", "Warning NodesNotReady"]);
+    }
+
+    #[test]
+    fn a_plan_is_told_when_it_waits_is_refused_and_is_carried_out_and_that_there_is_none_is_no_news() {
+        let plan = |approved| Plan { hash: "1-2-3-4".into(), approved, ..Plan::default() };
+        let waiting = |drift: Option<&str>| {
+            let view = PlanView::Waiting { plan: plan(false), drift: drift.map(Into::into) };
+            Observation { plan: view, ..observation(StorageView::Bucket, 3) }
+        };
+        let steps = [observation(StorageView::Bucket, 3), waiting(None), waiting(None), waiting(Some("the size"))];
+        let told = reasons(&steps);
+        assert_eq!(told, ["Normal Serving", "Normal PlanPending", "Warning PlanDrifted"]);
+        let mut cluster = shared();
+        let status = |cluster: &BrainyCluster, step: &Observation| after(cluster, step, Timestamp::UNIX_EPOCH);
+        let before = BrainyClusterStatus { plan: Some(plan(true)), ..status(&cluster, &waiting(None)) };
+        cluster.status = Some(before.clone());
+        let underway = Observation { changing: Some((SCALING, "words".into())), ..observation(StorageView::Bucket, 3) };
+        let told = transitions(&before, &status(&cluster, &underway));
+        assert!(told.iter().any(|event| event.reason == "PlanApproved" && matches!(event.type_, EventType::Normal)));
     }
 
     #[test]

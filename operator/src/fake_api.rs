@@ -1,5 +1,5 @@
 //! A small API server in memory for the unit tests: objects by path, resourceVersions, preconditions, and a record of
-//! every call. It knows no schemas and runs no controllers.
+//! every call that is no dry run. It knows no schemas and runs no controllers.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -83,7 +83,7 @@ impl FakeApi {
         let mut state = self.0.lock().unwrap();
         state.calls.push(format!("{method} {path}"));
         let is_status = path.ends_with("/status");
-        let path = path.trim_end_matches("/status");
+        let path = path.trim_end_matches("/status").trim_end_matches("/resize");
         match method {
             "GET" if is_collection(path) => state.list(path, query),
             "GET" => state.objects.get(path).map_or_else(|| failure(404, "NotFound"), |object| (200, object.clone())),
@@ -92,7 +92,19 @@ impl FakeApi {
                 state.create(&format!("{path}/{name}"), body)
             }
             "PUT" => state.replace(path, body),
-            "PATCH" => state.patch(path, body, content.contains("apply"), is_status),
+            "PATCH" => {
+                let before = (state.objects.get(path).cloned(), state.version);
+                let answer = state.patch(path, body, content.contains("apply"), is_status);
+                if query.contains("dryRun=All") {
+                    state.version = before.1;
+                    match before.0 {
+                        Some(object) => state.objects.insert(path.to_owned(), object),
+                        None => state.objects.remove(path),
+                    };
+                    state.calls.pop();
+                }
+                answer
+            }
             "DELETE" => state.delete(path, &body),
             _ => failure(405, "MethodNotAllowed"),
         }

@@ -18,10 +18,12 @@ use crate::reconcile::validate::ValidatedCluster;
 /// Upper bounds of the duration histogram, in seconds.
 const BUCKETS: [f64; 9] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0];
 /// The conditions that are shown.
-const CONDITIONS: [&str; 4] = [
+const CONDITIONS: [&str; 6] = [
     brainy_crds::condition::READY,
     brainy_crds::condition::PROGRESSING,
     brainy_crds::condition::STORAGE_READY,
+    brainy_crds::condition::CHANGES_APPROVED,
+    brainy_crds::condition::HIBERNATED,
     brainy_crds::condition::SHARDS_ASSIGNED,
 ];
 

@@ -14,19 +14,23 @@ pub mod build;
 mod deletion;
 pub mod dereference;
 mod errors;
+mod hibernation;
 mod pattern;
-mod rolling;
+pub mod planning;
+pub mod rolling;
 mod scaling;
 pub mod status;
 pub mod validate;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use brainy_coordination::NodeId;
 use brainy_coordination::bucket::spec::Pattern;
-use brainy_crds::BrainyCluster;
+use brainy_crds::{Approval, BrainyCluster};
 use brainy_kubernetes::names;
+use brainy_storage::documents::Documents;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -36,6 +40,7 @@ pub use errors::Error;
 
 use crate::context::{ClusterMemory, Context};
 use crate::identity;
+use crate::plan::{Decision, Hold};
 use crate::shards::{Controller, PodFacts, Summary, ZONE_LABEL};
 use crate::storage::{self, Storage};
 use crate::volumes;
@@ -43,7 +48,7 @@ use apply::Applier;
 use build::Carried;
 use dereference::Dereferenced;
 use rolling::Rollout;
-use status::{Observation, StorageView};
+use status::{Observation, PlanView, StorageView};
 use validate::{Refusal, ValidatedCluster, validate};
 
 /// Owner of the fields that the operator applies.
@@ -87,9 +92,9 @@ async fn run(
     validated: &ValidatedCluster,
     memory: &mut ClusterMemory,
 ) -> Result<Duration, Error> {
-    let found = dereference::dereference(&context.client, cluster).await?;
-    let mut seen = first_observation(validated, &found);
-    let outcome = Box::pin(steps(context, validated, &found, memory, &mut seen)).await;
+    let mut found = dereference::dereference(&context.client, cluster).await?;
+    let mut seen = first_observation(context, validated, &found);
+    let outcome = Box::pin(steps(context, validated, &mut found, memory, &mut seen)).await;
     if let Err(error) = &outcome {
         seen.failure = Some((error.reason().to_owned(), error.to_string()));
     }
@@ -101,39 +106,54 @@ async fn run(
 }
 
 /// What is known before anything was tried.
-fn first_observation(validated: &ValidatedCluster, found: &Dereferenced) -> Observation {
-    let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
-    let is_wanted = |pod: &&Pod| {
-        dereference::ordinal_of(&validated.name, &pod.name_any()).is_some_and(|ordinal| ordinal < validated.replicas)
+fn first_observation(context: &Context, validated: &ValidatedCluster, found: &Dereferenced) -> Observation {
+    let spec = &found.cluster.spec;
+    let holds = spec.paused || spec.rollout.approval == Approval::Manual;
+    let wanted = match holds && found.statefulset.is_some() {
+        true => planning::standing(found, &planning::wish(validated, found, &context.sidecar)).nodes,
+        false => validated.replicas,
     };
     let storage = match validated.storage.bucket() {
         None => StorageView::Volumes,
         Some(_) => StorageView::Bucket,
     };
     Observation {
-        wanted: validated.replicas,
-        present: count(found.pods.len()),
-        ready: count(found.pods.iter().filter(is_wanted).filter(|pod| is_ready(pod)).count()),
+        wanted,
+        present: i32::try_from(found.pods.len()).unwrap_or(i32::MAX),
+        ready: ready_nodes(validated, found, wanted),
         storage,
         shards: None,
         changing: None,
         problems: Vec::new(),
         draining: Vec::new(),
         failure: None,
+        paused: spec.paused,
+        hibernated: None,
+        plan: PlanView::Unknown,
     }
+}
+
+/// How many of the wanted nodes are ready.
+fn ready_nodes(validated: &ValidatedCluster, found: &Dereferenced, wanted: i32) -> i32 {
+    let is_wanted =
+        |pod: &&Pod| dereference::ordinal_of(&validated.name, &pod.name_any()).is_some_and(|ordinal| ordinal < wanted);
+    i32::try_from(found.pods.iter().filter(is_wanted).filter(|pod| is_ready(pod)).count()).unwrap_or(i32::MAX)
 }
 
 async fn steps(
     context: &Context,
     validated: &ValidatedCluster,
-    found: &Dereferenced,
+    found: &mut Dereferenced,
     memory: &mut ClusterMemory,
     seen: &mut Observation,
 ) -> Result<Duration, Error> {
     let now = context.clock.now();
     let checked = storage::check(context, validated, found.credentials.as_ref(), &mut memory.storage, now).await?;
     context.must_lead()?;
+    let paused = found.cluster.spec.paused;
     let checked = match checked {
+        // A bucket that nobody has is taken for a cluster that is made, and none is.
+        Storage::Unclaimed(_) if paused => return Ok(LATER),
         Storage::Unclaimed(unclaimed) => {
             // First the finalizer, then the claim: no data is ever there without it.
             deletion::keep_finalizer(context, &found.cluster, validated).await?;
@@ -148,18 +168,70 @@ async fn steps(
         // Nothing is created, changed or deleted while the storage does not answer.
         failed @ Storage::Failed { .. } => return Ok(storage_failed(failed, seen)),
     };
-    deletion::keep_finalizer(context, &found.cluster, validated).await?;
-    volumes::follow_policy(&context.client, &found.cluster, &found.claims).await?;
-    let claim_template = found.claim_template();
-    let template = claim_template.as_ref();
-    let grown = volumes::grow(&context.client, validated, &found.claims, template, &mut memory.volumes, now);
-    seen.failure = grown.await?.map(|problem| ("VolumeNotResized".to_owned(), problem));
+    if paused {
+        deletion::retain_if_asked(context, &found.cluster).await?;
+    } else {
+        deletion::keep_finalizer(context, &found.cluster, validated).await?;
+        volumes::follow_policy(&context.client, &found.cluster, &found.claims).await?;
+    }
+    // Before anything that a broken spec or pod could hold up.
+    let grows_at_once = !paused && found.cluster.spec.rollout.approval == Approval::Automatic;
+    if grows_at_once {
+        seen.failure = grow(context, validated, found, memory, now).await?;
+    }
     if memory.certificate_check_due(now) {
         identity::ensure(&context.client, validated, Timestamp::now()).await?;
         memory.certificate_checked(now);
     }
+    if paused && found.statefulset.is_none() {
+        return Ok(LATER);
+    }
 
-    if let Some(waiting) = pattern::change(context, validated, found, memory).await? {
+    let (decision, plan) = planning::look(context, validated, found, &mut memory.planning).await?;
+    if !grows_at_once && decision.hold != Hold::Everything {
+        seen.failure = grow(context, validated, found, memory, now).await?;
+    }
+    let effective = planning::effective(validated, &decision);
+    seen.wanted = effective.replicas;
+    seen.ready = ready_nodes(validated, found, seen.wanted);
+    seen.plan = match (paused, plan, decision.change.as_ref()) {
+        (true, ..) => PlanView::Unknown,
+        (false, Some(plan), Some(change)) if !change.approved => {
+            PlanView::Waiting { plan, drift: change.drift.clone() }
+        }
+        (false, ..) => PlanView::Nothing,
+    };
+    Box::pin(act(context, &effective, (found, &decision), bucket, memory, seen)).await
+}
+
+/// Resizes volumes. Says what keeps it from that.
+async fn grow(
+    context: &Context,
+    validated: &ValidatedCluster,
+    found: &Dereferenced,
+    memory: &mut ClusterMemory,
+    now: Duration,
+) -> Result<Option<(String, String)>, Error> {
+    let template = found.claim_template();
+    let (claims, memory) = (&found.claims, &mut memory.volumes);
+    let problem = volumes::grow(&context.client, validated, claims, template.as_ref(), memory, now).await?;
+    Ok(problem.map(|problem| ("VolumeNotResized".to_owned(), problem)))
+}
+
+/// Places shards, and makes the nodes what they should be.
+async fn act(
+    context: &Context,
+    validated: &ValidatedCluster,
+    (found, decision): (&Dereferenced, &Decision),
+    bucket: Option<Arc<dyn Documents>>,
+    memory: &mut ClusterMemory,
+    seen: &mut Observation,
+) -> Result<Duration, Error> {
+    let now = context.clock.now();
+    let claim_template = found.claim_template();
+    if !seen.paused
+        && let Some(waiting) = pattern::change(context, validated, found, memory).await?
+    {
         seen.changing = Some((status::CHANGING_PATTERN, waiting));
         return Ok(SOON);
     }
@@ -183,6 +255,11 @@ async fn steps(
         pods: &pods,
         memory: &mut memory.shards,
     };
+    if validated.replicas == 0 {
+        let placement = controller.policy().await;
+        let like_them = (placement, consensus_since);
+        return Box::pin(hibernation::stop(context, validated, (found, decision), like_them, memory, seen)).await;
+    }
     let shards = match controller.run().await {
         Err(Error::Storage(error)) => {
             return Ok(storage_failed(memory.storage.failed_between(validated, &error, now), seen));
@@ -195,12 +272,19 @@ async fn steps(
     seen.problems.clone_from(&shards.problems);
     seen.draining.clone_from(&shards.draining);
 
-    let replicas =
-        scaling::replicas(validated.replicas, found.replicas().max(Some(shards.needed_nodes())), |ordinal| {
-            shards.is_empty_handed(&NodeId(names::node(&validated.name, ordinal)))
-        });
+    let looked_again = Duration::from_secs(validated.renew_seconds).min(shards.next_lapse.unwrap_or(LATER).max(SOON));
+    if seen.paused {
+        return Ok(looked_again);
+    }
+    // Where none ran, all that have a volume come back first, and leave when others have their shards.
+    let asleep = validated.volume.is_some() && found.replicas().unwrap_or_default() == 0;
+    let woken = shards.map.as_ref().filter(|_| asleep).map(|map| hibernation::nodes_of(map, &validated.name));
+    let current = found.replicas().max(Some(shards.needed_nodes())).max(woken);
+    let replicas = scaling::replicas(validated.replicas, current, |ordinal| {
+        shards.is_empty_handed(&NodeId(names::node(&validated.name, ordinal)))
+    });
     context.must_lead()?;
-    let prepared = build::build(
+    let mut prepared = build::build(
         validated,
         &context.sidecar,
         &Carried {
@@ -210,8 +294,13 @@ async fn steps(
             volumes,
             placement,
             consensus_since,
+            accepted: Some(decision.stands.clone()),
         },
     );
+    let held = found.statefulset.as_ref().filter(|_| decision.hold != Hold::Nothing);
+    if held.is_some() {
+        planning::hold_configuration(context, validated, &mut prepared.config_map).await?;
+    }
     let mut applier = Applier {
         client: &context.client,
         cluster: validated,
@@ -220,14 +309,14 @@ async fn steps(
         ledger: &mut memory.ledger,
         now,
     };
-    let applied = Box::pin(applier.apply(prepared)).await?;
+    let applied = Box::pin(applier.apply(prepared, held)).await?;
 
     context.must_lead()?;
-    let rollout = rolling::roll(context, validated, &applied, found, &shards).await?;
+    let rollout = rolling::roll(context, validated, &applied, found, (&shards, &mut memory.rolling)).await?;
     seen.changing = changing(validated, replicas, found, &shards, &rollout);
     let settled = seen.changing.is_none() && seen.problems.is_empty() && seen.ready >= seen.wanted;
     Ok(match memory.unsettled_for(settled, now) {
-        None => Duration::from_secs(validated.renew_seconds).min(shards.next_lapse.unwrap_or(LATER).max(SOON)),
+        None => looked_again,
         Some(long) if long >= PATIENCE => SLOWLY,
         Some(_) => SOON,
     })

@@ -1,9 +1,17 @@
 //! Rolls a change out, pod by pod. The StatefulSet's update strategy is `OnDelete`, because its own rolling update waits
-//! for ever behind a pod that never becomes ready; here broken pods go first. The decision is pure; the one effect is the
-//! deletion of a pod, with its UID as precondition and after a fresh read (R10).
+//! for ever behind a pod that never becomes ready; here broken pods go first, and pods that differ in their resources alone are
+//! [resized](crate::resize) where they are. The decision is pure; its effects are the deletion of a pod, with its UID as
+//! precondition and after a fresh read (R10), and its resize.
+//!
+//! The revision of a pod is the hash of its template, which the StatefulSet controller puts on it as a label: whoever comes to
+//! a rollout half way sees by it which pods are done.
+
+use serde_json::Value;
+
+use crate::resize::InPlace;
 
 /// What the roller knows of a node's pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NodePod {
     /// Its name.
     pub name: String,
@@ -17,15 +25,19 @@ pub struct NodePod {
     pub ready: bool,
     /// It is on its way out.
     pub deleting: bool,
+    /// What can be done without replacing it, where it was made from another template.
+    pub in_place: InPlace,
 }
 
 /// What to do next.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Roll {
     /// Every pod has the newest template.
     Done,
     /// Something must become true first.
     Wait(String),
+    /// Give this pod other resources, with this patch.
+    Resize(NodePod, Value),
     /// Delete this pod; the StatefulSet makes it anew from the newest template.
     Replace(NodePod),
 }
@@ -33,7 +45,8 @@ pub enum Roll {
 /// Decides. `newest` is the StatefulSet's update revision, `wanted` its replicas, and `shards_settled` says whether every
 /// shard is held by a live node: no healthy node is taken away before.
 pub fn decide(pods: &[NodePod], newest: &str, wanted: i32, shards_settled: bool) -> Roll {
-    let outdated: Vec<&NodePod> = pods.iter().filter(|pod| pod.revision != newest && !pod.deleting).collect();
+    let is_outdated = |pod: &&NodePod| pod.revision != newest && pod.in_place != InPlace::Done && !pod.deleting;
+    let outdated: Vec<&NodePod> = pods.iter().filter(is_outdated).collect();
     if let Some(leaving) = pods.iter().find(|pod| pod.deleting) {
         return if outdated.is_empty() && leaving.revision == newest {
             Roll::Done
@@ -47,6 +60,17 @@ pub fn decide(pods: &[NodePod], newest: &str, wanted: i32, shards_settled: bool)
     // A pod that isn't ready serves nobody: replacing it costs nothing, and it may be what the change mends.
     if let Some(broken) = outdated.iter().filter(|pod| !pod.ready).max_by_key(|pod| pod.ordinal) {
         return Roll::Replace((*broken).clone());
+    }
+    // Nobody is taken away by this: it waits for no other pod, and for no shard.
+    for pod in &outdated {
+        if let InPlace::Underway(why) = &pod.in_place {
+            return Roll::Wait(format!("pod {} is being resized: {why}", pod.name));
+        }
+    }
+    for pod in outdated.iter().rev() {
+        if let InPlace::Needed(patch) = &pod.in_place {
+            return Roll::Resize((*pod).clone(), patch.clone());
+        }
     }
     if let Some(other) = pods.iter().find(|pod| !pod.ready) {
         return Roll::Wait(format!("pod {} is not ready", other.name));
@@ -76,13 +100,14 @@ mod tests {
             revision: revision.into(),
             ready,
             deleting: false,
+            in_place: InPlace::No,
         }
     }
 
     fn replaced(roll: &Roll) -> Option<i32> {
         match roll {
             Roll::Replace(pod) => Some(pod.ordinal),
-            Roll::Done | Roll::Wait(_) => None,
+            Roll::Done | Roll::Wait(_) | Roll::Resize(..) => None,
         }
     }
 
@@ -136,5 +161,27 @@ mod tests {
             pods[usize::try_from(ordinal).unwrap()].revision = "new".into();
         }
         assert_eq!(order, [2, 1, 0]);
+    }
+
+    #[test]
+    fn a_change_of_resources_alone_replaces_only_what_is_broken_or_refused() {
+        let resizable = |ordinal, ready| {
+            let patch = serde_json::json!({"to": ordinal});
+            NodePod { in_place: InPlace::Needed(patch), ..pod(ordinal, "old", ready) }
+        };
+        let mut pods = vec![resizable(0, true), resizable(1, false), resizable(2, true)];
+        assert_eq!(replaced(&decide(&pods, "new", 3, true)), Some(1));
+        pods[1] = pod(1, "new", false);
+        // It takes nobody away: neither the pod that starts nor shards without a holder are waited for.
+        assert!(matches!(decide(&pods, "new", 3, false), Roll::Resize(pod, _) if pod.ordinal == 2));
+        pods[2].in_place = InPlace::Underway("Deferred".into());
+        assert!(matches!(decide(&pods, "new", 3, true), Roll::Wait(why) if why.contains("demo-2 is being resized")));
+        pods[2].in_place = InPlace::Done;
+        assert!(matches!(decide(&pods, "new", 3, true), Roll::Resize(pod, _) if pod.ordinal == 0));
+        pods[0].in_place = InPlace::No;
+        pods[1].ready = true;
+        assert_eq!(replaced(&decide(&pods, "new", 3, true)), Some(0));
+        pods[0].in_place = InPlace::Done;
+        assert_eq!(decide(&pods, "new", 3, true), Roll::Done);
     }
 }

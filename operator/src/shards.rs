@@ -28,7 +28,7 @@ use kube::Client;
 use crate::reconcile::Error;
 use crate::reconcile::validate::ValidatedCluster;
 
-pub use configmap::forget as forget_map;
+pub use configmap::{forget as forget_map, published as published_map};
 pub use sessions::significant_hash;
 pub use summary::Summary;
 pub use topology::PodFacts;

@@ -15,7 +15,7 @@ use crate::reconcile::Error;
 use crate::reconcile::build::{DATA_VOLUME, selector_text};
 use crate::reconcile::dereference::ordinal_of;
 
-pub use growth::{Memory, grow};
+pub use growth::{Memory, grow, least, smaller};
 pub use lifetime::follow_policy;
 
 /// The claim of a node's volume, as a StatefulSet names it.

@@ -37,6 +37,35 @@ fn fill(schema: &Value, value: &mut Value) {
     }
 }
 
+/// The resource without what says the schema's defaults: two that differ in such a field alone give the same, also where one is
+/// of a version that did not know the field.
+pub fn without_defaults(schema: &Value, value: &Value) -> Value {
+    let mut value = value.clone();
+    strip(schema, &mut value);
+    value
+}
+
+fn strip(schema: &Value, value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, inner) in properties(schema) {
+                let Some(there) = fields.get_mut(name) else { continue };
+                strip(inner, there);
+                let is_default = inner.get("default").is_some_and(|default| without_defaults(inner, default) == *there);
+                if is_default || there.is_null() {
+                    fields.remove(name);
+                }
+            }
+        }
+        Value::Array(items) => {
+            if let Some(inner) = schema.get("items") {
+                items.iter_mut().for_each(|item| strip(inner, item));
+            }
+        }
+        _ => {}
+    }
+}
+
 /// The named properties of a schema.
 pub(super) fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
     schema.get("properties").and_then(Value::as_object).into_iter().flatten()

@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -14,6 +15,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::build::{Applied, KubernetesResources, Prepared};
@@ -65,10 +67,12 @@ pub struct Applier<'a> {
 }
 
 impl Applier<'_> {
-    /// Applies all objects. The StatefulSet comes last: its pods need the others.
+    /// Applies all objects. The StatefulSet comes last: its pods need the others. `held`: the live one, of which only the
+    /// number of pods may change.
     pub async fn apply(
         &mut self,
         prepared: KubernetesResources<Prepared>,
+        held: Option<&StatefulSet>,
     ) -> Result<KubernetesResources<Applied>, Error> {
         for lease in &prepared.sessions {
             self.create_if_absent(lease).await?;
@@ -80,10 +84,23 @@ impl Applier<'_> {
             service: self.put(prepared.service).await?,
             config_map: self.put(prepared.config_map).await?,
             disruption_budget: self.put_or_remove_budget(prepared.disruption_budget).await?,
-            statefulset: self.put(prepared.statefulset).await?,
+            statefulset: match held {
+                None => self.put(prepared.statefulset).await?,
+                Some(live) => self.scale(live, prepared.statefulset.spec.and_then(|spec| spec.replicas)).await?,
+            },
             sessions: prepared.sessions,
             state: PhantomData,
         })
+    }
+
+    /// Only as it was read: somebody else may have changed it since.
+    async fn scale(&self, live: &StatefulSet, replicas: Option<i32>) -> Result<StatefulSet, Error> {
+        if live.spec.as_ref().and_then(|spec| spec.replicas) == replicas {
+            return Ok(live.clone());
+        }
+        let meta = json!({"uid": live.uid(), "resourceVersion": live.resource_version()});
+        let wish = json!({"metadata": meta, "spec": {"replicas": replicas}});
+        Ok(self.api().patch(&live.name_any(), &PatchParams::default(), &Patch::Merge(wish)).await?)
     }
 
     /// Applies one object, unless nothing changed.

@@ -16,11 +16,12 @@ use brainy_coordination::placement::Policy;
 use brainy_kubernetes::names;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, PodTemplateSpec, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
+use crate::plan::Accepted;
 use crate::reconcile::validate::ValidatedCluster;
 
 pub use config::{cluster_spec, node_config};
@@ -82,6 +83,8 @@ pub struct Carried {
     pub placement: Policy,
     /// Generation of the spec with which pattern Consensus began; `None`: another pattern.
     pub consensus_since: Option<i64>,
+    /// What was accepted of the spec, as the StatefulSet is to say it.
+    pub accepted: Option<Accepted>,
 }
 
 /// Builds every object of a cluster.
@@ -98,6 +101,15 @@ pub fn build(cluster: &ValidatedCluster, sidecar: &SidecarImage, carried: &Carri
         config_map,
         state: PhantomData,
     }
+}
+
+/// The pod template alone, as [`build`] makes it.
+pub fn pod_template(
+    cluster: &ValidatedCluster,
+    sidecar: &SidecarImage,
+    consensus_since: Option<i64>,
+) -> PodTemplateSpec {
+    pod::template(cluster, sidecar, &config::config_map(cluster, &Carried { consensus_since, ..Carried::default() }))
 }
 
 /// What selects the pods of a cluster, and never changes.

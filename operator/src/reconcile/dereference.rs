@@ -11,6 +11,7 @@ use kube::{Api, Client, ResourceExt};
 use super::Error;
 use super::apply::is_owned_by;
 use super::build::selector_text;
+use crate::plan::Accepted;
 use crate::storage::{Credentials, Problem};
 use crate::volumes;
 
@@ -38,6 +39,11 @@ impl Dereferenced {
     /// The live volume claim template.
     pub fn claim_template(&self) -> Option<PersistentVolumeClaim> {
         self.statefulset.as_ref()?.spec.as_ref()?.volume_claim_templates.as_ref()?.first().cloned()
+    }
+
+    /// What was accepted of the spec; `None`: there is no StatefulSet, or it says nothing.
+    pub fn accepted(&self) -> Option<Accepted> {
+        Accepted::of(self.statefulset.as_ref()?)
     }
 
     /// With which generation of the spec pattern Consensus began, where the nodes that there are keep sessions and map among

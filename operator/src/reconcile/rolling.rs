@@ -1,8 +1,12 @@
-//! The one effect of the [roller](crate::roller): the deletion of an outdated pod.
+//! The effects of the [roller](crate::roller): the deletion of an outdated pod, or its resize where it runs.
 
-use k8s_openapi::api::apps::v1::StatefulSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
+use serde_json::Value;
 
 use super::apply::delete_exactly;
 use super::build::{Applied, KubernetesResources};
@@ -10,11 +14,21 @@ use super::dereference::{Dereferenced, ordinal_of, pods};
 use super::validate::ValidatedCluster;
 use super::{Error, is_ready};
 use crate::context::Context;
+use crate::resize::{InPlace, in_place};
 use crate::roller::{NodePod, Roll, decide};
 use crate::shards::Summary;
 
 /// Label that the StatefulSet controller puts on a pod: the revision of the template that it was made from.
 const REVISION_LABEL: &str = "controller-revision-hash";
+
+/// What is remembered between looks.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// Templates by their revision. A revision never changes.
+    templates: BTreeMap<String, Value>,
+    /// Pods, by UID, that could not be made what a revision says while they run.
+    refused: BTreeSet<(String, String)>,
+}
 
 /// How far the newest template has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +45,7 @@ pub(super) async fn roll(
     cluster: &ValidatedCluster,
     applied: &KubernetesResources<Applied>,
     found: &Dereferenced,
-    shards: &Summary,
+    (shards, memory): (&Summary, &mut Memory),
 ) -> Result<Rollout, Error> {
     // The wish has no status; where nothing was applied, what was read before is as it stands.
     let statefulset = match (&applied.statefulset.status, &found.statefulset) {
@@ -42,13 +56,15 @@ pub(super) async fn roll(
         return Ok(Rollout::Underway("the StatefulSet controller has not yet seen the newest template".into()));
     };
     let wanted = statefulset.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(cluster.replicas);
-    let first = decide(&node_pods(cluster, &found.pods), newest, wanted, shards.is_settled());
-    let Roll::Replace(_) = first else {
-        return Ok(rollout(first));
-    };
+    memory.learn(context, cluster, &found.pods, newest).await?;
+    match decide(&node_pods(cluster, &found.pods, newest, memory), newest, wanted, shards.is_settled()) {
+        Roll::Replace(_) => {}
+        Roll::Resize(pod, patch) => return resize(context, cluster, found, (&pod, newest, &patch), memory).await,
+        other => return Ok(rollout(other)),
+    }
     // Decided once more on a fresh read, right before the act (R10).
     let now = pods(&context.client, &cluster.namespace, &cluster.name, statefulset).await?;
-    match decide(&node_pods(cluster, &now), newest, wanted, shards.is_settled()) {
+    match decide(&node_pods(cluster, &now, newest, memory), newest, wanted, shards.is_settled()) {
         Roll::Replace(pod) => {
             let api: Api<Pod> = Api::namespaced(context.client.clone(), &cluster.namespace);
             delete_exactly(&api, &pod.name, Some(pod.uid.clone())).await?;
@@ -65,11 +81,87 @@ pub(super) async fn roll(
     }
 }
 
+/// Gives a pod other resources. Where that is refused, it is replaced with the next look.
+async fn resize(
+    context: &Context,
+    cluster: &ValidatedCluster,
+    found: &Dereferenced,
+    (pod, newest, patch): (&NodePod, &str, &Value),
+    memory: &mut Memory,
+) -> Result<Rollout, Error> {
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), &cluster.namespace);
+    let params = PatchParams::default();
+    match api.patch_subresource("resize", &pod.name, &params, &Patch::Strategic(patch)).await {
+        Ok(_) => {
+            tracing::info!(cluster = cluster.name, namespace = cluster.namespace, pod = pod.name, "resized a pod");
+            context.events.resized_pod(&found.cluster, &pod.name).await;
+            Ok(Rollout::Underway(format!("pod {} is being resized", pod.name)))
+        }
+        // Another pod of the name by now, or too much at once: a later look decides anew.
+        Err(kube::Error::Api(status))
+            if (400..500).contains(&status.code) && !status.is_conflict() && status.code != 429 =>
+        {
+            let why = status.message.clone();
+            tracing::info!(cluster = cluster.name, pod = pod.name, why, "a pod can't be resized where it runs");
+            memory.refused.insert((pod.uid.clone(), newest.to_owned()));
+            Ok(Rollout::Underway(format!("pod {} can't be resized where it runs, and is replaced: {why}", pod.name)))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Memory {
+    /// Reads the templates of the revisions that pods have, and of the newest, where any pod has another.
+    async fn learn(
+        &mut self,
+        context: &Context,
+        cluster: &ValidatedCluster,
+        pods: &[Pod],
+        newest: &str,
+    ) -> Result<(), Error> {
+        let revisions: BTreeSet<&str> = pods.iter().filter_map(revision).chain([newest]).collect();
+        self.templates.retain(|revision, _| revisions.contains(revision.as_str()));
+        self.refused.retain(|(_, revision)| revision == newest);
+        if revisions.len() < 2 {
+            return Ok(());
+        }
+        let api: Api<ControllerRevision> = Api::namespaced(context.client.clone(), &cluster.namespace);
+        for revision in revisions {
+            if self.templates.contains_key(revision) {
+                continue;
+            }
+            // One that is gone is a template that nobody can compare: its pods are replaced.
+            if let Some(found) = api.get_opt(revision).await?
+                && let Some(data) = found.data
+            {
+                self.templates.insert(revision.to_owned(), data.0["spec"]["template"].clone());
+            }
+        }
+        Ok(())
+    }
+
+    fn in_place(&self, pod: &Pod, newest: &str) -> InPlace {
+        let uid = pod.uid().unwrap_or_default();
+        let from = revision(pod).and_then(|revision| self.templates.get(revision));
+        match (from, self.templates.get(newest)) {
+            (Some(from), Some(to)) if !self.refused.contains(&(uid, newest.to_owned())) => {
+                // It has been JSON just before.
+                in_place(&serde_json::to_value(pod).unwrap_or_default(), from, to)
+            }
+            _ => InPlace::No,
+        }
+    }
+}
+
+fn revision(pod: &Pod) -> Option<&str> {
+    pod.labels().get(REVISION_LABEL).map(String::as_str)
+}
+
 fn rollout(roll: Roll) -> Rollout {
     match roll {
         Roll::Done => Rollout::Done,
         Roll::Wait(why) => Rollout::Underway(why),
-        Roll::Replace(pod) => Rollout::Underway(format!("pod {} is outdated", pod.name)),
+        Roll::Replace(pod) | Roll::Resize(pod, _) => Rollout::Underway(format!("pod {} is outdated", pod.name)),
     }
 }
 
@@ -81,15 +173,16 @@ fn settled_revision(statefulset: &StatefulSet) -> Option<&str> {
 }
 
 /// The pods of nodes, leaving nodes among them.
-fn node_pods(cluster: &ValidatedCluster, pods: &[Pod]) -> Vec<NodePod> {
+fn node_pods(cluster: &ValidatedCluster, pods: &[Pod], newest: &str, memory: &Memory) -> Vec<NodePod> {
     let node_pod = |pod: &Pod| {
         let name = pod.name_any();
         Some(NodePod {
             ordinal: ordinal_of(&cluster.name, &name)?,
             uid: pod.uid()?,
-            revision: pod.labels().get(REVISION_LABEL).cloned().unwrap_or_default(),
+            revision: revision(pod).unwrap_or_default().to_owned(),
             ready: is_ready(pod),
             deleting: pod.metadata.deletion_timestamp.is_some(),
+            in_place: memory.in_place(pod, newest),
             name,
         })
     };

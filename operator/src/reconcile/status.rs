@@ -1,8 +1,8 @@
 //! Step 5: what people and programs read. The conditions are computed by a pure function; the status is written only when
 //! it differs from what stands there.
 
-use brainy_crds::condition::{PROGRESSING, READY, SHARDS_ASSIGNED, STORAGE_READY};
-use brainy_crds::{BrainyCluster, BrainyClusterStatus};
+use brainy_crds::condition::{CHANGES_APPROVED, HIBERNATED, PROGRESSING, READY, SHARDS_ASSIGNED, STORAGE_READY};
+use brainy_crds::{BrainyCluster, BrainyClusterStatus, Plan};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Patch, PatchParams};
@@ -22,6 +22,14 @@ pub const SCALING: &str = "Scaling";
 pub const CHANGING_PATTERN: &str = "ChangingPattern";
 /// Reason of Progressing: shards are on their way to their owners.
 pub const ASSIGNING: &str = "AssigningShards";
+/// Reason of Progressing: `spec.paused`.
+pub const PAUSED: &str = "Paused";
+/// Reason of Progressing and ChangesApproved: a change waits for its approval.
+pub const PLAN_PENDING: &str = "PlanPending";
+/// Reason of ChangesApproved: another plan was approved than the one that waits.
+pub const PLAN_DRIFTED: &str = "PlanDrifted";
+/// Reason of ChangesApproved: a plan is carried out.
+pub const PLAN_APPROVED: &str = "PlanApproved";
 
 /// What a reconcile found out about a cluster that can run.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +52,28 @@ pub struct Observation {
     pub draining: Vec<String>,
     /// What went wrong in this reconcile: a stable word, and a sentence.
     pub failure: Option<(String, String)>,
+    /// Nothing is to be changed.
+    pub paused: bool,
+    /// No node is wanted, and none runs: in words, with where the data is.
+    pub hibernated: Option<String>,
+    /// What of the spec waits for an approval.
+    pub plan: PlanView,
+}
+
+/// Whether a change waits for an approval.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlanView {
+    /// Not looked at, because something came before it. What was said before still stands.
+    Unknown,
+    /// None does.
+    Nothing,
+    /// This one does. `drift`: why what is approved is not this.
+    Waiting {
+        /// What it would do.
+        plan: Plan,
+        /// What has changed since another plan was approved.
+        drift: Option<String>,
+    },
 }
 
 /// The storage, as far as the operator can see it.
@@ -93,7 +123,14 @@ pub fn after(cluster: &BrainyCluster, seen: &Observation, now: Timestamp) -> Bra
         status.shards_owned = format!("{}/{}", shards.held, shards.total);
         status.map_revision = i64::try_from(shards.revision).unwrap_or(i64::MAX);
     }
+    if seen.hibernated.is_some() {
+        status.shards_owned = format!("0/{}", cluster.spec.shards);
+    }
+    status.plan = planned(seen, before.plan.as_ref());
     let mut findings = vec![ready(seen), progressing(seen), storage(&seen.storage)];
+    let name = cluster.metadata.name.as_deref().unwrap_or_default();
+    findings.extend(hibernated(seen, condition(&before, HIBERNATED).is_some()));
+    findings.extend(approved(&seen.plan, status.plan.as_ref(), name));
     findings.extend(seen.shards.map(|shards| assigned(shards, &seen.draining)));
     status.conditions = merged(&before.conditions, findings, cluster.metadata.generation, now);
     status
@@ -116,6 +153,58 @@ pub fn refused(cluster: &BrainyCluster, reason: &str, message: &str, now: Timest
     }
 }
 
+/// The plan stays until it is carried out.
+fn planned(seen: &Observation, before: Option<&Plan>) -> Option<Plan> {
+    let is_over = seen.changing.is_none()
+        && seen.failure.is_none()
+        && !seen.paused
+        && !matches!(seen.storage, StorageView::Failed(..));
+    match &seen.plan {
+        PlanView::Waiting { plan, .. } => Some(plan.clone()),
+        PlanView::Unknown => before.cloned(),
+        PlanView::Nothing => before.filter(|plan| plan.approved && !is_over).cloned(),
+    }
+}
+
+/// Said of a cluster that hibernates, and ever after.
+fn hibernated(seen: &Observation, ever: bool) -> Option<Finding> {
+    let (status, message) = match &seen.hibernated {
+        Some(message) => ("True", message.clone()),
+        None if ever => ("False", format!("{} nodes are wanted, {} exist", seen.wanted, seen.present)),
+        None => return None,
+    };
+    let reason = if status == "True" { HIBERNATED } else { "Awake" };
+    Some(Finding { type_: HIBERNATED, status, reason: reason.into(), message })
+}
+
+fn approved(view: &PlanView, plan: Option<&Plan>, cluster: &str) -> Option<Finding> {
+    let (status, reason, message) = match (view, plan) {
+        (PlanView::Unknown, _) => return None,
+        (PlanView::Waiting { plan, drift }, _) => {
+            let how = format!(
+                "to carry it out: kubectl patch brainycluster {cluster} --type merge -p '{{\"spec\":{{\"rollout\":{{\"approvedPlan\":\"{}\"}}}}}}'",
+                plan.hash
+            );
+            match drift {
+                None => ("False", PLAN_PENDING, format!("plan {}: {}; {how}", plan.hash, plan.summary)),
+                Some(drift) => (
+                    "False",
+                    PLAN_DRIFTED,
+                    format!(
+                        "spec.rollout.approvedPlan is refused: the plan is {} now ({drift}): {}; {how}",
+                        plan.hash, plan.summary
+                    ),
+                ),
+            }
+        }
+        (PlanView::Nothing, Some(plan)) => {
+            ("True", PLAN_APPROVED, format!("plan {} is carried out: {}", plan.hash, plan.summary))
+        }
+        (PlanView::Nothing, None) => ("True", "NothingPending", "no change waits for an approval".to_owned()),
+    };
+    Some(Finding { type_: CHANGES_APPROVED, status, reason: reason.into(), message })
+}
+
 fn ready(seen: &Observation) -> Finding {
     let not = |reason: &str, message: String| Finding { type_: READY, status: "False", reason: reason.into(), message };
     if let Some((reason, message)) = &seen.failure {
@@ -123,6 +212,9 @@ fn ready(seen: &Observation) -> Finding {
     }
     if let StorageView::Failed(reason, message) = &seen.storage {
         return not("StorageNotReady", format!("{reason}: {message}"));
+    }
+    if let Some(message) = &seen.hibernated {
+        return not(HIBERNATED, message.clone());
     }
     if let Some(problem) = seen.problems.first() {
         return not("NodeProblem", problem.clone());
@@ -154,8 +246,21 @@ fn progressing(seen: &Observation) -> Finding {
         (_, StorageView::Failed(..), _) => {
             ("False", "StorageNotReady", "nothing is changed until the storage answers".into())
         }
+        _ if seen.paused => (
+            "False",
+            PAUSED,
+            "spec.paused is true: nothing is changed until it is false, whatever else the spec says".into(),
+        ),
         (.., Some((reason, message))) => ("True", *reason, message.clone()),
-        (.., None) => ("False", "Settled", "the cluster is as the spec wants it".into()),
+        (.., None) => match &seen.plan {
+            PlanView::Waiting { plan, .. } => {
+                ("False", PLAN_PENDING, format!("plan {} waits for its approval: {}", plan.hash, plan.summary))
+            }
+            _ => match &seen.hibernated {
+                Some(message) => ("False", HIBERNATED, message.clone()),
+                None => ("False", "Settled", "the cluster is as the spec wants it".into()),
+            },
+        },
     };
     Finding { type_: PROGRESSING, status, reason: reason.into(), message }
 }

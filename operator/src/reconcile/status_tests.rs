@@ -12,6 +12,9 @@ fn serving() -> Observation {
         problems: Vec::new(),
         draining: Vec::new(),
         failure: None,
+        paused: false,
+        hibernated: None,
+        plan: PlanView::Nothing,
     }
 }
 
@@ -110,4 +113,68 @@ fn a_refusal_is_said_in_ready_and_leaves_the_rest() {
     assert_eq!(state(&status, PROGRESSING), ("False", "InvalidSpec"));
     assert_eq!(state(&status, STORAGE_READY), ("True", "VolumePerNode"));
     assert_eq!(status.nodes, "3/3");
+}
+
+#[test]
+fn a_paused_cluster_says_so_and_serves() {
+    let paused = Observation { paused: true, plan: PlanView::Unknown, ..serving() };
+    let status = after(&isolated(), &paused, at(1));
+    assert_eq!(state(&status, PROGRESSING), ("False", "Paused"));
+    assert_eq!(state(&status, READY), ("True", "Serving"));
+}
+
+#[test]
+fn a_plan_is_said_from_before_it_begins_until_it_is_carried_out() {
+    let plan =
+        |approved| Plan { hash: "0-0-abc-0".into(), approved, summary: "nodes: 3 to 4".into(), ..Plan::default() };
+    let waiting = |drift: Option<&str>| {
+        let drift = drift.map(Into::into);
+        Observation { plan: PlanView::Waiting { plan: plan(false), drift }, ..serving() }
+    };
+    let mut cluster = isolated();
+    let status = after(&cluster, &waiting(None), at(1));
+    assert_eq!(state(&status, CHANGES_APPROVED), ("False", "PlanPending"));
+    assert_eq!(state(&status, PROGRESSING), ("False", "PlanPending"));
+    assert_eq!(state(&status, READY), ("True", "Serving"), "by what was accepted");
+    assert_eq!(status.plan, Some(plan(false)));
+    let drifted = after(&cluster, &waiting(Some("changed since: the number of nodes")), at(1));
+    assert_eq!(state(&drifted, CHANGES_APPROVED), ("False", "PlanDrifted"));
+    let message = &condition(&drifted, CHANGES_APPROVED).unwrap().message;
+    assert!(message.contains("0-0-abc-0 now (changed since: the number of nodes)"), "{message}");
+
+    // As it was announced before the first act.
+    cluster.status = Some(BrainyClusterStatus { plan: Some(plan(true)), ..status });
+    let underway = Observation { changing: Some((SCALING, "3 of 4".into())), ..serving() };
+    let status = after(&cluster, &underway, at(2));
+    assert_eq!(state(&status, CHANGES_APPROVED), ("True", "PlanApproved"));
+    assert_eq!(status.plan, Some(plan(true)));
+    let failed =
+        Observation { plan: PlanView::Unknown, failure: Some(("NameTaken".into(), "words".into())), ..serving() };
+    assert_eq!(after(&cluster, &failed, at(3)).plan, Some(plan(true)));
+    let status = after(&cluster, &serving(), at(4));
+    assert_eq!(state(&status, CHANGES_APPROVED), ("True", "NothingPending"));
+    assert_eq!(status.plan, None);
+}
+
+#[test]
+fn a_cluster_that_hibernates_says_so_and_one_that_never_did_says_nothing_of_it() {
+    let mut cluster = isolated();
+    assert!(condition(&after(&cluster, &serving(), at(1)), HIBERNATED).is_none());
+    let asleep = Observation {
+        wanted: 0,
+        present: 0,
+        ready: 0,
+        shards: None,
+        hibernated: Some("no node runs".into()),
+        ..serving()
+    };
+    let status = after(&cluster, &asleep, at(1));
+    for (type_, is) in [(HIBERNATED, "True"), (READY, "False"), (PROGRESSING, "False")] {
+        assert_eq!(state(&status, type_), (is, "Hibernated"));
+    }
+    assert_eq!((status.nodes.as_str(), status.shards_owned.as_str()), ("0/0", "0/256"));
+    cluster.status = Some(status);
+    let status = after(&cluster, &serving(), at(2));
+    assert_eq!(state(&status, HIBERNATED), ("False", "Awake"));
+    assert_eq!(state(&status, READY), ("True", "Serving"));
 }

@@ -2,6 +2,7 @@
 
 mod nodes;
 mod objects;
+mod rollout;
 
 use std::sync::Arc;
 

@@ -41,7 +41,7 @@ pub struct ValidatedCluster {
     pub uid: String,
     /// The generation of the spec that was validated.
     pub generation: i64,
-    /// Wanted nodes, at least 1.
+    /// Wanted nodes; 0: it hibernates.
     pub replicas: i32,
     /// Number of shards, at least 1.
     pub shards: u32,
@@ -124,7 +124,7 @@ pub fn validate(cluster: &BrainyCluster) -> Result<ValidatedCluster, Refusal> {
         namespace: meta.namespace.clone().ok_or_else(|| absent("metadata.namespace"))?,
         uid: meta.uid.clone().ok_or_else(|| absent("metadata.uid"))?,
         generation: meta.generation.unwrap_or_default(),
-        replicas: within("spec.replicas", spec.replicas, 1, MAX_REPLICAS)?,
+        replicas: within("spec.replicas", spec.replicas, 0, MAX_REPLICAS)?,
         shards: within("spec.shards", spec.shards, 1, MAX_SHARDS)?.unsigned_abs(),
         storage: storage_of(cluster)?,
         volume: volume_of(cluster)?,
@@ -436,7 +436,6 @@ mod tests {
     #[test]
     fn an_invalid_spec_that_slipped_by_admission_is_refused() {
         let cases = [
-            (json!({"replicas": 0, "storage": {}}), "spec.replicas"),
             (json!({"replicas": -1, "storage": {}}), "spec.replicas"),
             (json!({"shards": 0, "storage": {}}), "spec.shards"),
             (json!({"storage": {"bucket": {"name": "data"}}}), "spec.storage.bucket"),

@@ -30,6 +30,11 @@ pub(super) async fn read(client: &Client, cluster: &ValidatedCluster) -> Result<
     Ok(Present { map, version })
 }
 
+/// The map alone, for what is only told to people.
+pub async fn published(client: &Client, cluster: &ValidatedCluster) -> Result<Option<ShardMap>, Error> {
+    Ok(read(client, cluster).await?.map)
+}
+
 /// Writes if the ConfigMap still stands as read. A lost race is an error: the next look decides anew.
 pub(super) async fn write(
     client: &Client,

@@ -74,6 +74,20 @@ impl Memory {
     }
 }
 
+/// The least size that a claim asks for.
+pub fn least(claims: &[PersistentVolumeClaim]) -> Option<Quantity> {
+    claims.iter().filter_map(requested).min_by_key(bytes)
+}
+
+/// The claims that are smaller than a size, with what they ask for.
+pub fn smaller(claims: &[PersistentVolumeClaim], size: &Quantity) -> Vec<(String, Quantity)> {
+    let one = |claim: &PersistentVolumeClaim| {
+        let there = requested(claim)?;
+        is_smaller(Some(&there), size).then(|| (claim.name_any(), there))
+    };
+    claims.iter().filter_map(one).collect()
+}
+
 fn requested(claim: &PersistentVolumeClaim) -> Option<Quantity> {
     claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?.get("storage").cloned()
 }

@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{Carried, SidecarImage, labels, metadata, pod, selector};
+use crate::plan;
 use crate::reconcile::validate::ValidatedCluster;
 
 /// Name of the volume claim template.
@@ -25,12 +26,7 @@ pub(super) fn statefulset(
     config: &ConfigMap,
 ) -> StatefulSet {
     StatefulSet {
-        metadata: ObjectMeta {
-            annotations: carried
-                .consensus_since
-                .map(|since| BTreeMap::from([(names::CONSENSUS_SINCE_ANNOTATION.to_owned(), since.to_string())])),
-            ..metadata(cluster, cluster.name.clone())
-        },
+        metadata: ObjectMeta { annotations: annotations(carried), ..metadata(cluster, cluster.name.clone()) },
         spec: Some(StatefulSetSpec {
             replicas: Some(carried.replicas),
             service_name: Some(names::nodes_service(&cluster.name)),
@@ -46,6 +42,13 @@ pub(super) fn statefulset(
         }),
         status: None,
     }
+}
+
+fn annotations(carried: &Carried) -> Option<BTreeMap<String, String>> {
+    let since = carried.consensus_since.map(|since| (names::CONSENSUS_SINCE_ANNOTATION.to_owned(), since.to_string()));
+    let accepted = carried.accepted.as_ref().map(|accepted| (plan::ANNOTATION.to_owned(), accepted.text()));
+    let all: BTreeMap<String, String> = since.into_iter().chain(accepted).collect();
+    (!all.is_empty()).then_some(all)
 }
 
 /// The StatefulSet deletes no volume, whatever the policy: [`crate::volumes::follow_policy`] makes them go with the cluster,

@@ -12,6 +12,7 @@ fn carried(nodes: i32) -> Carried {
         volumes: BTreeSet::new(),
         placement: Policy { max_moves: Some(5), ..Policy::default() },
         consensus_since: None,
+        accepted: None,
     }
 }
 

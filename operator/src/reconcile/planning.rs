@@ -1,0 +1,320 @@
+//! What the [plan](crate::plan) is decided from, and what is said of it: the only reads and writes around that decision.
+
+use brainy_coordination::NodeId;
+use brainy_coordination::bucket::spec::Pattern;
+use brainy_coordination::placement::{Balance, place};
+use brainy_crds::{Approval, BrainyCluster, BrainyClusterStatus, Plan, PlannedObject, PlannedVolume};
+use brainy_kubernetes::names;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::build::{self, Carried, SidecarImage, pod_template};
+use super::dereference::{Dereferenced, ordinal_of};
+use super::validate::ValidatedCluster;
+use super::{Error, FIELD_MANAGER, status};
+use crate::context::Context;
+use crate::plan::{ANNOTATION, Accepted, Change, Decision, Facts, Hold, Live, decide, fields, paused, template_inputs};
+use crate::{resize, shards, volumes};
+
+/// What the API server said the pod template would become, so that it is not asked at every look.
+#[derive(Debug, Default)]
+pub struct Memory(Option<Differing>);
+
+#[derive(Clone, Debug)]
+struct Differing {
+    /// The template that was built, and the StatefulSet that it was compared with.
+    of: (String, Option<String>, Option<i64>),
+    fields: Vec<String>,
+}
+
+/// What the spec wants, and this operator would make of it.
+pub(super) fn wish(cluster: &ValidatedCluster, found: &Dereferenced, sidecar: &SidecarImage) -> Accepted {
+    let template = pod_template(cluster, sidecar, consensus_since(cluster, found));
+    // A template always has a JSON form.
+    let template = serde_json::to_vec(&template).unwrap_or_default();
+    Accepted {
+        nodes: cluster.replicas,
+        pattern: cluster.pattern,
+        volume: cluster.volume.as_ref().map(|volume| volume.size.0.clone()),
+        inputs: template_inputs(&found.cluster.spec),
+        template: format!("{:016x}", xxh3_64(&template)),
+        approved: None,
+    }
+}
+
+/// With which generation of the spec the pattern begins. Where that is still to come, the generation is none that a plan could be
+/// made from: its approval is another.
+fn consensus_since(cluster: &ValidatedCluster, found: &Dereferenced) -> Option<i64> {
+    let is_wanted = cluster.pattern == Pattern::Consensus;
+    let begins = if found.statefulset.is_some() { 0 } else { cluster.generation };
+    is_wanted.then(|| found.consensus_since().unwrap_or(begins))
+}
+
+/// What counts as accepted where nothing may change.
+pub(super) fn standing(found: &Dereferenced, wish: &Accepted) -> Accepted {
+    found.accepted().unwrap_or_else(|| Accepted::adopted(wish, &live(found), true))
+}
+
+fn live(found: &Dereferenced) -> Live {
+    Live {
+        nodes: found.replicas().unwrap_or_default(),
+        is_consensus: found.consensus_since().is_some(),
+        volume: volumes::least(&found.claims).map(|size| size.0),
+    }
+}
+
+/// The cluster by which everything goes while something is held back.
+pub(super) fn effective(cluster: &ValidatedCluster, decision: &Decision) -> ValidatedCluster {
+    match decision.hold {
+        Hold::Nothing | Hold::Template => cluster.clone(),
+        Hold::Everything => {
+            ValidatedCluster { replicas: decision.stands.nodes, pattern: decision.stands.pattern, ..cluster.clone() }
+        }
+    }
+}
+
+/// Decides what of the spec is carried out now. What the plan says is in the status before the decision is acted on, and what
+/// was accepted on the StatefulSet.
+pub(super) async fn look(
+    context: &Context,
+    cluster: &ValidatedCluster,
+    found: &mut Dereferenced,
+    memory: &mut Memory,
+) -> Result<(Decision, Option<Plan>), Error> {
+    let wish = wish(cluster, found, &context.sidecar);
+    if found.cluster.spec.paused {
+        return Ok((paused(standing(found, &wish)), None));
+    }
+    let Some(statefulset) = found.statefulset.clone() else {
+        // Nothing restarts where nothing is.
+        return Ok((Decision { hold: Hold::Nothing, stands: wish, change: None }, None));
+    };
+    let rollout = found.cluster.spec.rollout.clone();
+    let manual = rollout.approval == Approval::Manual;
+    let accepted = found.accepted().unwrap_or_else(|| Accepted::adopted(&wish, &live(found), manual));
+    let differing = match accepted.template == wish.template {
+        true => Vec::new(),
+        false => differing(context, cluster, found, &statefulset, (&wish, memory)).await?,
+    };
+    let approved = rollout.approved_plan.as_deref();
+    let facts = Facts {
+        accepted: &accepted,
+        wish: &wish,
+        template_differs: !differing.is_empty(),
+        is_asleep: accepted.nodes == 0 && found.pods.is_empty(),
+        manual,
+        approved,
+    };
+    let decision = decide(&facts);
+    let plan = match &decision.change {
+        None => None,
+        Some(change) => Some(plan(context, cluster, found, change, differing).await?),
+    };
+    context.must_lead()?;
+    if let Some(plan) = plan.as_ref().filter(|plan| plan.approved) {
+        announce(context, &mut found.cluster, plan).await?;
+    }
+    if Accepted::of(&statefulset).as_ref() != Some(&decision.stands) {
+        found.statefulset = Some(note(context, cluster, &statefulset, &decision.stands).await?);
+    }
+    Ok((decision, plan))
+}
+
+/// Which fields of the pod template would be others, as the API server would have them: defaults included, so that another way
+/// of writing the same is no difference.
+async fn differing(
+    context: &Context,
+    cluster: &ValidatedCluster,
+    found: &Dereferenced,
+    live: &StatefulSet,
+    (wish, memory): (&Accepted, &mut Memory),
+) -> Result<Vec<String>, Error> {
+    if found.consensus_since().is_some() != (cluster.pattern == Pattern::Consensus) {
+        return Ok(vec!["(all: the pattern begins anew)".to_owned()]);
+    }
+    let of = (wish.template.clone(), live.uid(), live.metadata.generation);
+    if let Some(known) = memory.0.as_ref().filter(|known| known.of == of) {
+        return Ok(known.fields.clone());
+    }
+    let carried = Carried {
+        replicas: found.replicas().unwrap_or_default(),
+        claim_template: found.claim_template(),
+        consensus_since: consensus_since(cluster, found),
+        accepted: found.accepted(),
+        ..Carried::default()
+    };
+    let built = build::build(cluster, &context.sidecar, &carried).statefulset;
+    let params = PatchParams { dry_run: true, ..PatchParams::apply(FIELD_MANAGER).force() };
+    let sets: Api<StatefulSet> = Api::namespaced(context.client.clone(), &cluster.namespace);
+    let would_be = sets.patch(&cluster.name, &params, &Patch::Apply(&built)).await?;
+    let fields = fields::differing(&template_of(live), &template_of(&would_be), "spec.template");
+    memory.0 = Some(Differing { of, fields: fields.clone() });
+    Ok(fields)
+}
+
+fn template_of(statefulset: &StatefulSet) -> Value {
+    // It has been JSON just before.
+    serde_json::to_value(statefulset.spec.as_ref().map(|spec| &spec.template)).unwrap_or_default()
+}
+
+/// The plan in full. One that is in the status already is taken from there.
+async fn plan(
+    context: &Context,
+    cluster: &ValidatedCluster,
+    found: &Dereferenced,
+    change: &Change,
+    differing: Vec<String>,
+) -> Result<Plan, Error> {
+    let said = found.cluster.status.as_ref().and_then(|status| status.plan.as_ref());
+    if let Some(said) = said.filter(|said| (&said.hash, said.approved) == (&change.hash, change.approved)) {
+        return Ok(said.clone());
+    }
+    let object = |kind: &str, name: String, fields: Vec<String>| PlannedObject { kind: kind.into(), name, fields };
+    let mut objects = Vec::new();
+    let mut fields: Vec<String> = change.nodes.iter().map(|_| "spec.replicas".to_owned()).collect();
+    let config_changes = differing.iter().any(|field| field.contains(build::CONFIG_HASH_ANNOTATION));
+    let (restarts, resizes) = match (change.template, resize::is_of_resources_alone(&differing)) {
+        (false, _) => (Vec::new(), Vec::new()),
+        (true, false) => (all_pods(cluster, found), Vec::new()),
+        (true, true) => (Vec::new(), all_pods(cluster, found)),
+    };
+    fields.extend(differing);
+    if !fields.is_empty() {
+        objects.push(object("StatefulSet", cluster.name.clone(), fields));
+    }
+    if config_changes {
+        objects.push(object(
+            "ConfigMap",
+            names::config(&cluster.name),
+            vec![format!("data[{}]", names::NODE_CONFIG_KEY)],
+        ));
+    }
+    let growing = match (&change.volume, &cluster.volume) {
+        (Some(_), Some(volume)) => volumes::smaller(&found.claims, &volume.size)
+            .into_iter()
+            .map(|(claim, from)| PlannedVolume { claim, from: from.0, to: volume.size.0.clone() })
+            .collect(),
+        _ => Vec::new(),
+    };
+    for volume in &growing {
+        objects.push(object(
+            "PersistentVolumeClaim",
+            volume.claim.clone(),
+            vec!["spec.resources.requests.storage".into()],
+        ));
+    }
+    let shards_moved = match change.nodes {
+        Some((_, nodes)) if cluster.balance == Balance::Count => {
+            shards::published_map(&context.client, cluster).await?.map(|map| moved(&map, cluster, nodes))
+        }
+        _ => None,
+    };
+    let mut plan = Plan {
+        hash: change.hash.clone(),
+        approved: change.approved,
+        summary: String::new(),
+        objects,
+        restarts,
+        resizes,
+        shards_moved,
+        volumes: growing,
+    };
+    plan.summary = summary(change, &plan);
+    Ok(plan)
+}
+
+/// All pods, in the order in which they are replaced.
+fn all_pods(cluster: &ValidatedCluster, found: &Dereferenced) -> Vec<String> {
+    let mut pods: Vec<(i32, String)> = found
+        .pods
+        .iter()
+        .filter_map(|pod| Some((ordinal_of(&cluster.name, &pod.name_any())?, pod.name_any())))
+        .collect();
+    pods.sort_by(|one, other| other.cmp(one));
+    pods.into_iter().map(|(_, name)| name).collect()
+}
+
+/// How many shards have another owner once there are so many nodes.
+fn moved(map: &brainy_coordination::ShardMap, cluster: &ValidatedCluster, nodes: i32) -> i32 {
+    let nodes: Vec<NodeId> = (0..nodes).map(|ordinal| NodeId(names::node(&cluster.name, ordinal))).collect();
+    let before: Vec<Option<NodeId>> =
+        (0..map.shards()).map(|shard| map.owner(brainy_coordination::ShardId(shard)).cloned()).collect();
+    let after = place(&before, &nodes);
+    // One that has no owner yet moves nowhere.
+    let count = before.iter().zip(&after).filter(|(before, after)| before.is_some() && before != after).count();
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+fn summary(change: &Change, plan: &Plan) -> String {
+    let mut parts = Vec::new();
+    if !plan.restarts.is_empty() {
+        parts.push(format!("{} pods are replaced, one at a time ({})", plan.restarts.len(), plan.restarts.join(", ")));
+    } else if !plan.resizes.is_empty() {
+        let pods = plan.resizes.join(", ");
+        parts.push(format!(
+            "{} pods get other resources, without a restart where possible ({pods})",
+            plan.resizes.len()
+        ));
+    } else if change.template {
+        parts.push("new pods get another template".to_owned());
+    }
+    if let Some((from, to)) = change.nodes {
+        let moved = plan.shards_moved.map_or_else(String::new, |moved| format!(", {moved} shards move"));
+        parts.push(format!("nodes: {from} to {to}{moved}"));
+    }
+    if let Some(pattern) = &change.pattern {
+        parts.push(format!("the pattern becomes {pattern}"));
+    }
+    if let Some((from, to)) = &change.volume {
+        parts.push(format!("{} volumes grow from {from} to {to}", plan.volumes.len()));
+    }
+    let why = if change.by_operator { "made by a new version of the operator alone: " } else { "" };
+    format!("{why}{}", parts.join("; "))
+}
+
+/// Says in the status what is about to be done.
+async fn announce(context: &Context, cluster: &mut BrainyCluster, plan: &Plan) -> Result<(), Error> {
+    let before = cluster.status.clone().unwrap_or_default();
+    if before.plan.as_ref() == Some(plan) {
+        return Ok(());
+    }
+    let said = BrainyClusterStatus { plan: Some(plan.clone()), ..before };
+    status::write(&context.client, cluster, &said).await?;
+    cluster.status = Some(said);
+    Ok(())
+}
+
+/// Notes on the StatefulSet what is accepted, if it still is the one that was read.
+async fn note(
+    context: &Context,
+    cluster: &ValidatedCluster,
+    statefulset: &StatefulSet,
+    accepted: &Accepted,
+) -> Result<StatefulSet, Error> {
+    let sets: Api<StatefulSet> = Api::namespaced(context.client.clone(), &cluster.namespace);
+    let patch = json!({"metadata": {
+        "uid": statefulset.uid(),
+        "resourceVersion": statefulset.resource_version(),
+        "annotations": {ANNOTATION: accepted.text()},
+    }});
+    Ok(sets.patch(&cluster.name, &PatchParams::default(), &Patch::Merge(patch)).await?)
+}
+
+/// The nodes' configuration stays what it is: a container that restarts by itself must not read what waits for an approval.
+pub(super) async fn hold_configuration(
+    context: &Context,
+    cluster: &ValidatedCluster,
+    built: &mut ConfigMap,
+) -> Result<(), Error> {
+    let maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), &cluster.namespace);
+    let live = maps.get_opt(&names::config(&cluster.name)).await?;
+    let there = live.and_then(|live| live.data).and_then(|mut data| data.remove(names::NODE_CONFIG_KEY));
+    if let (Some(there), Some(data)) = (there, built.data.as_mut()) {
+        data.insert(names::NODE_CONFIG_KEY.to_owned(), there);
+    }
+    Ok(())
+}

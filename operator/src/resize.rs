@@ -1,0 +1,214 @@
+//! Which pods get other resources while they run, through the subresource `pods/resize` (Kubernetes 1.33). Pure.
+//!
+//! A pod can where its template and the newest one differ in nothing but how much CPU and memory its containers have. What is
+//! compared are the two templates, as the StatefulSet controller keeps them: a pod itself has much that no template says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+
+/// What becomes of a pod that was not made from the newest template.
+#[derive(Clone, Debug, PartialEq)]
+pub enum InPlace {
+    /// Nothing: it has to be replaced.
+    No,
+    /// This strategic merge patch makes it what the newest template says.
+    Needed(Value),
+    /// It was told, and the kubelet has yet to do it: in words.
+    Underway(String),
+    /// It is what the newest template says.
+    Done,
+}
+
+/// The lists of containers that a pod has.
+const LISTS: [&str; 2] = ["containers", "initContainers"];
+/// What can be changed while a container runs.
+const RESIZABLE: [&str; 2] = ["cpu", "memory"];
+
+/// What becomes of a pod, made from the template `from`, where the newest is `to`.
+pub fn in_place(pod: &Value, from: &Value, to: &Value) -> InPlace {
+    if without_resources(from) != without_resources(to) || !is_resizable(from, to) {
+        return InPlace::No;
+    }
+    let mut spec = Map::new();
+    for list in LISTS {
+        let there: BTreeMap<&str, Amounts> = containers(&pod["spec"], list).collect();
+        let changed: Vec<Value> = containers(&to["spec"], list)
+            .filter(|(name, wanted)| !there.get(name).is_some_and(|there| wanted.is_in(there)))
+            .map(|(name, wanted)| json!({"name": name, "resources": wanted.resources()}))
+            .collect();
+        if !changed.is_empty() {
+            spec.insert(list.to_owned(), Value::Array(changed));
+        }
+    }
+    if !spec.is_empty() {
+        return InPlace::Needed(json!({"metadata": {"uid": pod["metadata"]["uid"]}, "spec": spec}));
+    }
+    match (condition(pod, "PodResizePending"), condition(pod, "PodResizeInProgress")) {
+        (Some(("Infeasible", _)), _) => InPlace::No,
+        (Some((reason, message)), _) | (None, Some((reason, message))) => {
+            InPlace::Underway(format!("{reason} {message}").trim().to_owned())
+        }
+        (None, None) => InPlace::Done,
+    }
+}
+
+/// Whether a difference between two pod templates is one of resources alone, by the paths of what differs.
+pub fn is_of_resources_alone(fields: &[String]) -> bool {
+    let is_one = |field: &String| {
+        LISTS.iter().any(|list| {
+            field.strip_prefix(&format!("spec.template.spec.{list}[")).is_some_and(|rest| rest.contains("].resources"))
+        })
+    };
+    !fields.is_empty() && fields.iter().all(is_one)
+}
+
+/// Of a container: `requests.cpu` and the like.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Amounts(BTreeMap<(&'static str, String), String>);
+
+impl Amounts {
+    fn of(container: &Value) -> Self {
+        let mut all = BTreeMap::new();
+        for (kind, from) in [("requests", "limits"), ("requests", "requests"), ("limits", "limits")] {
+            // What is limited is also requested, where nothing else is said: so the API server has it in pods.
+            for (name, amount) in container["resources"][from].as_object().into_iter().flatten() {
+                all.insert((kind, name.clone()), amount.as_str().map_or_else(|| amount.to_string(), str::to_owned));
+            }
+        }
+        Self(all)
+    }
+
+    /// A pod may have more: what admission has added.
+    fn is_in(&self, there: &Self) -> bool {
+        self.0.iter().all(|(what, amount)| there.0.get(what) == Some(amount))
+    }
+
+    fn resources(&self) -> Value {
+        let mut resources = json!({});
+        for ((kind, name), amount) in &self.0 {
+            resources[*kind][name] = json!(amount);
+        }
+        resources
+    }
+}
+
+fn containers<'a>(spec: &'a Value, list: &str) -> impl Iterator<Item = (&'a str, Amounts)> {
+    let all = spec[list].as_array().into_iter().flatten();
+    all.filter_map(|container| Some((container["name"].as_str()?, Amounts::of(container))))
+}
+
+/// Only amounts that can be changed are changed, and none goes: that only a new pod can do.
+fn is_resizable(from: &Value, to: &Value) -> bool {
+    LISTS.iter().all(|list| {
+        let after: BTreeMap<&str, Amounts> = containers(&to["spec"], list).collect();
+        containers(&from["spec"], list).all(|(name, before)| {
+            let Some(after) = after.get(name) else { return false };
+            let whats: BTreeSet<_> = before.0.keys().chain(after.0.keys()).collect();
+            whats.into_iter().all(|what| match (before.0.get(what), after.0.get(what)) {
+                (Some(_), None) => false,
+                (before, after) => before == after || RESIZABLE.contains(&what.1.as_str()),
+            })
+        })
+    })
+}
+
+fn without_resources(template: &Value) -> Value {
+    let mut template = template.clone();
+    for list in LISTS {
+        for container in template["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some(resources) = container.get_mut("resources").and_then(Value::as_object_mut) {
+                // Claims of devices are no amounts.
+                resources.retain(|name, _| !["requests", "limits"].contains(&name.as_str()));
+            } else if let Some(container) = container.as_object_mut() {
+                container.insert("resources".into(), json!({}));
+            }
+        }
+    }
+    template
+}
+
+fn condition<'a>(pod: &'a Value, kind: &str) -> Option<(&'a str, &'a str)> {
+    let mut all = pod["status"]["conditions"].as_array().into_iter().flatten();
+    let found = all.find(|condition| condition["type"] == kind && condition["status"] == "True")?;
+    Some((found["reason"].as_str().unwrap_or_default(), found["message"].as_str().unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A template whose one container has these resources.
+    fn template(resources: Value) -> Value {
+        json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "app", "image": "a:1", "resources": resources}]}})
+    }
+
+    fn cpu(amount: &str) -> Value {
+        json!({"requests": {"cpu": amount}})
+    }
+
+    fn pod(resources: Value, conditions: Value) -> Value {
+        let mut pod = template(resources);
+        pod["metadata"]["uid"] = json!("u");
+        pod["status"]["conditions"] = conditions;
+        pod
+    }
+
+    #[test]
+    fn a_pod_that_lacks_nothing_but_resources_is_told_them_once() {
+        let (old, new) = (template(cpu("100m")), template(cpu("200m")));
+        let patch =
+            json!({"metadata": {"uid": "u"}, "spec": {"containers": [{"name": "app", "resources": cpu("200m")}]}});
+        assert_eq!(in_place(&pod(cpu("100m"), json!([])), &old, &new), InPlace::Needed(patch));
+        assert_eq!(in_place(&pod(cpu("200m"), json!([])), &old, &new), InPlace::Done);
+        // Admission may have added what no template says.
+        let more = json!({"requests": {"cpu": "200m", "memory": "1Gi"}});
+        assert_eq!(in_place(&pod(more, json!([])), &old, &new), InPlace::Done);
+        // What is limited only is also requested.
+        let limited = template(json!({"limits": {"cpu": "2"}}));
+        let there = json!({"limits": {"cpu": "2"}, "requests": {"cpu": "2"}});
+        assert_eq!(
+            in_place(&pod(there, json!([])), &template(json!({"limits": {"cpu": "1"}})), &limited),
+            InPlace::Done
+        );
+    }
+
+    #[test]
+    fn the_kubelet_s_word_counts() {
+        let (old, new) = (template(cpu("100m")), template(cpu("200m")));
+        let says = |kind: &str, reason: &str| {
+            let condition = json!([{"type": kind, "status": "True", "reason": reason, "message": "words"}]);
+            in_place(&pod(cpu("200m"), condition), &old, &new)
+        };
+        assert_eq!(says("PodResizePending", "Infeasible"), InPlace::No);
+        assert_eq!(says("PodResizePending", "Deferred"), InPlace::Underway("Deferred words".into()));
+        assert_eq!(says("PodResizeInProgress", ""), InPlace::Underway("words".into()));
+    }
+
+    #[test]
+    fn what_only_a_new_pod_can_have_makes_it_a_replacement() {
+        let old = template(json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}));
+        let there = pod(old["spec"]["containers"][0]["resources"].clone(), json!([]));
+        let no = |new: &Value| in_place(&there, &old, new) == InPlace::No;
+        assert!(no(&template(json!({"requests": {"cpu": "1"}}))), "a limit that goes");
+        assert!(no(&template(json!({"requests": {"cpu": "1", "example.org/gpu": "1"}, "limits": {"cpu": "2"}}))));
+        assert!(no(&template(json!({"requests": {"cpu": "1"}, "limits": {"cpu": "3"}, "claims": [{"name": "gpu"}]}))));
+        let mut image = template(json!({"requests": {"cpu": "3"}, "limits": {"cpu": "3"}}));
+        assert!(!no(&image));
+        image["spec"]["containers"][0]["image"] = json!("a:2");
+        assert!(no(&image));
+        let mut label = old.clone();
+        label["metadata"]["labels"]["a"] = json!("c");
+        assert!(no(&label));
+    }
+
+    #[test]
+    fn what_is_of_resources_alone_is_told_by_the_fields() {
+        let fields = |all: &[&str]| all.iter().map(|field| (*field).to_owned()).collect::<Vec<_>>();
+        let cpu = "spec.template.spec.containers[app].resources.requests.cpu";
+        assert!(is_of_resources_alone(&fields(&[cpu, "spec.template.spec.initContainers[sidecar].resources"])));
+        assert!(!is_of_resources_alone(&fields(&[cpu, "spec.template.spec.containers[app].image"])));
+        assert!(!is_of_resources_alone(&fields(&[cpu, "and 3 more"])));
+        assert!(!is_of_resources_alone(&[]));
+    }
+}
