@@ -29,7 +29,7 @@ pub struct BrainyClusterStatus {
     /// Selects the node pods (read by the scale subresource).
     #[serde(default)]
     pub selector: String,
-    /// Ready, Progressing, StorageReady, ShardsAssigned.
+    /// Ready, Progressing, StorageReady, ShardsAssigned, VolumesHealthy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -45,4 +45,6 @@ pub mod condition {
     pub const STORAGE_READY: &str = "StorageReady";
     /// Every shard has an owner in the published map.
     pub const SHARDS_ASSIGNED: &str = "ShardsAssigned";
+    /// Every volume has the size that the spec wants, and room (strategy Isolated).
+    pub const VOLUMES_HEALTHY: &str = "VolumesHealthy";
 }

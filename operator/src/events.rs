@@ -1,6 +1,6 @@
 //! Events: what `kubectl describe` shows. One per transition, not one per look.
 
-use brainy_crds::condition::{PROGRESSING, READY, STORAGE_READY};
+use brainy_crds::condition::{PROGRESSING, READY, STORAGE_READY, VOLUMES_HEALTHY};
 use brainy_crds::{BrainyCluster, BrainyClusterStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -63,10 +63,10 @@ impl Events {
     }
 }
 
-/// The Events of a transition: storage that fails or recovers, and a cluster that becomes ready or stops to be.
+/// The Events of a transition: storage or volumes that fail or recover, and a cluster that becomes ready or stops to be.
 fn transitions(before: &BrainyClusterStatus, after: &BrainyClusterStatus) -> Vec<Event> {
     let mut events = Vec::new();
-    for type_ in [STORAGE_READY, READY] {
+    for type_ in [STORAGE_READY, VOLUMES_HEALTHY, READY] {
         let (Some(now), earlier) = (condition(after, type_), condition(before, type_)) else {
             continue;
         };
@@ -75,7 +75,7 @@ fn transitions(before: &BrainyClusterStatus, after: &BrainyClusterStatus) -> Vec
         }
         match now.status.as_str() {
             // A cluster that has just begun is not yet ready, and that is no warning; nor is good storage news.
-            "True" if earlier.is_none() && type_ == STORAGE_READY => {}
+            "True" if earlier.is_none() && type_ != READY => {}
             "True" => events.push(event(EventType::Normal, &now.reason, type_, now.message.clone())),
             _ if is_worth_a_warning(now, earlier, condition(after, PROGRESSING)) => {
                 events.push(event(EventType::Warning, &now.reason, type_, now.message.clone()))
@@ -128,6 +128,7 @@ mod tests {
             shards: Some(ShardsView { total: 8, assigned: 8, held: 8, revision: 1 }),
             changing: None,
             problems: Vec::new(),
+            volumes: None,
             draining: Vec::new(),
             failure: None,
         }

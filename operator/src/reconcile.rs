@@ -38,13 +38,13 @@ use crate::context::{ClusterMemory, Context};
 use crate::identity;
 use crate::shards::{Controller, PodFacts, Summary, ZONE_LABEL};
 use crate::storage::{self, Storage};
-use crate::volumes;
+use crate::volumes::{self, health};
 use apply::Applier;
 use build::Carried;
 use dereference::Dereferenced;
 use rolling::Rollout;
 use status::{Observation, StorageView};
-use validate::{Refusal, ValidatedCluster, validate};
+use validate::{Refusal, ValidatedCluster, ValidatedStorage, validate};
 
 /// Owner of the fields that the operator applies.
 pub const FIELD_MANAGER: &str = "brainy-operator";
@@ -118,6 +118,11 @@ fn first_observation(validated: &ValidatedCluster, found: &Dereferenced) -> Obse
         shards: None,
         changing: None,
         problems: Vec::new(),
+        volumes: matches!(validated.storage, ValidatedStorage::Isolated).then(|| health::View {
+            growth: volumes::Growth::default(),
+            used: None,
+            warn_percent: validated.warn_percent,
+        }),
         draining: Vec::new(),
         failure: None,
     }
@@ -131,6 +136,12 @@ async fn steps(
     seen: &mut Observation,
 ) -> Result<Duration, Error> {
     let now = context.clock.now();
+    // Before anything that can fail: a full volume may be why it does.
+    let grown = volumes::grow(&context.client, validated, &found.claims, &mut memory.volumes, now).await?;
+    seen.failure = grown.problem.clone().map(|problem| (health::NOT_RESIZED.to_owned(), problem));
+    if let Some(volumes) = &mut seen.volumes {
+        volumes.growth = grown;
+    }
     let checked = storage::check(context, validated, found.credentials.as_ref(), &mut memory.storage, now).await?;
     context.must_lead()?;
     let checked = match checked {
@@ -151,9 +162,6 @@ async fn steps(
     deletion::keep_finalizer(context, &found.cluster, validated).await?;
     volumes::follow_policy(&context.client, &found.cluster, &found.claims).await?;
     let claim_template = found.claim_template();
-    let template = claim_template.as_ref();
-    let grown = volumes::grow(&context.client, validated, &found.claims, template, &mut memory.volumes, now);
-    seen.failure = grown.await?.map(|problem| ("VolumeNotResized".to_owned(), problem));
     if memory.certificate_check_due(now) {
         identity::ensure(&context.client, validated, Timestamp::now()).await?;
         memory.certificate_checked(now);
@@ -194,6 +202,9 @@ async fn steps(
     seen.shards = Some(shards.view);
     seen.problems.clone_from(&shards.problems);
     seen.draining.clone_from(&shards.draining);
+    if let Some(volumes) = &mut seen.volumes {
+        volumes.used = Some(shards.volumes.clone());
+    }
 
     let replicas =
         scaling::replicas(validated.replicas, found.replicas().max(Some(shards.needed_nodes())), |ordinal| {

@@ -2,6 +2,7 @@
 //! with the cluster if the deletion policy says so.
 
 mod growth;
+pub mod health;
 mod lifetime;
 
 use std::collections::BTreeSet;
@@ -15,7 +16,7 @@ use crate::reconcile::Error;
 use crate::reconcile::build::{DATA_VOLUME, selector_text};
 use crate::reconcile::dereference::ordinal_of;
 
-pub use growth::{Memory, grow};
+pub use growth::{Growth, Memory, grow};
 pub use lifetime::follow_policy;
 
 /// The claim of a node's volume, as a StatefulSet names it.

@@ -2,6 +2,7 @@
 
 mod nodes;
 mod objects;
+mod volumes;
 
 use std::sync::Arc;
 

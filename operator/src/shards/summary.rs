@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use brainy_coordination::controller::{NodeSight, Rules, may_remove};
+use brainy_coordination::session::VolumeUse;
 use brainy_coordination::{NodeId, ShardId, ShardMap};
 
 use crate::reconcile::status::ShardsView;
@@ -23,6 +24,8 @@ pub struct Summary {
     pub problems: Vec<String>,
     /// Nodes that wish to own no shard, with how many they still have.
     pub draining: Vec<String>,
+    /// How full the volumes of live nodes are, as they say.
+    pub volumes: Vec<(String, VolumeUse)>,
     /// Names of the sessions that exist as Leases.
     pub sessions: BTreeSet<String>,
     /// Until a node that is not heard of lapses: another look is due then.
@@ -57,6 +60,7 @@ impl Summary {
             waiting,
             problems: problems.collect(),
             draining,
+            volumes: live().filter_map(|record| Some((record.node.0.clone(), record.volume?))).collect(),
             sessions,
             next_lapse: None,
             busy: live()

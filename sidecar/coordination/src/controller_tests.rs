@@ -25,6 +25,7 @@ fn sight(name: &str, live: bool) -> NodeSight {
         stored: Vec::new(),
         load: Vec::new(),
         requests: Default::default(),
+        volume: None,
         problem: None,
     };
     NodeSight { record, live }

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use brainy_coordination::duty::{Duty, duty, may_hand_off};
 use brainy_coordination::session::holder::Life;
-use brainy_coordination::session::{HeldShard, Report, SessionState};
+use brainy_coordination::session::{HeldShard, Report, SessionState, VolumeUse};
 use brainy_coordination::{FencingToken, NodeId, ShardId, ShardMap};
 use brainy_storage::Error;
+use brainy_storage::backends::disk::Disk;
 use brainy_storage::envelope::new_nonce;
 use bytes::Bytes;
 use tokio::sync::{Mutex, Semaphore, watch};
@@ -21,7 +22,7 @@ use super::nodes::Nodes;
 use super::session::Reporting;
 use super::table::Table;
 use super::tenure::Tenure;
-use super::volume::{Volume, Volumes};
+use super::volume::{self, Volume, Volumes};
 use super::{HandoffError, HandoffRequest, PeerClient, in_words, stopped};
 use crate::data_folder::Engine;
 use crate::host;
@@ -34,6 +35,8 @@ const PIECE_RETRY: (u32, Duration) = (10, Duration::from_millis(500));
 const IN_FLIGHT_LIMIT: Duration = Duration::from_secs(5);
 /// Pause before a volume that can't be used is tried again.
 const VOLUME_RETRY: Duration = Duration::from_secs(1);
+/// Time between looks how full the disk is.
+const DISK_LOOKS: Duration = Duration::from_secs(5);
 
 /// The shards of one node.
 pub(super) struct Isolated {
@@ -63,6 +66,7 @@ impl Reporting for Isolated {
             requests: self.table.requests(),
             received,
             stored,
+            volume: self.volume.get().and_then(Volume::used),
             problem: self.table.problems(),
             ..Report::default()
         }
@@ -109,6 +113,24 @@ impl Isolated {
                 Err(error) => self.table.problem("volume", Some(in_words(&error))),
             }
             tokio::time::sleep(VOLUME_RETRY).await;
+        }
+    }
+
+    /// The disk of the volume, once that is open and where it has bounds.
+    pub(super) fn disk(&self) -> Option<Disk> {
+        self.volume.get()?.disk()
+    }
+
+    /// Looks now and then how full the disk is: not where a session is renewed, which no disk may hold up.
+    pub(super) async fn watch_disk(&self, disk: Disk) {
+        loop {
+            let looking = disk.clone();
+            match (volume::blocking(move || looking.look()).await, self.volume.get()) {
+                (Ok(found), Some(volume)) => volume.note_use(VolumeUse::new(found.used, found.total)),
+                (Ok(_), None) => {}
+                (Err(error), _) => tracing::warn!(why = in_words(&error), "how full the volume is can't be told"),
+            }
+            tokio::time::sleep(DISK_LOOKS).await;
         }
     }
 
