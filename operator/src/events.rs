@@ -47,6 +47,15 @@ impl Events {
         self.publish(cluster, event(EventType::Normal, "ReplacedPod", "Roll", note)).await;
     }
 
+    /// Says what became of the wish to give up a node; an error: why it is refused.
+    pub async fn gave_up(&self, cluster: &BrainyCluster, outcome: Result<&str, &str>) {
+        let (reason, note) = match outcome {
+            Ok(words) => ("GaveUpNode", words.to_owned()),
+            Err(why) => ("GiveUpRefused", format!("the node is not given up: {why}")),
+        };
+        self.publish(cluster, event(EventType::Warning, reason, "GiveUp", note)).await;
+    }
+
     /// Says that a resource can't be read.
     pub async fn publish_invalid(&self, reference: &k8s_openapi::api::core::v1::ObjectReference, note: String) {
         self.send(&event(EventType::Warning, "InvalidSpec", "Reconcile", note), reference).await;

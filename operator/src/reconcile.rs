@@ -14,6 +14,7 @@ pub mod build;
 mod deletion;
 pub mod dereference;
 mod errors;
+mod giving_up;
 mod pattern;
 mod rolling;
 mod scaling;
@@ -118,11 +119,8 @@ fn first_observation(validated: &ValidatedCluster, found: &Dereferenced) -> Obse
         shards: None,
         changing: None,
         problems: Vec::new(),
-        volumes: matches!(validated.storage, ValidatedStorage::Isolated).then(|| health::View {
-            growth: volumes::Growth::default(),
-            used: None,
-            warn_percent: validated.warn_percent,
-        }),
+        volumes: matches!(validated.storage, ValidatedStorage::Isolated)
+            .then(|| health::View::new(validated.warn_percent)),
         draining: Vec::new(),
         failure: None,
     }
@@ -180,6 +178,7 @@ async fn steps(
     };
     let is_consensus = validated.pattern == Pattern::Consensus;
     let consensus_since = is_consensus.then(|| found.consensus_since().unwrap_or(validated.generation));
+    let wish = giving_up::wish(&found.cluster, validated);
     let mut controller = Controller {
         client: &context.client,
         cluster: validated,
@@ -188,6 +187,7 @@ async fn steps(
         clock: &*context.clock,
         volumes: &volumes,
         consensus_since,
+        give_up: wish.as_ref().and_then(|wish| wish.as_ref().ok()),
         pods: &pods,
         memory: &mut memory.shards,
     };
@@ -203,8 +203,9 @@ async fn steps(
     seen.problems.clone_from(&shards.problems);
     seen.draining.clone_from(&shards.draining);
     if let Some(volumes) = &mut seen.volumes {
-        volumes.used = Some(shards.volumes.clone());
+        giving_up::note(volumes, validated, &found.claims, &shards);
     }
+    giving_up::answer(context, &found.cluster, wish, shards.given_up.as_ref()).await?;
 
     let replicas =
         scaling::replicas(validated.replicas, found.replicas().max(Some(shards.needed_nodes())), |ordinal| {

@@ -19,6 +19,9 @@ use crate::reconcile::dereference::ordinal_of;
 pub use growth::{Growth, Memory, grow};
 pub use lifetime::follow_policy;
 
+/// Annotation of a BrainyCluster: a node whose volume is lost for good. Its shards are placed anew, empty, once.
+pub const GIVE_UP_ANNOTATION: &str = "brainy.io/give-up-node";
+
 /// The claim of a node's volume, as a StatefulSet names it.
 pub fn claim(cluster: &str, ordinal: i32) -> String {
     format!("{DATA_VOLUME}-{}", names::node(cluster, ordinal))

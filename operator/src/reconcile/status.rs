@@ -98,7 +98,7 @@ pub fn after(cluster: &BrainyCluster, seen: &Observation, now: Timestamp) -> Bra
     }
     let mut findings = vec![ready(seen), progressing(seen), storage(&seen.storage)];
     findings.extend(seen.shards.map(|shards| assigned(shards, &seen.draining)));
-    findings.extend(seen.volumes.as_ref().and_then(|view| volumes(view, &before)));
+    findings.extend(seen.volumes.as_ref().and_then(|view| volumes(cluster, view, &before)));
     status.conditions = merged(&before.conditions, findings, cluster.metadata.generation, now);
     status
 }
@@ -177,9 +177,10 @@ fn storage(view: &StorageView) -> Finding {
     Finding { type_: STORAGE_READY, status, reason: reason.into(), message }
 }
 
-fn volumes(view: &health::View, before: &BrainyClusterStatus) -> Option<Finding> {
+fn volumes(cluster: &BrainyCluster, view: &health::View, before: &BrainyClusterStatus) -> Option<Finding> {
     let was_nearly_full = condition(before, VOLUMES_HEALTHY).is_some_and(|there| there.reason == health::NEARLY_FULL);
-    let (healthy, reason, message) = health::condition(view, was_nearly_full)?;
+    let name = cluster.metadata.name.as_deref().unwrap_or_default();
+    let (healthy, reason, message) = health::condition(name, view, was_nearly_full)?;
     let status = if healthy { "True" } else { "False" };
     Some(Finding { type_: VOLUMES_HEALTHY, status, reason: reason.into(), message })
 }

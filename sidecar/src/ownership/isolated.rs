@@ -2,13 +2,13 @@
 //! The map is the truth; the session decides only whether this node may act at all.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use brainy_coordination::duty::{Duty, duty, may_hand_off};
 use brainy_coordination::session::holder::Life;
 use brainy_coordination::session::{HeldShard, Report, SessionState, VolumeUse};
-use brainy_coordination::{FencingToken, NodeId, ShardId, ShardMap};
+use brainy_coordination::{FencingToken, Incarnation, NodeId, ShardId, ShardMap};
 use brainy_storage::Error;
 use brainy_storage::backends::disk::Disk;
 use brainy_storage::envelope::new_nonce;
@@ -47,6 +47,8 @@ pub(super) struct Isolated {
     volumes: Arc<dyn Volumes>,
     volume: OnceLock<Volume>,
     lives: watch::Receiver<Option<Life>>,
+    /// The life that shards were served in last.
+    known_life: std::sync::Mutex<Option<Incarnation>>,
     /// One per shard: an action and the stop for a hand-off never meet.
     order: Vec<Mutex<()>>,
     receiving: Semaphore,
@@ -92,6 +94,7 @@ impl Isolated {
             volumes,
             volume: OnceLock::new(),
             lives,
+            known_life: std::sync::Mutex::default(),
             order,
             receiving: Semaphore::new(RECEIVE_AT_ONCE),
             departures: Departures::default(),
@@ -266,7 +269,7 @@ impl Isolated {
         };
         let token = map.token(shard);
         match duty(&map, shard, self.table.node(), volume.local(shard)) {
-            Duty::Serve => return self.serve(volume, shard, token).await,
+            Duty::Serve => return self.serve(volume, shard, &map).await,
             Duty::LayOut => {
                 // A process that has just started may see an old map first, from before the shard had data, and then another one
                 // by which what it has laid out may be served.
@@ -274,6 +277,13 @@ impl Isolated {
                     return Ok(false);
                 }
                 if self.maps.newest().is_some_and(|newest| newest.revision == map.revision) {
+                    let left = volume.local(shard);
+                    if left.incoming.is_some() {
+                        volume.discard_received(shard).await?;
+                    }
+                    if left.stored.is_some() {
+                        volume.discard_stored(shard).await?;
+                    }
                     volume.stamp(shard, token, false).await?;
                 }
             }
@@ -290,14 +300,32 @@ impl Isolated {
         Ok(true)
     }
 
-    async fn serve(&self, volume: &Volume, shard: ShardId, token: FencingToken) -> Result<bool, Error> {
+    async fn serve(&self, volume: &Volume, shard: ShardId, map: &ShardMap) -> Result<bool, Error> {
+        let token = map.token(shard);
         let storage = volume.adapter(shard, self.table.compression()).await?;
         // One that has lapsed, as is not known everywhere yet, would have to be begun again and again.
         let Some(life) = self.lives.borrow().clone().filter(|life| life.validity.holds()) else {
             return Ok(false);
         };
+        // While this node had no life its shards may have been given up: then a newer map says so.
+        self.begin_time_of(&life);
+        if !self.maps.are_of_our_time().await {
+            return Ok(false);
+        }
+        if self.maps.newest().is_none_or(|newest| newest.revision != map.revision) {
+            return Ok(true);
+        }
         self.table.serve(shard, token, storage, life.validity);
         Ok(true)
+    }
+
+    /// Maps that were read before a life began do not count in it.
+    fn begin_time_of(&self, life: &Life) {
+        let mut known = self.known_life.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref() != Some(&life.incarnation) {
+            *known = Some(life.incarnation.clone());
+            self.maps.begin_time();
+        }
     }
 
     async fn pull(
