@@ -145,6 +145,10 @@ pub struct VolumeSpec {
     /// In what the node keeps its data. A volume that has data stays what it is: a change holds for new ones.
     #[serde(default)]
     pub engine: VolumeEngine,
+    /// From how many percent on condition VolumesHealthy warns of a volume (strategy Isolated; 85 if it is left out).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 99))]
+    pub warn_percent: Option<i32>,
 }
 
 /// In what a node keeps its data on its volume.
@@ -163,7 +167,12 @@ fn default_volume_size() -> Quantity {
 
 impl Default for VolumeSpec {
     fn default() -> Self {
-        Self { size: default_volume_size(), storage_class_name: None, engine: VolumeEngine::default() }
+        Self {
+            size: default_volume_size(),
+            storage_class_name: None,
+            engine: VolumeEngine::default(),
+            warn_percent: None,
+        }
     }
 }
 

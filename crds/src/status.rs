@@ -32,7 +32,7 @@ pub struct BrainyClusterStatus {
     /// What a change does, from before it begins until it is carried out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Plan>,
-    /// Ready, Progressing, StorageReady, ShardsAssigned, ChangesApproved; Hibernated of a cluster that did.
+    /// Ready, Progressing, StorageReady, ShardsAssigned, VolumesHealthy, ChangesApproved; Hibernated of a cluster that did.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -112,4 +112,6 @@ pub mod condition {
     pub const HIBERNATED: &str = "Hibernated";
     /// No change waits for an approval.
     pub const CHANGES_APPROVED: &str = "ChangesApproved";
+    /// Every volume has the size that the spec wants, and room (strategy Isolated).
+    pub const VOLUMES_HEALTHY: &str = "VolumesHealthy";
 }

@@ -1,6 +1,6 @@
 //! Events: what `kubectl describe` shows. One per transition, not one per look.
 
-use brainy_crds::condition::{CHANGES_APPROVED, HIBERNATED, PROGRESSING, READY, STORAGE_READY};
+use brainy_crds::condition::{CHANGES_APPROVED, HIBERNATED, PROGRESSING, READY, STORAGE_READY, VOLUMES_HEALTHY};
 use brainy_crds::{BrainyCluster, BrainyClusterStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -55,6 +55,15 @@ impl Events {
         self.publish(cluster, event(EventType::Normal, "ResizedPod", "Roll", note)).await;
     }
 
+    /// Says what became of the wish to give up a node; an error: why it is refused.
+    pub async fn gave_up(&self, cluster: &BrainyCluster, outcome: Result<&str, &str>) {
+        let (reason, note) = match outcome {
+            Ok(words) => ("GaveUpNode", words.to_owned()),
+            Err(why) => ("GiveUpRefused", format!("the node is not given up: {why}")),
+        };
+        self.publish(cluster, event(EventType::Warning, reason, "GiveUp", note)).await;
+    }
+
     /// Says that a resource can't be read.
     pub async fn publish_invalid(&self, reference: &k8s_openapi::api::core::v1::ObjectReference, note: String) {
         self.send(&event(EventType::Warning, "InvalidSpec", "Reconcile", note), reference).await;
@@ -71,11 +80,11 @@ impl Events {
     }
 }
 
-/// The Events of a transition: storage that fails or recovers, a cluster that becomes ready or stops to be, a plan that waits
-/// or is carried out.
+/// The Events of a transition: storage or volumes that fail or recover, a cluster that becomes ready or stops to be, a plan
+/// that waits or is carried out.
 fn transitions(before: &BrainyClusterStatus, after: &BrainyClusterStatus) -> Vec<Event> {
     let mut events = Vec::new();
-    for type_ in [STORAGE_READY, READY, CHANGES_APPROVED, HIBERNATED] {
+    for type_ in [STORAGE_READY, VOLUMES_HEALTHY, READY, CHANGES_APPROVED, HIBERNATED] {
         let (Some(now), earlier) = (condition(after, type_), condition(before, type_)) else {
             continue;
         };
@@ -84,7 +93,7 @@ fn transitions(before: &BrainyClusterStatus, after: &BrainyClusterStatus) -> Vec
         }
         match now.status.as_str() {
             // A cluster that has just begun is not yet ready, and that is no warning; nor is good storage news.
-            "True" if earlier.is_none() && type_ == STORAGE_READY => {}
+            "True" if earlier.is_none() && matches!(type_, STORAGE_READY | VOLUMES_HEALTHY) => {}
             "True" if type_ == CHANGES_APPROVED && now.reason != PLAN_APPROVED => {}
             // That it is awake again is seen by its being ready.
             "False" if type_ == HIBERNATED => {}
@@ -145,6 +154,7 @@ mod tests {
             shards: Some(ShardsView { total: 8, assigned: 8, held: 8, revision: 1 }),
             changing: None,
             problems: Vec::new(),
+            volumes: None,
             draining: Vec::new(),
             failure: None,
             paused: false,

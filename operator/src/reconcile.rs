@@ -14,6 +14,7 @@ pub mod build;
 mod deletion;
 pub mod dereference;
 mod errors;
+mod giving_up;
 mod hibernation;
 mod pattern;
 pub mod planning;
@@ -43,13 +44,13 @@ use crate::identity;
 use crate::plan::{Decision, Hold};
 use crate::shards::{Controller, PodFacts, Summary, ZONE_LABEL};
 use crate::storage::{self, Storage};
-use crate::volumes;
+use crate::volumes::{self, health};
 use apply::Applier;
 use build::Carried;
 use dereference::Dereferenced;
 use rolling::Rollout;
 use status::{Observation, PlanView, StorageView};
-use validate::{Refusal, ValidatedCluster, validate};
+use validate::{Refusal, ValidatedCluster, ValidatedStorage, validate};
 
 /// Owner of the fields that the operator applies.
 pub const FIELD_MANAGER: &str = "brainy-operator";
@@ -125,6 +126,8 @@ fn first_observation(context: &Context, validated: &ValidatedCluster, found: &De
         shards: None,
         changing: None,
         problems: Vec::new(),
+        volumes: matches!(validated.storage, ValidatedStorage::Isolated)
+            .then(|| health::View::new(validated.warn_percent)),
         draining: Vec::new(),
         failure: None,
         paused: spec.paused,
@@ -148,9 +151,14 @@ async fn steps(
     seen: &mut Observation,
 ) -> Result<Duration, Error> {
     let now = context.clock.now();
+    let paused = found.cluster.spec.paused;
+    // Before anything that can fail: a full volume may be why it does.
+    let grows_at_once = !paused && found.cluster.spec.rollout.approval == Approval::Automatic;
+    if grows_at_once {
+        grow(context, validated, found, memory, seen).await?;
+    }
     let checked = storage::check(context, validated, found.credentials.as_ref(), &mut memory.storage, now).await?;
     context.must_lead()?;
-    let paused = found.cluster.spec.paused;
     let checked = match checked {
         // A bucket that nobody has is taken for a cluster that is made, and none is.
         Storage::Unclaimed(_) if paused => return Ok(LATER),
@@ -174,11 +182,6 @@ async fn steps(
         deletion::keep_finalizer(context, &found.cluster, validated).await?;
         volumes::follow_policy(&context.client, &found.cluster, &found.claims).await?;
     }
-    // Before anything that a broken spec or pod could hold up.
-    let grows_at_once = !paused && found.cluster.spec.rollout.approval == Approval::Automatic;
-    if grows_at_once {
-        seen.failure = grow(context, validated, found, memory, now).await?;
-    }
     if memory.certificate_check_due(now) {
         identity::ensure(&context.client, validated, Timestamp::now()).await?;
         memory.certificate_checked(now);
@@ -189,7 +192,7 @@ async fn steps(
 
     let (decision, plan) = planning::look(context, validated, found, &mut memory.planning).await?;
     if !grows_at_once && decision.hold != Hold::Everything {
-        seen.failure = grow(context, validated, found, memory, now).await?;
+        grow(context, validated, found, memory, seen).await?;
     }
     let effective = planning::effective(validated, &decision);
     seen.wanted = effective.replicas;
@@ -204,18 +207,21 @@ async fn steps(
     Box::pin(act(context, &effective, (found, &decision), bucket, memory, seen)).await
 }
 
-/// Resizes volumes. Says what keeps it from that.
+/// Resizes volumes, and notes what keeps it from that.
 async fn grow(
     context: &Context,
     validated: &ValidatedCluster,
     found: &Dereferenced,
     memory: &mut ClusterMemory,
-    now: Duration,
-) -> Result<Option<(String, String)>, Error> {
-    let template = found.claim_template();
-    let (claims, memory) = (&found.claims, &mut memory.volumes);
-    let problem = volumes::grow(&context.client, validated, claims, template.as_ref(), memory, now).await?;
-    Ok(problem.map(|problem| ("VolumeNotResized".to_owned(), problem)))
+    seen: &mut Observation,
+) -> Result<(), Error> {
+    let now = context.clock.now();
+    let grown = volumes::grow(&context.client, validated, &found.claims, &mut memory.volumes, now).await?;
+    seen.failure = grown.problem.clone().map(|problem| (health::NOT_RESIZED.to_owned(), problem));
+    if let Some(volumes) = &mut seen.volumes {
+        volumes.growth = grown;
+    }
+    Ok(())
 }
 
 /// Places shards, and makes the nodes what they should be.
@@ -244,6 +250,7 @@ async fn act(
     };
     let is_consensus = validated.pattern == Pattern::Consensus;
     let consensus_since = is_consensus.then(|| found.consensus_since().unwrap_or(validated.generation));
+    let wish = giving_up::wish(&found.cluster, validated);
     let mut controller = Controller {
         client: &context.client,
         cluster: validated,
@@ -252,6 +259,7 @@ async fn act(
         clock: &*context.clock,
         volumes: &volumes,
         consensus_since,
+        give_up: wish.as_ref().and_then(|wish| wish.as_ref().ok()),
         pods: &pods,
         memory: &mut memory.shards,
     };
@@ -271,6 +279,10 @@ async fn act(
     seen.shards = Some(shards.view);
     seen.problems.clone_from(&shards.problems);
     seen.draining.clone_from(&shards.draining);
+    if let Some(volumes) = &mut seen.volumes {
+        giving_up::note(volumes, validated, &found.claims, &shards);
+    }
+    giving_up::answer(context, &found.cluster, wish, shards.given_up.as_ref()).await?;
 
     let looked_again = Duration::from_secs(validated.renew_seconds).min(shards.next_lapse.unwrap_or(LATER).max(SOON));
     if seen.paused {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use brainy_coordination::bucket::spec::Pattern;
 use brainy_coordination::clock::Clock;
+use brainy_coordination::controller::give_up::{GiveUp, give_up};
 use brainy_coordination::controller::{Facts, MOVES_AT_ONCE, Next, NodeSight, Rules, is_uneven, next_map};
 use brainy_coordination::placement::{Policy, load::Patience};
 use brainy_coordination::session::Observers;
@@ -30,7 +31,7 @@ use crate::reconcile::validate::ValidatedCluster;
 
 pub use configmap::{forget as forget_map, published as published_map};
 pub use sessions::significant_hash;
-pub use summary::Summary;
+pub use summary::{GivenUp, Summary};
 pub use topology::PodFacts;
 pub use zones::LABEL as ZONE_LABEL;
 
@@ -69,6 +70,8 @@ pub struct Controller<'a> {
     pub volumes: &'a BTreeSet<i32>,
     /// With which generation of the spec pattern Consensus began, for the nodes that there are.
     pub consensus_since: Option<i64>,
+    /// A node whose volume is lost, and whose shards are to be placed anew, empty (strategy Isolated, pattern Leader).
+    pub give_up: Option<&'a NodeId>,
     /// What is known of the pods, for the topology.
     pub pods: &'a [PodFacts],
     /// From earlier looks.
@@ -112,7 +115,28 @@ impl Controller<'_> {
         };
         let policy = self.policy().await;
         let rules = ISOLATED.with_most(policy.max_moves);
-        let (map, waiting) = match self.decide(published.map.as_ref(), (rules, &policy), &nodes, &volumes, epoch) {
+        let mut given_up = None;
+        let next = match (self.give_up.cloned(), &published.map) {
+            (Some(lost), Some(map)) => {
+                let is_ready = self.pods.iter().any(|pod| pod.node == lost && pod.ready);
+                match self.judge_give_up(map, (rules, &policy), &nodes, (&lost, is_ready), epoch) {
+                    GiveUp::Publish(map, shards) => {
+                        given_up = Some(GivenUp::Done(shards));
+                        Next::Publish(*map)
+                    }
+                    GiveUp::Wait(why) => {
+                        given_up = Some(GivenUp::Waits(why));
+                        self.decide(published.map.as_ref(), (rules, &policy), &nodes, &volumes, epoch)
+                    }
+                    GiveUp::Refuse(why) => {
+                        given_up = Some(GivenUp::Refused(why));
+                        self.decide(published.map.as_ref(), (rules, &policy), &nodes, &volumes, epoch)
+                    }
+                }
+            }
+            _ => self.decide(published.map.as_ref(), (rules, &policy), &nodes, &volumes, epoch),
+        };
+        let (map, waiting) = match next {
             Next::Keep { waiting } => (published.map, waiting),
             Next::Publish(map) => {
                 configmap::write(self.client, self.cluster, &published, &map).await?;
@@ -120,7 +144,8 @@ impl Controller<'_> {
                 (Some(map), Some("a new shard map was published".to_owned()))
             }
         };
-        let summary = Summary::new(map, &nodes, self.cluster, rules, waiting, existing);
+        let mut summary = Summary::new(map, &nodes, self.cluster, rules, waiting, existing);
+        summary.given_up = given_up;
         Ok(summary.with_volumes(self.cluster, &volumes))
     }
 
@@ -158,20 +183,44 @@ impl Controller<'_> {
     ) -> Next {
         let wanted: Vec<NodeId> = wanted_nodes(self.cluster);
         let volumes: BTreeSet<NodeId> = volumes.iter().map(|ordinal| node(self.cluster, *ordinal)).collect();
-        let mut facts = Facts {
-            cluster: &self.cluster.uid,
-            shards: self.cluster.shards,
-            rules,
-            wanted: &wanted,
-            volumes: &volumes,
-            nodes,
-            placement,
-            may_even_out: false,
-            epoch,
-            writer: self.identity,
-        };
+        let mut facts = facts((self.cluster, self.identity), (rules, placement), (&wanted, &volumes, nodes), epoch);
         facts.may_even_out = self.memory.patience.is_over(is_uneven(current, &facts), self.clock.now());
         next_map(current, &facts)
+    }
+
+    fn judge_give_up(
+        &self,
+        map: &ShardMap,
+        (rules, placement): (Rules, &Policy),
+        nodes: &BTreeMap<NodeId, NodeSight>,
+        (lost, is_ready): (&NodeId, bool),
+        epoch: Epoch,
+    ) -> GiveUp {
+        let wanted: Vec<NodeId> = wanted_nodes(self.cluster);
+        // Looked at only while a shard has no owner.
+        let volumes = BTreeSet::new();
+        let facts = facts((self.cluster, self.identity), (rules, placement), (&wanted, &volumes, nodes), epoch);
+        give_up(map, &facts, lost, is_ready)
+    }
+}
+
+fn facts<'a>(
+    (cluster, writer): (&'a ValidatedCluster, &'a str),
+    (rules, placement): (Rules, &'a Policy),
+    (wanted, volumes, nodes): (&'a [NodeId], &'a BTreeSet<NodeId>, &'a BTreeMap<NodeId, NodeSight>),
+    epoch: Epoch,
+) -> Facts<'a> {
+    Facts {
+        cluster: &cluster.uid,
+        shards: cluster.shards,
+        rules,
+        wanted,
+        volumes,
+        nodes,
+        placement,
+        may_even_out: false,
+        epoch,
+        writer,
     }
 }
 

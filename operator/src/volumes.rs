@@ -2,6 +2,7 @@
 //! with the cluster if the deletion policy says so.
 
 mod growth;
+pub mod health;
 mod lifetime;
 
 use std::collections::BTreeSet;
@@ -15,8 +16,11 @@ use crate::reconcile::Error;
 use crate::reconcile::build::{DATA_VOLUME, selector_text};
 use crate::reconcile::dereference::ordinal_of;
 
-pub use growth::{Memory, grow, least, smaller};
+pub use growth::{Growth, Memory, grow, least, smaller};
 pub use lifetime::follow_policy;
+
+/// Annotation of a BrainyCluster: a node whose volume is lost for good. Its shards are placed anew, empty, once.
+pub const GIVE_UP_ANNOTATION: &str = "brainy.io/give-up-node";
 
 /// The claim of a node's volume, as a StatefulSet names it.
 pub fn claim(cluster: &str, ordinal: i32) -> String {

@@ -63,7 +63,7 @@ async fn run_scope(context: Arc<Context>, client: Client, scope: Option<String>)
         reflector(writer, clusters).inspect_ok(move |event| forget_deleted(&forgetter, event)).default_backoff();
     // The status is ours: a change of it alone is no news.
     let changed = clusters.touched_objects().predicate_filter(
-        predicates::generation.combine(predicates::finalizers),
+        predicates::generation.combine(predicates::finalizers).combine(predicates::annotations),
         kube::runtime::PredicateConfig::default(),
     );
     let watched = Scope { context: Arc::clone(&context), client, namespace: scope };

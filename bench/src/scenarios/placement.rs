@@ -40,6 +40,7 @@ pub fn measure() -> anyhow::Result<Vec<Row>> {
         owners: (0..SHARDS).map(|shard| u32::try_from(shard * 7919 % NODES).ok()).collect(),
         tokens: vec![brainy_coordination::FencingToken(1000); SHARDS],
         moves: BTreeMap::new(),
+        given_up: Default::default(),
         wished: BTreeMap::new(),
     };
     let bytes = serde_json::to_string(&map).context("the map can't be written")?.len();

@@ -1,7 +1,9 @@
 //! Step 5: what people and programs read. The conditions are computed by a pure function; the status is written only when
 //! it differs from what stands there.
 
-use brainy_crds::condition::{CHANGES_APPROVED, HIBERNATED, PROGRESSING, READY, SHARDS_ASSIGNED, STORAGE_READY};
+use brainy_crds::condition::{
+    CHANGES_APPROVED, HIBERNATED, PROGRESSING, READY, SHARDS_ASSIGNED, STORAGE_READY, VOLUMES_HEALTHY,
+};
 use brainy_crds::{BrainyCluster, BrainyClusterStatus, Plan};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -11,6 +13,7 @@ use serde_json::json;
 
 use super::build::selector_text;
 use super::{Error, FIELD_MANAGER};
+use crate::volumes::health;
 
 /// Reason of Progressing: pods are replaced because their template changed.
 pub const ROLLING_OUT: &str = "RollingOut";
@@ -48,6 +51,8 @@ pub struct Observation {
     pub changing: Option<(&'static str, String)>,
     /// What keeps nodes from serving, in their own words.
     pub problems: Vec<String>,
+    /// The volumes; `None`: data is on none.
+    pub volumes: Option<health::View>,
     /// Nodes that wish to own no shard, with how many they still have.
     pub draining: Vec<String>,
     /// What went wrong in this reconcile: a stable word, and a sentence.
@@ -132,6 +137,7 @@ pub fn after(cluster: &BrainyCluster, seen: &Observation, now: Timestamp) -> Bra
     findings.extend(hibernated(seen, condition(&before, HIBERNATED).is_some()));
     findings.extend(approved(&seen.plan, status.plan.as_ref(), name));
     findings.extend(seen.shards.map(|shards| assigned(shards, &seen.draining)));
+    findings.extend(seen.volumes.as_ref().and_then(|view| volumes(cluster, view, &before)));
     status.conditions = merged(&before.conditions, findings, cluster.metadata.generation, now);
     status
 }
@@ -276,6 +282,14 @@ fn storage(view: &StorageView) -> Finding {
         StorageView::Failed(reason, message) => ("False", reason.as_str(), message.clone()),
     };
     Finding { type_: STORAGE_READY, status, reason: reason.into(), message }
+}
+
+fn volumes(cluster: &BrainyCluster, view: &health::View, before: &BrainyClusterStatus) -> Option<Finding> {
+    let was_nearly_full = condition(before, VOLUMES_HEALTHY).is_some_and(|there| there.reason == health::NEARLY_FULL);
+    let name = cluster.metadata.name.as_deref().unwrap_or_default();
+    let (healthy, reason, message) = health::condition(name, view, was_nearly_full)?;
+    let status = if healthy { "True" } else { "False" };
+    Some(Finding { type_: VOLUMES_HEALTHY, status, reason: reason.into(), message })
 }
 
 fn assigned(shards: ShardsView, draining: &[String]) -> Finding {

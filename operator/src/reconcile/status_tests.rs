@@ -10,6 +10,7 @@ fn serving() -> Observation {
         shards: Some(ShardsView { total: 256, assigned: 256, held: 256, revision: 9 }),
         changing: None,
         problems: Vec::new(),
+        volumes: None,
         draining: Vec::new(),
         failure: None,
         paused: false,

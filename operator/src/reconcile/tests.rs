@@ -1,8 +1,10 @@
 //! Whole reconciles against an API server in memory.
 
+mod lost;
 mod nodes;
 mod objects;
 mod rollout;
+mod volumes;
 
 use std::sync::Arc;
 

@@ -18,6 +18,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
 
+use crate::volumes::health::WARN_PERCENT;
+
 /// Longest name of a cluster: it is the prefix of pod, Lease and Service names, and part of their labels.
 const MAX_NAME: usize = 40;
 /// Most nodes of a cluster.
@@ -49,6 +51,8 @@ pub struct ValidatedCluster {
     pub storage: ValidatedStorage,
     /// Each node's volume: for its data (strategy Isolated), for its log (pattern Consensus).
     pub volume: Option<VolumeSpec>,
+    /// From how many percent on a volume is nearly full.
+    pub warn_percent: u8,
     /// What lies over it.
     pub layers: Layers,
     /// Who is the controller.
@@ -128,6 +132,12 @@ pub fn validate(cluster: &BrainyCluster) -> Result<ValidatedCluster, Refusal> {
         shards: within("spec.shards", spec.shards, 1, MAX_SHARDS)?.unsigned_abs(),
         storage: storage_of(cluster)?,
         volume: volume_of(cluster)?,
+        warn_percent: spec
+            .storage
+            .volume
+            .as_ref()
+            .and_then(|volume| u8::try_from(volume.warn_percent?).ok())
+            .unwrap_or(WARN_PERCENT),
         layers: layers_of(cluster)?,
         pattern: pattern_of(cluster)?,
         balance: match spec.coordination.placement.balance {
@@ -207,10 +217,14 @@ fn storage_of(cluster: &BrainyCluster) -> Result<ValidatedStorage, Refusal> {
 }
 
 fn volume_of(cluster: &BrainyCluster) -> Result<Option<VolumeSpec>, Refusal> {
+    let checked = |volume: VolumeSpec| match volume.warn_percent {
+        Some(percent) => within("spec.storage.volume.warnPercent", percent, 1, 99).map(|_| volume),
+        None => Ok(volume),
+    };
     let (storage, pattern) = (&cluster.spec.storage, cluster.spec.coordination.pattern);
     match (storage.strategy, pattern, &storage.volume) {
-        (Strategy::Isolated, _, volume) => Ok(Some(volume.clone().unwrap_or_default())),
-        (_, brainy_crds::Pattern::Consensus, Some(volume)) => Ok(Some(volume.clone())),
+        (Strategy::Isolated, _, volume) => checked(volume.clone().unwrap_or_default()).map(Some),
+        (_, brainy_crds::Pattern::Consensus, Some(volume)) => checked(volume.clone()).map(Some),
         (_, brainy_crds::Pattern::Consensus, None) => {
             Ok(Some(VolumeSpec { size: Quantity(LOG_SIZE.into()), ..VolumeSpec::default() }))
         }
@@ -454,6 +468,7 @@ mod tests {
                 "spec.coordination.lease.renewSeconds",
             ),
             (json!({"storage": {}, "coordination": {"lease": {"durationSeconds": 1}}}), "spec.coordination.lease"),
+            (json!({"storage": {"volume": {"warnPercent": 100}}}), "spec.storage.volume.warnPercent"),
             (
                 json!({"storage": {}, "coordination": {"placement": {"maxMoves": 0}}}),
                 "spec.coordination.placement.maxMoves",

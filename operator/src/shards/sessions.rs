@@ -40,13 +40,13 @@ fn found_in(lease: &Lease) -> Result<Option<FoundSession>, Error> {
     Ok(Some(FoundSession { record, version: document.version }))
 }
 
-/// Changes when a session says something new; a mere renewal does not change it, nor what is asked of shards: that is looked
-/// at now and then.
+/// Changes when a session says something new; a mere renewal does not change it, nor what is asked of shards or how full a
+/// volume is: that is looked at now and then.
 pub fn significant_hash(lease: &Lease) -> Option<u64> {
     let body = lease.annotations().get(names::SESSION_ANNOTATION)?;
     let record: SessionRecord = serde_json::from_str(body).ok()?;
     let mut hasher = DefaultHasher::new();
-    let renewed = SessionRecord { revision: 0, expires: String::new(), load: Vec::new(), ..record };
+    let renewed = SessionRecord { revision: 0, expires: String::new(), load: Vec::new(), volume: None, ..record };
     serde_json::to_string(&renewed).ok()?.hash(&mut hasher);
     Some(hasher.finish())
 }
@@ -56,7 +56,7 @@ mod tests {
     use super::super::tests::record;
     use super::*;
     use brainy_coordination::ShardId;
-    use brainy_coordination::session::{Requests, ShardLoad};
+    use brainy_coordination::session::{Requests, ShardLoad, VolumeUse};
 
     #[test]
     fn a_renewal_is_no_news_and_a_new_shard_is() {
@@ -68,7 +68,13 @@ mod tests {
         };
         let first = record("demo-0", &[1]);
         let load = vec![ShardLoad { shard: ShardId(1), per_second: 3 }];
-        let renewed = SessionRecord { revision: 99, expires: "later".into(), load, ..first.clone() };
+        let renewed = SessionRecord {
+            revision: 99,
+            expires: "later".into(),
+            load,
+            volume: Some(VolumeUse::new(1, 2)),
+            ..first.clone()
+        };
         assert_eq!(lease(&first), lease(&renewed));
         assert_ne!(lease(&first), lease(&record("demo-0", &[1, 2])));
         let drains = SessionRecord { requests: Requests { drain: true, ..Requests::default() }, ..first.clone() };

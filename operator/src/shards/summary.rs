@@ -3,12 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use brainy_coordination::controller::give_up::missing;
 use brainy_coordination::controller::{NodeSight, Rules, may_remove};
+use brainy_coordination::session::VolumeUse;
 use brainy_coordination::{NodeId, ShardId, ShardMap};
 
 use crate::reconcile::status::ShardsView;
 use crate::reconcile::validate::ValidatedCluster;
 use crate::volumes;
+
+/// What became of the wish to give up a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GivenUp {
+    /// These shards were placed anew, empty.
+    Done(Vec<ShardId>),
+    /// Not yet: why.
+    Waits(String),
+    /// No: why.
+    Refused(String),
+}
 
 /// The shards after one look.
 #[derive(Clone, Debug)]
@@ -23,6 +36,12 @@ pub struct Summary {
     pub problems: Vec<String>,
     /// Nodes that wish to own no shard, with how many they still have.
     pub draining: Vec<String>,
+    /// How full the volumes of live nodes are, as they say.
+    pub volumes: Vec<(String, VolumeUse)>,
+    /// Shards whose data is not on the volume of their owner, as that says itself (strategy Isolated).
+    pub lost: Vec<(NodeId, usize)>,
+    /// What became of the wish to give up a node, if there is one.
+    pub given_up: Option<GivenUp>,
     /// Names of the sessions that exist as Leases.
     pub sessions: BTreeSet<String>,
     /// Until a node that is not heard of lapses: another look is due then.
@@ -57,6 +76,15 @@ impl Summary {
             waiting,
             problems: problems.collect(),
             draining,
+            volumes: live().filter_map(|record| Some((record.node.0.clone(), record.volume?))).collect(),
+            lost: match (rules, &map) {
+                (Rules::Isolated { .. }, Some(map)) => live()
+                    .map(|record| (record.node.clone(), missing(map, &record.node, record).len()))
+                    .filter(|(_, lost)| *lost > 0)
+                    .collect(),
+                _ => Vec::new(),
+            },
+            given_up: None,
             sessions,
             next_lapse: None,
             busy: live()

@@ -27,6 +27,7 @@ pub(super) fn record(node: &str, holds: &[u32]) -> SessionRecord {
         stored: Vec::new(),
         load: Vec::new(),
         requests: Default::default(),
+        volume: None,
         problem: None,
     }
 }

@@ -26,25 +26,30 @@ struct Refused {
     at: Duration,
 }
 
-/// Resizes the claims that are smaller than the spec wants. `template` is the live claim template: while it says what the
-/// spec says there is nothing to do. Returns why a claim was not resized, in words; nodes go on all the same.
+/// What came of it, in words; nodes go on all the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Growth {
+    /// Why a claim was not resized.
+    pub problem: Option<String>,
+    /// Claims that are larger than the spec wants, which is refused.
+    pub larger: Option<String>,
+}
+
+/// Resizes the claims that are smaller than the spec wants. By what the claims themselves say: an earlier cluster of the name
+/// may have left smaller ones than a StatefulSet would make today.
 pub async fn grow(
     client: &Client,
     cluster: &ValidatedCluster,
     claims: &[PersistentVolumeClaim],
-    template: Option<&PersistentVolumeClaim>,
     memory: &mut Memory,
     now: Duration,
-) -> Result<Option<String>, Error> {
+) -> Result<Growth, Error> {
     let Some(volume) = &cluster.volume else {
-        return Ok(None);
+        return Ok(Growth::default());
     };
-    let created_with = template.and_then(requested);
-    if created_with.is_none_or(|size| bytes(&size) == bytes(&volume.size)) {
-        return Ok(None);
-    }
+    let larger = refusal_to_shrink(claims, &volume.size);
     if let Some(problem) = memory.still_refused(&volume.size, now) {
-        return Ok(Some(problem));
+        return Ok(Growth { problem: Some(problem), larger });
     }
     memory.0 = None;
     let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &cluster.namespace);
@@ -53,17 +58,31 @@ pub async fn grow(
         let wish = json!({"spec": {"resources": {"requests": {"storage": volume.size}}}});
         match api.patch(&name, &PatchParams::default(), &Patch::Merge(wish)).await {
             Ok(_) => tracing::info!(claim = name, size = volume.size.0, "grew a volume"),
-            // Forbidden or invalid: no retry helps until a person acts.
+            // Forbidden or invalid: no retry helps until a person acts. Another claim may be of another class.
             Err(kube::Error::Api(status)) if status.is_forbidden() || status.is_invalid() => {
                 let problem = format!("volume claim {name} was not resized: {}", status.message);
                 tracing::warn!(problem, "a volume was not resized");
-                memory.0 = Some(Refused { size: volume.size.clone(), problem, at: now });
-                break;
+                memory.0.get_or_insert(Refused { size: volume.size.clone(), problem, at: now });
             }
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(memory.0.as_ref().map(|refused| refused.problem.clone()))
+    Ok(Growth { problem: memory.0.as_ref().map(|refused| refused.problem.clone()), larger })
+}
+
+/// A volume can't shrink. No rule of the schema says so: who has asked for a growth that the StorageClass refuses must be able
+/// to take it back.
+fn refusal_to_shrink(claims: &[PersistentVolumeClaim], wanted: &Quantity) -> Option<String> {
+    let larger = claims.iter().filter_map(|claim| Some((claim.name_any(), requested(claim)?)));
+    let larger: Vec<(String, Quantity)> = larger.filter(|(_, there)| is_smaller(Some(wanted), there)).collect();
+    let (_, most) = larger.iter().max_by_key(|(_, there)| bytes(there))?;
+    let named: Vec<String> = larger.iter().map(|(name, there)| format!("{name} ({})", there.0)).collect();
+    Some(format!(
+        "spec.storage.volume.size is {}, and volumes never shrink: {}. They stay as they are; set it to {}, or give nodes smaller volumes in a new BrainyCluster",
+        wanted.0,
+        named.join(", "),
+        most.0
+    ))
 }
 
 impl Memory {
@@ -156,6 +175,20 @@ mod tests {
         assert_eq!(memory.still_refused(&quantity("2Gi"), at), Some("no".into()));
         assert_eq!(memory.still_refused(&quantity("3Gi"), at), None);
         assert_eq!(memory.still_refused(&quantity("2Gi"), at + RETRY), None);
+    }
+
+    fn claim(name: &str, size: &str) -> PersistentVolumeClaim {
+        let claim = json!({"metadata": {"name": name}, "spec": {"resources": {"requests": {"storage": size}}}});
+        serde_json::from_value(claim).unwrap()
+    }
+
+    #[test]
+    fn to_shrink_is_refused_with_the_way_out() {
+        let claims = [claim("data-demo-0", "2Gi"), claim("data-demo-1", "1Gi"), claim("data-demo-2", "3Gi")];
+        let refusal = refusal_to_shrink(&claims, &quantity("1Gi")).unwrap();
+        assert!(refusal.contains("data-demo-0 (2Gi), data-demo-2 (3Gi)"), "{refusal}");
+        assert!(refusal.contains("set it to 3Gi"), "{refusal}");
+        assert_eq!(refusal_to_shrink(&claims, &quantity("3Gi")), None);
     }
 
     #[test]

@@ -11,7 +11,11 @@
 //! - *established*: a new shard is laid out under token 1, and served only from token 2 on, when its owner has reported
 //!   it stored. So a volume that comes back empty can't be taken for a new shard.
 //! - *moved*: the owner stops for good under its token, the target copies, the owner changes (+1).
+//! - *given up*: see [`give_up`](give_up::give_up); the only step that raises a token by two, so that no data of before is
+//!   current.
 //! - *withdrawn*: a move whose target went away ends with the old owner under a new token (+1), which voids copies.
+
+pub mod give_up;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -131,6 +135,7 @@ struct Draft {
     owners: Vec<Option<NodeId>>,
     tokens: Vec<FencingToken>,
     moves: BTreeMap<u32, NodeId>,
+    given_up: BTreeSet<u32>,
 }
 
 impl Draft {
@@ -140,6 +145,7 @@ impl Draft {
             owners: shards().map(|shard| map.owner(shard).cloned()).collect(),
             tokens: shards().map(|shard| map.token(shard)).collect(),
             moves: map.moves.keys().filter_map(|at| Some((*at, map.moving_to(ShardId(*at))?.clone()))).collect(),
+            given_up: map.given_up.clone(),
         }
     }
 
@@ -161,12 +167,16 @@ impl Draft {
     }
 
     fn publish(self, current: Option<&ShardMap>, facts: &Facts<'_>) -> Next {
+        Next::Publish(self.into_map(current, facts))
+    }
+
+    fn into_map(self, current: Option<&ShardMap>, facts: &Facts<'_>) -> ShardMap {
         let wished = self.wished(current, facts);
         let names: BTreeSet<&NodeId> =
             self.owners.iter().flatten().chain(self.moves.values()).chain(facts.wanted).collect();
         let nodes: Vec<NodeId> = names.into_iter().cloned().collect();
         let index = |node: &NodeId| nodes.binary_search(node).ok().and_then(|index| u32::try_from(index).ok());
-        Next::Publish(ShardMap {
+        ShardMap {
             revision: facts.next_revision(current),
             epoch: facts.epoch.max(current.map_or(Epoch::default(), |map| map.epoch)),
             writer: facts.writer.to_owned(),
@@ -174,9 +184,10 @@ impl Draft {
             owners: self.owners.iter().map(|owner| owner.as_ref().and_then(index)).collect(),
             tokens: self.tokens,
             moves: self.moves.iter().filter_map(|(shard, to)| Some((*shard, index(to)?))).collect(),
+            given_up: self.given_up,
             wished: wished.iter().filter_map(|(shard, by)| Some((*shard, index(by)?))).collect(),
             nodes,
-        })
+        }
     }
 }
 
@@ -307,14 +318,20 @@ fn next_shared(current: Option<&ShardMap>, facts: &Facts<'_>) -> Next {
             Next::Keep { waiting: held_up.then(why) }
         }
         // The tokens are in the shards' leases.
-        _ => Draft { owners, tokens: Vec::new(), moves: BTreeMap::new() }.publish(current, facts),
+        _ => Draft { owners, tokens: Vec::new(), moves: BTreeMap::new(), given_up: BTreeSet::new() }
+            .publish(current, facts),
     }
 }
 
 fn next_isolated(current: Option<&ShardMap>, facts: &Facts<'_>, moves_at_once: usize) -> Next {
     let Some(map) = current.filter(|map| !facts.lost(map)) else {
         let shards = facts.shards as usize;
-        let blank = Draft { owners: vec![None; shards], tokens: vec![FencingToken(0); shards], moves: BTreeMap::new() };
+        let blank = Draft {
+            owners: vec![None; shards],
+            tokens: vec![FencingToken(0); shards],
+            moves: BTreeMap::new(),
+            given_up: BTreeSet::new(),
+        };
         return blank.publish(current, facts);
     };
     let mut draft = Draft::of(map);
@@ -324,7 +341,7 @@ fn next_isolated(current: Option<&ShardMap>, facts: &Facts<'_>, moves_at_once: u
             Err(why) => Next::Keep { waiting: Some(why) },
         };
     }
-    establish(&mut draft, facts);
+    establish(&mut draft, map, facts);
     finish_moves(&mut draft, facts);
     let waiting = start_moves(&mut draft, facts, moves_at_once);
     match draft == Draft::of(map) {
@@ -366,16 +383,25 @@ fn find_owners(map: &ShardMap, facts: &Facts<'_>) -> Result<Draft, String> {
     let placed = facts.placed(&present, facts.wanted, usize::MAX);
     let owners = present.into_iter().zip(placed).map(|(present, placed)| present.or(placed)).collect();
     let tokens = (0..facts.shards).map(|shard| stored(shard).map_or(FencingToken(1), |(token, _)| token.next()));
-    Ok(Draft { owners, tokens: tokens.collect(), moves: BTreeMap::new() })
+    Ok(Draft { owners, tokens: tokens.collect(), moves: BTreeMap::new(), given_up: BTreeSet::new() })
 }
 
-/// Shards that were laid out under token 1, and are on their owner's volume now, may be served from token 2 on.
-fn establish(draft: &mut Draft, facts: &Facts<'_>) {
-    for shard in 0..draft.owners.len() {
-        let stored = |record: &SessionRecord| has(&record.stored, shard, FencingToken(1));
+/// Shards that were laid out under token 1, and are on their owner's volume now, may be served from token 2 on; the same goes
+/// for shards that were given up, under a token of their own, once every live node has acted on this map: the one that had
+/// them may have come back, and a life that begins from now on reads the map before it serves.
+fn establish(draft: &mut Draft, map: &ShardMap, facts: &Facts<'_>) {
+    let mut live = facts.nodes.values().filter(|sight| sight.live);
+    let all_have_acted = live.all(|sight| sight.record.map_revision >= map.revision);
+    for (at, shard) in (0..).zip(0..draft.owners.len()) {
+        let token = draft.tokens[shard];
+        let is_laid_out = match draft.given_up.contains(&at) {
+            true => all_have_acted,
+            false => token == FencingToken(1),
+        };
         let owner = draft.owners[shard].as_ref().and_then(|owner| facts.live(owner));
-        if draft.tokens[shard] == FencingToken(1) && owner.is_some_and(stored) {
+        if is_laid_out && owner.is_some_and(|record| has(&record.stored, shard, token)) {
             draft.raise(shard);
+            draft.given_up.remove(&at);
         }
     }
 }
@@ -432,7 +458,7 @@ fn start_moves(draft: &mut Draft, facts: &Facts<'_>, at_once: usize) -> Option<S
         }
         // Only once the data is stamped with the map's token: another raise would leave it two behind.
         let settled = facts.live(from).is_some_and(|owner| has(&owner.stored, shard, draft.tokens[shard]));
-        if settled && draft.moves.len() < at_once {
+        if settled && !draft.given_up.contains(&at) && draft.moves.len() < at_once {
             draft.moves.insert(at, to);
         }
     }

@@ -5,7 +5,7 @@ use crate::session::{SessionState, ShardLoad};
 #[path = "controller_tests/simulation.rs"]
 mod simulation;
 
-fn node(name: &str) -> NodeId {
+pub(super) fn node(name: &str) -> NodeId {
     NodeId(name.into())
 }
 
@@ -25,6 +25,7 @@ fn sight(name: &str, live: bool) -> NodeSight {
         stored: Vec::new(),
         load: Vec::new(),
         requests: Default::default(),
+        volume: None,
         problem: None,
     };
     NodeSight { record, live }
@@ -32,19 +33,19 @@ fn sight(name: &str, live: bool) -> NodeSight {
 
 /// A cluster as the controller sees it.
 #[derive(Clone, Debug)]
-struct World {
+pub(super) struct World {
     rules: Rules,
     shards: u32,
     wanted: Vec<NodeId>,
     volumes: BTreeSet<NodeId>,
-    nodes: BTreeMap<NodeId, NodeSight>,
-    map: Option<ShardMap>,
+    pub(super) nodes: BTreeMap<NodeId, NodeSight>,
+    pub(super) map: Option<ShardMap>,
     placement: Policy,
     may_even_out: bool,
 }
 
 impl World {
-    fn new(rules: Rules, shards: u32, names: &[&str]) -> Self {
+    pub(super) fn new(rules: Rules, shards: u32, names: &[&str]) -> Self {
         let nodes = names.iter().map(|name| (node(name), sight(name, true))).collect();
         let wanted = names.iter().map(|name| node(name)).collect();
         Self {
@@ -59,7 +60,7 @@ impl World {
         }
     }
 
-    fn facts(&self) -> Facts<'_> {
+    pub(super) fn facts(&self) -> Facts<'_> {
         Facts {
             cluster: "uid",
             shards: self.shards,
@@ -83,7 +84,7 @@ impl World {
     }
 
     /// Publishes the next map if there is one, and has every live node act on it.
-    fn turn(&mut self) -> bool {
+    pub(super) fn turn(&mut self) -> bool {
         let Next::Publish(map) = self.next() else {
             return false;
         };
@@ -94,11 +95,11 @@ impl World {
         true
     }
 
-    fn map(&self) -> &ShardMap {
+    pub(super) fn map(&self) -> &ShardMap {
         self.map.as_ref().unwrap()
     }
 
-    fn record(&mut self, name: &str) -> &mut SessionRecord {
+    pub(super) fn record(&mut self, name: &str) -> &mut SessionRecord {
         &mut self.nodes.get_mut(&node(name)).unwrap().record
     }
 
@@ -111,9 +112,9 @@ impl World {
     }
 }
 
-const ISOLATED: Rules = Rules::Isolated { moves_at_once: 4 };
+pub(super) const ISOLATED: Rules = Rules::Isolated { moves_at_once: 4 };
 
-fn held(shard: u32, token: u64) -> HeldShard {
+pub(super) fn held(shard: u32, token: u64) -> HeldShard {
     HeldShard { shard: ShardId(shard), token: FencingToken(token) }
 }
 

@@ -34,7 +34,8 @@ pub enum Duty {
     Restamp,
     /// The same from the copy it received, which replaces what is stored.
     Promote,
-    /// Lay a new shard out, empty and durably, and report it stored. Not served yet.
+    /// Lay a shard out, empty and durably, and report it stored. Not served yet. What an earlier tenure left of it is cleared
+    /// away first.
     LayOut,
     /// Copy it from its owner.
     Pull {
@@ -69,6 +70,18 @@ pub fn duty(map: &ShardMap, shard: ShardId, node: &NodeId, local: Local) -> Duty
 }
 
 fn own_duty(map: &ShardMap, shard: ShardId, token: FencingToken, local: Local) -> Duty {
+    if map.given_up.contains(&shard.0) {
+        return match local.stored {
+            Some(stored) if stored.token == token => {
+                Duty::Wait("laid out anew; waiting for the map to say that it may be served".into())
+            }
+            Some(stored) if stored.token > token => {
+                Duty::Wait(format!("its data was written under token {}; waiting for a newer map", stored.token))
+            }
+            // What may be here is of the tenures that were given up.
+            _ => Duty::LayOut,
+        };
+    }
     if token == FencingToken(1) {
         return match local.stored {
             None => Duty::LayOut,
@@ -147,6 +160,7 @@ mod tests {
             owners: vec![owner],
             tokens: vec![FencingToken(token)],
             moves: moving_to.map(|to| BTreeMap::from([(0, to)])).unwrap_or_default(),
+            given_up: Default::default(),
             wished: BTreeMap::new(),
         }
     }
@@ -166,6 +180,18 @@ mod tests {
         assert!(matches!(a_does(&map(Some(0), 1, None), local(Some((1, false)), None)), Duty::Wait(_)));
         assert_eq!(a_does(&map(Some(0), 2, None), local(Some((1, false)), None)), Duty::Restamp);
         assert_eq!(a_does(&map(Some(0), 2, None), local(Some((2, false)), None)), Duty::Serve);
+    }
+
+    #[test]
+    fn a_shard_that_was_given_up_is_laid_out_anew_over_whatever_is_left_of_it() {
+        let given_up = |token| ShardMap { given_up: [0].into(), ..map(Some(0), token, None) };
+        for left in [local(None, None), local(Some((5, true)), None), local(Some((6, false)), Some(6))] {
+            assert_eq!(a_does(&given_up(7), left), Duty::LayOut);
+        }
+        assert!(matches!(a_does(&given_up(7), local(Some((7, false)), None)), Duty::Wait(_)), "not served yet");
+        assert_eq!(a_does(&map(Some(0), 8, None), local(Some((7, false)), None)), Duty::Restamp);
+        // The node that was given up comes back, with its data of token 5.
+        assert_eq!(a_does(&map(Some(1), 7, None), local(Some((5, false)), None)), Duty::Leave { surplus: true });
     }
 
     #[test]

@@ -150,6 +150,7 @@ mod tests {
             stored: Vec::new(),
             load: Vec::new(),
             requests: Default::default(),
+            volume: None,
             problem: None,
         }
     }

@@ -1,6 +1,6 @@
 //! The shard map: which node should own each shard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,10 @@ pub struct ShardMap {
     /// stops and lets the target copy; the shard has no server until the owner changes or the move is withdrawn.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub moves: BTreeMap<u32, u32>,
+    /// Shards whose data was given up with its node: the owner lays them out anew, empty, under the present token, and they are
+    /// served from the next one on (strategy Isolated).
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub given_up: BTreeSet<u32>,
     /// Shards that this very revision gives to another node because a node wishes it: shard to the node that does, an index
     /// into `nodes`. For people: nothing is decided by it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -94,6 +98,7 @@ mod tests {
             owners: (0..shards).map(|shard| u32::try_from(shuffled(shard)).ok()).collect(),
             tokens: (0..shards).map(|shard| FencingToken(1000 + shard % 9000)).collect(),
             moves: (0..8).map(|shard| (shard, 0)).collect(),
+            given_up: BTreeSet::new(),
             wished: (90_000..).take(MOST_WISHED).map(|shard| (shard, 999)).collect(),
         }
     }

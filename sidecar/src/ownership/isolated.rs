@@ -2,14 +2,15 @@
 //! The map is the truth; the session decides only whether this node may act at all.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use brainy_coordination::duty::{Duty, duty, may_hand_off};
 use brainy_coordination::session::holder::Life;
-use brainy_coordination::session::{HeldShard, Report, SessionState};
-use brainy_coordination::{FencingToken, NodeId, ShardId, ShardMap};
+use brainy_coordination::session::{HeldShard, Report, SessionState, VolumeUse};
+use brainy_coordination::{FencingToken, Incarnation, NodeId, ShardId, ShardMap};
 use brainy_storage::Error;
+use brainy_storage::backends::disk::Disk;
 use brainy_storage::envelope::new_nonce;
 use bytes::Bytes;
 use tokio::sync::{Mutex, Semaphore, watch};
@@ -21,7 +22,7 @@ use super::nodes::Nodes;
 use super::session::Reporting;
 use super::table::Table;
 use super::tenure::Tenure;
-use super::volume::{Volume, Volumes};
+use super::volume::{self, Volume, Volumes};
 use super::{HandoffError, HandoffRequest, PeerClient, in_words, stopped};
 use crate::data_folder::Engine;
 use crate::host;
@@ -34,6 +35,8 @@ const PIECE_RETRY: (u32, Duration) = (10, Duration::from_millis(500));
 const IN_FLIGHT_LIMIT: Duration = Duration::from_secs(5);
 /// Pause before a volume that can't be used is tried again.
 const VOLUME_RETRY: Duration = Duration::from_secs(1);
+/// Time between looks how full the disk is.
+const DISK_LOOKS: Duration = Duration::from_secs(5);
 
 /// The shards of one node.
 pub(super) struct Isolated {
@@ -44,6 +47,8 @@ pub(super) struct Isolated {
     volumes: Arc<dyn Volumes>,
     volume: OnceLock<Volume>,
     lives: watch::Receiver<Option<Life>>,
+    /// The life that shards were served in last.
+    known_life: std::sync::Mutex<Option<Incarnation>>,
     /// One per shard: an action and the stop for a hand-off never meet.
     order: Vec<Mutex<()>>,
     receiving: Semaphore,
@@ -63,6 +68,7 @@ impl Reporting for Isolated {
             requests: self.table.requests(),
             received,
             stored,
+            volume: self.volume.get().and_then(Volume::used),
             problem: self.table.problems(),
             ..Report::default()
         }
@@ -88,6 +94,7 @@ impl Isolated {
             volumes,
             volume: OnceLock::new(),
             lives,
+            known_life: std::sync::Mutex::default(),
             order,
             receiving: Semaphore::new(RECEIVE_AT_ONCE),
             departures: Departures::default(),
@@ -109,6 +116,24 @@ impl Isolated {
                 Err(error) => self.table.problem("volume", Some(in_words(&error))),
             }
             tokio::time::sleep(VOLUME_RETRY).await;
+        }
+    }
+
+    /// The disk of the volume, once that is open and where it has bounds.
+    pub(super) fn disk(&self) -> Option<Disk> {
+        self.volume.get()?.disk()
+    }
+
+    /// Looks now and then how full the disk is: not where a session is renewed, which no disk may hold up.
+    pub(super) async fn watch_disk(&self, disk: Disk) {
+        loop {
+            let looking = disk.clone();
+            match (volume::blocking(move || looking.look()).await, self.volume.get()) {
+                (Ok(found), Some(volume)) => volume.note_use(VolumeUse::new(found.used, found.total)),
+                (Ok(_), None) => {}
+                (Err(error), _) => tracing::warn!(why = in_words(&error), "how full the volume is can't be told"),
+            }
+            tokio::time::sleep(DISK_LOOKS).await;
         }
     }
 
@@ -244,7 +269,7 @@ impl Isolated {
         };
         let token = map.token(shard);
         match duty(&map, shard, self.table.node(), volume.local(shard)) {
-            Duty::Serve => return self.serve(volume, shard, token).await,
+            Duty::Serve => return self.serve(volume, shard, &map).await,
             Duty::LayOut => {
                 // A process that has just started may see an old map first, from before the shard had data, and then another one
                 // by which what it has laid out may be served.
@@ -252,6 +277,13 @@ impl Isolated {
                     return Ok(false);
                 }
                 if self.maps.newest().is_some_and(|newest| newest.revision == map.revision) {
+                    let left = volume.local(shard);
+                    if left.incoming.is_some() {
+                        volume.discard_received(shard).await?;
+                    }
+                    if left.stored.is_some() {
+                        volume.discard_stored(shard).await?;
+                    }
                     volume.stamp(shard, token, false).await?;
                 }
             }
@@ -268,14 +300,32 @@ impl Isolated {
         Ok(true)
     }
 
-    async fn serve(&self, volume: &Volume, shard: ShardId, token: FencingToken) -> Result<bool, Error> {
+    async fn serve(&self, volume: &Volume, shard: ShardId, map: &ShardMap) -> Result<bool, Error> {
+        let token = map.token(shard);
         let storage = volume.adapter(shard, self.table.compression()).await?;
         // One that has lapsed, as is not known everywhere yet, would have to be begun again and again.
         let Some(life) = self.lives.borrow().clone().filter(|life| life.validity.holds()) else {
             return Ok(false);
         };
+        // While this node had no life its shards may have been given up: then a newer map says so.
+        self.begin_time_of(&life);
+        if !self.maps.are_of_our_time().await {
+            return Ok(false);
+        }
+        if self.maps.newest().is_none_or(|newest| newest.revision != map.revision) {
+            return Ok(true);
+        }
         self.table.serve(shard, token, storage, life.validity);
         Ok(true)
+    }
+
+    /// Maps that were read before a life began do not count in it.
+    fn begin_time_of(&self, life: &Life) {
+        let mut known = self.known_life.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref() != Some(&life.incarnation) {
+            *known = Some(life.incarnation.clone());
+            self.maps.begin_time();
+        }
     }
 
     async fn pull(

@@ -2,14 +2,14 @@
 //! goes back to an older one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use brainy_coordination::{ShardMap, names};
 use brainy_kubernetes::map_watch::MapWatch;
 use brainy_storage::documents::Documents;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use super::in_words;
 use super::session::read_document;
@@ -40,13 +40,26 @@ pub(super) struct Maps {
     documents: Arc<dyn Documents>,
     cluster: String,
     newest: watch::Sender<Option<Arc<ShardMap>>>,
-    /// It was read where it is published.
-    was_read: AtomicBool,
+    /// Counts the times from whose beginning on a map must have been read where it is published: that of the process, and of
+    /// each of its lives.
+    time: AtomicU64,
+    /// In which it was, last.
+    read_in: AtomicU64,
+    /// One read at a time for all who wait for it.
+    reading: Mutex<()>,
 }
 
 impl Maps {
     pub(super) fn new(table: Arc<Table>, documents: Arc<dyn Documents>, cluster: String) -> Self {
-        Self { table, documents, cluster, newest: watch::Sender::new(None), was_read: AtomicBool::new(false) }
+        Self {
+            table,
+            documents,
+            cluster,
+            newest: watch::Sender::new(None),
+            time: AtomicU64::new(1),
+            read_in: AtomicU64::new(0),
+            reading: Mutex::default(),
+        }
     }
 
     pub(super) fn newest(&self) -> Option<Arc<ShardMap>> {
@@ -80,18 +93,29 @@ impl Maps {
         });
     }
 
-    /// Whether the newest map seen is at least as new as this process: those of a watch may come from before it started, one
-    /// that was read where it is published does not. Reads it, if that was never done.
+    /// A life has begun: what was read before may be older than what others did while there was none.
+    pub(super) fn begin_time(&self) {
+        self.time.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Whether the newest map seen is at least as new as this process and its present life: those of a watch may come from
+    /// before, one that was read where it is published does not. Reads it, if that was not done since.
     pub(super) async fn are_of_our_time(&self) -> bool {
-        self.was_read.load(Ordering::SeqCst) || self.read().await
+        let is_read = || self.read_in.load(Ordering::SeqCst) >= self.time.load(Ordering::SeqCst);
+        if is_read() {
+            return true;
+        }
+        let _one = self.reading.lock().await;
+        is_read() || self.read().await
     }
 
     /// Reads the published map now. False: it can't be read.
     pub(super) async fn read(&self) -> bool {
+        let time = self.time.load(Ordering::SeqCst);
         match read_document(&*self.documents, names::SHARD_MAP, CALL_LIMIT).await {
             Ok(found) => {
                 found.into_iter().for_each(|(map, _)| self.offer(map));
-                self.was_read.store(true, Ordering::SeqCst);
+                self.read_in.fetch_max(time, Ordering::SeqCst);
                 true
             }
             Err(error) => {

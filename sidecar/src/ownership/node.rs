@@ -281,6 +281,10 @@ async fn serve(
                 () = stopped(&mut stop) => return Ended::Stopped,
             }
             *slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Arc::clone(&isolated));
+            if let Some(disk) = isolated.disk() {
+                let isolated = Arc::clone(&isolated);
+                tasks.spawn(host::task(async move { isolated.watch_disk(disk).await }));
+            }
             (Arc::clone(&isolated) as _, host::spawn(isolated.run(stopping)))
         }
         (Strategy::Bucket { peers, .. }, Some(bucket)) => {

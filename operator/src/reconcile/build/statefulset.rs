@@ -73,6 +73,7 @@ fn claim_template(cluster: &ValidatedCluster, carried: &Carried) -> Option<Persi
             .unwrap_or_else(|| volume.size.clone()),
         storage_class_name: spec.storage_class_name.clone(),
         engine: volume.engine,
+        warn_percent: volume.warn_percent,
     });
     let wanted = live.as_ref().unwrap_or(volume);
     Some(PersistentVolumeClaim {

@@ -102,6 +102,7 @@ impl Consensus {
             clock: &ManualClock::default(),
             volumes: &self.volumes,
             consensus_since: Some(4),
+            give_up: None,
             pods: &[pod],
             memory: &mut self.memory,
         };
@@ -120,6 +121,7 @@ impl Consensus {
             owners: vec![Some(0); 4],
             tokens: vec![token; 4],
             moves: BTreeMap::new(),
+            given_up: Default::default(),
             wished: BTreeMap::new(),
         };
         self.node.put(paths::SHARD_MAP, &map);

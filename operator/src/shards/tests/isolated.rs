@@ -28,6 +28,7 @@ impl Isolated {
             clock: &ManualClock::default(),
             volumes: &BTreeSet::new(),
             consensus_since: None,
+            give_up: None,
             pods: &[],
             memory: &mut self.memory,
         }

@@ -50,6 +50,7 @@ impl Shared {
             clock: &self.clock,
             volumes: &BTreeSet::new(),
             consensus_since: None,
+            give_up: None,
             pods: &[],
             memory: &mut self.memory,
         }

@@ -31,6 +31,7 @@ fn record(node: &str, revision: u64, holds: &[u32]) -> SessionRecord {
         stored: Vec::new(),
         load: Vec::new(),
         requests: Default::default(),
+        volume: None,
         problem: None,
     }
 }

@@ -74,6 +74,7 @@ fn record(node: &str, life: Life, live: bool) -> SessionRecord {
         stored: Vec::new(),
         load: Vec::new(),
         requests: Default::default(),
+        volume: None,
         problem: None,
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use brainy_storage::Error;
 use brainy_storage::documents::{DocumentVersion, Swap};
 
-use super::{HeldShard, Observer, Requests, SessionRecord, SessionState, ShardLoad};
+use super::{HeldShard, Observer, Requests, SessionRecord, SessionState, ShardLoad, VolumeUse};
 use crate::clock::{Clock, Validity};
 use crate::{Incarnation, NodeId};
 
@@ -41,6 +41,8 @@ pub struct Report {
     pub load: Vec<ShardLoad>,
     /// See [`SessionRecord::requests`].
     pub requests: Requests,
+    /// See [`SessionRecord::volume`].
+    pub volume: Option<VolumeUse>,
     /// See [`SessionRecord::problem`].
     pub problem: Option<String>,
 }
@@ -130,7 +132,7 @@ impl SessionHolder {
             }
         };
         let revision = found.as_ref().map_or(0, |(record, _)| record.revision) + 1;
-        let Report { map_revision, leaving, holds, received, stored, load, requests, problem } = report.clone();
+        let Report { map_revision, leaving, holds, received, stored, load, requests, volume, problem } = report.clone();
         let record = SessionRecord {
             node: self.identity.node.clone(),
             incarnation,
@@ -146,6 +148,7 @@ impl SessionHolder {
             stored,
             load,
             requests,
+            volume,
             problem,
         };
         Step::Write(Box::new(Attempt { expected: found.map(|(_, version)| version), record, asked }))

@@ -112,6 +112,7 @@ mod tests {
             stored: Vec::new(),
             load: Vec::new(),
             requests: Default::default(),
+            volume: None,
             problem: None,
         };
         FoundSession { record, version: DocumentVersion(version.into()) }

@@ -49,6 +49,9 @@ pub struct SessionRecord {
     /// What it asks of whoever controls placement.
     #[serde(default, skip_serializing_if = "Requests::is_empty")]
     pub requests: Requests,
+    /// How full its volume is (strategy Isolated).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<VolumeUse>,
     /// Why the node can't serve, in words for a condition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -84,6 +87,30 @@ pub enum SessionState {
     Ended,
 }
 
+/// How full a node's volume is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeUse {
+    /// Bytes in use, rounded up to a hundredth of the total: what is said changes only when that is worth a word.
+    pub used_bytes: u64,
+    /// Bytes that may be in use: beyond, values are refused.
+    pub total_bytes: u64,
+}
+
+impl VolumeUse {
+    /// Of what was measured.
+    pub fn new(used: u64, total: u64) -> Self {
+        let step = (total / 100).max(1);
+        Self { used_bytes: used.div_ceil(step).saturating_mul(step).min(total), total_bytes: total }
+    }
+
+    /// In whole percent, at most 100. Where there is no room at all, it is full.
+    pub fn percent(self) -> u8 {
+        let percent = u128::from(self.used_bytes) * 100 / u128::from(self.total_bytes.max(1));
+        if self.total_bytes == 0 { 100 } else { u8::try_from(percent.min(100)).unwrap_or(100) }
+    }
+}
+
 /// A shard with the operations per second that were measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShardLoad {
@@ -102,4 +129,19 @@ pub struct HeldShard {
     pub shard: ShardId,
     /// Under which token.
     pub token: FencingToken,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_full_a_volume_is_changes_by_hundredths() {
+        assert_eq!(VolumeUse::new(1, 1000), VolumeUse::new(10, 1000));
+        assert_ne!(VolumeUse::new(10, 1000), VolumeUse::new(11, 1000));
+        for (used, total, percent) in [(0, 1000, 0), (841, 1000, 85), (999, 1000, 100), (5000, 1000, 100), (7, 0, 100)]
+        {
+            assert_eq!(VolumeUse::new(used, total).percent(), percent, "{used} of {total}");
+        }
+    }
 }

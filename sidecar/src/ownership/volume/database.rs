@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use brainy_coordination::ShardId;
+use brainy_storage::backends::disk::Disk;
 use brainy_storage::backends::embedded::{self, EmbeddedDatabase, Import};
 use brainy_storage::backends::stored::{StoredChange, StoredFile};
 use brainy_storage::layers::compression::Compression;
@@ -85,6 +86,10 @@ impl Shards for Database {
 
     fn failure(&self) -> Option<Error> {
         self.0.failure()
+    }
+
+    fn disk(&self) -> Option<Disk> {
+        Some(self.0.disk())
     }
 }
 

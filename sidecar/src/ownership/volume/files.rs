@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use brainy_coordination::ShardId;
+use brainy_storage::backends::disk::Disk;
 use brainy_storage::backends::filesystem::{self, FilesystemAdapter, Import};
 use brainy_storage::backends::stored::{StoredChange, StoredFile};
 use brainy_storage::layers::compression::Compression;
@@ -112,6 +113,10 @@ impl Shards for Files {
     /// A file that can't be written says nothing of the next one.
     fn failure(&self) -> Option<Error> {
         None
+    }
+
+    fn disk(&self) -> Option<Disk> {
+        Some(Disk::of(&self.stored, |_| 0))
     }
 }
 

@@ -21,8 +21,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use brainy_coordination::duty::{Local, Stored};
-use brainy_coordination::session::HeldShard;
+use brainy_coordination::session::{HeldShard, VolumeUse};
 use brainy_coordination::{FencingToken, NodeId, ShardId};
+use brainy_storage::backends::disk::Disk;
 use brainy_storage::backends::stored::{StoredChange, StoredFile};
 use brainy_storage::layers::compression::Compression;
 use brainy_storage::{Error, StorageAdapter};
@@ -96,6 +97,11 @@ pub(super) trait Shards: Debug + Send + Sync + 'static {
 
     /// Why nothing more can be written before the process is started again, if that is so.
     fn failure(&self) -> Option<Error>;
+
+    /// The disk that it is on; `None`: one without bounds.
+    fn disk(&self) -> Option<Disk> {
+        None
+    }
 }
 
 /// What is written to a shard while it is copied.
@@ -134,6 +140,7 @@ pub(super) struct Volume {
     engine: Engine,
     shards: Box<dyn Shards>,
     locals: Mutex<BTreeMap<ShardId, Local>>,
+    used: Mutex<Option<VolumeUse>>,
 }
 
 impl Volume {
@@ -163,7 +170,7 @@ impl Volume {
         for stamp in received {
             locals.entry(stamp.shard).or_default().incoming = Some(stamp.token);
         }
-        Ok(Self { engine, shards, locals: Mutex::new(locals) })
+        Ok(Self { engine, shards, locals: Mutex::new(locals), used: Mutex::default() })
     }
 
     fn locals(&self) -> MutexGuard<'_, BTreeMap<ShardId, Local>> {
@@ -245,6 +252,21 @@ impl Volume {
     pub(super) fn failure(&self) -> Option<Error> {
         self.shards.failure()
     }
+
+    /// The disk that it is on; `None`: one without bounds.
+    pub(super) fn disk(&self) -> Option<Disk> {
+        self.shards.disk()
+    }
+
+    /// Notes how full it is, for the session record.
+    pub(super) fn note_use(&self, found: VolumeUse) {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+    }
+
+    /// How full it was found last.
+    pub(super) fn used(&self) -> Option<VolumeUse> {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A copy on its way into a volume.
@@ -293,7 +315,9 @@ impl Incoming<'_> {
 }
 
 /// Runs what blocks on a thread that may.
-async fn blocking<T: Send + 'static>(act: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+pub(super) async fn blocking<T: Send + 'static>(
+    act: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
     let done = tokio::task::spawn_blocking(act).await;
     done.unwrap_or_else(|why| Err(Error::unavailable("Interrupted", why.to_string())))
 }

@@ -1,5 +1,6 @@
 //! Where values live.
 
+pub mod disk;
 pub mod embedded;
 pub mod filesystem;
 pub mod memory;

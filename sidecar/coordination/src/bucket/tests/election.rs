@@ -93,6 +93,7 @@ impl World {
             owners: vec![None],
             tokens: Vec::new(),
             moves: std::collections::BTreeMap::new(),
+            given_up: Default::default(),
             wished: std::collections::BTreeMap::new(),
         };
         put(&self.documents, names::SHARD_MAP, &map).await;

@@ -245,7 +245,7 @@ impl Engine {
         Error::unavailable(
             "DiskFull",
             format!(
-                "{} has no room left but what the database needs to keep going: delete something",
+                "{} has no room left but what the database needs to keep going: delete something, or give it a larger disk",
                 self.folder.display()
             ),
         )

@@ -33,6 +33,7 @@ use self::committer::{Job, Round};
 use self::engine::Engine;
 pub use self::handoff::{Audit, Changes, Import};
 use self::stores::Stores;
+use super::disk::Disk;
 use crate::Error;
 
 /// A database in a folder. Clones share it; it is closed when the last of them and of its stores is dropped, which waits
@@ -82,6 +83,11 @@ impl EmbeddedDatabase {
     /// The database's folder.
     pub fn folder(&self) -> &Path {
         self.inner.engine.folder()
+    }
+
+    /// The disk that it is on. What is in memory needs room there too.
+    pub fn disk(&self) -> Disk {
+        Disk::of(self.folder(), |disk| settings::reserve(disk) + settings::MEMORY_TABLE_BYTES)
     }
 
     /// Why nothing more can be written, if that is so: the process has to be started again then. Reads go on.

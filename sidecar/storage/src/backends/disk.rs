@@ -1,0 +1,55 @@
+//! How full a disk is.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::statvfs;
+
+use super::filesystem::files::failure;
+use crate::Error;
+
+/// A disk with what a backend keeps free on it.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    folder: PathBuf,
+    kept_free: fn(u64) -> u64,
+}
+
+/// How much of a disk is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskUse {
+    /// Bytes in use.
+    pub used: u64,
+    /// Bytes that may be: where as many are, values are refused.
+    pub total: u64,
+}
+
+impl Disk {
+    /// The disk that a folder is on; `kept_free`: what stays free on one of so many bytes.
+    pub fn of(folder: &Path, kept_free: fn(u64) -> u64) -> Self {
+        Self { folder: folder.to_owned(), kept_free }
+    }
+
+    /// Looks. Blocks for as long as the disk does.
+    pub fn look(&self) -> Result<DiskUse, Error> {
+        let disk = statvfs(&self.folder).map_err(|errno| failure("examining", &self.folder, &errno.into()))?;
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        // What only root may use is no room for us.
+        let (used, free) = (bytes(disk.f_blocks.saturating_sub(disk.f_bfree)), bytes(disk.f_bavail));
+        Ok(DiskUse { used, total: (used + free).saturating_sub((self.kept_free)(bytes(disk.f_blocks))) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stays_free_is_no_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let all = Disk::of(folder.path(), |_| 0).look().unwrap();
+        assert!(all.used > 0 && all.total > all.used, "{all:?}");
+        let none = Disk::of(folder.path(), |disk| disk).look().unwrap();
+        assert_eq!(none.total, 0);
+        assert!(Disk::of(&folder.path().join("gone"), |_| 0).look().is_err());
+    }
+}
