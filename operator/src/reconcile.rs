@@ -90,6 +90,7 @@ async fn run(
     let found = dereference::dereference(&context.client, cluster).await?;
     let mut seen = first_observation(validated, &found);
     let outcome = Box::pin(steps(context, validated, &found, memory, &mut seen)).await;
+    context.metrics.observed(validated, &seen);
     if let Err(error) = &outcome {
         seen.failure = Some((error.reason().to_owned(), error.to_string()));
     }
@@ -155,7 +156,9 @@ async fn steps(
     let grown = volumes::grow(&context.client, validated, &found.claims, template, &mut memory.volumes, now);
     seen.failure = grown.await?.map(|problem| ("VolumeNotResized".to_owned(), problem));
     if memory.certificate_check_due(now) {
-        identity::ensure(&context.client, validated, Timestamp::now()).await?;
+        if let Some(expires) = identity::ensure(&context.client, validated, Timestamp::now()).await? {
+            context.metrics.certificate(validated, expires);
+        }
         memory.certificate_checked(now);
     }
 

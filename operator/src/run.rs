@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::cli::Options;
 use crate::context::{Context, Parts};
+use crate::counting::counted;
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::reconcile::build::SidecarImage;
@@ -25,9 +26,9 @@ use crate::{http, watch as watches};
 pub async fn run(options: Options) -> anyhow::Result<()> {
     options.check().map_err(|why| anyhow!(why))?;
     let config = kube::Config::infer().await.context("no Kubernetes API: run inside a cluster, or set KUBECONFIG")?;
-    let calls = bounded(&config)?;
-    let watch_client = watching(&config)?;
     let metrics = Metrics::default();
+    let calls = counted(bounded(&config)?, metrics.clone());
+    let watch_client = counted(watching(&config)?, metrics.clone());
     metrics.leading(false);
 
     let stop = stop_signal()?;
@@ -39,7 +40,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let identity = format!("{}_{}", options.identity, uuid::Uuid::new_v4().simple());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     // The lease has a connection of its own: nothing else delays a renewal.
-    let lock = LeaseLock::new(bounded(&config)?, &options.lease_namespace, &options.lease_name);
+    let lock =
+        LeaseLock::new(counted(bounded(&config)?, metrics.clone()), &options.lease_namespace, &options.lease_name);
     let elector = Elector::new(
         lock,
         Arc::clone(&clock),

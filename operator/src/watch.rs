@@ -203,6 +203,7 @@ async fn reconcile_one(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
     };
     let memory = context.memory(&cluster.uid().unwrap_or_default());
     let mut memory = memory.lock().await;
+    let _running = context.metrics.reconciling();
     let began = context.clock.now();
     let bounded = tokio::time::timeout(LIMIT, reconcile(&context, cluster, &mut memory).boxed());
     let outcome = bounded.await.unwrap_or(Err(Error::TimedOut(LIMIT)));
