@@ -15,7 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::reconcile::status::Observation;
+use crate::reconcile::status::ShardsView;
 use crate::reconcile::validate::ValidatedCluster;
 
 /// Upper bounds of the duration histogram, in seconds.
@@ -189,13 +189,13 @@ impl Metrics {
         }
     }
 
-    /// The nodes and shards of a cluster. Shards that were not looked at stay as they were.
-    pub fn observed(&self, cluster: &ValidatedCluster, seen: &Observation) {
+    /// The nodes (wanted, present, ready) and shards of a cluster. Shards that were not looked at stay as they were.
+    pub fn observed(&self, cluster: &ValidatedCluster, nodes: [i32; 3], shards: Option<&ShardsView>) {
         let labels = |state| InState { namespace: cluster.namespace.clone(), cluster: cluster.name.clone(), state };
-        for (state, count) in NODES.into_iter().zip([seen.wanted, seen.present, seen.ready]) {
+        for (state, count) in NODES.into_iter().zip(nodes) {
             self.0.nodes.get_or_create(&labels(state)).set(i64::from(count));
         }
-        let Some(shards) = &seen.shards else {
+        let Some(shards) = shards else {
             return;
         };
         for (state, count) in SHARDS.into_iter().zip([shards.total, shards.assigned, shards.held]) {
@@ -273,7 +273,6 @@ mod tests {
     use super::*;
     use crate::fixtures::isolated;
     use crate::reconcile::status::refused;
-    use crate::reconcile::status::{ShardsView, StorageView};
     use crate::reconcile::validate::validate;
 
     #[test]
@@ -284,7 +283,8 @@ mod tests {
             let cluster = isolated();
             metrics.conditions(&cluster, &refused(&cluster, "InvalidSpec", "", Timestamp::UNIX_EPOCH));
             let cluster = validate(&cluster).unwrap();
-            metrics.observed(&cluster, &observation());
+            let shards = ShardsView { total: 6, assigned: 5, held: 4, revision: 1 };
+            metrics.observed(&cluster, [3, 2, 1], Some(&shards));
             metrics.certificate(&cluster, 7);
             metrics.map_revision(&cluster, 8);
         };
@@ -304,20 +304,6 @@ mod tests {
         show();
         metrics.leading(false);
         assert!(!shown());
-    }
-
-    fn observation() -> Observation {
-        Observation {
-            wanted: 3,
-            present: 2,
-            ready: 1,
-            storage: StorageView::Volumes,
-            shards: Some(ShardsView { total: 6, assigned: 5, held: 4, revision: 1 }),
-            changing: None,
-            problems: Vec::new(),
-            draining: Vec::new(),
-            failure: None,
-        }
     }
 
     #[test]

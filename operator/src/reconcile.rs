@@ -90,7 +90,7 @@ async fn run(
     let found = dereference::dereference(&context.client, cluster).await?;
     let mut seen = first_observation(validated, &found);
     let outcome = Box::pin(steps(context, validated, &found, memory, &mut seen)).await;
-    context.metrics.observed(validated, &seen);
+    context.metrics.observed(validated, [seen.wanted, seen.present, seen.ready], seen.shards.as_ref());
     if let Err(error) = &outcome {
         seen.failure = Some((error.reason().to_owned(), error.to_string()));
     }
