@@ -203,7 +203,7 @@ async fn steps(
             shards.is_empty_handed(&NodeId(names::node(&validated.name, ordinal)))
         });
     context.must_lead()?;
-    let prepared = build::build(
+    let mut prepared = build::build(
         validated,
         &context.sidecar,
         &Carried {
@@ -215,6 +215,8 @@ async fn steps(
             consensus_since,
         },
     );
+    let policy_for = context.network_policies.as_deref();
+    prepared.network_policy = policy_for.map(|namespace| build::network_policy(validated, namespace));
     let mut applier = Applier {
         client: &context.client,
         cluster: validated,

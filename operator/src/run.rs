@@ -88,6 +88,8 @@ impl Worker {
             events: self.events,
             metrics: self.metrics,
         });
+        let of_clusters = self.options.network_policies.then(|| self.options.lease_namespace.clone());
+        let context = context.with_network_policies(of_clusters);
         watches::run(Arc::new(context), self.watch_client, self.options.watched()).await;
     }
 }
