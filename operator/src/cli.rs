@@ -36,6 +36,11 @@ pub struct Options {
     #[arg(long, env = "BRAINY_POD_NAME", default_value = "brainy-operator")]
     pub identity: String,
 
+    /// UID of that pod: started again in it, the operator need not wait for its own earlier process. Only where one process at a
+    /// time runs with this UID.
+    #[arg(long, env = "BRAINY_POD_UID")]
+    pub pod_uid: Option<String>,
+
     /// How long a leader leads after a renewal, in seconds.
     #[arg(long, env = "BRAINY_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(3..=600))]
     pub lease_seconds: u64,

@@ -37,7 +37,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let server = tokio::spawn(http::serve(listener, metrics.clone(), stopped(stop.clone())));
 
     // A restart must not take its predecessor's term for its own.
-    let identity = format!("{}_{}", options.identity, uuid::Uuid::new_v4().simple());
+    let place = options.pod_uid.as_ref().map(|uid| format!("{}_{uid}", options.identity));
+    let identity = format!("{}_{}", place.as_ref().unwrap_or(&options.identity), uuid::Uuid::new_v4().simple());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     // The lease has a connection of its own: nothing else delays a renewal.
     let lock =
@@ -52,7 +53,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             call_limit: Duration::from_secs(options.lease_call_seconds),
         },
     );
-    let events = Events::new(calls.clone(), &identity);
+    let elector = match place {
+        Some(place) => elector.in_place(place),
+        None => elector,
+    };
+    let events = Events::new(calls.clone(), &options.identity);
     let worker = Worker { calls, watch_client, clock, identity, options, events, metrics };
     tracing::info!(identity = worker.identity, "started");
     elector.run(stopped(stop), |term| worker.clone().lead(term)).await;

@@ -1,6 +1,8 @@
 //! The alerts and the dashboard of the chart, as helm renders them: every metric that a query names is exported by the operator
 //! or by the sidecar, and has the labels that the query uses. What is exported is read from their own registries.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod exported;
 mod query;
 
