@@ -41,6 +41,8 @@ integration() {
     [ "$name" != r2 ] || [ -n "${BRAINY_MINIFLARE:-}" ] || continue
     tests+=(--test "$name")
   done
+  # The queries of alerts and dashboard are read as helm renders them.
+  e2e/cluster/tools.sh helm
   s3_server
   cargo_static test --workspace "${tests[@]}" "${skip[@]}"
 }

@@ -89,6 +89,12 @@ pub fn needs_renewal(certificate: &str, name: &str, now: Timestamp) -> bool {
     !covers || left.saturating_mul(3) < until.saturating_sub(from)
 }
 
+/// When a certificate ends, in seconds since 1970; `None`: it can't be read.
+pub fn expires(certificate: &str) -> Option<i64> {
+    let pem = first_certificate(certificate)?;
+    pem.parse_x509().ok().map(|parsed| parsed.validity().not_after.timestamp())
+}
+
 /// What nodes trust: the authority, and those before it that are not yet over. Nodes that still show a certificate of an
 /// earlier authority (its Secret was lost) stay trusted until they have read the new one.
 pub fn trust_bundle(authority: &str, before: Option<&str>, now: Timestamp) -> String {

@@ -21,7 +21,7 @@ pub struct Options {
     pub sidecar_pull_policy: String,
 
     /// Where to look for BrainyClusters, separated by commas. Nothing: in every namespace.
-    #[arg(long = "namespace", env = "BRAINY_WATCH_NAMESPACES", value_delimiter = ',')]
+    #[arg(long = "namespaces", alias = "namespace", env = "BRAINY_WATCH_NAMESPACES", value_delimiter = ',')]
     pub namespaces: Vec<String>,
 
     /// The Lease by which replicas elect their leader.
@@ -36,6 +36,11 @@ pub struct Options {
     #[arg(long, env = "BRAINY_POD_NAME", default_value = "brainy-operator")]
     pub identity: String,
 
+    /// UID of that pod: started again in it, the operator need not wait for its own earlier process. Only where one process at a
+    /// time runs with this UID.
+    #[arg(long, env = "BRAINY_POD_UID")]
+    pub pod_uid: Option<String>,
+
     /// How long a leader leads after a renewal, in seconds.
     #[arg(long, env = "BRAINY_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(3..=600))]
     pub lease_seconds: u64,
@@ -47,6 +52,10 @@ pub struct Options {
     /// Time between renewals, in seconds.
     #[arg(long, env = "BRAINY_LEASE_RENEW_SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=200))]
     pub lease_renew_seconds: u64,
+
+    /// Makes a NetworkPolicy for each cluster: only its own pods and the operator reach its nodes' port for each other.
+    #[arg(long, env = "BRAINY_NETWORK_POLICIES", default_value_t = false, action = clap::ArgAction::Set)]
+    pub network_policies: bool,
 
     /// Where /metrics, /healthz and /readyz are served.
     #[arg(long, env = "BRAINY_LISTEN", default_value = "0.0.0.0:8080")]
@@ -121,6 +130,7 @@ mod tests {
     #[test]
     fn namespaces_are_separated_by_commas_and_an_empty_list_means_all() {
         assert_eq!(options(&["--namespace", "a,b"]).watched(), ["a", "b"]);
+        assert_eq!(options(&["--namespaces", "a, b"]).watched(), ["a", "b"]);
         assert!(options(&["--namespace", ""]).watched().is_empty());
     }
 }

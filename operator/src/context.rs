@@ -41,6 +41,8 @@ pub struct Context {
     pub events: Events,
     /// Numbers.
     pub metrics: Metrics,
+    /// The operator's own namespace, where each cluster is to have a NetworkPolicy.
+    pub network_policies: Option<String>,
     kubernetes: OnceCell<String>,
     memories: Mutex<HashMap<String, Arc<tokio::sync::Mutex<ClusterMemory>>>>,
 }
@@ -120,9 +122,16 @@ impl Context {
             seen: Seen::default(),
             events,
             metrics,
+            network_policies: None,
             kubernetes: OnceCell::new(),
             memories: Mutex::default(),
         }
+    }
+
+    /// Has a NetworkPolicy made for each cluster, which lets pods of the operator in this namespace through.
+    pub fn with_network_policies(mut self, operator_namespace: Option<String>) -> Self {
+        self.network_policies = operator_namespace;
+        self
     }
 
     /// Asked before each act that only a leader may do.

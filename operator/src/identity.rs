@@ -20,14 +20,14 @@ const AUTHORITIES: &str = "ca.crt";
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 
-/// Makes sure that the nodes have a certificate that lasts.
-pub async fn ensure(client: &Client, cluster: &ValidatedCluster, now: Timestamp) -> Result<(), Error> {
+/// Makes sure that the nodes have a certificate that lasts. Says until when, in seconds since 1970.
+pub async fn ensure(client: &Client, cluster: &ValidatedCluster, now: Timestamp) -> Result<Option<i64>, Error> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &cluster.namespace);
     let wildcard = certificates::wildcard(&cluster.name, &cluster.namespace);
     let present = owned(&secrets, &names::tls_secret(&cluster.name), cluster).await?;
     let certificate = present.as_ref().and_then(|secret| text(secret, CERTIFICATE)).unwrap_or_default();
     if !certificates::needs_renewal(&certificate, &wildcard, now) {
-        return Ok(());
+        return Ok(certificates::expires(&certificate));
     }
     let authority = authority(&secrets, cluster, now).await?;
     let node = certificates::issue(&authority, &wildcard, now)?;
@@ -43,7 +43,7 @@ pub async fn ensure(client: &Client, cluster: &ValidatedCluster, now: Timestamp)
         }
     }
     tracing::info!(cluster = cluster.name, namespace = cluster.namespace, "issued a node certificate");
-    Ok(())
+    Ok(certificates::expires(&node.certificate))
 }
 
 /// The cluster's authority. Create-only: where another operator came first, its authority is the one.

@@ -9,6 +9,7 @@
 pub mod certificates;
 pub mod cli;
 pub mod context;
+pub mod counting;
 pub mod events;
 pub mod http;
 pub mod identity;

@@ -96,6 +96,7 @@ async fn run(
     let mut found = dereference::dereference(&context.client, cluster).await?;
     let mut seen = first_observation(context, validated, &found);
     let outcome = Box::pin(steps(context, validated, &mut found, memory, &mut seen)).await;
+    context.metrics.observed(validated, [seen.wanted, seen.present, seen.ready], seen.shards.as_ref());
     if let Err(error) = &outcome {
         seen.failure = Some((error.reason().to_owned(), error.to_string()));
     }
@@ -183,7 +184,9 @@ async fn steps(
         volumes::follow_policy(&context.client, &found.cluster, &found.claims).await?;
     }
     if memory.certificate_check_due(now) {
-        identity::ensure(&context.client, validated, Timestamp::now()).await?;
+        if let Some(expires) = identity::ensure(&context.client, validated, Timestamp::now()).await? {
+            context.metrics.certificate(validated, expires);
+        }
         memory.certificate_checked(now);
     }
     if paused && found.statefulset.is_none() {
@@ -250,7 +253,8 @@ async fn act(
     };
     let is_consensus = validated.pattern == Pattern::Consensus;
     let consensus_since = is_consensus.then(|| found.consensus_since().unwrap_or(validated.generation));
-    let wish = giving_up::wish(&found.cluster, validated);
+    // It changes who owns what, for good: not while nothing is to change.
+    let wish = if seen.paused { None } else { giving_up::wish(&found.cluster, validated) };
     let mut controller = Controller {
         client: &context.client,
         cluster: validated,
@@ -313,6 +317,8 @@ async fn act(
     if held.is_some() {
         planning::hold_configuration(context, validated, &mut prepared.config_map).await?;
     }
+    let policy_for = context.network_policies.as_deref();
+    prepared.network_policy = policy_for.map(|namespace| build::network_policy(validated, namespace));
     let mut applier = Applier {
         client: &context.client,
         cluster: validated,

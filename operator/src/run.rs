@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::cli::Options;
 use crate::context::{Context, Parts};
+use crate::counting::counted;
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::reconcile::build::SidecarImage;
@@ -25,9 +26,9 @@ use crate::{http, watch as watches};
 pub async fn run(options: Options) -> anyhow::Result<()> {
     options.check().map_err(|why| anyhow!(why))?;
     let config = kube::Config::infer().await.context("no Kubernetes API: run inside a cluster, or set KUBECONFIG")?;
-    let calls = bounded(&config)?;
-    let watch_client = watching(&config)?;
     let metrics = Metrics::default();
+    let calls = counted(bounded(&config)?, metrics.clone());
+    let watch_client = counted(watching(&config)?, metrics.clone());
     metrics.leading(false);
 
     let stop = stop_signal()?;
@@ -36,10 +37,12 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let server = tokio::spawn(http::serve(listener, metrics.clone(), stopped(stop.clone())));
 
     // A restart must not take its predecessor's term for its own.
-    let identity = format!("{}_{}", options.identity, uuid::Uuid::new_v4().simple());
+    let place = options.pod_uid.as_ref().map(|uid| format!("{}_{uid}", options.identity));
+    let identity = format!("{}_{}", place.as_ref().unwrap_or(&options.identity), uuid::Uuid::new_v4().simple());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     // The lease has a connection of its own: nothing else delays a renewal.
-    let lock = LeaseLock::new(bounded(&config)?, &options.lease_namespace, &options.lease_name);
+    let lock =
+        LeaseLock::new(counted(bounded(&config)?, metrics.clone()), &options.lease_namespace, &options.lease_name);
     let elector = Elector::new(
         lock,
         Arc::clone(&clock),
@@ -51,7 +54,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             call_limit: Duration::from_secs(options.lease_call_seconds),
         },
     );
-    let events = Events::new(calls.clone(), &identity);
+    let elector = match place {
+        Some(place) => elector.in_place(place),
+        None => elector,
+    };
+    let events = Events::new(calls.clone(), &options.identity);
     let worker = Worker { calls, watch_client, clock, identity, options, events, metrics };
     tracing::info!(identity = worker.identity, "started");
     elector.run(stopped(stop), |term| worker.clone().lead(term)).await;
@@ -87,6 +94,8 @@ impl Worker {
             events: self.events,
             metrics: self.metrics,
         });
+        let of_clusters = self.options.network_policies.then(|| self.options.lease_namespace.clone());
+        let context = context.with_network_policies(of_clusters);
         watches::run(Arc::new(context), self.watch_client, self.options.watched()).await;
     }
 }

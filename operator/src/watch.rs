@@ -13,6 +13,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt, future};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
@@ -76,6 +77,7 @@ async fn run_scope(context: Arc<Context>, client: Client, scope: Option<String>)
         watched.owned::<Role>(),
         watched.owned::<RoleBinding>(),
         watched.owned::<PodDisruptionBudget>(),
+        watched.owned::<NetworkPolicy>(),
         watched.labelled(pod_hash),
         watched.labelled(significant_hash),
     ];
@@ -203,6 +205,7 @@ async fn reconcile_one(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
     };
     let memory = context.memory(&cluster.uid().unwrap_or_default());
     let mut memory = memory.lock().await;
+    let _running = context.metrics.reconciling();
     let began = context.clock.now();
     let bounded = tokio::time::timeout(LIMIT, reconcile(&context, cluster, &mut memory).boxed());
     let outcome = bounded.await.unwrap_or(Err(Error::TimedOut(LIMIT)));

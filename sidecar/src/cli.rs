@@ -108,6 +108,9 @@ pub struct Node {
     /// Address for other nodes (mutual TLS).
     #[arg(long, env = "BRAINY_PEERS", default_value = "0.0.0.0:7701")]
     pub peers: SocketAddr,
+    /// Address of /metrics, /healthz and /readyz alone, for who is not in the pod. Where it is taken the node runs without.
+    #[arg(long, env = "BRAINY_METRICS_LISTEN", default_value = "0.0.0.0:7702")]
+    pub metrics: SocketAddr,
     /// Name of this node: its pod's name.
     #[arg(long, env = "BRAINY_NODE_ID")]
     pub node_id: String,

@@ -94,6 +94,15 @@ impl NodeSettings {
         })
     }
 
+    /// Where the node's own volume is, if it has one.
+    pub fn data(&self) -> Option<&Path> {
+        match (&self.cluster.storage, &self.cluster.consensus) {
+            (StorageConfig::Isolated { data, .. }, _) => Some(data),
+            (_, Some(consensus)) => Some(&consensus.data),
+            (StorageConfig::Namespaced(_) | StorageConfig::Shared(_), None) => None,
+        }
+    }
+
     /// What `GET /v1/storage` says.
     pub fn storage_info(&self) -> StorageInfo {
         match &self.cluster.storage {

@@ -2,8 +2,10 @@
 //! the operations of a store.
 
 mod storage;
+mod volume;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,6 +23,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use self::storage::StorageFigures;
+use self::volume::VolumeFigures;
 use crate::ownership::NodeStatus;
 
 /// What became of a request, best first.
@@ -81,6 +84,7 @@ pub struct Metrics {
     buffered: Gauge,
     buffered_lost: Counter,
     storage: Arc<StorageFigures>,
+    volume: Arc<VolumeFigures>,
 }
 
 /// From a tenth of a millisecond to ten seconds.
@@ -139,6 +143,8 @@ impl Default for Metrics {
         registry.register("buffered_writes_lost", help, buffered_lost.clone());
         let storage = Arc::new(StorageFigures::default());
         registry.register_collector(Box::new(Arc::clone(&storage)));
+        let volume = Arc::new(VolumeFigures::default());
+        volume.register(&mut registry);
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The program", build);
         Self {
@@ -163,6 +169,7 @@ impl Default for Metrics {
             buffered,
             buffered_lost,
             storage,
+            volume,
         }
     }
 }
@@ -184,6 +191,16 @@ impl Metrics {
     /// Watches the stores of a backend, called as in `GET /v1/storage`.
     pub fn observing(&self, backend: &'static str) -> Observing {
         Observing::new(backend, self.storage.of(backend))
+    }
+
+    /// Where this process keeps data of its own; none: in a bucket.
+    pub fn watch_volume(&self, folder: Option<&Path>) {
+        self.volume.watch(folder);
+    }
+
+    /// Looks how full that disk is, and waits a moment for it.
+    pub async fn look_at_volume(&self) {
+        self.volume.look().await;
     }
 
     /// Operations are sent to another node.

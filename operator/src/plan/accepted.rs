@@ -81,13 +81,14 @@ static SCHEMA: LazyLock<Value> =
     LazyLock::new(|| manifest::schema().map_or(Value::Null, |mut schema| schema["properties"]["spec"].take()));
 
 /// Parts of a spec that no pod template is made from.
-const BESIDES: [&[&str]; 8] = [
+const BESIDES: [&[&str]; 9] = [
     &["replicas"],
     &["deletionPolicy"],
     &["paused"],
     &["rollout"],
     &["storage", "volume", "size"],
     &["storage", "volume", "storageClassName"],
+    &["storage", "volume", "warnPercent"],
     &["coordination", "placement", "balance"],
     &["coordination", "placement", "maxMoves"],
 ];

@@ -9,7 +9,6 @@ use std::time::Duration;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -83,7 +82,8 @@ impl Applier<'_> {
             role_binding: self.put(prepared.role_binding).await?,
             service: self.put(prepared.service).await?,
             config_map: self.put(prepared.config_map).await?,
-            disruption_budget: self.put_or_remove_budget(prepared.disruption_budget).await?,
+            disruption_budget: self.put_or_remove(prepared.disruption_budget).await?,
+            network_policy: self.put_or_remove(prepared.network_policy).await?,
             statefulset: match held {
                 None => self.put(prepared.statefulset).await?,
                 Some(live) => self.scale(live, prepared.statefulset.spec.and_then(|spec| spec.replicas)).await?,
@@ -142,22 +142,23 @@ impl Applier<'_> {
         }
     }
 
-    async fn put_or_remove_budget(
-        &mut self,
-        budget: Option<PodDisruptionBudget>,
-    ) -> Result<Option<PodDisruptionBudget>, Error> {
-        if let Some(budget) = budget {
-            return self.put(budget).await.map(Some);
+    /// Applies an object that not every cluster has and that has the cluster's name, or removes it if it is there.
+    async fn put_or_remove<K>(&mut self, wish: Option<K>) -> Result<Option<K>, Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
+    {
+        if let Some(object) = wish {
+            return self.put(object).await.map(Some);
         }
         let key = ObjectKey {
-            kind: PodDisruptionBudget::kind(&()).into_owned(),
+            kind: K::kind(&()).into_owned(),
             namespace: self.cluster.namespace.clone(),
             name: self.cluster.name.clone(),
         };
         if self.seen.mark(&key).is_none() {
             return Ok(None);
         }
-        let api = self.api::<PodDisruptionBudget>();
+        let api = self.api::<K>();
         if let Some(there) = api.get_metadata_opt(&key.name).await?
             && is_owned_by(there.meta(), &self.cluster.uid)
         {

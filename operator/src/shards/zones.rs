@@ -45,6 +45,15 @@ impl Memory {
                 self.0.insert(host.to_owned(), zone.clone());
                 zone
             }
+            // By choice: an operator of some namespaces only. Known not to be known.
+            Err(kube::Error::Api(status)) if status.code == 403 => {
+                tracing::info!(
+                    host,
+                    "the zone of a machine may not be read: shards are not spread by zones that pods do not carry"
+                );
+                self.0.insert(host.to_owned(), None);
+                None
+            }
             // Placement can do without; the next look asks again.
             Err(error) => {
                 tracing::warn!(host, %error, "the zone of a machine can't be read");
@@ -56,10 +65,33 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::future;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use serde_json::json;
 
     use super::*;
     use crate::fake_api::FakeApi;
+
+    #[tokio::test]
+    async fn a_machine_that_may_not_be_read_is_asked_for_once() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&asked);
+        let service = tower::service_fn(move |_: axum::http::Request<kube::client::Body>| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            let refusal =
+                json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403, "reason": "Forbidden"});
+            let body = kube::client::Body::from(refusal.to_string().into_bytes());
+            future::ready(Ok::<_, Infallible>(axum::http::Response::builder().status(403).body(body).unwrap()))
+        });
+        let (client, mut memory) = (Client::new(service, "default"), Memory::default());
+        for _ in 0..3 {
+            assert!(memory.of_nodes(&client, &[pod("a", "m1", None)]).await.is_empty());
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+    }
 
     fn pod(node: &str, host: &str, zone: Option<&str>) -> PodFacts {
         PodFacts { node: NodeId(node.into()), host: host.into(), zone: zone.map(Into::into), ready: true }

@@ -110,6 +110,12 @@ impl<L: Lock> Elector<L> {
         }
     }
 
+    /// Says where this process runs; see [`Candidate::in_place`].
+    pub fn in_place(mut self, place: String) -> Self {
+        self.candidate = self.candidate.in_place(place);
+        self
+    }
+
     /// The present term while this process leads.
     pub fn leadership(&self) -> watch::Receiver<Option<Term>> {
         self.leading.subscribe()
@@ -257,6 +263,8 @@ pub struct Attempt {
 #[derive(Debug)]
 pub struct Candidate {
     identity: String,
+    /// Where this process runs, alone.
+    place: Option<String>,
     ttl: Duration,
     clock: Arc<dyn Clock>,
     observer: Observer<DocumentVersion>,
@@ -268,7 +276,21 @@ pub struct Candidate {
 impl Candidate {
     /// A candidate that has seen nothing.
     pub fn new(identity: String, ttl: Duration, clock: Arc<dyn Clock>) -> Self {
-        Self { identity, ttl, clock, observer: Observer::default(), known: None, term: None }
+        Self { identity, place: None, ttl, clock, observer: Observer::default(), known: None, term: None }
+    }
+
+    /// Says where this process runs: a container of one pod, by the pod's UID. Identities of all processes there begin with it and
+    /// `_`. A container starts again only after its process has ended, so a holder from the same place is known to lead no
+    /// more, and need not be waited for (R6). Never for a place where two processes can run at once.
+    pub fn in_place(mut self, place: String) -> Self {
+        self.place = Some(place);
+        self
+    }
+
+    /// Whether a holder was an earlier process in this very place.
+    fn is_predecessor(&self, holder: &str) -> bool {
+        let behind = self.place.as_ref().and_then(|place| holder.strip_prefix(place.as_str()));
+        holder != self.identity && behind.is_some_and(|rest| rest.starts_with('_'))
     }
 
     /// The present term, if it has not lapsed.
@@ -291,7 +313,8 @@ impl Candidate {
             Some((record, version)) => {
                 let ours = record.holder.as_ref() == Some(&self.identity);
                 let ttl = Duration::from_secs(record.ttl_seconds);
-                if !ours && record.holder.is_some() && !self.observer.expired(version.clone(), ttl, now) {
+                let waits = record.holder.as_ref().is_some_and(|holder| !ours && !self.is_predecessor(holder));
+                if waits && !self.observer.expired(version.clone(), ttl, now) {
                     self.resign();
                     return None;
                 }

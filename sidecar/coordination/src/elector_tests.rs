@@ -80,6 +80,47 @@ fn the_first_leads_and_the_second_waits_ttl_and_margin_after_the_last_renewal_it
 }
 
 #[test]
+fn a_leader_that_is_cut_off_acts_no_more_before_another_begins() {
+    let (clock, mut store) = (ManualClock::default(), Store::default());
+    let (mut a, mut b) = (candidate("a", &clock), candidate("b", &clock));
+    step(&mut a, &mut store);
+    step(&mut b, &mut store);
+    let (mut stopped, mut began) = (None, None);
+    while began.is_none() {
+        clock.advance(Duration::from_millis(100));
+        // Its renewals reach nobody; the other's do.
+        if let Some(attempt) = a.attempt(a.needs_read().then(|| store.read())) {
+            a.answered(attempt, Err(Error::unavailable("Unreachable", "no route")));
+        }
+        step(&mut b, &mut store);
+        assert!(!(leads(&a) && leads(&b)));
+        stopped = stopped.or((!leads(&a)).then(|| clock.now()));
+        began = leads(&b).then(|| clock.now());
+        assert!(clock.now() <= 2 * (TTL + margin(TTL)), "nobody takes over");
+    }
+    assert!(stopped.unwrap() + margin(TTL) <= began.unwrap(), "{stopped:?} {began:?}");
+}
+
+#[test]
+fn a_process_that_starts_again_in_its_place_does_not_wait_for_itself_and_nobody_else_does_so() {
+    let clock = ManualClock::default();
+    let at = |place: &str, life: &str| candidate(&format!("{place}_{life}"), &clock).in_place(place.into());
+    for (second, third, at_once) in [("pod_1", "2", true), ("pod_2", "2", false), ("pod", "1", false)] {
+        let mut store = Store::default();
+        step(&mut at("pod_1", "1"), &mut store);
+        let mut later = at(second, third);
+        step(&mut later, &mut store);
+        let expected = at_once.then_some(1);
+        assert_eq!(later.term().map(|term| term.transitions), expected, "{second}_{third}");
+    }
+    let mut store = Store::default();
+    step(&mut at("pod_1", "1"), &mut store);
+    let mut nowhere = candidate("pod_1_2", &clock);
+    step(&mut nowhere, &mut store);
+    assert!(!leads(&nowhere), "whose place is not known waits");
+}
+
+#[test]
 fn a_renewed_lock_is_never_taken() {
     let (clock, mut store) = (ManualClock::default(), Store::default());
     let (mut a, mut b) = (candidate("a", &clock), candidate("b", &clock));

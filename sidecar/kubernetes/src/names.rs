@@ -20,6 +20,8 @@ pub const CONSENSUS_SINCE_ANNOTATION: &str = "brainy.io/consensus-since";
 pub const API_PORT: u16 = 7700;
 /// Port of the node-to-node listener (mutual TLS only).
 pub const PEER_PORT: u16 = 7701;
+/// Port of `/metrics`, `/healthz` and `/readyz` (no secrets, no access control).
+pub const METRICS_PORT: u16 = 7702;
 /// The sidecar's container.
 pub const SIDECAR_CONTAINER: &str = "sidecar";
 /// The application's container.

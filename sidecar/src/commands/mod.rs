@@ -17,7 +17,7 @@ use crate::config::ConfigError;
 use crate::data_folder::FolderError;
 use crate::http::intake::Intake;
 use crate::http::outlet::Outlet;
-use crate::http::server::{self, API_LIMITS, Connections, Socket};
+use crate::http::server::{self, API_LIMITS, Connections, OBSERVED_LIMITS, Socket};
 use crate::http::{Api, StorageInfo, routes};
 use crate::ownership::Ownership;
 use crate::peers::certificates::CertificateError;
@@ -105,7 +105,7 @@ impl Serving {
         metrics: Arc<crate::metrics::Metrics>,
         storage: StorageInfo,
         tcp: TcpListener,
-        unix: Option<Socket>,
+        (unix, outside): (Option<Socket>, Option<TcpListener>),
     ) -> Self {
         let (stop, stopped) = server::stop();
         let heartbeat = crate::health::Heartbeat::default();
@@ -113,10 +113,16 @@ impl Serving {
         let connections = Connections::new(API_LIMITS, stopped.clone());
         let (storage, intake, outlet) = (Arc::new(storage), Intake::default(), Outlet::default());
         let api = Api { router, ownership, metrics, storage, heartbeat, intake, outlet, stop: stopped };
+        let observed = outside.map(|outside| (outside, routes::observed(api.clone())));
         let app = routes::app(api);
         let mut listeners = vec![tokio::spawn(server::serve_tcp(tcp, connections.clone(), app.clone()))];
         if let Some(unix) = unix {
             listeners.push(tokio::spawn(server::serve_unix(unix, connections.clone(), app)));
+        }
+        if let Some((outside, observed)) = observed {
+            // Places of their own: who looks from outside takes none from the application.
+            let few = Connections::new(OBSERVED_LIMITS, connections.stop());
+            listeners.push(tokio::spawn(server::serve_tcp(outside, few, observed)));
         }
         Self { stop, connections, listeners }
     }

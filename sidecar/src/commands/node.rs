@@ -29,9 +29,14 @@ pub async fn run(arguments: cli::Node) -> Result<(), CommandError> {
     let others = listen(peer_listener(arguments.peers, arguments.pod_ip))?;
     let tcp = listen(arguments.listen)?;
     let unix = listen_unix(&arguments.socket, SOCKET_MODE)?;
+    // An application of the pod may have the port: that is no reason to keep shards from being served.
+    let outside = listen(peer_listener(arguments.metrics, arguments.pod_ip))
+        .inspect_err(|error| tracing::warn!(%error, "/metrics can be read inside the pod only"))
+        .ok();
 
     let peers = PeerPool::new(certificates.clone(), &settings.cluster.cluster, &settings.cluster.namespace);
     let metrics = Arc::new(Metrics::default());
+    metrics.watch_volume(settings.data());
     let observing = metrics.observing(settings.storage_info().backend);
     let ownership = Ownership::start(&settings, Arc::new(peers.clone()), observing).map_err(|error| start(&error))?;
     let owners = Arc::new(ownership.clone());
@@ -41,7 +46,8 @@ pub async fn run(arguments: cli::Node) -> Result<(), CommandError> {
     let connections = Connections::new(PEER_LIMITS, stopped);
     let internal = listener::app(Arc::clone(&router), Some(ownership.clone()), Outlet::default());
     tokio::spawn(listener::serve(others, certificates, connections.clone(), internal));
-    let serving = Serving::start(router, ownership.clone(), metrics, settings.storage_info(), tcp, Some(unix));
+    let serving =
+        Serving::start(router, ownership.clone(), metrics, settings.storage_info(), tcp, (Some(unix), outside));
     tracing::info!(node = %settings.node, address = %settings.address, api = %arguments.listen, "serving");
 
     signals.first().await;

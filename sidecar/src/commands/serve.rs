@@ -34,12 +34,13 @@ pub async fn run(arguments: cli::Serve) -> Result<(), CommandError> {
     let address = tcp.local_addr().unwrap_or(arguments.listen);
 
     let metrics = Arc::new(Metrics::default());
+    metrics.watch_volume(Some(&arguments.data));
     let layers = LayerStack::new(layers).observed(metrics.observing(engine.backend()));
     let ownership = Ownership::standalone(arguments.shards, Arc::new(folder), layers);
     let router = Router::new(Arc::new(ownership.clone()), None, Patience::default(), Arc::clone(&metrics));
     let location = arguments.data.display().to_string();
     let storage = StorageInfo { backend: engine.backend(), strategy: "Standalone", location };
-    let serving = Serving::start(Arc::new(router), ownership.clone(), metrics, storage, tcp, unix);
+    let serving = Serving::start(Arc::new(router), ownership.clone(), metrics, storage, tcp, (unix, None));
     if !address.ip().is_loopback() {
         tracing::warn!(%address, "the storage API has no access control, and this address can be reached by others");
     }

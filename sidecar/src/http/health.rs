@@ -62,6 +62,7 @@ fn with_status(good: bool, mut response: Response) -> Response {
 
 /// `GET /metrics`: OpenMetrics text.
 pub(super) async fn metrics(State(api): State<Api>) -> Response {
+    api.metrics.look_at_volume().await;
     let (cache, limits) = (api.ownership.cache_counts(), api.ownership.limit_counts());
     match api.metrics.encode(&api.ownership.status(), cache, limits, api.ownership.buffer_counts()) {
         Ok(text) => {

@@ -3,7 +3,7 @@
 use axum::handler::Handler;
 use axum::http::{Method, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodFilter, MethodRouter, on};
+use axum::routing::{MethodFilter, MethodRouter, get, on};
 use brainy_storage::{Key, Namespace};
 
 use super::counted::Counted;
@@ -81,6 +81,16 @@ pub fn app(api: Api) -> axum::Router {
         app = app.route(&path, handler(filter(&method)).layer(counted));
     }
     app.fallback(no_such_resource).method_not_allowed_fallback(no_such_method).with_state(api)
+}
+
+/// The app for who looks from outside the pod: how the node is, and none of its data.
+pub fn observed(api: Api) -> axum::Router {
+    axum::Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .fallback(no_such_resource)
+        .with_state(api)
 }
 
 async fn no_such_resource(uri: Uri) -> Response {

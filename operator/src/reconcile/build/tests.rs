@@ -238,3 +238,26 @@ fn a_leaving_node_may_end_its_session_until_its_pod_is_gone() {
     let leases = build(&validated, &sidecar, &carried).role.rules.unwrap().pop().unwrap().resource_names.unwrap();
     assert_eq!(leases, ["demo-0", "demo-1", "demo-2", "demo-3", "demo-4"]);
 }
+
+#[test]
+fn a_network_policy_closes_the_port_between_nodes_to_others_and_no_other_port() {
+    let policy = network_policy(&validate(&isolated()).unwrap(), "brainy-system");
+    insta::assert_yaml_snapshot!("isolated_network_policy", policy);
+    let ingress = policy.spec.unwrap().ingress.unwrap();
+    let number = |port: Option<k8s_openapi::apimachinery::pkg::util::intstr::IntOrString>| match port {
+        Some(k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::Int(number)) => number,
+        other => panic!("{other:?}"),
+    };
+    let open: BTreeSet<i32> = ingress
+        .into_iter()
+        .filter(|rule| rule.from.is_none())
+        .flat_map(|rule| rule.ports.unwrap())
+        .filter(|ports| ports.protocol.as_deref() == Some("TCP"))
+        .flat_map(|ports| {
+            let first = number(ports.port);
+            first..=ports.end_port.unwrap_or(first)
+        })
+        .collect();
+    let closed: Vec<i32> = (1..=65535).filter(|port| !open.contains(port)).collect();
+    assert_eq!(closed, [i32::from(names::PEER_PORT)]);
+}

@@ -242,3 +242,18 @@ async fn a_deleted_certificate_is_made_again_by_the_same_authority() {
     assert_eq!(again["data"]["ca.crt"], first["data"]["ca.crt"]);
     assert_ne!(again["data"]["tls.crt"], first["data"]["tls.crt"]);
 }
+
+#[tokio::test]
+async fn a_network_policy_comes_where_it_is_asked_for_and_goes_when_it_no_longer_is() {
+    const POLICY: &str = "/apis/networking.k8s.io/v1/namespaces/team/networkpolicies/demo";
+    let mut world = World::new(isolated());
+    world.reconcile().await.unwrap();
+    assert!(world.api.object(POLICY).is_none(), "an operator that is not told so makes none");
+    world.context.network_policies = Some("brainy-system".into());
+    world.reconcile().await.unwrap();
+    assert_eq!(world.api.object(POLICY).unwrap()["metadata"]["ownerReferences"][0]["uid"], "1111-2222");
+    world.note::<k8s_openapi::api::networking::v1::NetworkPolicy>(POLICY);
+    world.context.network_policies = None;
+    world.reconcile().await.unwrap();
+    assert!(world.api.object(POLICY).is_none());
+}

@@ -50,6 +50,9 @@ pub const API_LIMITS: Limits = Limits {
 /// For other nodes: longer than their pools keep an unused connection.
 pub const PEER_LIMITS: Limits = Limits { head: Duration::from_secs(90), write: Duration::from_secs(60), ..API_LIMITS };
 
+/// For who collects metrics: few, and each for itself.
+pub const OBSERVED_LIMITS: Limits = Limits { connections: 16, ..API_LIMITS };
+
 /// The open connections of one or more listeners. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Connections {
@@ -80,6 +83,11 @@ impl Connections {
             open: Arc::default(),
             stop,
         }
+    }
+
+    /// What ends them.
+    pub fn stop(&self) -> Stop {
+        self.stop.clone()
     }
 
     /// The next connection, with what it is let in for; `None` when they are told to stop.
