@@ -238,8 +238,11 @@ fn all_pods(cluster: &ValidatedCluster, found: &Dereferenced) -> Vec<String> {
     pods.into_iter().map(|(_, name)| name).collect()
 }
 
-/// How many shards have another owner once there are so many nodes.
+/// How many shards have another owner once there are so many nodes. A cluster that hibernates keeps its map.
 fn moved(map: &brainy_coordination::ShardMap, cluster: &ValidatedCluster, nodes: i32) -> i32 {
+    if nodes == 0 {
+        return 0;
+    }
     let nodes: Vec<NodeId> = (0..nodes).map(|ordinal| NodeId(names::node(&cluster.name, ordinal))).collect();
     let before: Vec<Option<NodeId>> =
         (0..map.shards()).map(|shard| map.owner(brainy_coordination::ShardId(shard)).cloned()).collect();

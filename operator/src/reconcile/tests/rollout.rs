@@ -286,6 +286,22 @@ async fn what_waits_costs_no_write() {
     assert_eq!(world.api.writes(), Vec::<String>::new());
 }
 
+#[tokio::test]
+async fn a_plan_says_how_many_shards_move_and_that_none_do_for_a_cluster_that_is_to_hibernate() {
+    let mut world = running().await;
+    let map = json!({
+        "revision": 50, "epoch": 1, "writer": "me", "cluster": "1111-2222", "nodes": ["demo-0", "demo-1", "demo-2"],
+        "owners": (0..256).map(|shard| shard % 3).collect::<Vec<u32>>(), "tokens": vec![2; 256],
+    });
+    world.api.edit(MAP, |object| object["data"]["shard-map.json"] = json!(map.to_string()));
+    for (nodes, moved) in [(4, 64), (2, 85), (0, 0)] {
+        change(&world, json!({"rollout": {"approval": "Manual"}, "replicas": nodes}));
+        world.reconcile().await.unwrap();
+        assert_eq!(plan(&world)["shardsMoved"], json!(moved), "to {nodes} nodes");
+        assert_eq!(replicas(&world), 3);
+    }
+}
+
 /// What the StatefulSet controller keeps of the newest template.
 fn keep_revision(world: &World, revision: &str) {
     let template = world.api.object(SET).unwrap()["spec"]["template"].clone();
