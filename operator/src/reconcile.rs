@@ -19,6 +19,7 @@ mod pattern;
 mod rolling;
 mod scaling;
 pub mod status;
+mod stuck;
 pub mod validate;
 
 use std::collections::BTreeSet;
@@ -205,6 +206,7 @@ async fn steps(
     if let Some(volumes) = &mut seen.volumes {
         giving_up::note(volumes, validated, &found.claims, &shards);
     }
+    stuck::free(context, &found.cluster, validated, &found.pods, &shards).await?;
     giving_up::answer(context, &found.cluster, wish, shards.given_up.as_ref()).await?;
 
     let replicas =
