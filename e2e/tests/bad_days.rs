@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use brainy_e2e::brainy::{self, Cluster};
+use brainy_e2e::brainy::{self, Cluster, pod_is_ready};
+use brainy_e2e::clients::Clients;
 use brainy_e2e::load::{self, Progress, verify};
-use brainy_e2e::specs::{self, sample};
-use brainy_e2e::{Environment, Seen, until, with_temp_namespace};
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use brainy_e2e::specs::{self, prepare_bucket, sample};
+use brainy_e2e::standstill::{Standstill, What};
+use brainy_e2e::{Environment, Seen, hosts, until, with_temp_namespace};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
@@ -83,4 +85,95 @@ async fn grow_shrink_and_warn(environment: &Environment, namespace: &str) -> any
     let message = conditions.into_iter().find(|condition| condition.type_ == "VolumesHealthy").map(|it| it.message);
     ensure!(message.as_ref().is_some_and(|message| message.contains("c-0") && message.contains("c-1")), "{message:?}");
     cluster.until_event("VolumeNearlyFull").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_volume_is_told_never_served_empty_and_given_up_only_when_asked() -> anyhow::Result<()> {
+    let environment = &Environment::from_variables().await?;
+    with_temp_namespace(environment, "lost", |namespace| async move {
+        let cluster = Cluster::apply(environment, &namespace, "c", specs::isolated(3)).await?;
+        cluster.ready().await?;
+        load::write(&cluster.node(0), &sample("before", 300), &Progress::default(), None).await?;
+        let before = cluster.shard_map().await?;
+
+        // The claim goes once its pod does; both are made anew, empty.
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(environment.client.clone(), &namespace);
+        claims.delete("data-c-1", &DeleteParams::default()).await?;
+        cluster.pods_api().delete("c-1", &DeleteParams::default()).await?;
+        cluster.until_condition("VolumesHealthy", "False", Some("DataLost"), Duration::from_secs(180)).await?;
+        cluster.until_condition("Ready", "False", None, LIMIT).await?;
+        ensure!(cluster.shard_map().await?.owners == before.owners, "shards were placed anew by themselves");
+
+        annotate(&cluster, "c-0").await?;
+        cluster.until_event("GiveUpRefused").await?;
+        ensure!(cluster.shard_map().await?.owners == before.owners, "a node that is alive was given up");
+        annotate(&cluster, "c-1").await?;
+        cluster.until_event("GaveUpNode").await?;
+        cluster.ready().await?;
+        cluster.until_condition("VolumesHealthy", "True", Some("RoomLeft"), LIMIT).await?;
+        let there = cluster.api().get("c").await?;
+        ensure!(!there.annotations().contains_key(GIVE_UP), "the annotation holds more than once");
+        let after = sample("after", 300);
+        load::write(&cluster.node(1), &after, &Progress::default(), None).await?;
+        verify(&cluster.node(2), &after).await
+    })
+    .await
+}
+
+const GIVE_UP: &str = "brainy.io/give-up-node";
+
+async fn annotate(cluster: &Cluster, node: &str) -> anyhow::Result<()> {
+    let patch = Patch::Merge(json!({"metadata": {"annotations": {GIVE_UP: node}}}));
+    cluster.api().patch("c", &PatchParams::default(), &patch).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_of_a_worker_that_is_out_of_service_are_made_anew_elsewhere() -> anyhow::Result<()> {
+    let environment = &Environment::from_variables().await?;
+    with_temp_namespace(environment, "dead-host", |namespace| async move {
+        prepare_bucket(environment, &namespace).await?;
+        let host = hosts::dispensable(environment).await?;
+        let clients = Clients::start(environment).await?;
+        let cluster = Cluster::apply(environment, &namespace, "c", specs::shared(3, &namespace)).await?;
+        cluster.ready().await?;
+        let records = sample("before", 300);
+        load::write(&cluster.node(0), &records, &Progress::default(), None).await?;
+
+        let lasts = Duration::from_secs(120);
+        let still = Standstill::of(environment, What::Worker, std::slice::from_ref(&host), lasts, &clients).await?;
+        still.begin().await?;
+        let machines: Api<Node> = Api::all(environment.client.clone());
+        let taint = json!({"spec": {"taints": [{"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}]}});
+        machines.patch(&host, &PatchParams::default(), &Patch::Strategic(taint)).await?;
+        let outcome = made_anew_elsewhere(&cluster, &host).await;
+        let back = json!({"spec": {"taints": [{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute", "$patch": "delete"}]}});
+        machines.patch(&host, &PatchParams::default(), &Patch::Strategic(back)).await?;
+        outcome?;
+        verify(&cluster.node(0), &records).await?;
+        let [_, goes_on] = What::Worker.marks();
+        until("the host to go on", lasts * 2, || async {
+            Ok(clients.look().await?.at(&goes_on).map_or_else(|why| Seen::NotYet(why.to_string()), |_| Seen::Done(())))
+        })
+        .await?;
+        still.over().await
+    })
+    .await
+}
+
+/// Waits until all three pods are ready, none of them on the host.
+async fn made_anew_elsewhere(cluster: &Cluster, host: &str) -> anyhow::Result<()> {
+    let on_host = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(host);
+    let pods = cluster.pods().await?;
+    let there: Vec<&Pod> = pods.iter().filter(|pod| on_host(pod)).collect();
+    ensure!(!there.is_empty(), "no node of the cluster was on {host}");
+    for pod in there {
+        cluster.pods_api().delete(&pod.name_any(), &DeleteParams::default()).await?;
+    }
+    until("all nodes to be ready on other hosts", Duration::from_secs(110), || async {
+        let pods = cluster.pods().await?;
+        let elsewhere = pods.iter().filter(|pod| pod_is_ready(pod) && !on_host(pod)).count();
+        Ok(if elsewhere == 3 { Seen::Done(()) } else { Seen::NotYet(format!("{elsewhere} of 3")) })
+    })
+    .await
 }

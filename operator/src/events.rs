@@ -55,6 +55,14 @@ impl Events {
         self.publish(cluster, event(EventType::Normal, "ResizedPod", "Roll", note)).await;
     }
 
+    /// Says that a pod was deleted by force.
+    pub async fn forced_pod(&self, cluster: &BrainyCluster, pod: &str, host: &str) {
+        let note = format!(
+            "deleted pod {pod} by force: its machine {host} is gone or out of service, and its session is over"
+        );
+        self.publish(cluster, event(EventType::Warning, "DeletedPodOfDeadMachine", "Free", note)).await;
+    }
+
     /// Says what became of the wish to give up a node; an error: why it is refused.
     pub async fn gave_up(&self, cluster: &BrainyCluster, outcome: Result<&str, &str>) {
         let (reason, note) = match outcome {

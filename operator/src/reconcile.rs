@@ -21,6 +21,7 @@ pub mod planning;
 pub mod rolling;
 mod scaling;
 pub mod status;
+mod stuck;
 pub mod validate;
 
 use std::collections::BTreeSet;
@@ -286,6 +287,7 @@ async fn act(
     if let Some(volumes) = &mut seen.volumes {
         giving_up::note(volumes, validated, &found.claims, &shards);
     }
+    stuck::free(context, &found.cluster, validated, &found.pods, &shards).await?;
     giving_up::answer(context, &found.cluster, wish, shards.given_up.as_ref()).await?;
 
     let looked_again = Duration::from_secs(validated.renew_seconds).min(shards.next_lapse.unwrap_or(LATER).max(SOON));

@@ -47,6 +47,8 @@ pub struct Summary {
     /// Until a node that is not heard of lapses: another look is due then.
     pub next_lapse: Option<Duration>,
     owners_are_known: bool,
+    /// Nodes whose sessions are live.
+    live: BTreeSet<NodeId>,
     /// How many nodes must run for every volume to be looked into.
     needed: i32,
     /// Live nodes that serve something, or have not yet acted on the published map; and members of the nodes' group.
@@ -71,6 +73,7 @@ impl Summary {
         let view = view(map.as_ref(), nodes, cluster.shards, rules);
         Self {
             owners_are_known: rules == Rules::Shared || view.assigned == view.total,
+            live: live().map(|record| record.node.clone()).collect(),
             needed: 0,
             view,
             waiting,
@@ -121,6 +124,11 @@ impl Summary {
     pub(super) fn in_doubt(mut self) -> Self {
         self.owners_are_known = false;
         self
+    }
+
+    /// Whether a node's session is known to be over: nobody goes by it any more (R1, R8).
+    pub fn session_is_over(&self, node: &NodeId) -> bool {
+        self.owners_are_known && !self.live.contains(node)
     }
 
     /// How many nodes must run, whatever the spec wants, until the shards' data is found.

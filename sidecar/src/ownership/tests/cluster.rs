@@ -15,6 +15,7 @@ use brainy_coordination::consensus::Pace;
 use brainy_coordination::consensus::client::{Client, Seeds};
 use brainy_coordination::consensus::group::{self, Group, Wish};
 use brainy_coordination::consensus::wire::{Answer, Question, Transport, Unanswered};
+use brainy_coordination::controller::give_up::{GiveUp, give_up};
 use brainy_coordination::controller::{Facts, Next, NodeSight, Rules, next_map};
 use brainy_coordination::lease::ShardLease;
 use brainy_coordination::placement::Policy;
@@ -344,6 +345,8 @@ pub(super) struct Cluster {
     pub(super) deserted: Arc<AtomicBool>,
     pub(super) nodes: Arc<Mutex<BTreeMap<NodeId, Ownership>>>,
     pub(super) wanted: Arc<Mutex<Vec<NodeId>>>,
+    /// To be given up (strategy Isolated).
+    lost: Arc<Mutex<Option<NodeId>>>,
     told: Arc<Mutex<Vec<Told>>>,
     tasks: tokio::task::JoinSet<()>,
 }
@@ -436,6 +439,7 @@ impl Cluster {
             layers: Layers { caching: Some(CacheSize::default()), ..Layers::default() },
             nodes: Arc::default(),
             wanted: Arc::default(),
+            lost: Arc::default(),
             told: Arc::new(Mutex::new(vec![Told::default(); SHARDS as usize])),
             tasks: tokio::task::JoinSet::new(),
         }
@@ -635,6 +639,11 @@ impl Cluster {
         self.session(name).await.stored
     }
 
+    /// Has a node given up, as soon as that may be: strategy Isolated.
+    pub(super) fn give_up(&self, name: &str) {
+        *self.lost.lock().unwrap() = Some(NodeId(name.into()));
+    }
+
     pub(super) async fn delete_map(&self) {
         let lost = Bytes::from_static(b"null");
         let found = self.documents.read(names::SHARD_MAP).await.unwrap().unwrap();
@@ -792,6 +801,7 @@ impl Cluster {
     /// The operator's part with strategy Isolated: reads, decides, publishes.
     fn start_controller(&mut self) {
         let (documents, wanted, rules) = (self.store.clone(), Arc::clone(&self.wanted), self.rules);
+        let lost = Arc::clone(&self.lost);
         self.tasks.spawn(async move {
             let mut observers: HashMap<NodeId, Observer<DocumentVersion>> = HashMap::new();
             loop {
@@ -820,7 +830,16 @@ impl Cluster {
                     epoch: Epoch(1),
                     writer: "test",
                 };
-                if let Next::Publish(map) = next_map(map.as_ref(), &facts) {
+                let lost = lost.lock().unwrap().clone();
+                let given_up = match (&lost, &map) {
+                    (Some(lost), Some(map)) => Some(give_up(map, &facts, lost, false)),
+                    _ => None,
+                };
+                let next = match given_up {
+                    Some(GiveUp::Publish(map, _)) => Next::Publish(*map),
+                    _ => next_map(map.as_ref(), &facts),
+                };
+                if let Next::Publish(map) = next {
                     let expected = found.map(|found| found.version);
                     let body = serde_json::to_vec(&map).unwrap().into();
                     let _raced = documents.swap(names::SHARD_MAP, expected.as_ref(), body).await.unwrap();

@@ -142,6 +142,26 @@ async fn a_volume_that_came_back_empty_is_reported_and_not_served() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shards_of_a_node_that_was_given_up_are_served_anew_and_what_it_brings_back_is_not() {
+    let cluster = started(SHORT, &["a", "b"]);
+    cluster.settled().await;
+    cluster.crash("a").await;
+    let (b, of_b) = (cluster.node("b"), SHARDS as usize / 2);
+    cluster.give_up("a");
+    cluster.eventually("b serves all", || b.status().held == SHARDS as usize).await;
+    let map = cluster.map().await;
+    let anew = (0..SHARDS).filter(|shard| map.token(ShardId(*shard)).0 >= 5).count();
+    assert_eq!(
+        (anew, map.given_up.len()),
+        (SHARDS as usize - of_b, 0),
+        "laid out two tokens on, and served one on: {map:?}"
+    );
+    // It comes back with its volume: of what it had nothing is current.
+    cluster.start("a", "a");
+    cluster.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_volume_that_can_not_be_used_is_reported_and_used_once_mended() {
     let cluster = Cluster::isolated(FOR_EVER);
     std::fs::write(cluster.volume("a"), "in the way").unwrap();
