@@ -279,8 +279,8 @@ impl Candidate {
         Self { identity, place: None, ttl, clock, observer: Observer::default(), known: None, term: None }
     }
 
-    /// Says where this process runs: a container of one pod, by the pod's UID. Identities of all processes there begin with it and
-    /// `_`. A container starts again only after its process has ended, so a holder from the same place is known to lead no
+    /// Says where this process runs: a container of one pod, by the pod's UID. Identities of all processes there are it, `_`
+    /// and what has no `_`. A container starts again only after its process has ended, so a holder from the same place is known to lead no
     /// more, and need not be waited for (R6). Never for a place where two processes can run at once.
     pub fn in_place(mut self, place: String) -> Self {
         self.place = Some(place);
@@ -289,8 +289,9 @@ impl Candidate {
 
     /// Whether a holder was an earlier process in this very place.
     fn is_predecessor(&self, holder: &str) -> bool {
-        let behind = self.place.as_ref().and_then(|place| holder.strip_prefix(place.as_str()));
-        holder != self.identity && behind.is_some_and(|rest| rest.starts_with('_'))
+        // All before the last `_` is the place: one place's name may begin with another's.
+        let place = holder.rsplit_once('_').map(|(place, _)| place);
+        holder != self.identity && place.is_some() && place == self.place.as_deref()
     }
 
     /// The present term, if it has not lapsed.
