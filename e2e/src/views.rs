@@ -36,7 +36,12 @@ pub async fn operator(environment: &Environment) -> anyhow::Result<String> {
     })
     .await?;
     until("an operator to lead", SOON, || async {
-        Ok(leader(environment).await?.map_or_else(|| Seen::NotYet("no Lease has a holder".into()), Seen::Done))
+        let Some(leader) = leader(environment).await? else {
+            return Ok(Seen::NotYet("no Lease has a holder".into()));
+        };
+        let pods: Api<Pod> = Api::namespaced(environment.client.clone(), OPERATOR_NAMESPACE);
+        let is_there = pods.get_opt(&leader).await?.is_some();
+        Ok(if is_there { Seen::Done(leader) } else { Seen::NotYet(format!("the holder {leader} is gone")) })
     })
     .await
 }

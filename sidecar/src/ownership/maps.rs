@@ -142,3 +142,56 @@ impl Maps {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use brainy_coordination::{Epoch, NodeId};
+    use brainy_storage::backends::memory::MemoryDocuments;
+    use brainy_storage::documents::Swap;
+    use brainy_storage::layers::LayerStack;
+
+    use super::*;
+
+    fn map(revision: u64) -> ShardMap {
+        ShardMap {
+            revision,
+            epoch: Epoch(1),
+            writer: "w".into(),
+            cluster: "uid".into(),
+            nodes: Vec::new(),
+            owners: vec![None],
+            tokens: Vec::new(),
+            moves: BTreeMap::new(),
+            wished: BTreeMap::new(),
+            given_up: BTreeSet::new(),
+        }
+    }
+
+    async fn publish(documents: &MemoryDocuments, revision: u64) {
+        let found = documents.read(names::SHARD_MAP).await.unwrap().map(|found| found.version);
+        let body = serde_json::to_vec(&map(revision)).unwrap();
+        let swap = documents.swap(names::SHARD_MAP, found.as_ref(), body.into()).await.unwrap();
+        assert!(matches!(swap, Swap::Applied(_)));
+    }
+
+    #[tokio::test]
+    async fn what_a_watch_shows_is_of_our_time_only_once_the_map_was_read_in_it() {
+        let documents = MemoryDocuments::new();
+        let table = Table::new(NodeId("a".into()), 1, LayerStack::default());
+        let maps = Maps::new(table, Arc::new(documents.clone()), "uid".into());
+        let revision = || maps.newest().map(|map| map.revision);
+        publish(&documents, 5).await;
+        maps.offer(map(3));
+        assert!(maps.are_of_our_time().await);
+        assert_eq!(revision(), Some(5), "a watch may show what was before this process");
+
+        publish(&documents, 6).await;
+        assert!(maps.are_of_our_time().await);
+        assert_eq!(revision(), Some(5), "once is enough in one life");
+        maps.begin_time();
+        assert!(maps.are_of_our_time().await);
+        assert_eq!(revision(), Some(6), "another life reads it anew");
+    }
+}
