@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
@@ -17,6 +17,7 @@ const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 /// Selects the S3 server.
 const STORE: &str = "app.kubernetes.io/name=versitygw";
 /// Selects the cluster's DNS, in its namespace.
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 const DNS: &str = "k8s-app=kube-dns";
 const DNS_NAMESPACE: &str = "kube-system";
 
@@ -49,6 +50,29 @@ pub async fn dispensable(environment: &Environment) -> anyhow::Result<String> {
         moved?;
     }
     Ok(host)
+}
+
+/// Says that a worker is gone for good, as an administrator does, or that it is back.
+pub async fn out_of_service(environment: &Environment, host: &str, is: bool) -> anyhow::Result<()> {
+    let hosts: Api<Node> = Api::all(environment.client.clone());
+    until("the taint to be as it should be", Duration::from_secs(30), || async {
+        let found = hosts.get(host).await?;
+        let mut taints = found.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
+        taints.retain(|taint| taint.key != OUT_OF_SERVICE);
+        if is {
+            let (key, effect) = (OUT_OF_SERVICE.to_owned(), "NoExecute".to_owned());
+            taints.push(Taint { key, effect, value: Some("nodeshutdown".into()), time_added: None });
+        }
+        // As it was read: others write it too.
+        let at = found.resource_version();
+        let patch = Patch::Merge(json!({"metadata": {"resourceVersion": at}, "spec": {"taints": taints}}));
+        match hosts.patch(host, &PatchParams::default(), &patch).await {
+            Ok(_) => Ok(Seen::Done(())),
+            Err(kube::Error::Api(refused)) if refused.code == 409 => Ok(Seen::NotYet(refused.message)),
+            Err(error) => Err(error.into()),
+        }
+    })
+    .await
 }
 
 async fn schedulable(hosts: &Api<Node>, host: &str, is: bool) -> anyhow::Result<()> {

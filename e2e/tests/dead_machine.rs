@@ -10,10 +10,9 @@ use brainy_e2e::load::{self, Progress, verify};
 use brainy_e2e::specs::{self, prepare_bucket, sample};
 use brainy_e2e::standstill::{Standstill, What};
 use brainy_e2e::{Environment, Seen, hosts, until, views, with_temp_namespace};
-use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{DeleteParams, Patch, PatchParams};
-use kube::{Api, ResourceExt};
-use serde_json::json;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::DeleteParams;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_of_a_worker_that_is_out_of_service_are_made_anew_elsewhere() -> anyhow::Result<()> {
@@ -30,12 +29,9 @@ async fn pods_of_a_worker_that_is_out_of_service_are_made_anew_elsewhere() -> an
         let lasts = Duration::from_secs(120);
         let still = Standstill::of(environment, What::Worker, std::slice::from_ref(&host), lasts, &clients).await?;
         still.begin().await?;
-        let machines: Api<Node> = Api::all(environment.client.clone());
-        let taint = json!({"spec": {"taints": [{"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}]}});
-        machines.patch(&host, &PatchParams::default(), &Patch::Strategic(taint)).await?;
+        hosts::out_of_service(environment, &host, true).await?;
         let outcome = made_anew_elsewhere(&cluster, &host).await;
-        let back = json!({"spec": {"taints": [{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute", "$patch": "delete"}]}});
-        machines.patch(&host, &PatchParams::default(), &Patch::Strategic(back)).await?;
+        hosts::out_of_service(environment, &host, false).await?;
         outcome?;
         verify(&cluster.node(0), &records).await?;
         let [_, goes_on] = What::Worker.marks();
