@@ -75,6 +75,17 @@ pub async fn out_of_service(environment: &Environment, host: &str, is: bool) -> 
     .await
 }
 
+/// Waits until pods can be placed on a machine that was away.
+pub async fn usable(environment: &Environment, host: &str) -> anyhow::Result<()> {
+    let hosts: Api<Node> = Api::all(environment.client.clone());
+    until("the machine to take pods", Duration::from_secs(120), || async {
+        let taints = hosts.get(host).await?.spec.and_then(|spec| spec.taints).unwrap_or_default();
+        let keys: Vec<String> = taints.into_iter().map(|taint| taint.key).collect();
+        Ok(if keys.is_empty() { Seen::Done(()) } else { Seen::NotYet(keys.join(", ")) })
+    })
+    .await
+}
+
 async fn schedulable(hosts: &Api<Node>, host: &str, is: bool) -> anyhow::Result<()> {
     let patch = Patch::Merge(json!({"spec": {"unschedulable": !is}}));
     hosts.patch(host, &PatchParams::default(), &patch).await.with_context(|| format!("can't cordon {host}"))?;

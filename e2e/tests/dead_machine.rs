@@ -40,6 +40,7 @@ async fn pods_of_a_worker_that_is_out_of_service_are_made_anew_elsewhere() -> an
         })
         .await?;
         still.over().await?;
+        hosts::usable(environment, &host).await?;
         // Another test may ask which operator leads.
         views::operator(environment).await.map(drop)
     })
