@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use http_body_util::BodyExt;
@@ -234,4 +235,17 @@ fn merge(into: &mut Value, patch: Value) {
         }
         other => *into = other,
     }
+}
+
+/// An API server that refuses everything, and counts.
+pub(crate) fn forbidding(asked: &Arc<AtomicUsize>) -> Client {
+    let counter = Arc::clone(asked);
+    let service = tower::service_fn(move |_: axum::http::Request<Body>| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        let refusal =
+            json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403, "reason": "Forbidden"});
+        let body = Body::from(refusal.to_string().into_bytes());
+        std::future::ready(Ok::<_, Infallible>(axum::http::Response::builder().status(403).body(body).unwrap()))
+    });
+    Client::new(service, "default")
 }

@@ -194,10 +194,25 @@ pub async fn delete_exactly<K>(api: &Api<K>, name: &str, uid: Option<String>) ->
 where
     K: Clone + Debug + DeserializeOwned,
 {
-    let params = DeleteParams::default().preconditions(Preconditions { uid, resource_version: None });
+    delete(api, name, uid, DeleteParams::default()).await.map(drop)
+}
+
+/// The same, at once: nobody is waited for who would have to say that it has stopped. Whether it was there.
+pub async fn delete_by_force<K>(api: &Api<K>, name: &str, uid: Option<String>) -> Result<bool, Error>
+where
+    K: Clone + Debug + DeserializeOwned,
+{
+    delete(api, name, uid, DeleteParams::default().grace_period(0)).await
+}
+
+async fn delete<K>(api: &Api<K>, name: &str, uid: Option<String>, params: DeleteParams) -> Result<bool, Error>
+where
+    K: Clone + Debug + DeserializeOwned,
+{
+    let params = params.preconditions(Preconditions { uid, resource_version: None });
     match api.delete(name, &params).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

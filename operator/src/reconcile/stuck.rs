@@ -5,13 +5,13 @@
 //! people.
 
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{DeleteParams, Preconditions};
-use kube::{Api, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 
 use brainy_coordination::NodeId;
 use brainy_crds::BrainyCluster;
 
 use super::Error;
+use super::apply::delete_by_force;
 use super::validate::{ValidatedCluster, ValidatedStorage};
 use crate::context::Context;
 use crate::shards::Summary;
@@ -49,22 +49,14 @@ pub(super) async fn free(
         let is_over = shards.session_is_over(&NodeId(pod.name_any()));
         let host = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
         let (true, Some(host)) = (is_over, host) else { continue };
-        let machine = machine(context, host).await?;
+        let machine = machine(&context.client, host).await?;
         if !may_force(true, is_over, machine) {
             continue;
         }
         context.must_lead()?;
         let api: Api<Pod> = Api::namespaced(context.client.clone(), &validated.namespace);
-        let params = DeleteParams {
-            grace_period_seconds: Some(0),
-            // This very pod (R10).
-            preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
-            ..DeleteParams::default()
-        };
-        match api.delete(&pod.name_any(), &params).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => continue,
-            Err(error) => return Err(error.into()),
+        if !delete_by_force(&api, &pod.name_any(), pod.uid()).await? {
+            continue;
         }
         tracing::warn!(
             pod = pod.name_any(),
@@ -77,10 +69,14 @@ pub(super) async fn free(
     Ok(())
 }
 
-async fn machine(context: &Context, host: &str) -> Result<Machine, Error> {
-    let machines: Api<Node> = Api::all(context.client.clone());
-    let Some(found) = machines.get_opt(host).await? else {
-        return Ok(Machine::Gone);
+async fn machine(client: &Client, host: &str) -> Result<Machine, Error> {
+    let machines: Api<Node> = Api::all(client.clone());
+    let found = match machines.get_opt(host).await {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(Machine::Gone),
+        // By choice: an operator of some namespaces only. Nothing is known, so nothing is forced.
+        Err(kube::Error::Api(status)) if status.is_forbidden() => return Ok(Machine::There),
+        Err(error) => return Err(error.into()),
     };
     let taints = found.spec.and_then(|spec| spec.taints).unwrap_or_default();
     Ok(match taints.iter().any(|taint| taint.key == OUT_OF_SERVICE) {
@@ -91,7 +87,16 @@ async fn machine(context: &Context, host: &str) -> Result<Machine, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::fake_api::{FakeApi, forbidding};
+
+    #[tokio::test]
+    async fn a_machine_that_may_not_be_read_may_be_running_its_pods() {
+        assert_eq!(machine(&forbidding(&Arc::default()), "m1").await.unwrap(), Machine::There);
+        assert_eq!(machine(&FakeApi::default().client(), "m1").await.unwrap(), Machine::Gone);
+    }
 
     #[test]
     fn only_what_ends_on_a_dead_machine_after_its_session_is_deleted_by_force() {

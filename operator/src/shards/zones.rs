@@ -65,28 +65,18 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-    use std::future;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use serde_json::json;
 
     use super::*;
-    use crate::fake_api::FakeApi;
+    use crate::fake_api::{FakeApi, forbidding};
 
     #[tokio::test]
     async fn a_machine_that_may_not_be_read_is_asked_for_once() {
         let asked = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&asked);
-        let service = tower::service_fn(move |_: axum::http::Request<kube::client::Body>| {
-            counter.fetch_add(1, Ordering::Relaxed);
-            let refusal =
-                json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403, "reason": "Forbidden"});
-            let body = kube::client::Body::from(refusal.to_string().into_bytes());
-            future::ready(Ok::<_, Infallible>(axum::http::Response::builder().status(403).body(body).unwrap()))
-        });
-        let (client, mut memory) = (Client::new(service, "default"), Memory::default());
+        let (client, mut memory) = (forbidding(&asked), Memory::default());
         for _ in 0..3 {
             assert!(memory.of_nodes(&client, &[pod("a", "m1", None)]).await.is_empty());
         }

@@ -36,8 +36,8 @@ const LOOKS: u32 = 4;
 const SOON: Duration = Duration::from_secs(1);
 /// Least time between two looks.
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
-/// Longest wait for a node that is told to look again: it finds out by itself a little later.
-const NUDGE_LIMIT: Duration = Duration::from_secs(2);
+/// Longest wait for a node that is told something: it finds out by itself a little later.
+pub(super) const NUDGE_LIMIT: Duration = Duration::from_secs(2);
 /// Tries to tell the controller something; after that it finds out by itself.
 const TELL_TRIES: u32 = 5;
 /// Between a node's name and what makes its identity unique. No node's name has one.

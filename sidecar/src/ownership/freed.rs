@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use brainy_coordination::NodeId;
 use brainy_coordination::lease::ShardLease;
@@ -13,12 +12,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::PeerClient;
+use super::control::NUDGE_LIMIT;
 use super::maps::Maps;
 use super::table::Table;
 use crate::host;
-
-/// Longest wait for a node that is told.
-const LIMIT: Duration = Duration::from_secs(2);
 
 /// A lease that was released.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +64,7 @@ pub(super) async fn tell(
             let Some(address) = table.address(&owner) else { continue };
             let peers = Arc::clone(&peers);
             telling.spawn(host::task(async move {
-                let told = tokio::time::timeout(LIMIT, peers.freed(&owner, &address, &Freed { leases })).await;
+                let told = tokio::time::timeout(NUDGE_LIMIT, peers.freed(&owner, &address, &Freed { leases })).await;
                 if !matches!(told, Ok(Ok(()))) {
                     tracing::debug!(node = %owner, "was not told of leases that it may take");
                 }
