@@ -1,12 +1,14 @@
-//! Deletes, behind everything else, the data that belongs to nobody.
+//! Deletes, behind everything else, the data that belongs to nobody; and frees memory when nothing is written.
 //!
 //! Each generation that is not (or no longer) a store's own is marked as such in the same write that makes it so. The
 //! mark goes away after its data: so a crash at any point leaves the mark, and the next opening starts over.
 
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::engine::{Durable, Engine};
 use super::layout::{self, Generation};
@@ -15,6 +17,8 @@ use crate::Error;
 
 /// Keys deleted with one write: few, because other writers wait for it.
 const AT_ONCE: usize = 256;
+/// How long nothing is written, at least, before what was is not kept in memory any more.
+const QUIET: Duration = Duration::from_secs(3);
 
 /// What the thread is told.
 enum Order {
@@ -114,7 +118,15 @@ pub(super) fn marked(engine: &Engine) -> Result<Vec<Generation>, Error> {
 }
 
 fn run(engine: &Engine, orders: &mpsc::Receiver<Order>, closing: &AtomicBool) {
-    while let Ok(Order::Delete(generation, writer)) = orders.recv() {
+    loop {
+        let (generation, writer) = match orders.recv_timeout(QUIET) {
+            Ok(Order::Delete(generation, writer)) => (generation, writer),
+            Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {
+                engine.look_for_rest();
+                continue;
+            }
+        };
         if let Some(writer) = writer {
             writer.shut();
         }

@@ -86,6 +86,8 @@ pub(super) struct Engine {
 struct Writer {
     /// Bytes in the engine's memory that are only in its journal yet.
     unflushed: u64,
+    /// Nothing was written since the last look.
+    rests: bool,
     /// The next commit fails.
     #[cfg(test)]
     broken: bool,
@@ -103,6 +105,7 @@ impl Engine {
         let Opened { folder, lock, database, data, unflushed, refused } = folder::open(folder)?;
         let writer = Writer {
             unflushed,
+            rests: false,
             #[cfg(test)]
             broken: false,
         };
@@ -168,6 +171,7 @@ impl Engine {
         let mut writer = self.writer();
         self.failure().map_or(Ok(()), |error| Err(Failed::Clean(error)))?;
         self.make_way(&mut writer)?;
+        writer.rests = false;
         let mut batch = self.database.batch().durability(Some(durable.mode()));
         for (key, value) in changes {
             writer.unflushed += settings::cost(key.len(), value.as_ref().map_or(0, Bytes::len));
@@ -205,9 +209,7 @@ impl Engine {
         if writer.unflushed > settings::MEMORY_TABLE_BYTES {
             // The engine could do this by itself. But it asks its one thread for it with every write, and that queue,
             // once full, is never emptied again: the thread waits for room in it.
-            let sealed = self.data.rotate_memtable();
-            sealed.map_err(|error| Failed::Clean(self.fail(&format!("its memory could not be flushed: {error}"))))?;
-            writer.unflushed = 0;
+            self.seal(writer).map_err(Failed::Clean)?;
         }
         while self.data.sealed_memtable_count() > settings::MAX_SEALED || self.data.l0_table_count() > settings::MAX_L0
         {
@@ -215,6 +217,24 @@ impl Engine {
             std::thread::sleep(LOOK_AGAIN);
         }
         Ok(())
+    }
+
+    /// What is in memory is to go to a table on the disk. Does not wait for it.
+    fn seal(&self, writer: &mut Writer) -> Result<(), Error> {
+        let sealed = self.data.rotate_memtable();
+        sealed.map_err(|error| self.fail(&format!("its memory could not be flushed: {error}")))?;
+        writer.unflushed = 0;
+        Ok(())
+    }
+
+    /// Frees the memory of what was written, once nothing has been since the last look and it is worth a table.
+    pub(super) fn look_for_rest(&self) {
+        let mut writer = self.writer();
+        let rested = std::mem::replace(&mut writer.rests, true);
+        if rested && writer.unflushed > settings::RESTING_BYTES && self.failure().is_none() {
+            // It is logged, and the next write says so.
+            let _ = self.seal(&mut writer);
+        }
     }
 
     /// How many bytes of values the disk still has room for, besides what the engine needs to keep going; and whether
@@ -297,6 +317,12 @@ impl Engine {
 
     fn read_failure(&self, error: &fjall::Error) -> Error {
         engine_failure("reading", &self.folder, error)
+    }
+
+    /// Bytes in memory that are only in the journal yet.
+    #[cfg(test)]
+    pub(super) fn unflushed(&self) -> u64 {
+        self.writer().unflushed
     }
 
     /// Makes the next commit fail as it does when the journal can't be written.

@@ -6,6 +6,8 @@ use fjall::{Database, DatabaseBuilder, KeyspaceCreateOptions};
 
 /// The engine keeps this much of what was written last in memory; then it goes to a table of its own on the disk.
 pub(super) const MEMORY_TABLE_BYTES: u64 = 16 << 20;
+/// So much may stay in memory while nothing is written: for less, a table of its own would only be one more to look into.
+pub(super) const RESTING_BYTES: u64 = 1 << 20;
 /// While more than so many full ones wait to be written to the disk, writers wait too.
 pub(super) const MAX_SEALED: usize = 2;
 /// While there are more tables that are not sorted in yet, writers wait.
