@@ -555,6 +555,27 @@ pub struct PodSpec {
     /// Added to the pod's labels.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub labels: std::collections::BTreeMap<String, String>,
+    /// Where the sidecars send traces of requests. Absent: nothing is traced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracing: Option<TracingSpec>,
+}
+
+/// Traces of requests: through the node that was asked and the shard's owner to the store.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TracingSpec {
+    /// A collector that takes OTLP over HTTP (binary), without the path `/v1/traces`: `http://collector.observability:4318`. It is
+    /// sent the names of keys, and no values.
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^https?://[^\s/?#]+(/[^\s?#]*)?$"))]
+    pub endpoint: String,
+    /// How many of a hundred requests are traced, of those whose client has not decided that itself (W3C Trace Context).
+    #[serde(default = "default_sample_percent")]
+    #[schemars(range(min = 0, max = 100))]
+    pub sample_percent: i32,
+}
+
+fn default_sample_percent() -> i32 {
+    1
 }
 
 /// When a change is carried out.

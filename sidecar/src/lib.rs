@@ -8,6 +8,7 @@
 //! - [`peers`]: node-to-node traffic, mutual TLS only.
 //! - [`commands`], [`cli`], [`config`], [`data_folder`]: how the process starts and ends.
 //! - [`metrics`], [`health`]: how it is doing.
+//! - [`traces`]: what one request went through, for a collector.
 //! - `host`: tasks and the time of day; a simulation runs many processes in one.
 
 pub mod cli;
@@ -22,3 +23,4 @@ pub mod metrics;
 pub mod ownership;
 pub mod peers;
 pub mod routing;
+pub mod traces;

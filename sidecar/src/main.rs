@@ -7,8 +7,9 @@ use std::time::Duration;
 use brainy_kubernetes::process::{end_on_panic, log_filter};
 use brainy_sidecar::cli::{Cli, Command};
 use brainy_sidecar::commands::{self, CommandError};
+use brainy_sidecar::traces::Traces;
 use clap::Parser;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{fmt, registry};
 
@@ -22,6 +23,8 @@ const LAST_FILES: Duration = Duration::from_secs(1);
 fn main() -> ExitCode {
     end_on_panic();
     let cli = Cli::parse();
+    // What is left of them is sent last of all.
+    let (traces, untraced) = Traces::from_environment();
     let ended = match cli.command {
         Command::Probe(probe) => {
             return match commands::probe::run(&probe) {
@@ -36,11 +39,11 @@ fn main() -> ExitCode {
             };
         }
         Command::Serve(serve) => {
-            log_for_people();
+            log_for_people(&traces, untraced);
             run(cli.worker_threads, commands::serve::run(serve))
         }
         Command::Node(node) => {
-            log_as_json();
+            log_as_json(&traces, untraced);
             run(cli.worker_threads, commands::node::run(node))
         }
     };
@@ -66,12 +69,22 @@ fn run(threads: u16, command: impl Future<Output = Result<(), CommandError>>) ->
     ended
 }
 
-fn log_for_people() {
+fn log_for_people(traces: &Traces, untraced: Option<String>) {
     let lines = fmt::layer().with_target(false).with_ansi(std::io::stderr().is_terminal());
-    registry().with(log_filter(LOG)).with(lines.with_writer(std::io::stderr)).init();
+    let lines = lines.with_writer(std::io::stderr).with_filter(log_filter(LOG));
+    registry().with(lines).with(traces.layer()).init();
+    say(untraced);
 }
 
-fn log_as_json() {
+fn log_as_json(traces: &Traces, untraced: Option<String>) {
     let lines = fmt::layer().json().flatten_event(true);
-    registry().with(log_filter(LOG)).with(lines.with_writer(std::io::stderr)).init();
+    let lines = lines.with_writer(std::io::stderr).with_filter(log_filter(LOG));
+    registry().with(lines).with(traces.layer()).init();
+    say(untraced);
+}
+
+fn say(untraced: Option<String>) {
+    if let Some(why) = untraced {
+        tracing::warn!("{why}");
+    }
 }

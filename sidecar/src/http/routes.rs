@@ -77,7 +77,9 @@ pub(super) fn table() -> Vec<Route> {
 pub fn app(api: Api) -> axum::Router {
     let mut app = axum::Router::new();
     for Route { method, path, operation, handler } in table() {
-        let counted = Counted(api.metrics.of_requests(operation));
+        // Probes would be most of what is traced.
+        let traced = path.starts_with("/v1/").then(|| format!("{method} {path}").into());
+        let counted = Counted { figures: api.metrics.of_requests(operation), traced };
         app = app.route(&path, handler(filter(&method)).layer(counted));
     }
     app.fallback(no_such_resource).method_not_allowed_fallback(no_such_method).with_state(api)

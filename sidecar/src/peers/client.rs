@@ -31,6 +31,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tower::Service;
+use tracing::{Instrument, debug_span};
 
 use super::certificates::Certificates;
 use super::wire::{
@@ -40,6 +41,7 @@ use super::wire::{
 use crate::http::memory::{Memory, Room};
 use crate::ownership::{Freed, HandoffError, HandoffRequest, PeerClient, Renewed};
 use crate::routing::{Attempt, Call, Listing, Peers, Portion};
+use crate::traces;
 
 /// To connect, TLS handshake included.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -168,12 +170,13 @@ impl PeerPool {
         let unsent = |why: String| PeerError::NotSent(format!("node {node} can't be asked at {address}: {why}"));
         let uri: Uri = format!("https://{address}{path}").parse().map_err(|error| unsent(format!("{error}")))?;
         let client = self.client(node, address).map_err(&unsent)?;
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(Method::POST)
             .uri(uri)
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(body))
             .map_err(|error| unsent(error.to_string()))?;
+        traces::pass_on(request.headers_mut());
         client.request(request).await.map_err(|error| {
             if error.is_connect() {
                 unsent(causes(&error))
@@ -268,7 +271,9 @@ impl Peers for PeerPool {
         calls: Vec<Call>,
     ) -> Result<Vec<Attempt>, PeerError> {
         let asked = calls.len();
-        let answer: CallsAnswer = self.ask(node, address, CALLS_PATH, &CallsRequest::new(namespace, calls)).await?;
+        let span = debug_span!("forward", otel.kind = "client", %node, calls = asked);
+        let request = CallsRequest::new(namespace, calls);
+        let answer: CallsAnswer = self.ask(node, address, CALLS_PATH, &request).instrument(span).await?;
         let attempts = answer.open().map_err(|error| senseless(node, error))?;
         if attempts.len() == asked {
             Ok(attempts)
@@ -284,7 +289,9 @@ impl Peers for PeerPool {
         shards: &[ShardId],
         listing: &Listing,
     ) -> Result<Result<Portion, Error>, PeerError> {
-        let answer: ListAnswer = self.ask(node, address, LIST_PATH, &ListRequest::new(shards, listing)).await?;
+        let span = debug_span!("forward", otel.kind = "client", %node, shards = shards.len());
+        let request = ListRequest::new(shards, listing);
+        let answer: ListAnswer = self.ask(node, address, LIST_PATH, &request).instrument(span).await?;
         answer.open().map_err(|error| senseless(node, error))
     }
 }

@@ -14,6 +14,7 @@ use brainy_coordination::consensus::wire::{CONSENSUS_PATH, Question};
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+use tracing::{Instrument, Span, debug_span};
 
 use super::certificates::Certificates;
 use super::wire::{
@@ -24,6 +25,7 @@ use crate::http::outlet::Outlet;
 use crate::http::server::{Connections, accept_tcp};
 use crate::ownership::{Freed, HandoffError, HandoffRequest, Ownership, Renewed};
 use crate::routing::{Reply, Router};
+use crate::traces::Parent;
 
 /// For the TLS handshake of a new connection.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -69,7 +71,21 @@ pub async fn serve(listener: TcpListener, certificates: Certificates, connection
     }
 }
 
+/// What another node asks in the course of a client's request, as part of that one's trace.
+fn asked(what: &'static str, request: &axum::extract::Request) -> Span {
+    let span = debug_span!("asked", otel.name = what, otel.kind = "server");
+    if !span.is_disabled() {
+        Parent::of(request).adopt(&span);
+    }
+    span
+}
+
 async fn calls(State(peers): State<Peers>, request: axum::extract::Request) -> Response {
+    let span = asked("calls", &request);
+    run(peers, request).instrument(span).await
+}
+
+async fn run(peers: Peers, request: axum::extract::Request) -> Response {
     let opened = async { read::<CallsRequest>(request).await?.open().map_err(refuse) };
     match opened.await {
         Ok((namespace, calls)) => {
@@ -83,6 +99,11 @@ async fn calls(State(peers): State<Peers>, request: axum::extract::Request) -> R
 }
 
 async fn list(State(peers): State<Peers>, request: axum::extract::Request) -> Response {
+    let span = asked("list", &request);
+    page(peers, request).instrument(span).await
+}
+
+async fn page(peers: Peers, request: axum::extract::Request) -> Response {
     let opened = async { read::<ListRequest>(request).await?.open().map_err(refuse) };
     let (shards, listing) = match opened.await {
         Ok(opened) => opened,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brainy_storage::{Condition, Key, Namespace, Outcome, StorageAdapter, Value, WriteResult};
+use tracing::Instrument;
 
 use super::budget::{self, Budget, Reading};
 use super::{Attempt, Call, Leave, Reply};
@@ -29,12 +30,13 @@ pub(super) async fn run(
     limit: Duration,
 ) -> Vec<Attempt> {
     let writes: Vec<bool> = calls.iter().map(Call::writes).collect();
-    let task = host::spawn(async move {
+    let work = async move {
         let storage = scoped(leave.storage(), namespace.as_ref());
         let replies = perform(storage.as_ref(), calls, &budget).await;
         let still_valid = leave.still_valid();
         replies.into_iter().map(|reply| Attempt::checked(reply, still_valid)).collect::<Vec<_>>()
-    });
+    };
+    let task = host::spawn(work.in_current_span());
     let unanswered = |why: &str| writes.iter().map(|writes| Attempt::Done(Reply::unanswered(*writes, why))).collect();
     match tokio::time::timeout(limit, task).await {
         Ok(Ok(attempts)) => attempts,

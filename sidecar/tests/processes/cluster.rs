@@ -43,11 +43,21 @@ pub(crate) struct Setup {
     pub(crate) small_disk: bool,
     /// Each node has a clock on the wall of its own.
     pub(crate) wall_clocks: bool,
+    /// Where traces are sent.
+    pub(crate) collector: Option<SocketAddr>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { nodes: 5, shards: 16, lease: LEASE, renew: LEASE / 3, small_disk: false, wall_clocks: false }
+        Self {
+            nodes: 5,
+            shards: 16,
+            lease: LEASE,
+            renew: LEASE / 3,
+            small_disk: false,
+            wall_clocks: false,
+            collector: None,
+        }
     }
 }
 
@@ -64,6 +74,7 @@ pub(crate) struct Node {
     processes: Processes,
     /// By which its process goes; `None`: the machine's.
     wall_clock: Option<WallClock>,
+    collector: Option<SocketAddr>,
     folder: PathBuf,
     tls: PathBuf,
     name: String,
@@ -208,6 +219,7 @@ impl Node {
             child: Command::new("true").spawn().unwrap(),
             number,
             wall_clock: setup.wall_clocks.then(WallClock::new),
+            collector: setup.collector,
             tls: kept,
             api: SocketAddr::from((inside, 7700)),
             outward: Link::new(to_store, store.address),
@@ -233,6 +245,11 @@ impl Node {
         command.args(["--listen", &self.api.to_string(), "--peers", &self.peers.to_string()]);
         command.arg("--socket").arg(file(".sock")).args(["--node-id", &self.name, "--namespace", NAMESPACE]);
         command.args(["--pod-uid", &format!("uid-of-{}", self.name), "--pod-ip", &self.ip.to_string()]);
+        if let Some(collector) = self.collector {
+            command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{collector}"));
+            command.env("OTEL_RESOURCE_ATTRIBUTES", format!("service.instance.id={}", self.name));
+            command.env("OTEL_BSP_SCHEDULE_DELAY", "100");
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = match &self.wall_clock {
             Some(clock) => clock.start(command).unwrap(),

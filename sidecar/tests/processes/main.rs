@@ -24,6 +24,7 @@ mod support;
 #[path = "../sidecar/support/tls.rs"]
 #[allow(dead_code, reason = "shared")]
 mod tls;
+mod traces;
 mod troubles;
 
 use clients::Clients;

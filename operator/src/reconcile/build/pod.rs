@@ -100,12 +100,7 @@ fn sidecar_container(cluster: &ValidatedCluster, sidecar: &SidecarImage) -> Cont
         image: Some(sidecar.image.clone()),
         image_pull_policy: Some(sidecar.pull_policy.clone()),
         command: Some(["/brainy-sidecar", "node", "--config", "/etc/brainy/node.yaml"].map(String::from).to_vec()),
-        env: Some(vec![
-            downward("BRAINY_NODE_ID", "metadata.name"),
-            downward("BRAINY_NAMESPACE", "metadata.namespace"),
-            downward("BRAINY_POD_UID", "metadata.uid"),
-            downward("BRAINY_POD_IP", "status.podIP"),
-        ]),
+        env: Some(sidecar_environment(cluster)),
         ports: Some(vec![ContainerPort {
             name: Some("peers".into()),
             container_port: i32::from(names::PEER_PORT),
@@ -120,6 +115,27 @@ fn sidecar_container(cluster: &ValidatedCluster, sidecar: &SidecarImage) -> Cont
         security_context: Some(SecurityContext { read_only_root_filesystem: Some(true), ..unprivileged() }),
         ..Container::default()
     }
+}
+
+fn sidecar_environment(cluster: &ValidatedCluster) -> Vec<EnvVar> {
+    let mut variables = vec![
+        downward("BRAINY_NODE_ID", "metadata.name"),
+        downward("BRAINY_NAMESPACE", "metadata.namespace"),
+        downward("BRAINY_POD_UID", "metadata.uid"),
+        downward("BRAINY_POD_IP", "status.podIP"),
+    ];
+    if let Some(tracing) = &cluster.pod.tracing {
+        let ratio = f64::from(tracing.sample_percent) / 100.0;
+        let which = "service.namespace=$(BRAINY_NAMESPACE),service.instance.id=$(BRAINY_NODE_ID),\
+            k8s.namespace.name=$(BRAINY_NAMESPACE),k8s.pod.name=$(BRAINY_NODE_ID)";
+        variables.extend([
+            plain("OTEL_EXPORTER_OTLP_ENDPOINT", tracing.endpoint.trim_end_matches('/')),
+            plain("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
+            plain("OTEL_TRACES_SAMPLER_ARG", &ratio.to_string()),
+            plain("OTEL_RESOURCE_ATTRIBUTES", which),
+        ]);
+    }
+    variables
 }
 
 fn application_container(application: &ApplicationSpec) -> Container {

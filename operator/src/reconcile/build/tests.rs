@@ -59,6 +59,21 @@ fn objects_of_a_shared_cluster_with_an_application() {
 }
 
 #[test]
+fn sidecars_are_told_where_to_send_traces_only_where_that_is_asked_for() {
+    let variables = |wish: &brainy_crds::BrainyCluster| {
+        let sidecar = pod_of(&built(wish)).containers.remove(0);
+        let all = sidecar.env.unwrap().into_iter();
+        let told = all.filter(|variable| variable.name.starts_with("OTEL_"));
+        told.map(|variable| (variable.name, variable.value.unwrap())).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let mut wish = shared();
+    assert_eq!(variables(&wish), std::collections::BTreeMap::new());
+    wish.spec.pod.tracing =
+        serde_json::from_value(json!({"endpoint": "http://collector:4318/", "samplePercent": 5})).unwrap();
+    insta::assert_yaml_snapshot!("traced_environment", variables(&wish));
+}
+
+#[test]
 fn another_pattern_restarts_no_pod_and_a_node_that_elects_the_controller_may_do_nothing_in_kubernetes() {
     let mut native = shared();
     native.spec.coordination.pattern = brainy_crds::Pattern::StorageNative;
