@@ -188,7 +188,10 @@ fn set_clock(cluster: &Cluster, node: usize, ahead: i64) {
     let told = clock.told();
     clock.set(ahead);
     shows(cluster, node, ahead);
-    assert!(clock.told() > told, "node {node} has not asked what time it is");
+    // Set by little, it showed that before.
+    wait_for("it asks what time it is", || {
+        (clock.told() > told).then_some(()).ok_or_else(|| format!("node {node} has not"))
+    });
 }
 
 /// Waits until a node tells others a time that is so far ahead.
