@@ -34,6 +34,7 @@ mod shared;
 #[cfg(test)]
 mod simulation;
 mod table;
+mod takes;
 mod tenure;
 #[cfg(test)]
 mod tests;

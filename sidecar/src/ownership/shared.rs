@@ -23,6 +23,7 @@ use super::namespaced::{Keeper, SHARDS_AT_ONCE};
 use super::nodes::{Holder, Nodes};
 use super::session::{Reporting, read_document, write_document};
 use super::table::{Table, now};
+use super::takes::Takes;
 use super::tenure::Tenure;
 use super::{in_words, stopped};
 
@@ -57,9 +58,8 @@ pub(super) struct Shared {
     lives: watch::Receiver<Option<Life>>,
     /// The leases that are this life's own.
     held: Mutex<HashMap<ShardId, Held>>,
-    /// Leases that this node tried to take and does not know whether it did, with the version before: until another
-    /// version is seen there, the write may yet land.
-    unresolved: Mutex<HashMap<ShardId, Option<DocumentVersion>>>,
+    /// What is known of those that it may take.
+    takes: Takes,
     /// Shards that could not be taken because something failed, and what. Over when the shard is another node's.
     failing: Mutex<BTreeMap<ShardId, String>>,
     acted_on: AtomicU64,
@@ -73,8 +73,6 @@ pub(super) struct Shared {
     kept: (mpsc::UnboundedSender<ShardId>, tokio::sync::Mutex<mpsc::UnboundedReceiver<ShardId>>),
     /// Where leases go that this node has released.
     released: mpsc::UnboundedSender<FreeLease>,
-    /// Leases as others have said that they left them.
-    free: Mutex<HashMap<ShardId, FreeLease>>,
 }
 
 /// Resolves when the time to leave is over; never while there is none.
@@ -121,7 +119,7 @@ impl Shared {
             layout,
             lives,
             held: Mutex::default(),
-            unresolved: Mutex::default(),
+            takes: Takes::default(),
             failing: Mutex::default(),
             acted_on: AtomicU64::new(0),
             leaving: AtomicBool::new(false),
@@ -130,7 +128,6 @@ impl Shared {
             turns: Arc::new(Semaphore::new(SHARDS_AT_ONCE)),
             kept: (tell, tokio::sync::Mutex::new(told)),
             released,
-            free: Mutex::default(),
         })
     }
 
@@ -187,7 +184,7 @@ impl Shared {
                     Some(shard) = kept.recv() => self.plan(&mut actions, shard, map.as_deref(), life.as_ref(), stopping),
                     Ok(free) = freed.recv() => {
                         let shard = free.lease.shard;
-                        lock(&self.free).insert(shard, free);
+                        self.takes.hear(free);
                         actions.hurry_for(shard);
                         self.plan(&mut actions, shard, map.as_deref(), life.as_ref(), stopping);
                     }
@@ -209,7 +206,7 @@ impl Shared {
         let is_given = |shard: &ShardId| {
             let owner = before.owner(*shard).filter(|owner| *owner != self.table.node());
             owner.is_some_and(|owner| map.nodes.contains(owner) && !self.table.is_over(owner))
-                && !lock(&self.free).contains_key(shard)
+                && !self.takes.is_told(*shard)
         };
         map.shards_of(self.table.node()).filter(is_given).collect()
     }
@@ -235,7 +232,6 @@ impl Shared {
             Some(held) => (true, held.keeper.as_ref().is_some_and(|keeper| keeper.settle().is_some())),
             None => (false, false),
         };
-        let unresolved = lock(&self.unresolved).contains_key(&shard);
         let (this, life) = (Arc::clone(self), life.clone());
         // What was stopped is released to the end, also if the map has changed its mind.
         let stopped = holds && self.table.tenure(shard).is_none();
@@ -244,7 +240,7 @@ impl Shared {
             let why = if stopping { "the node is stopping" } else { "the map gives it to another node" };
             let tenure = self.table.stop(shard, why);
             actions.start(shard, async move { this.release(&life, shard, tenure, why).await });
-        } else if (mine && !holds) || unresolved {
+        } else if (mine && !holds) || self.takes.is_open(shard) {
             actions.start(shard, async move { this.take(&life, shard, mine).await });
         } else if is_behind {
             actions.start(shard, async move { this.settle(&life, shard).await });
@@ -270,8 +266,7 @@ impl Shared {
     /// The life that took them is over: nothing is ours any more (R8).
     fn drop_all(&self) {
         lock(&self.held).clear();
-        lock(&self.unresolved).clear();
-        lock(&self.free).clear();
+        self.takes.forget();
         for shard in (0..self.table.shards()).map(ShardId) {
             if let Some(tenure) = self.table.stop(shard, "the session has lapsed") {
                 tenure.give_up();
@@ -312,17 +307,12 @@ impl Shared {
     /// be resolved. Otherwise what it waits for.
     async fn try_take(&self, life: &Life, shard: ShardId, mine: bool) -> Result<Option<String>, Error> {
         let name = self.layout.lease_name(shard);
-        // What was told may be of long ago. It serves for a conditional write, and not to say that an earlier one is over.
-        let told = lock(&self.free).remove(&shard).filter(|_| !lock(&self.unresolved).contains_key(&shard));
-        let found = match told.map(FreeLease::into_found) {
+        let found = match self.takes.told(shard) {
             Some(found) => Some(found),
             None => read_document::<ShardLease>(&*self.leases, &name, CALL_LIMIT).await?,
         };
         let (lease, version) = found.map_or((None, None), |(lease, version)| (Some(lease), Some(version)));
-        let landed = lock(&self.unresolved).get(&shard).is_some_and(|before| *before != version);
-        if landed {
-            lock(&self.unresolved).remove(&shard);
-        }
+        self.takes.stands(shard, version.as_ref());
         if !self.is_current(life) {
             return Ok(Some("the session has lapsed".into()));
         }
@@ -340,7 +330,7 @@ impl Shared {
                 None => Ok(Some("the lease is gone".into())),
             },
             // Whatever became of the try, it is over.
-            Take::Wait(_) | Take::Write(_) if !mine && !lock(&self.unresolved).contains_key(&shard) => Ok(None),
+            Take::Wait(_) | Take::Write(_) if !mine && !self.takes.is_open(shard) => Ok(None),
             Take::Wait(why) => Ok(Some(why)),
             Take::Write(next) => {
                 if lease.is_none()
@@ -352,17 +342,17 @@ impl Shared {
                 let next = self.layout.next(lease.as_ref(), next);
                 match write_document(&*self.leases, &name, version.as_ref(), &next, CALL_LIMIT).await? {
                     Swap::Applied(written) => {
-                        lock(&self.unresolved).remove(&shard);
+                        self.takes.landed(shard);
                         self.serve(life, next, written).map(|()| None)
                     }
                     Swap::Rejected => {
                         // Or it is this very write that stands there: sent on twice by a proxy, and refused the second time.
                         // Left to itself, the lease would be nobody's for as long as this life lasts.
-                        lock(&self.unresolved).insert(shard, version);
+                        self.takes.may_land(shard, version);
                         Ok(Some("another node was faster".into()))
                     }
                     Swap::Unknown(why) => {
-                        lock(&self.unresolved).insert(shard, version);
+                        self.takes.may_land(shard, version);
                         Ok(Some(format!("the outcome of taking it is unknown: {why}")))
                     }
                 }
