@@ -33,7 +33,7 @@ pub async fn delete_data(
         Some(Err(problem)) => return Err(failure(memory.failed(problem.clone(), now), problem)),
         None => Credentials::PodIdentity,
     };
-    let asked = fingerprint(bucket, &credentials);
+    let asked = fingerprint(bucket, &credentials, cluster.adopt.as_deref());
     if memory.asked != asked {
         *memory = Memory { asked, ..Memory::default() };
     }
@@ -62,8 +62,8 @@ async fn delete_all(
 ) -> Result<u64, brainy_storage::Error> {
     let open = open(memory, bucket, credentials).await?;
     let (found, _) = read_marker(&*open.documents).await?;
-    if found.is_none_or(|marker| marker.uid != uid) {
-        // Never claimed, already deleted, or another's: nothing here is ours to delete.
+    if found.is_none_or(|marker| marker.uid != uid || marker.adopting.is_some()) {
+        // Never claimed, already deleted, another's, or not adopted to the end: nothing here is ours to delete.
         return Ok(0);
     }
     let mut deleted = 0;
