@@ -31,8 +31,18 @@ async fn printed(environment: &Environment, prefix: &str, namespace: &str) -> an
     let pods: Api<Pod> = Api::namespaced(environment.client.clone(), OPERATOR_NAMESPACE);
     let (endpoint, secret) = (endpoint(), format!("{namespace}/{KEYS}"));
     let command = [
-        "/brainy-operator", "restore", "--bucket", BUCKET, "--prefix", prefix, "--endpoint", &endpoint, "--secret", &secret,
-        "--namespace", namespace,
+        "/brainy-operator",
+        "restore",
+        "--bucket",
+        BUCKET,
+        "--prefix",
+        prefix,
+        "--endpoint",
+        &endpoint,
+        "--secret",
+        &secret,
+        "--namespace",
+        namespace,
     ];
     let mut process = pods.exec(&pod, command, &AttachParams::default().container("operator")).await?;
     let (mut stdout, mut stderr) = (String::new(), String::new());

@@ -211,7 +211,8 @@ mod tests {
     #[test]
     fn that_a_lost_cluster_is_watched_warns_of_nothing_and_that_it_is_alive_does() {
         let waits = |reason: &str| observation(StorageView::Failed(reason.into(), "words".into()), 0);
-        let told = reasons(&[waits(ADOPTING), waits("StillAlive"), waits(ADOPTING), observation(StorageView::Bucket, 3)]);
+        let told =
+            reasons(&[waits(ADOPTING), waits("StillAlive"), waits(ADOPTING), observation(StorageView::Bucket, 3)]);
         assert_eq!(told, ["Warning StillAlive", "Normal Verified", "Normal Serving"]);
     }
 

@@ -36,7 +36,8 @@ async fn keys(options: &Restore) -> anyhow::Result<Keys> {
     let Some(secret) = &options.secret else {
         return Ok(options.credentials.clone().map_or(Keys::Environment, Keys::Folder));
     };
-    let Some((namespace, name)) = secret.split_once('/').filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty())
+    let Some((namespace, name)) =
+        secret.split_once('/').filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty())
     else {
         bail!("--secret {secret:?} is not NAMESPACE/NAME");
     };
@@ -44,7 +45,9 @@ async fn keys(options: &Restore) -> anyhow::Result<Keys> {
     let secrets: Api<Secret> = Api::namespaced(bounded(&config)?, namespace);
     let found = secrets.get(name).await.with_context(|| format!("--secret {secret}"))?;
     match Credentials::from_secret(namespace, name, &found) {
-        Ok(Credentials::Keys { access_key_id, secret_access_key }) => Ok(Keys::Keys { access_key_id, secret_access_key }),
+        Ok(Credentials::Keys { access_key_id, secret_access_key }) => {
+            Ok(Keys::Keys { access_key_id, secret_access_key })
+        }
         Ok(Credentials::PodIdentity) => Ok(Keys::Environment),
         Err(problem) => bail!(problem.message),
     }

@@ -4,12 +4,12 @@
 
 use std::time::Duration;
 
+use brainy_coordination::NodeId;
 use brainy_coordination::bucket;
 use brainy_coordination::bucket::adoption::{Before, Watch};
 use brainy_coordination::clock::Clock;
 use brainy_coordination::marker::{ADOPT, ClusterMarker};
 use brainy_coordination::session::FoundSession;
-use brainy_coordination::NodeId;
 use brainy_storage::documents::Documents;
 
 use super::{Problem, declaration};
@@ -68,7 +68,10 @@ pub(super) async fn before(
 
 /// What is said between two steps.
 pub(super) fn taken() -> Problem {
-    Problem::new(ADOPTING, "the bucket and prefix are this BrainyCluster's now, and what is left of the one before ends".into())
+    Problem::new(
+        ADOPTING,
+        "the bucket and prefix are this BrainyCluster's now, and what is left of the one before ends".into(),
+    )
 }
 
 fn in_words(nodes: &[NodeId]) -> String {

@@ -196,7 +196,11 @@ mod tests {
     fn only_a_cluster_whose_life_can_be_seen_in_the_bucket_can_be_adopted() {
         let bucket = declared(1, Sessions::Bucket);
         assert_eq!(obstacle(Some(&bucket), &marker("1111-2222", None)), None);
-        assert_eq!(obstacle(Some(&bucket), &marker("u2", Some("1111-2222"))), None, "an adoption that was not finished");
+        assert_eq!(
+            obstacle(Some(&bucket), &marker("u2", Some("1111-2222"))),
+            None,
+            "an adoption that was not finished"
+        );
         for (declaration, marker, why) in [
             (None, marker("1111-2222", None), "earlier version"),
             (Some(bucket), marker("u2", None), "not of BrainyCluster team/demo (UID u2)"),

@@ -14,7 +14,7 @@ use brainy_coordination::bucket::operator::{self, Part};
 use brainy_coordination::bucket::{self, election};
 use brainy_coordination::clock::{Clock, ManualClock};
 use brainy_coordination::controller::Rules;
-use brainy_coordination::lease::{HolderSession, Take, Taker, ShardLease, may_take};
+use brainy_coordination::lease::{HolderSession, ShardLease, Take, Taker, may_take};
 use brainy_coordination::marker::ClusterMarker;
 use brainy_coordination::placement::Policy;
 use brainy_coordination::session::observer::margin;

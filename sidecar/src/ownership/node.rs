@@ -430,11 +430,7 @@ async fn prepare(table: &Table, parts: &Parts) -> (Arc<dyn Documents>, Option<Op
     }
 }
 
-async fn open_proved(
-    table: &Table,
-    bucket: &dyn SharedBucket,
-    belongs_to: Option<&str>,
-) -> Result<OpenBucket, Error> {
+async fn open_proved(table: &Table, bucket: &dyn SharedBucket, belongs_to: Option<&str>) -> Result<OpenBucket, Error> {
     let open = bucket.open().await?;
     if let Some(cluster) = belongs_to {
         must_own(&*open.documents, cluster).await.map_err(|error| error.into_storage())?;

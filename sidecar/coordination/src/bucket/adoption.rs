@@ -50,9 +50,8 @@ impl Watch {
         let live: Vec<FoundSession> =
             found.into_iter().filter(|found| found.record.state == SessionState::Live).collect();
         let node = |found: &FoundSession| found.record.node.clone();
-        let first = self
-            .first
-            .get_or_insert_with(|| live.iter().map(|found| (node(found), found.version.clone())).collect());
+        let first =
+            self.first.get_or_insert_with(|| live.iter().map(|found| (node(found), found.version.clone())).collect());
         let (lapsed, valid): (Vec<_>, Vec<_>) =
             live.into_iter().partition(|found| self.observers.judge(found, now).is_lapsed());
         let is_renewed = |found: &&FoundSession| first.get(&found.record.node) != Some(&found.version);

@@ -21,8 +21,7 @@ struct World {
 
 impl World {
     async fn with_nodes(nodes: &[&str]) -> Self {
-        let world =
-            Self { documents: MemoryDocuments::new(), clock: ManualClock::default(), watch: Watch::default() };
+        let world = Self { documents: MemoryDocuments::new(), clock: ManualClock::default(), watch: Watch::default() };
         for node in nodes {
             put_session(&world.documents, &record(node, 1, &[])).await;
         }
