@@ -241,23 +241,24 @@ pub async fn look(
     clock: &dyn Clock,
 ) -> Result<Found, bucket::Error> {
     let (found, stands) = read_marker(&**documents).await?;
-    let (step, marker) = match (decide(found.as_ref(), me, adopt), found) {
-        (Claim::Refuse(why), _) => return Ok(Found::Refused(Problem::new("BucketInUse", why), None)),
-        (Claim::Create(marker) | Claim::Adopt(marker), _) => (Step::Own, marker),
-        (Claim::TakeOver(marker), Some(found)) => {
-            if let Some(why) = adoption::obstacle(&**documents, &found).await? {
+    let before = found.as_ref().unwrap_or(me);
+    let (step, marker) = match decide(found.as_ref(), me, adopt) {
+        Claim::Mine => return Ok(Found::Ours),
+        Claim::Refuse(why) => return Ok(Found::Refused(Problem::new("BucketInUse", why), None)),
+        Claim::Create(marker) | Claim::Adopt(marker) => (Step::Own, marker),
+        Claim::TakeOver(marker) => {
+            if let Some(why) = adoption::obstacle(&**documents, before).await? {
                 return Ok(Found::Refused(Problem::new(adoption::REFUSED, why), None));
             }
-            match adoption::before(&**documents, &found, watch, clock).await? {
+            match adoption::before(&**documents, before, watch, clock).await? {
                 Ok(_lapsed) => (Step::TakeOver, marker),
                 Err((problem, again)) => return Ok(Found::Refused(problem, Some(again))),
             }
         }
-        (Claim::Finish(marker), Some(found)) => match adoption::before(&**documents, &found, watch, clock).await? {
-            Ok(lapsed) => (Step::Finish { before: found.adopting.unwrap_or_default(), lapsed }, marker),
+        Claim::Finish(marker) => match adoption::before(&**documents, before, watch, clock).await? {
+            Ok(lapsed) => (Step::Finish { before: before.adopting.clone().unwrap_or_default(), lapsed }, marker),
             Err((problem, again)) => return Ok(Found::Refused(problem, Some(again))),
         },
-        (Claim::Mine | Claim::TakeOver(_) | Claim::Finish(_), _) => return Ok(Found::Ours),
     };
     Ok(Found::Free(Unclaimed { documents: Arc::clone(documents), step, marker, stands }))
 }
@@ -289,7 +290,9 @@ pub async fn claim(
 ) -> Result<Storage, Error> {
     match take(unclaimed, wish, memory, now).await {
         Ok(storage) => {
-            tracing::info!(cluster = cluster.name, namespace = cluster.namespace, "claimed the bucket and prefix");
+            if let Storage::Bucket(_) = storage {
+                tracing::info!(cluster = cluster.name, namespace = cluster.namespace, "claimed the bucket and prefix");
+            }
             Ok(storage)
         }
         Err(bucket::Error::Storage(error)) => Ok(memory.failed_between(cluster, &error, now)),
