@@ -1,17 +1,64 @@
 //! The command line. Every setting is also an environment variable.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Runs BrainyClusters: makes their nodes, places their shards, says how they are.
+/// The operator of BrainyClusters.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "brainy-operator", version)]
-pub struct Options {
+pub struct Cli {
     /// What to do.
-    #[arg(value_enum, default_value = "run")]
+    #[command(subcommand)]
     pub command: Command,
+}
 
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Runs BrainyClusters until told to stop: makes their nodes, places their shards, says how they are.
+    Run(Box<Options>),
+    /// Prints the BrainyCluster whose data is under a bucket and prefix, for `kubectl apply -f -`: the Kubernetes cluster that it
+    /// was in is lost. Changes nothing.
+    Restore(Restore),
+}
+
+/// Where the data of a lost cluster is. Keys: of --secret, of --credentials, or else what the environment offers.
+#[derive(Clone, Debug, Args)]
+pub struct Restore {
+    /// The bucket.
+    #[arg(long)]
+    pub bucket: String,
+
+    /// The prefix in it.
+    #[arg(long, default_value = "")]
+    pub prefix: String,
+
+    /// The server, for everything but AWS: `https://host:port`.
+    #[arg(long)]
+    pub endpoint: Option<String>,
+
+    /// The region to sign for; R2: auto.
+    #[arg(long, default_value = brainy_crds::DEFAULT_REGION)]
+    pub region: String,
+
+    /// A Secret with the keys accessKeyId and secretAccessKey, as NAMESPACE/NAME.
+    #[arg(long, value_name = "NAMESPACE/NAME", conflicts_with = "credentials")]
+    pub secret: Option<String>,
+
+    /// A folder with the files accessKeyId and secretAccessKey.
+    #[arg(long, value_name = "FOLDER")]
+    pub credentials: Option<PathBuf>,
+
+    /// The namespace to print; the one it was in, if it is left out.
+    #[arg(long)]
+    pub namespace: Option<String>,
+}
+
+/// How to run.
+#[derive(Clone, Debug, Args)]
+pub struct Options {
     /// Image of the sidecar in every node's pod.
     #[arg(long, env = "BRAINY_SIDECAR_IMAGE")]
     pub sidecar_image: String,
@@ -66,13 +113,6 @@ pub struct Options {
     pub log_format: LogFormat,
 }
 
-/// What to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Command {
-    /// Run until told to stop.
-    Run,
-}
-
 /// Form of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -111,7 +151,19 @@ mod tests {
     use super::*;
 
     fn options(more: &[&str]) -> Options {
-        Options::parse_from(["brainy-operator", "--sidecar-image", "sidecar:1"].iter().chain(more))
+        let line = ["brainy-operator", "run", "--sidecar-image", "sidecar:1"];
+        match Cli::parse_from(line.iter().chain(more)).command {
+            Command::Run(options) => *options,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_restore_needs_the_bucket_alone_and_takes_keys_from_one_place() {
+        let parse = |more: &[&str]| Cli::try_parse_from(["brainy-operator", "restore"].iter().chain(more));
+        assert!(parse(&["--bucket", "data"]).is_ok());
+        assert!(parse(&["--prefix", "p"]).is_err());
+        assert!(parse(&["--bucket", "data", "--secret", "a/b", "--credentials", "/keys"]).is_err());
     }
 
     #[test]

@@ -6,6 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 
+use crate::storage::adoption::ADOPTING;
+
 use crate::reconcile::status::{
     ASSIGNING, CHANGING_PATTERN, DRAINING, PLAN_APPROVED, PLAN_PENDING, ROLLING_OUT, SCALING, condition,
 };
@@ -72,6 +74,14 @@ impl Events {
         self.publish(cluster, event(EventType::Warning, reason, "GiveUp", note)).await;
     }
 
+    /// Says that the data of another cluster is this one's now.
+    pub async fn adopted(&self, cluster: &BrainyCluster, before: &str) {
+        let note = format!(
+            "adopted the bucket and prefix of the BrainyCluster with UID {before}: no session of its nodes is valid any more"
+        );
+        self.publish(cluster, event(EventType::Normal, "Adopted", "Adopt", note)).await;
+    }
+
     /// Says that a resource can't be read.
     pub async fn publish_invalid(&self, reference: &k8s_openapi::api::core::v1::ObjectReference, note: String) {
         self.send(&event(EventType::Warning, "InvalidSpec", "Reconcile", note), reference).await;
@@ -120,8 +130,8 @@ fn transitions(before: &BrainyClusterStatus, after: &BrainyClusterStatus) -> Vec
 }
 
 fn is_worth_a_warning(now: &Condition, earlier: Option<&Condition>, progressing: Option<&Condition>) -> bool {
-    // The condition of the storage says it with the cause.
-    if now.reason == "StorageNotReady" || PLANNED.contains(&now.reason.as_str()) {
+    // The condition of the storage says it with the cause. That a lost cluster is watched was asked for.
+    if now.reason == "StorageNotReady" || now.reason == ADOPTING || PLANNED.contains(&now.reason.as_str()) {
         return false;
     }
     // These pass by themselves while a cluster starts or changes as asked; they are news for one that was ready.
@@ -196,6 +206,14 @@ mod tests {
             observation(StorageView::Bucket, 3),
         ]);
         assert_eq!(told, ["Warning SecretNotFound", "Warning NoSuchBucket", "Normal Verified", "Normal Serving"]);
+    }
+
+    #[test]
+    fn that_a_lost_cluster_is_watched_warns_of_nothing_and_that_it_is_alive_does() {
+        let waits = |reason: &str| observation(StorageView::Failed(reason.into(), "words".into()), 0);
+        let told =
+            reasons(&[waits(ADOPTING), waits("StillAlive"), waits(ADOPTING), observation(StorageView::Bucket, 3)]);
+        assert_eq!(told, ["Warning StillAlive", "Normal Verified", "Normal Serving"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! - [`reconcile`]: one look at one cluster, in five steps.
 //! - [`shards`]: the shard controller.
 //! - [`storage`]: the check of the bucket before anything is created.
+//! - [`restore`]: a BrainyCluster from what stands in its bucket.
 //! - [`watch`]: what makes a reconcile run.
 //! - [`run`]: leader election around it all.
 
@@ -17,6 +18,7 @@ pub mod metrics;
 pub mod plan;
 pub mod reconcile;
 pub mod resize;
+pub mod restore;
 pub mod roller;
 pub mod run;
 pub mod seen;

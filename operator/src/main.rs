@@ -1,7 +1,8 @@
 //! The operator's process.
 
 use brainy_kubernetes::process::{end_on_panic, log_filter};
-use brainy_operator::cli::{LogFormat, Options};
+use brainy_operator::cli::{Cli, Command, LogFormat};
+use brainy_operator::restore::restore;
 use brainy_operator::run::run;
 use clap::Parser;
 use tracing_subscriber::layer::SubscriberExt;
@@ -10,11 +11,19 @@ use tracing_subscriber::{fmt, registry};
 
 fn main() -> anyhow::Result<()> {
     end_on_panic();
-    let options = Options::parse();
-    log(options.log_format);
     // One thread renews the lease while the other works.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(run(options))
+    match Cli::parse().command {
+        Command::Run(options) => {
+            log(options.log_format);
+            runtime.block_on(run(*options))
+        }
+        Command::Restore(options) => {
+            log(LogFormat::Text);
+            print!("{}", runtime.block_on(restore(&options))?);
+            Ok(())
+        }
+    }
 }
 
 fn log(format: LogFormat) {

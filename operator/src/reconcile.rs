@@ -44,7 +44,8 @@ use crate::context::{ClusterMemory, Context};
 use crate::identity;
 use crate::plan::{Decision, Hold};
 use crate::shards::{Controller, PodFacts, Summary, ZONE_LABEL};
-use crate::storage::{self, Storage};
+use crate::storage::declaration::{Declaration, Sessions};
+use crate::storage::{self, Storage, Unclaimed};
 use crate::volumes::{self, health};
 use apply::Applier;
 use build::Carried;
@@ -167,7 +168,7 @@ async fn steps(
         Storage::Unclaimed(unclaimed) => {
             // First the finalizer, then the claim: no data is ever there without it.
             deletion::keep_finalizer(context, &found.cluster, validated).await?;
-            storage::claim(unclaimed, validated, &mut memory.storage, now).await?
+            claim(context, validated, found, unclaimed, memory).await?
         }
         other => other,
     };
@@ -199,6 +200,17 @@ async fn steps(
         grow(context, validated, found, memory, seen).await?;
     }
     let effective = planning::effective(validated, &decision);
+    if let Some(documents) = &bucket {
+        // Before anything is begun by it: how its nodes keep their sessions must be known to whoever finds the bucket alone.
+        context.must_lead()?;
+        let wish = declaration(context, &effective, found);
+        match memory.storage.declare(&**documents, wish).await {
+            Err(brainy_coordination::bucket::Error::Storage(error)) => {
+                return Ok(storage_failed(memory.storage.failed_between(validated, &error, now), seen));
+            }
+            other => other?,
+        }
+    }
     seen.wanted = effective.replicas;
     seen.ready = ready_nodes(validated, found, seen.wanted);
     seen.plan = match (paused, plan, decision.change.as_ref()) {
@@ -209,6 +221,30 @@ async fn steps(
         (false, ..) => PlanView::Nothing,
     };
     Box::pin(act(context, &effective, (found, &decision), bucket, memory, seen)).await
+}
+
+/// Claims the place, and says so where it was another cluster's.
+async fn claim(
+    context: &Context,
+    validated: &ValidatedCluster,
+    found: &Dereferenced,
+    unclaimed: Unclaimed,
+    memory: &mut ClusterMemory,
+) -> Result<Storage, Error> {
+    let before = unclaimed.adopted();
+    let wish = declaration(context, validated, found);
+    let claimed = storage::claim(unclaimed, validated, wish, &mut memory.storage, context.clock.now()).await?;
+    if let (Storage::Bucket(_), Some(before)) = (&claimed, before) {
+        context.events.adopted(&found.cluster, &before).await;
+    }
+    Ok(claimed)
+}
+
+/// What is to stand in the bucket of a cluster. Its nodes keep their sessions among them until the last one that did is gone.
+fn declaration(context: &Context, cluster: &ValidatedCluster, found: &Dereferenced) -> Declaration {
+    let among_them = cluster.pattern == Pattern::Consensus || found.consensus_since().is_some();
+    let sessions = if among_them { Sessions::Nodes } else { Sessions::Bucket };
+    Declaration::of(&found.cluster, sessions, &context.identity)
 }
 
 /// Resizes volumes, and notes what keeps it from that.

@@ -3,14 +3,19 @@
 //! growing pauses, and at once when the spec or the Secret changes.
 
 mod access;
+pub mod adoption;
+pub mod declaration;
 mod deletion;
 mod problem;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use brainy_coordination::bucket;
+use brainy_coordination::clock::Clock;
 use brainy_coordination::marker::{Claim, ClusterMarker, claim as decide};
 use brainy_coordination::names as paths;
+use brainy_coordination::session::FoundSession;
 use brainy_crds::BucketSpec;
 use brainy_storage::backends::s3::S3Store;
 use brainy_storage::documents::{DocumentVersion, Documents, Swap};
@@ -28,6 +33,8 @@ pub use problem::Problem;
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 /// Longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Before the next step of an adoption.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The storage after a check.
 #[derive(Debug)]
@@ -51,8 +58,46 @@ pub enum Storage {
 #[derive(Debug)]
 pub struct Unclaimed {
     documents: Arc<dyn Documents>,
+    step: Step,
     marker: ClusterMarker,
     stands: Option<DocumentVersion>,
+}
+
+impl Unclaimed {
+    /// UID of the cluster whose place it was, if the adoption is finished with this.
+    pub fn adopted(&self) -> Option<String> {
+        match &self.step {
+            Step::Finish { before, .. } => Some(before.clone()),
+            Step::Own | Step::TakeOver => None,
+        }
+    }
+}
+
+/// What a claim is.
+#[derive(Debug)]
+enum Step {
+    /// The place is the cluster's with it.
+    Own,
+    /// Nobody of the cluster before may begin anything from then on; whether none has is looked at afterwards.
+    TakeOver,
+    /// None has: these sessions end, and the place is the cluster's.
+    Finish {
+        /// UID of the cluster before.
+        before: String,
+        /// They have lapsed.
+        lapsed: Vec<FoundSession>,
+    },
+}
+
+/// What was found of a place.
+#[derive(Debug)]
+pub enum Found {
+    /// It is this cluster's.
+    Ours,
+    /// It may be claimed.
+    Free(Unclaimed),
+    /// Not now: why, and how long to wait where that is known.
+    Refused(Problem, Option<Duration>),
 }
 
 /// What is remembered of one cluster's bucket between checks.
@@ -64,6 +109,10 @@ pub struct Memory {
     failures: u32,
     retry_at: Duration,
     problem: Option<Problem>,
+    /// The sessions of a cluster whose place is adopted.
+    watch: bucket::adoption::Watch,
+    /// What was declared last.
+    declared: declaration::Memory,
 }
 
 #[derive(Debug)]
@@ -80,6 +129,22 @@ impl Memory {
         self.retry_at = now + retry_in;
         self.problem = Some(problem.clone());
         Storage::Failed { problem, retry_in }
+    }
+
+    /// Notes what is waited for, and for how long.
+    fn waits(&mut self, problem: Problem, retry_in: Duration, now: Duration) -> Storage {
+        self.retry_at = now + retry_in;
+        self.problem = Some(problem.clone());
+        Storage::Failed { problem, retry_in }
+    }
+
+    /// Keeps the declaration in the bucket up to date.
+    pub async fn declare(
+        &mut self,
+        documents: &dyn Documents,
+        wish: declaration::Declaration,
+    ) -> Result<(), bucket::Error> {
+        declaration::keep(documents, wish, &mut self.declared).await
     }
 
     /// Notes a failure of the store between two checks.
@@ -127,7 +192,7 @@ pub async fn check(
         Some(Err(problem)) => return Ok(memory.failed(problem.clone(), now)),
         None => &Credentials::PodIdentity,
     };
-    let asked = fingerprint(bucket, credentials);
+    let asked = fingerprint(bucket, credentials, cluster.adopt.as_deref());
     if let Some(pausing) = memory.still_pausing(asked, now) {
         return Ok(pausing);
     }
@@ -135,13 +200,19 @@ pub async fn check(
         *memory = Memory { asked, ..Memory::default() };
     }
     let me = marker(cluster, context.kubernetes_uid().await?);
-    match examine(memory, bucket, credentials, &me).await {
-        Ok(Ok(storage)) => {
+    match examine(memory, bucket, credentials, (&me, cluster.adopt.as_deref()), &*context.clock).await {
+        Ok(Found::Ours) => {
             memory.succeeded();
-            Ok(storage)
+            Ok(memory.open.as_ref().map_or(Storage::Volumes, |open| Storage::Bucket(Arc::clone(&open.documents))))
         }
-        Ok(Err(problem)) => Ok(memory.failed(problem, now)),
-        Err(error) => Ok(memory.failed(Problem::of(&error, bucket), now)),
+        Ok(Found::Free(unclaimed)) => {
+            memory.succeeded();
+            Ok(Storage::Unclaimed(unclaimed))
+        }
+        Ok(Found::Refused(problem, None)) => Ok(memory.failed(problem, now)),
+        Ok(Found::Refused(problem, Some(retry_in))) => Ok(memory.waits(problem, retry_in, now)),
+        Err(bucket::Error::Storage(error)) => Ok(memory.failed(Problem::of(&error, bucket), now)),
+        Err(other) => Err(other.into()),
     }
 }
 
@@ -149,20 +220,47 @@ async fn examine(
     memory: &mut Memory,
     bucket: &BucketSpec,
     credentials: &Credentials,
-    me: &ClusterMarker,
-) -> Result<Result<Storage, Problem>, brainy_storage::Error> {
+    me: (&ClusterMarker, Option<&str>),
+    clock: &dyn Clock,
+) -> Result<Found, bucket::Error> {
     let open = open(memory, bucket, credentials).await?;
-    let documents = Arc::clone(&open.documents);
-    let store = open.store.clone();
-    let (found, stands) = read_marker(&*documents).await?;
-    let marker = match decide(found.as_ref(), me) {
-        Claim::Mine => return Ok(Ok(Storage::Bucket(documents))),
-        Claim::Refuse(why) => return Ok(Err(Problem::new("BucketInUse", why))),
-        Claim::Create(marker) | Claim::Adopt(marker) => marker,
+    let (documents, store) = (Arc::clone(&open.documents), open.store.clone());
+    let found = look(&documents, me, &mut memory.watch, clock).await?;
+    if let Found::Free(_) = found {
+        // Proved once, before the first document is trusted to it (R7); from then on the marker says that it was.
+        store.prove().await?;
+    }
+    Ok(found)
+}
+
+/// Looks whose a place is. Nothing is written. `adopt`: the UID of the cluster whose place is asked for.
+pub async fn look(
+    documents: &Arc<dyn Documents>,
+    (me, adopt): (&ClusterMarker, Option<&str>),
+    watch: &mut bucket::adoption::Watch,
+    clock: &dyn Clock,
+) -> Result<Found, bucket::Error> {
+    let (found, stands) = read_marker(&**documents).await?;
+    let before = found.as_ref().unwrap_or(me);
+    let (step, marker) = match decide(found.as_ref(), me, adopt) {
+        Claim::Mine => return Ok(Found::Ours),
+        Claim::Refuse(why) => return Ok(Found::Refused(Problem::new("BucketInUse", why), None)),
+        Claim::Create(marker) | Claim::Adopt(marker) => (Step::Own, marker),
+        Claim::TakeOver(marker) => {
+            if let Some(why) = adoption::obstacle(&**documents, before).await? {
+                return Ok(Found::Refused(Problem::new(adoption::REFUSED, why), None));
+            }
+            match adoption::before(&**documents, before, watch, clock).await? {
+                Ok(_lapsed) => (Step::TakeOver, marker),
+                Err((problem, again)) => return Ok(Found::Refused(problem, Some(again))),
+            }
+        }
+        Claim::Finish(marker) => match adoption::before(&**documents, before, watch, clock).await? {
+            Ok(lapsed) => (Step::Finish { before: before.adopting.clone().unwrap_or_default(), lapsed }, marker),
+            Err((problem, again)) => return Ok(Found::Refused(problem, Some(again))),
+        },
     };
-    // Proved once, before the first document is trusted to it (R7); from then on the marker says that it was.
-    store.prove().await?;
-    Ok(Ok(Storage::Unclaimed(Unclaimed { documents, marker, stands })))
+    Ok(Found::Free(Unclaimed { documents: Arc::clone(documents), step, marker, stands }))
 }
 
 async fn open<'a>(
@@ -181,28 +279,73 @@ async fn open<'a>(
     Ok(memory.open.insert(open))
 }
 
-/// Claims the place, on the condition that the marker still stands as it was read. A lost race is looked at again.
+/// Claims the place, on the condition that the marker still stands as it was read. A lost race is looked at again. `wish`: what is
+/// declared of the cluster.
 pub async fn claim(
     unclaimed: Unclaimed,
     cluster: &ValidatedCluster,
+    wish: declaration::Declaration,
     memory: &mut Memory,
     now: Duration,
 ) -> Result<Storage, Error> {
-    let Unclaimed { documents, marker, stands } = unclaimed;
-    let body = serde_json::to_vec_pretty(&marker)
-        .map_err(|source| Error::DamagedDocument { name: paths::CLUSTER_MARKER.to_owned(), source })?;
-    match documents.swap(paths::CLUSTER_MARKER, stands.as_ref(), body.into()).await {
-        Ok(Swap::Applied(_)) => {
-            tracing::info!(cluster = cluster.name, namespace = cluster.namespace, "claimed the bucket and prefix");
-            Ok(Storage::Bucket(documents))
+    match take(unclaimed, wish, memory, now).await {
+        Ok(storage) => {
+            if let Storage::Bucket(_) = storage {
+                tracing::info!(cluster = cluster.name, namespace = cluster.namespace, "claimed the bucket and prefix");
+            }
+            Ok(storage)
         }
-        Ok(Swap::Rejected) => Err(Error::LostRace { document: paths::CLUSTER_MARKER.to_owned() }),
-        Ok(Swap::Unknown(why)) => Err(Error::UnknownOutcome { document: paths::CLUSTER_MARKER.to_owned(), why }),
-        Err(error) => Ok(memory.failed_between(cluster, &error, now)),
+        Err(bucket::Error::Storage(error)) => Ok(memory.failed_between(cluster, &error, now)),
+        Err(other) => Err(other.into()),
     }
 }
 
-async fn read_marker(
+/// The same, with a failure of the store as it is.
+pub async fn take(
+    unclaimed: Unclaimed,
+    wish: declaration::Declaration,
+    memory: &mut Memory,
+    now: Duration,
+) -> Result<Storage, bucket::Error> {
+    let Unclaimed { documents, step, marker, stands } = unclaimed;
+    match step {
+        Step::Own => {
+            write_marker(&*documents, &marker, stands.as_ref()).await?;
+            Ok(Storage::Bucket(documents))
+        }
+        Step::TakeOver => {
+            write_marker(&*documents, &marker, stands.as_ref()).await?;
+            Ok(memory.waits(adoption::taken(), AGAIN, now))
+        }
+        Step::Finish { lapsed, .. } if !lapsed.is_empty() => {
+            bucket::adoption::end(&*documents, &lapsed).await?;
+            Ok(memory.waits(adoption::taken(), AGAIN, now))
+        }
+        Step::Finish { .. } => {
+            // The declaration first: while it is the other cluster's, the marker says so.
+            memory.declare(&*documents, wish).await?;
+            write_marker(&*documents, &marker, stands.as_ref()).await?;
+            Ok(Storage::Bucket(documents))
+        }
+    }
+}
+
+async fn write_marker(
+    documents: &dyn Documents,
+    marker: &ClusterMarker,
+    stands: Option<&DocumentVersion>,
+) -> Result<(), bucket::Error> {
+    let document = paths::CLUSTER_MARKER.to_owned();
+    let body = serde_json::to_vec_pretty(marker)
+        .map_err(|source| bucket::Error::DamagedDocument { name: document.clone(), source })?;
+    match documents.swap(&document, stands, body.into()).await? {
+        Swap::Applied(_) => Ok(()),
+        Swap::Rejected => Err(bucket::Error::LostRace { document }),
+        Swap::Unknown(why) => Err(bucket::Error::UnknownOutcome { document, why }),
+    }
+}
+
+pub(crate) async fn read_marker(
     documents: &dyn Documents,
 ) -> Result<(Option<ClusterMarker>, Option<DocumentVersion>), brainy_storage::Error> {
     let Some(document) = documents.read(paths::CLUSTER_MARKER).await? else {
@@ -223,6 +366,7 @@ fn marker(cluster: &ValidatedCluster, kubernetes: &str) -> ClusterMarker {
         kubernetes: kubernetes.to_owned(),
         shards: cluster.shards,
         revision: 0,
+        adopting: None,
     }
 }
 

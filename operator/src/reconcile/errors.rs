@@ -70,6 +70,9 @@ pub enum Error {
         /// The one in the map.
         theirs: u64,
     },
+    /// The bucket and prefix were given to another cluster since they were checked: the next check says so.
+    #[error("{0}")]
+    NotOurs(String),
     /// This process no longer leads.
     #[error("this operator no longer leads")]
     NotLeading,
@@ -95,6 +98,7 @@ impl Error {
             Self::LostRace { .. } => "LostRace",
             Self::UnknownOutcome { .. } => "UnknownOutcome",
             Self::Deposed { .. } => "Deposed",
+            Self::NotOurs(_) => "BucketInUse",
             Self::NotLeading => "NotLeading",
             Self::TimedOut(_) => "TimedOut",
             Self::InvalidSpec(_) => "InvalidSpec",
@@ -108,6 +112,7 @@ impl Error {
             | Self::LostRace { .. }
             | Self::UnknownOutcome { .. }
             | Self::Deposed { .. }
+            | Self::NotOurs(_)
             | Self::NotLeading
             | Self::TimedOut(_) => true,
             // A conflict is a lost race; anything but an answer of the API server is a bad connection.
@@ -128,6 +133,7 @@ impl From<bucket::Error> for Error {
             bucket::Error::LostRace { document } => Self::LostRace { document },
             bucket::Error::UnknownOutcome { document, why } => Self::UnknownOutcome { document, why },
             bucket::Error::Deposed { ours, theirs } => Self::Deposed { ours: ours.0, theirs: theirs.0 },
+            bucket::Error::NotOurs { .. } => Self::NotOurs(error.to_string()),
             bucket::Error::NotLeading => Self::NotLeading,
         }
     }

@@ -4,6 +4,7 @@
 //! the rules, and because everything behind this step relies on them.
 
 use brainy_coordination::bucket::spec::Pattern;
+use brainy_coordination::marker::ADOPT;
 use brainy_coordination::placement::Balance;
 use brainy_crds::{
     ApplicationSpec, BrainyCluster, BucketSpec, DEFAULT_REGION, DeletionPolicy, LayerKind, PodSpec, Provider, Strategy,
@@ -73,6 +74,8 @@ pub struct ValidatedCluster {
     pub pod: PodSpec,
     /// What happens to data on deletion.
     pub deletion_policy: DeletionPolicy,
+    /// UID of the cluster whose bucket and prefix it is to get.
+    pub adopt: Option<String>,
     /// Makes an object belong to this very BrainyCluster.
     pub owner: OwnerReference,
 }
@@ -154,6 +157,7 @@ pub fn validate(cluster: &BrainyCluster) -> Result<ValidatedCluster, Refusal> {
         application: spec.application.clone(),
         pod: spec.pod.clone(),
         deletion_policy: spec.deletion_policy,
+        adopt: adopt_of(cluster)?,
         owner: cluster.controller_owner_ref(&()).ok_or_else(|| absent("metadata.uid"))?,
     })
 }
@@ -173,6 +177,18 @@ fn name_of(cluster: &BrainyCluster) -> Result<String, Refusal> {
             "metadata.name",
             format!("{name:?} must be a DNS label of at most {MAX_NAME} characters that starts with a letter"),
         ))
+    }
+}
+
+fn adopt_of(cluster: &BrainyCluster) -> Result<Option<String>, Refusal> {
+    let asked = cluster.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ADOPT));
+    match (asked, cluster.spec.storage.strategy) {
+        (Some(_), Strategy::Isolated) => Err(Refusal::invalid(
+            "metadata.annotations[brainy.io/adopt]",
+            "has a use with strategy Namespaced or Shared only: with Isolated data lies on the volumes whose claims bear \
+             the nodes' names, and is found there. Remove the annotation",
+        )),
+        (asked, _) => Ok(asked.cloned()),
     }
 }
 
@@ -354,6 +370,17 @@ mod tests {
         let namespaced = json!({"storage": {"strategy": "Namespaced", "bucket": {"name": "data"}}});
         let namespaced = validate(&cluster("demo", namespaced)).unwrap();
         assert!(matches!(namespaced.storage, ValidatedStorage::Namespaced(_)));
+    }
+
+    #[test]
+    fn only_a_bucket_can_be_adopted() {
+        let adopting = |mut cluster: BrainyCluster| {
+            cluster.metadata.annotations = Some([(ADOPT.to_owned(), "u1".to_owned())].into());
+            validate(&cluster).map(|valid| valid.adopt)
+        };
+        assert_eq!(adopting(shared()), Ok(Some("u1".into())));
+        let refusal = adopting(isolated()).unwrap_err();
+        assert!(refusal.field.contains(ADOPT) && refusal.problem.contains("Remove the annotation"), "{refusal}");
     }
 
     #[test]

@@ -57,8 +57,8 @@ pub(super) fn settings(bucket: &BucketSpec, credentials: &Credentials) -> S3Sett
 }
 
 /// Changes with anything that the check depends on. Stays in memory.
-pub(super) fn fingerprint(bucket: &BucketSpec, credentials: &Credentials) -> u64 {
+pub(super) fn fingerprint(bucket: &BucketSpec, credentials: &Credentials, adopt: Option<&str>) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (&bucket.name, &bucket.prefix, &bucket.region, &bucket.endpoint, credentials).hash(&mut hasher);
+    (&bucket.name, &bucket.prefix, &bucket.region, &bucket.endpoint, credentials, adopt).hash(&mut hasher);
     hasher.finish()
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use brainy_coordination::marker::ClusterMarker;
 use brainy_coordination::names as paths;
 use brainy_crds::BucketSpec;
 
@@ -33,7 +34,7 @@ pub async fn delete_data(
         Some(Err(problem)) => return Err(failure(memory.failed(problem.clone(), now), problem)),
         None => Credentials::PodIdentity,
     };
-    let asked = fingerprint(bucket, &credentials);
+    let asked = fingerprint(bucket, &credentials, cluster.adopt.as_deref());
     if memory.asked != asked {
         *memory = Memory { asked, ..Memory::default() };
     }
@@ -62,8 +63,7 @@ async fn delete_all(
 ) -> Result<u64, brainy_storage::Error> {
     let open = open(memory, bucket, credentials).await?;
     let (found, _) = read_marker(&*open.documents).await?;
-    if found.is_none_or(|marker| marker.uid != uid) {
-        // Never claimed, already deleted, or another's: nothing here is ours to delete.
+    if !may_delete(found.as_ref(), uid) {
         return Ok(0);
     }
     let mut deleted = 0;
@@ -73,9 +73,28 @@ async fn delete_all(
     Ok(deleted)
 }
 
+/// Never claimed, already deleted, another's, or not adopted to the end: then nothing there is ours to delete.
+fn may_delete(found: Option<&ClusterMarker>, uid: &str) -> bool {
+    found.is_some_and(|marker| marker.uid == uid && marker.adopting.is_none())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_is_this_cluster_s_for_good_is_deleted() {
+        let marker = |uid: &str, adopting: Option<&str>| {
+            let marker = serde_json::json!({
+                "uid": uid, "namespace": "n", "name": "n", "kubernetes": "k", "shards": 8, "revision": 1, "adopting": adopting,
+            });
+            serde_json::from_value::<ClusterMarker>(marker).unwrap()
+        };
+        assert!(may_delete(Some(&marker("mine", None)), "mine"));
+        assert!(!may_delete(None, "mine"));
+        assert!(!may_delete(Some(&marker("theirs", None)), "mine"));
+        assert!(!may_delete(Some(&marker("mine", Some("theirs"))), "mine"), "the one before may be alive");
+    }
 
     #[test]
     fn the_marker_is_deleted_last() {

@@ -64,15 +64,16 @@ fn the_pause_doubles_from_five_seconds_to_a_minute_and_starts_over_after_success
 #[test]
 fn a_changed_secret_or_endpoint_is_tried_at_once_and_the_same_one_is_not() {
     let keys = |secret: &str| Credentials::Keys { access_key_id: "id".into(), secret_access_key: secret.into() };
-    let asked = fingerprint(&bucket(), &keys("one"));
+    let asked = fingerprint(&bucket(), &keys("one"), None);
     let mut memory = Memory { asked, ..Memory::default() };
     let now = Duration::from_secs(100);
     let _failed = memory.failed(Problem::new("AccessDenied", String::new()), now);
     assert!(memory.still_pausing(asked, now + Duration::from_secs(4)).is_some());
     assert!(memory.still_pausing(asked, now + Duration::from_secs(5)).is_none());
-    assert!(memory.still_pausing(fingerprint(&bucket(), &keys("two")), now).is_none());
+    assert!(memory.still_pausing(fingerprint(&bucket(), &keys("two"), None), now).is_none());
+    assert!(memory.still_pausing(fingerprint(&bucket(), &keys("one"), Some("u1")), now).is_none());
     let elsewhere = BucketSpec { endpoint: Some("http://other".into()), ..bucket() };
-    assert!(memory.still_pausing(fingerprint(&elsewhere, &keys("one")), now).is_none());
+    assert!(memory.still_pausing(fingerprint(&elsewhere, &keys("one"), None), now).is_none());
 }
 
 #[test]

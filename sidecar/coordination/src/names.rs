@@ -8,6 +8,8 @@ pub const SHARD_MAP: &str = "_cluster/shard-map.json";
 pub const TOPOLOGY: &str = "_cluster/topology.json";
 /// Whose bucket and prefix this is.
 pub const CLUSTER_MARKER: &str = "_cluster/cluster.json";
+/// The BrainyCluster as it was declared, for whoever has to make it anew.
+pub const DECLARATION: &str = "_cluster/brainycluster.json";
 /// What the BrainyCluster asks of coordination.
 pub const SPEC: &str = "_cluster/spec.json";
 /// Who is the controller, and its epoch.
@@ -69,7 +71,7 @@ mod tests {
         for name in [SPEC, SHARD_MAP, SESSIONS] {
             assert!(name.starts_with(CONTROLLED), "{name}");
         }
-        for name in [SHARD_LEASES, LOCKS, SHARDS] {
+        for name in [SHARD_LEASES, LOCKS, SHARDS, DECLARATION] {
             assert!(!name.starts_with(CONTROLLED), "{name}");
         }
     }

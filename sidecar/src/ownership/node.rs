@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use brainy_coordination::bucket::must_own;
 use brainy_coordination::clock::{Clock, SystemClock};
 use brainy_coordination::consensus::Pace;
 use brainy_coordination::consensus::group::{self, Group};
@@ -104,7 +105,7 @@ pub(super) struct OpenBucket {
 enum Ended {
     /// In order.
     Stopped,
-    /// The store was found not to keep its word (R7): nothing more may be written to it.
+    /// The store was found not to keep its word (R7), or to be another cluster's: nothing more may be written to it.
     Distrusted(Error),
 }
 
@@ -307,6 +308,7 @@ async fn serve(
         ttl: parts.ttl,
     };
     let (end_session, session_ends) = watch::channel(false);
+    let (superseded, mut anothers) = watch::channel(None);
     let session = SessionLoop {
         table: Arc::clone(table),
         holder: SessionHolder::new(identity, Arc::clone(&parts.clock)),
@@ -316,6 +318,8 @@ async fn serve(
         lives,
         announced,
         stands,
+        belongs_to: parts.belongs_to().map(str::to_owned),
+        superseded,
         renew,
         ttl: parts.ttl,
     };
@@ -326,6 +330,13 @@ async fn serve(
             control.run(announcements, control_ends).await;
         }
     }));
+    let superseded = async {
+        // An error means that the session's task is gone: it ends with this one.
+        match anothers.wait_for(Option::is_some).await.ok().and_then(|error| error.clone()) {
+            Some(error) => error,
+            None => std::future::pending().await,
+        }
+    };
     let distrusted = async {
         match &proof {
             Some(proof) => proof::lost(table, &**proof, parts.prove_every).await,
@@ -336,6 +347,7 @@ async fn serve(
         biased;
         _ended = &mut work.0 => Ended::Stopped,
         error = distrusted => Ended::Distrusted(error),
+        error = superseded => Ended::Distrusted(error),
     };
     if let Ended::Distrusted(_) = ended {
         // At once, and for what is in flight too: its outcome is unknown. Then those who could write end unheard.
@@ -346,7 +358,7 @@ async fn serve(
         control.end().await;
         session.end().await;
         tasks.shutdown().await;
-        table.drop_all("the store does not keep its word");
+        table.drop_all("the store may not be written to any more");
         return ended;
     }
     // The leases first, and the map that gives them to others: until then this node may be the controller. Then the session:
@@ -360,6 +372,14 @@ async fn serve(
 }
 
 impl Parts {
+    /// UID of the cluster, where coordination goes by documents in a bucket: another cluster may have got it since.
+    fn belongs_to(&self) -> Option<&str> {
+        match (&self.strategy, &self.group) {
+            (Strategy::Bucket { .. }, None) => Some(&self.cluster),
+            _ => None,
+        }
+    }
+
     /// Where a node may be the controller: how it tells others, and by which rules it places shards.
     fn controllers(&self) -> Option<(Arc<dyn PeerClient>, Rules)> {
         match (&self.strategy, &self.group) {
@@ -397,7 +417,7 @@ async fn prepare(table: &Table, parts: &Parts) -> (Arc<dyn Documents>, Option<Op
     };
     let mut pause = STORE_RETRY.0;
     loop {
-        match open_proved(table, &**bucket).await {
+        match open_proved(table, &**bucket, parts.belongs_to()).await {
             Ok(open) => {
                 table.problem("storage", None);
                 let group = parts.group.as_ref().map(|group| group.documents());
@@ -410,8 +430,11 @@ async fn prepare(table: &Table, parts: &Parts) -> (Arc<dyn Documents>, Option<Op
     }
 }
 
-async fn open_proved(table: &Table, bucket: &dyn SharedBucket) -> Result<OpenBucket, Error> {
+async fn open_proved(table: &Table, bucket: &dyn SharedBucket, belongs_to: Option<&str>) -> Result<OpenBucket, Error> {
     let open = bucket.open().await?;
+    if let Some(cluster) = belongs_to {
+        must_own(&*open.documents, cluster).await.map_err(|error| error.into_storage())?;
+    }
     proof::prove(table, &*open.proof).await?;
     Ok(open)
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use brainy_coordination::bucket;
 use brainy_coordination::names;
 use brainy_coordination::session::holder::{Attempt, Life, Step};
 use brainy_coordination::session::{Report, SessionHolder, SessionRecord};
@@ -41,6 +42,10 @@ pub(super) struct SessionLoop {
     pub(super) announced: watch::Sender<u64>,
     /// How this node's record stands.
     pub(super) stands: watch::Sender<Option<Renewed>>,
+    /// UID of this node's cluster, where the documents are in a bucket that another cluster may have got meanwhile.
+    pub(super) belongs_to: Option<String>,
+    /// Says that it has.
+    pub(super) superseded: watch::Sender<Option<Error>>,
     pub(super) renew: Duration,
     pub(super) ttl: Duration,
 }
@@ -132,6 +137,9 @@ impl SessionLoop {
         let record = serde_json::to_string(&attempt.record).unwrap_or_default();
         let began = self.holder.answered(attempt, &answer);
         if began {
+            if let Err(error) = self.must_belong().await {
+                return self.give_back(error).await;
+            }
             tracing::info!(node = %self.table.node(), "a session began");
         }
         match answer {
@@ -155,6 +163,27 @@ impl SessionLoop {
             }
             Err(error) => self.trouble(&error),
         }
+    }
+
+    /// Asked after the session was written, and before it is gone by: whoever takes the place over looks at sessions after it
+    /// has written the marker, so either it sees this one, or this node sees the marker.
+    async fn must_belong(&self) -> Result<(), bucket::Error> {
+        match &self.belongs_to {
+            Some(cluster) => bucket::must_own(&*self.documents, cluster).await,
+            None => Ok(()),
+        }
+    }
+
+    /// A life that may not be: its session ends, before anything was done in it.
+    async fn give_back(&mut self, error: bucket::Error) -> Pause {
+        let is_anothers = matches!(error, bucket::Error::NotOurs { .. });
+        let error = error.into_storage();
+        if is_anothers {
+            self.end_session().await;
+            self.superseded.send_replace(Some(error.clone()));
+        }
+        self.holder.lapse();
+        self.trouble(&error)
     }
 
     fn trouble(&self, error: &Error) -> Pause {
@@ -183,6 +212,11 @@ impl SessionLoop {
     }
 
     async fn end(&mut self) {
+        self.end_session().await;
+        self.announce();
+    }
+
+    async fn end_session(&mut self) {
         for _ in 0..END_TRIES {
             let Ok(found) = self.read().await else {
                 continue;
@@ -198,7 +232,6 @@ impl SessionLoop {
                 other => tracing::warn!(?other, "the session could not be ended; it will lapse"),
             }
         }
-        self.announce();
     }
 
     /// Short enough that a second try fits before the deadline.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Error, read, swap, write};
+use super::{Error, must_own, read, swap, write};
 use crate::elector::{Lock, LockRecord};
 use crate::session::Observer;
 use crate::{Epoch, ShardMap, names};
@@ -105,6 +105,8 @@ async fn epoch_of_map(documents: &dyn Documents) -> Result<Epoch, Error> {
 pub struct Operator<'a> {
     /// This process, unique to its life.
     pub identity: &'a str,
+    /// UID of the BrainyCluster.
+    pub cluster: &'a str,
     /// For how long nodes take it for the controller when it has died in the middle of a change of pattern.
     pub ttl: Duration,
     /// This machine's clock, a moment ago.
@@ -138,6 +140,8 @@ impl Operator<'_> {
                 return Ok(Taken::Waiting(holder.clone()));
             }
         }
+        // After the read: from an operator of a cluster that has the place by now, nothing is taken.
+        must_own(documents, self.cluster).await?;
         let (epoch, revision) = found.as_ref().map_or((Epoch(0), 0), |(there, _)| (there.epoch, there.revision));
         let next = Election {
             epoch: Epoch(epoch.max(at_least).0 + 1),
@@ -237,18 +241,5 @@ impl Lock for NodesLock {
             self.notices.wrote(Told { election, version: version.0.clone() });
         }
         swap.map_err(Error::into_storage)
-    }
-}
-
-impl Error {
-    /// As the elector has it.
-    fn into_storage(self) -> brainy_storage::Error {
-        match self {
-            Self::Storage(error) => error,
-            Self::DamagedDocument { name, source } => {
-                brainy_storage::Error::Corrupt { key: name, problem: source.to_string() }
-            }
-            other => brainy_storage::Error::unavailable("Election", other.to_string()),
-        }
     }
 }

@@ -2,12 +2,14 @@
 //! there. It runs in the operator (pattern Leader) or in the sidecar that the nodes elected (patterns StorageNative and
 //! Consensus): one code, two callers.
 //!
+//! - [`adoption`]: whether the cluster that had the bucket before is over.
 //! - [`spec`]: what the BrainyCluster asks of coordination, as the operator wrote it down for the nodes.
 //! - [`election`]: who is the controller, and its epoch.
 //! - [`known`]: what need not be read again.
 //! - [`look`]: the controller's one look: sessions, decision, publication.
 //! - [`operator`]: the operator's part with either pattern.
 
+pub mod adoption;
 pub mod election;
 pub mod known;
 pub mod look;
@@ -23,7 +25,8 @@ use brainy_storage::documents::{DocumentVersion, Documents, Swap};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::Epoch;
+use crate::marker::ClusterMarker;
+use crate::{Epoch, names};
 
 /// Longest wait for one call.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
@@ -64,9 +67,45 @@ pub enum Error {
         /// The one in the map.
         theirs: Epoch,
     },
+    /// The bucket and prefix belong to another cluster by now.
+    #[error("the bucket and prefix belong to another BrainyCluster now: {namespace}/{name} (UID {uid})")]
+    NotOurs {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// Its UID.
+        uid: String,
+    },
     /// The term ended in the middle of the look.
     #[error("this process is no longer the controller")]
     NotLeading,
+}
+
+impl Error {
+    /// As a failure of the store, for whoever knows no other.
+    pub fn into_storage(self) -> brainy_storage::Error {
+        match self {
+            Self::Storage(error) => error,
+            Self::DamagedDocument { name, source } => {
+                brainy_storage::Error::Corrupt { key: name, problem: source.to_string() }
+            }
+            Self::NotOurs { .. } => brainy_storage::Error::unavailable("AnotherCluster", self.to_string()),
+            other => brainy_storage::Error::unavailable("Election", other.to_string()),
+        }
+    }
+}
+
+/// Ends the work of whoever has lost the place to another cluster. What that cluster writes it writes after the marker: asked
+/// after a document was read, and before it is written over, this keeps its own from being lost.
+pub async fn must_own(documents: &dyn Documents, cluster: &str) -> Result<(), Error> {
+    let found: Option<(ClusterMarker, _)> = read(documents, names::CLUSTER_MARKER).await?;
+    match found {
+        Some((ClusterMarker { uid, namespace, name, .. }, _)) if uid != cluster => {
+            Err(Error::NotOurs { namespace, name, uid })
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn read<T: DeserializeOwned>(

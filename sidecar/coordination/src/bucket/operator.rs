@@ -83,7 +83,9 @@ impl Part<'_> {
 
     async fn take(&mut self) -> Result<Taken, Error> {
         let (ttl, now, observer) = (self.ttl, self.clock.now(), &mut self.memory.node);
-        Operator { identity: &self.spec.writer, ttl, now, observer }.take(self.documents).await
+        Operator { identity: &self.spec.writer, cluster: &self.spec.cluster, ttl, now, observer }
+            .take(self.documents)
+            .await
     }
 
     async fn follow(&mut self) -> Result<Seen, Error> {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use brainy_storage::documents::{DocumentVersion, Documents};
 use serde::{Deserialize, Serialize};
 
-use super::{Error, read, write};
+use super::{Error, must_own, read, write};
 use crate::placement::Policy;
 use crate::{NodeId, names};
 
@@ -86,6 +86,9 @@ pub async fn publish(documents: &dyn Documents, wish: ClusterSpec, memory: &mut 
         }
         if there.cluster == wish.cluster && there.generation > wish.generation {
             return Err(Error::LostRace { document: names::SPEC.to_owned() });
+        }
+        if there.cluster != wish.cluster {
+            must_own(documents, &wish.cluster).await?;
         }
     }
     let revision = found.as_ref().map_or(0, |(there, _)| there.revision) + 1;

@@ -1,5 +1,6 @@
 //! The controller's look, the election and the spec, over documents in memory.
 
+mod adoption;
 mod election;
 mod known;
 mod look;

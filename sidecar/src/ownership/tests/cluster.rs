@@ -596,6 +596,17 @@ impl Cluster {
         self.documented(names::CONTROLLER_ELECTION, is).await
     }
 
+    /// Says whose the bucket is.
+    pub(super) async fn belongs_to(&self, uid: &str) {
+        let marker = serde_json::json!({
+            "uid": uid, "namespace": "team", "name": "demo", "kubernetes": "k", "shards": SHARDS, "revision": 1,
+        });
+        let there = self.documents.read(names::CLUSTER_MARKER).await.unwrap().map(|found| found.version);
+        let body = serde_json::to_vec(&marker).unwrap().into();
+        let swap = self.documents.swap(names::CLUSTER_MARKER, there.as_ref(), body).await.unwrap();
+        assert!(matches!(swap, Swap::Applied(_)));
+    }
+
     /// Writes an election, whoever holds it.
     pub(super) async fn put_election(&self, election: &Election) {
         let body: Bytes = serde_json::to_vec(election).unwrap().into();

@@ -1,10 +1,11 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use brainy_coordination::ShardId;
+use brainy_coordination::session::{SessionRecord, SessionState};
+use brainy_coordination::{ShardId, names};
 use brainy_storage::Error;
 
-use super::super::Place;
+use super::super::{Ownership, Place};
 use super::cluster::{Cluster, SHARDS};
 
 /// Far longer than a test: what waits for a session to lapse never comes.
@@ -168,5 +169,35 @@ async fn a_store_that_can_not_be_asked_has_not_failed_the_proof() {
     *link.verdict.lock().unwrap() = Some(Error::unavailable("Unreachable", "no route"));
     link.proved().await;
     assert!(operation.still_valid() && a.status().ready && a.store_proof().unwrap().passed);
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_bucket_another_cluster_has_got_begins_no_life_and_says_so() {
+    let cluster = Cluster::shared(SHORT);
+    cluster.belongs_to("uid").await;
+    let link = cluster.start("a", "a");
+    cluster.start("b", "b");
+    cluster.settled().await;
+    // Of a pod that was silent for longer than its session, and never heard of what happened meanwhile.
+    link.cut.store(true, Ordering::SeqCst);
+    let (a, b) = (cluster.node("a"), cluster.node("b"));
+    cluster.eventually("a has let go", || a.status().held == 0 && !a.status().session_valid).await;
+    cluster.eventually("b serves all", || b.status().held == SHARDS as usize).await;
+    cluster.belongs_to("another").await;
+    link.cut.store(false, Ordering::SeqCst);
+    let says = |node: &Ownership| node.status().problem.is_some_and(|problem| problem.contains("(UID another)"));
+    cluster.eventually("a says whose the bucket is", || says(&a)).await;
+    cluster.documented(&names::session(a.node()), |record: &SessionRecord| record.state == SessionState::Ended).await;
+    let writes = link.writes();
+    // A pod that starts now does not even try.
+    let late = cluster.start("c", "c");
+    let c = cluster.node("c");
+    cluster.eventually("c says whose the bucket is", || says(&c)).await;
+    assert_eq!((late.writes(), link.writes()), (0, writes));
+    assert!((0..SHARDS).all(|shard| !matches!(a.place(ShardId(shard)), Place::Here(_))));
+
+    cluster.belongs_to("uid").await;
+    cluster.settled().await;
     cluster.finish().await;
 }

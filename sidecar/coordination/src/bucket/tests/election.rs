@@ -75,7 +75,7 @@ impl World {
         observer: &mut Observer<brainy_storage::documents::DocumentVersion>,
     ) -> Taken {
         use crate::clock::Clock;
-        let operator = Operator { identity, ttl: TTL, now: self.clock.now(), observer };
+        let operator = Operator { identity, cluster: "uid", ttl: TTL, now: self.clock.now(), observer };
         operator.take(&self.documents).await.unwrap()
     }
 
