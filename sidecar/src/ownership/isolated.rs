@@ -33,6 +33,9 @@ const RECEIVE_AT_ONCE: usize = 4;
 const PIECE_RETRY: (u32, Duration) = (10, Duration::from_millis(500));
 /// Longest wait for operations in flight when a shard is given away.
 const IN_FLIGHT_LIMIT: Duration = Duration::from_secs(5);
+/// A volume this full takes no copy: the rest is for the writes of clients, and for the last keys of a copy, for which its owner has
+/// stopped already.
+const COPIES_UP_TO: u8 = 98;
 /// Pause before a volume that can't be used is tried again.
 const VOLUME_RETRY: Duration = Duration::from_secs(1);
 /// Time between looks how full the disk is.
@@ -128,8 +131,11 @@ impl Isolated {
     pub(super) async fn watch_disk(&self, disk: Disk) {
         loop {
             let looking = disk.clone();
-            match (volume::blocking(move || looking.look()).await, self.volume.get()) {
-                (Ok(found), Some(volume)) => volume.note_use(VolumeUse::new(found.used, found.total)),
+            let look = move || Ok((looking.look()?, looking.data()));
+            match (volume::blocking(look).await, self.volume.get()) {
+                (Ok((found, data)), Some(volume)) => {
+                    volume.note_use(VolumeUse::new(found.used, found.total).with_data(data));
+                }
                 (Ok(_), None) => {}
                 (Err(error), _) => tracing::warn!(why = in_words(&error), "how full the volume is can't be told"),
             }
@@ -339,6 +345,9 @@ impl Isolated {
         let Ok(_permit) = self.receiving.acquire().await else {
             return Ok(());
         };
+        if volume.refuses_copies() {
+            return Err(no_room(shard));
+        }
         let mut arrival = Arrival::begin(volume, shard, token).await?;
         let order = HandoffRequest {
             map_revision: map.revision,
@@ -348,22 +357,45 @@ impl Isolated {
             piece: 0,
             stop: false,
         };
-        match self.receive(&mut arrival, shard, from, order).await {
-            Ok(()) => {
-                let records = arrival.finish().await?;
-                tracing::info!(%shard, %from, records, "received a shard");
-                Ok(())
-            }
+        let received = match self.receive(volume, &mut arrival, shard, from, order).await {
+            Ok(()) => arrival.finish().await,
             Err(error) => {
                 arrival.discard().await?;
                 Err(error)
             }
+        };
+        match received {
+            Ok(records) => {
+                tracing::info!(%shard, %from, records, "received a shard");
+                Ok(())
+            }
+            Err(error) => {
+                // The controller is to hear of it, and to leave the shard where it is.
+                if matches!(&error, Error::Unavailable { cause, .. } if cause == DISK_FULL) {
+                    volume.refuse_copies();
+                    self.tell();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether a volume has room for more of a copy.
+    async fn check_room(volume: &Volume, shard: ShardId) -> Result<(), Error> {
+        let Some(disk) = volume.disk() else {
+            return Ok(());
+        };
+        let found = volume::blocking(move || disk.look()).await?;
+        match VolumeUse::new(found.used, found.total).percent() < COPIES_UP_TO {
+            true => Ok(()),
+            false => Err(no_room(shard)),
         }
     }
 
     /// Asks for one piece after the other until all have arrived. One that did not is asked for again.
     async fn receive(
         &self,
+        volume: &Volume,
         arrival: &mut Arrival<'_>,
         shard: ShardId,
         from: &NodeId,
@@ -373,6 +405,9 @@ impl Isolated {
         let mut tries = 0;
         loop {
             let (piece, stop) = arrival.wants();
+            if !stop {
+                Self::check_room(volume, shard).await?;
+            }
             let request = HandoffRequest { piece, stop, ..order.clone() };
             let answer = match self.table.address(from) {
                 Some(address) => self.peers.handoff(from, &address, shard, &request).await,
@@ -525,4 +560,14 @@ impl Isolated {
     pub(super) fn failure(&self) -> Option<Error> {
         self.volume.get()?.failure()
     }
+}
+
+/// The cause by which a disk without room is known, here and where it is written to.
+const DISK_FULL: &str = "DiskFull";
+
+fn no_room(shard: ShardId) -> Error {
+    Error::unavailable(
+        DISK_FULL,
+        format!("shard {shard} stays where it is: this node's volume has no room for it. Make the volume larger, or delete something"),
+    )
 }
