@@ -3,6 +3,7 @@
 //! - [`reconcile`]: one look at one cluster, in five steps.
 //! - [`shards`]: the shard controller.
 //! - [`storage`]: the check of the bucket before anything is created.
+//! - [`machines`]: which machines are being emptied.
 //! - [`watch`]: what makes a reconcile run.
 //! - [`run`]: leader election around it all.
 
@@ -13,6 +14,7 @@ pub mod counting;
 pub mod events;
 pub mod http;
 pub mod identity;
+pub mod machines;
 pub mod metrics;
 pub mod plan;
 pub mod reconcile;
