@@ -18,7 +18,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 /// Whether a node's pod may be evicted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// There is one node: a budget would block every drain for ever.
+    /// There are fewer than two nodes: a budget would block every drain for ever.
     NoBudget,
     /// One at a time.
     Allowed,

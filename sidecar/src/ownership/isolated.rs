@@ -23,7 +23,7 @@ use super::session::Reporting;
 use super::table::Table;
 use super::tenure::Tenure;
 use super::volume::{self, Volume, Volumes};
-use super::{HandoffError, HandoffRequest, PeerClient, in_words, stopped};
+use super::{HandoffError, HandoffRequest, PeerClient, in_words, room, stopped};
 use crate::data_folder::Engine;
 use crate::host;
 
@@ -33,9 +33,6 @@ const RECEIVE_AT_ONCE: usize = 4;
 const PIECE_RETRY: (u32, Duration) = (10, Duration::from_millis(500));
 /// Longest wait for operations in flight when a shard is given away.
 const IN_FLIGHT_LIMIT: Duration = Duration::from_secs(5);
-/// A volume this full takes no copy: the rest is for the writes of clients, and for the last keys of a copy, for which its owner has
-/// stopped already.
-const COPIES_UP_TO: u8 = 98;
 /// Pause before a volume that can't be used is tried again.
 const VOLUME_RETRY: Duration = Duration::from_secs(1);
 /// Time between looks how full the disk is.
@@ -346,7 +343,7 @@ impl Isolated {
             return Ok(());
         };
         if volume.refuses_copies() {
-            return Err(no_room(shard));
+            return Err(room::none_for(shard));
         }
         let mut arrival = Arrival::begin(volume, shard, token).await?;
         let order = HandoffRequest {
@@ -371,24 +368,12 @@ impl Isolated {
             }
             Err(error) => {
                 // The controller is to hear of it, and to leave the shard where it is.
-                if matches!(&error, Error::Unavailable { cause, .. } if cause == DISK_FULL) {
+                if room::is_lacking(&error) {
                     volume.refuse_copies();
                     self.tell();
                 }
                 Err(error)
             }
-        }
-    }
-
-    /// Whether a volume has room for more of a copy.
-    async fn check_room(volume: &Volume, shard: ShardId) -> Result<(), Error> {
-        let Some(disk) = volume.disk() else {
-            return Ok(());
-        };
-        let found = volume::blocking(move || disk.look()).await?;
-        match VolumeUse::new(found.used, found.total).percent() < COPIES_UP_TO {
-            true => Ok(()),
-            false => Err(no_room(shard)),
         }
     }
 
@@ -406,7 +391,7 @@ impl Isolated {
         loop {
             let (piece, stop) = arrival.wants();
             if !stop {
-                Self::check_room(volume, shard).await?;
+                room::check(volume.disk(), shard).await?;
             }
             let request = HandoffRequest { piece, stop, ..order.clone() };
             let answer = match self.table.address(from) {
@@ -560,14 +545,4 @@ impl Isolated {
     pub(super) fn failure(&self) -> Option<Error> {
         self.volume.get()?.failure()
     }
-}
-
-/// The cause by which a disk without room is known, here and where it is written to.
-const DISK_FULL: &str = "DiskFull";
-
-fn no_room(shard: ShardId) -> Error {
-    Error::unavailable(
-        DISK_FULL,
-        format!("shard {shard} stays where it is: this node's volume has no room for it. Make the volume larger, or delete something"),
-    )
 }
