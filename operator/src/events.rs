@@ -9,7 +9,8 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 
 use crate::reconcile::status::{
-    ASSIGNING, CHANGING_PATTERN, DRAINING, EVICTIONS_REFUSED, PLAN_APPROVED, PLAN_PENDING, ROLLING_OUT, SCALING, condition,
+    ASSIGNING, CHANGING_PATTERN, DRAINING, EVICTIONS_REFUSED, PLAN_APPROVED, PLAN_PENDING, ROLLING_OUT, SCALING,
+    condition,
 };
 
 /// Longest note that the API server takes, in bytes.

@@ -242,7 +242,8 @@ mod tests {
 
     #[test]
     fn a_machine_is_emptied_that_is_cordoned_or_that_its_scaler_removes() {
-        let tainted = |key: &str| json!({"taints": [{"key": key, "effect": "NoSchedule", "timeAdded": "2026-01-01T00:00:00Z"}]});
+        let tainted =
+            |key: &str| json!({"taints": [{"key": key, "effect": "NoSchedule", "timeAdded": "2026-01-01T00:00:00Z"}]});
         assert!(is_emptied(&machine("m", &json!({"unschedulable": true}))));
         for key in TAINTS {
             assert!(is_emptied(&machine("m", &tainted(key))), "{key}");

@@ -177,7 +177,9 @@ mod tests {
         // It takes nobody away: neither the pod that starts nor shards without a holder are waited for.
         assert!(matches!(decide(&pods, "new", 3, false), Roll::Resize(pod, _) if pod.ordinal == 2));
         pods[2].in_place = InPlace::Underway("Deferred".into());
-        assert!(matches!(decide(&pods, "new", 3, true), Roll::Resizing(why) if why.contains("demo-2 is being resized")));
+        assert!(
+            matches!(decide(&pods, "new", 3, true), Roll::Resizing(why) if why.contains("demo-2 is being resized"))
+        );
         pods[2].in_place = InPlace::Done;
         assert!(matches!(decide(&pods, "new", 3, true), Roll::Resize(pod, _) if pod.ordinal == 0));
         pods[0].in_place = InPlace::No;

@@ -68,7 +68,10 @@ pub(super) fn judge(facts: &Facts<'_>) -> Verdict {
     }
     if !shards.behind.is_empty() {
         let names: Vec<&str> = shards.behind.iter().map(|node| node.0.as_str()).collect();
-        return Verdict::Unwell(format!("the members of the nodes' group on {} have yet to catch up", names.join(", ")));
+        return Verdict::Unwell(format!(
+            "the members of the nodes' group on {} have yet to catch up",
+            names.join(", ")
+        ));
     }
     Verdict::Allowed
 }
@@ -146,10 +149,14 @@ mod tests {
     fn none_while_a_shard_has_no_live_holder_or_is_on_its_way() {
         let mut shards = well();
         shards.view.held -= 1;
-        assert!(matches!(judged(3, &[true; 3], &Rollout::Done, &shards), Verdict::Unwell(why) if why.contains("255 of 256")));
+        assert!(
+            matches!(judged(3, &[true; 3], &Rollout::Done, &shards), Verdict::Unwell(why) if why.contains("255 of 256"))
+        );
         let mut shards = well();
         shards.waiting = Some("shard 007 is moving".into());
-        assert!(matches!(judged(3, &[true; 3], &Rollout::Done, &shards), Verdict::Unwell(why) if why.contains("moving")));
+        assert!(
+            matches!(judged(3, &[true; 3], &Rollout::Done, &shards), Verdict::Unwell(why) if why.contains("moving"))
+        );
     }
 
     #[test]
@@ -162,6 +169,8 @@ mod tests {
     fn none_while_a_majority_is_counted_by_fewer_than_all() {
         let mut shards = well();
         shards.behind = vec![NodeId("demo-2".into())];
-        assert!(matches!(judged(3, &[true; 3], &Rollout::Done, &shards), Verdict::Unwell(why) if why.contains("demo-2")));
+        assert!(
+            matches!(judged(3, &[true; 3], &Rollout::Done, &shards), Verdict::Unwell(why) if why.contains("demo-2"))
+        );
     }
 }

@@ -172,9 +172,8 @@ async fn plan(
 ) -> Result<Plan, Error> {
     let said = found.cluster.status.as_ref().and_then(|status| status.plan.as_ref());
     // How much data would move may only be known since.
-    let is_whole = |said: &&Plan| {
-        said.bytes_moved.is_some() || said.approved || sizes.is_empty() || change.nodes.is_none()
-    };
+    let is_whole =
+        |said: &&Plan| said.bytes_moved.is_some() || said.approved || sizes.is_empty() || change.nodes.is_none();
     let said = said.filter(|said| (&said.hash, said.approved) == (&change.hash, change.approved));
     if let Some(said) = said.filter(is_whole) {
         return Ok(said.clone());

@@ -7,9 +7,9 @@ use brainy_coordination::{NodeId, ShardId};
 use brainy_crds::condition::PROGRESSING;
 use brainy_kubernetes::names;
 
+use super::Error;
 use super::dereference::Dereferenced;
 use super::status::{NO_ROOM, condition};
-use super::Error;
 use super::validate::{ValidatedCluster, ValidatedStorage};
 use crate::context::{ClusterMemory, Context};
 use crate::shards::{self, PodFacts, Room};

@@ -2,7 +2,8 @@
 //! it differs from what stands there.
 
 use brainy_crds::condition::{
-    CHANGES_APPROVED, DISRUPTION_ALLOWED, HIBERNATED, PROGRESSING, READY, SHARDS_ASSIGNED, STORAGE_READY, VOLUMES_HEALTHY,
+    CHANGES_APPROVED, DISRUPTION_ALLOWED, HIBERNATED, PROGRESSING, READY, SHARDS_ASSIGNED, STORAGE_READY,
+    VOLUMES_HEALTHY,
 };
 use brainy_crds::{BrainyCluster, BrainyClusterStatus, Plan};
 use jiff::Timestamp;
@@ -315,7 +316,11 @@ fn disruption(cluster: &str, verdict: &Verdict, long: bool, before: &BrainyClust
     let has_said = condition(before, DISRUPTION_ALLOWED).is_some_and(|there| there.reason == EVICTIONS_REFUSED);
     let (status, reason, message) = match verdict {
         Verdict::Allowed => ("True", "Healthy", format!("PodDisruptionBudget {cluster} lets one node go at a time")),
-        Verdict::NoBudget => ("True", "NoBudget", "fewer than two nodes need no PodDisruptionBudget: nothing refuses an eviction".to_owned()),
+        Verdict::NoBudget => (
+            "True",
+            "NoBudget",
+            "fewer than two nodes need no PodDisruptionBudget: nothing refuses an eviction".to_owned(),
+        ),
         Verdict::Changing(why) => ("False", ROLLING_OUT, refused(why)),
         Verdict::Unwell(why) if long || has_said => ("False", EVICTIONS_REFUSED, refused(why)),
         Verdict::Unwell(why) => ("False", "NotHealthy", refused(why)),

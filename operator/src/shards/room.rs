@@ -45,7 +45,11 @@ fn moves<'a>(
     before: &'a [Option<NodeId>],
     after: &'a [Option<NodeId>],
 ) -> impl Iterator<Item = (&'a NodeId, &'a NodeId)> {
-    before.iter().zip(after).filter_map(|(from, to)| Some((from.as_ref()?, to.as_ref()?))).filter(|(from, to)| from != to)
+    before
+        .iter()
+        .zip(after)
+        .filter_map(|(from, to)| Some((from.as_ref()?, to.as_ref()?)))
+        .filter(|(from, to)| from != to)
 }
 
 /// Why the shards of all other nodes find no room on the volumes of those that stay; `None`: they do, or nobody knows. What is
@@ -186,7 +190,8 @@ mod tests {
 
     #[test]
     fn bytes_are_said_in_words() {
-        let cases = [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (5 * GIB, "5.0 GiB"), (GIB - 1, "1023.9 MiB")];
+        let cases =
+            [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (5 * GIB, "5.0 GiB"), (GIB - 1, "1023.9 MiB")];
         for (bytes, words) in cases {
             assert_eq!(in_words(bytes), words);
         }

@@ -121,10 +121,7 @@ async fn the_budget_lets_none_go_while_pods_are_replaced() {
     let mut world = well().await;
     world.add_pod(0, "old", true);
     world.reconcile().await.unwrap();
-    assert_eq!(changes(&world), [
-        "DELETE /api/v1/namespaces/team/pods/demo-0".to_owned(),
-        format!("PATCH {BUDGET}")
-    ]);
+    assert_eq!(changes(&world), ["DELETE /api/v1/namespaces/team/pods/demo-0".to_owned(), format!("PATCH {BUDGET}")]);
     assert_eq!(most(&world), 0);
     assert_eq!(world.condition("DisruptionAllowed").1, "RollingOut");
 }
@@ -164,7 +161,9 @@ async fn nodes_leave_only_if_their_data_finds_room_and_go_on_by_themselves_once_
     assert_eq!(replicas(&world), 3);
     assert_eq!(world.condition("Progressing"), ("False".into(), "NoRoomToScaleDown".into()));
     let message = world.condition_field("Progressing", "message");
-    for part in ["3 nodes can't become 2", "demo-0 has room for 1.4 GiB of 2.0 GiB", "spec.storage.volume.size", "back to 3"] {
+    for part in
+        ["3 nodes can't become 2", "demo-0 has room for 1.4 GiB of 2.0 GiB", "spec.storage.volume.size", "back to 3"]
+    {
         assert!(message.contains(part), "{message}");
     }
     let writes = world.api.writes();
