@@ -41,6 +41,7 @@ pub(super) fn is_lacking(error: &Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::in_words;
     use super::*;
 
     #[tokio::test]
@@ -48,7 +49,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let full = Disk::of(folder.path(), |disk| disk);
         let error = check(Some(full), ShardId(7)).await.unwrap_err();
-        assert!(is_lacking(&error) && error.to_string().contains("007"), "{error}");
+        assert!(is_lacking(&error), "{error}");
+        assert!(in_words(&error).contains("shard 007 stays where it is"), "{}", in_words(&error));
         check(None, ShardId(7)).await.unwrap();
         assert!(!is_lacking(&Error::unavailable("HandOff", "its address is not known")));
     }
