@@ -462,9 +462,8 @@ fn start_moves(draft: &mut Draft, facts: &Facts<'_>, at_once: usize) -> Option<S
             waiting = Some(format!("shard {} should move from {from} to {to}, but {down} is not live", ShardId(at)));
             continue;
         }
+        // It is served where it is, and what is said of that volume tells why.
         if facts.live(&to).is_some_and(refuses_copies) {
-            waiting =
-                Some(format!("shard {} should move from {from} to {to}, whose volume has no room for it", ShardId(at)));
             continue;
         }
         // Only once the data is stamped with the map's token: another raise would leave it two behind.
