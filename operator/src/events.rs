@@ -9,7 +9,7 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 
 use crate::reconcile::status::{
-    ASSIGNING, CHANGING_PATTERN, DRAINING, EVICTIONS_REFUSED, PLAN_APPROVED, PLAN_PENDING, ROLLING_OUT, SCALING,
+    ASSIGNING, CHANGING_PATTERN, DRAINING, EVICTIONS_REFUSED, NO_ROOM, PLAN_APPROVED, PLAN_PENDING, ROLLING_OUT, SCALING,
     condition,
 };
 
@@ -95,7 +95,8 @@ impl Events {
 /// that waits or is carried out.
 fn transitions(before: &BrainyClusterStatus, after: &BrainyClusterStatus) -> Vec<Event> {
     let mut events = Vec::new();
-    for type_ in [STORAGE_READY, VOLUMES_HEALTHY, READY, CHANGES_APPROVED, HIBERNATED, DISRUPTION_ALLOWED] {
+    let types = [STORAGE_READY, VOLUMES_HEALTHY, READY, PROGRESSING, CHANGES_APPROVED, HIBERNATED, DISRUPTION_ALLOWED];
+    for type_ in types {
         let (Some(now), earlier) = (condition(after, type_), condition(before, type_)) else {
             continue;
         };
@@ -104,6 +105,8 @@ fn transitions(before: &BrainyClusterStatus, after: &BrainyClusterStatus) -> Vec
         }
         match now.status.as_str() {
             // It comes and goes with every pod that stops; only one who waits long must hear why.
+            // Whatever else it says is said by others too.
+            _ if type_ == PROGRESSING && now.reason != NO_ROOM => {}
             _ if type_ == DISRUPTION_ALLOWED && now.reason != EVICTIONS_REFUSED => {}
             // A cluster that has just begun is not yet ready, and that is no warning; nor is good storage news.
             "True" if earlier.is_none() && matches!(type_, STORAGE_READY | VOLUMES_HEALTHY) => {}
@@ -253,6 +256,13 @@ mod tests {
             step(Verdict::Allowed, false),
         ]);
         assert_eq!(told, ["Normal Serving", "Warning EvictionsRefused"]);
+    }
+
+    #[test]
+    fn nodes_that_can_t_leave_are_told_once() {
+        let stuck = || Observation { changing: Some((NO_ROOM, "words".into())), ..observation(StorageView::Bucket, 3) };
+        let told = reasons(&[observation(StorageView::Bucket, 3), stuck(), stuck(), observation(StorageView::Bucket, 3)]);
+        assert_eq!(told, ["Normal Serving", "Warning NoRoomToScaleDown"]);
     }
 
     #[test]

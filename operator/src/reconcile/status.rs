@@ -240,8 +240,10 @@ fn ready(seen: &Observation) -> Finding {
     if seen.ready < seen.wanted {
         return not("NodesNotReady", format!("{} of {} nodes are ready", seen.ready, seen.wanted));
     }
-    // Nodes that come or go, and shards that move: a spec that was changed is not yet true. A rollout is no such thing.
-    if let Some((reason, message)) = seen.changing.as_ref().filter(|(reason, _)| *reason != ROLLING_OUT) {
+    // Nodes that come or go, and shards that move: a spec that was changed is not yet true. A rollout is no such thing, and where
+    // nodes can't leave all is served as before.
+    let is_passing = |reason: &str| reason != ROLLING_OUT && reason != NO_ROOM;
+    if let Some((reason, message)) = seen.changing.as_ref().filter(|(reason, _)| is_passing(reason)) {
         return not(reason, message.clone());
     }
     match seen.shards {
