@@ -104,9 +104,9 @@ fn transitions(before: &BrainyClusterStatus, after: &BrainyClusterStatus) -> Vec
             continue;
         }
         match now.status.as_str() {
-            // It comes and goes with every pod that stops; only one who waits long must hear why.
             // Whatever else it says is said by others too.
             _ if type_ == PROGRESSING && now.reason != NO_ROOM => {}
+            // It comes and goes with every pod that stops; only one who waits long must hear why.
             _ if type_ == DISRUPTION_ALLOWED && now.reason != EVICTIONS_REFUSED => {}
             // A cluster that has just begun is not yet ready, and that is no warning; nor is good storage news.
             "True" if earlier.is_none() && matches!(type_, STORAGE_READY | VOLUMES_HEALTHY) => {}
