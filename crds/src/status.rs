@@ -32,7 +32,8 @@ pub struct BrainyClusterStatus {
     /// What a change does, from before it begins until it is carried out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Plan>,
-    /// Ready, Progressing, StorageReady, ShardsAssigned, VolumesHealthy, ChangesApproved; Hibernated of a cluster that did.
+    /// Ready, Progressing, StorageReady, ShardsAssigned, VolumesHealthy, ChangesApproved, DisruptionAllowed; Hibernated of a
+    /// cluster that did.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -63,6 +64,10 @@ pub struct Plan {
     /// How many shards another node gets for good; none: not known, or no node comes or goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shards_moved: Option<i32>,
+    /// How many bytes are copied from node to node for it, about: none where the data is in a bucket that all share. None said:
+    /// not known, or no node comes or goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_moved: Option<i64>,
     /// The volumes that grow.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<PlannedVolume>,
@@ -112,6 +117,8 @@ pub mod condition {
     pub const HIBERNATED: &str = "Hibernated";
     /// No change waits for an approval.
     pub const CHANGES_APPROVED: &str = "ChangesApproved";
+    /// A node's pod may be evicted: its PodDisruptionBudget refuses none.
+    pub const DISRUPTION_ALLOWED: &str = "DisruptionAllowed";
     /// Every volume has the size that the spec wants, and room (strategy Isolated).
     pub const VOLUMES_HEALTHY: &str = "VolumesHealthy";
 }

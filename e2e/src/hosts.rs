@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
@@ -82,6 +82,51 @@ pub async fn usable(environment: &Environment, host: &str) -> anyhow::Result<()>
         let taints = hosts.get(host).await?.spec.and_then(|spec| spec.taints).unwrap_or_default();
         let keys: Vec<String> = taints.into_iter().map(|taint| taint.key).collect();
         Ok(if keys.is_empty() { Seen::Done(()) } else { Seen::NotYet(keys.join(", ")) })
+    })
+    .await
+}
+
+/// Cordons a worker, or ends that, as `kubectl cordon` and `uncordon` do.
+pub async fn cordon(environment: &Environment, host: &str, is: bool) -> anyhow::Result<()> {
+    schedulable(&Api::all(environment.client.clone()), host, !is).await
+}
+
+/// What came of an eviction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evicted {
+    /// The pod goes.
+    Yes,
+    /// A PodDisruptionBudget does not allow it now.
+    Refused,
+}
+
+/// Asks for the eviction of a pod.
+pub async fn evict(environment: &Environment, namespace: &str, pod: &str) -> anyhow::Result<Evicted> {
+    let pods: Api<Pod> = Api::namespaced(environment.client.clone(), namespace);
+    match pods.evict(pod, &EvictParams::default()).await {
+        Ok(_) => Ok(Evicted::Yes),
+        Err(kube::Error::Api(refused)) if refused.code == 429 => Ok(Evicted::Refused),
+        Err(error) => Err(error).with_context(|| format!("can't evict {pod}")),
+    }
+}
+
+/// Evicts every pod of a namespace from a host, as `kubectl drain` does: again and again, while that is refused.
+pub async fn evict_all(environment: &Environment, namespace: &str, host: &str, limit: Duration) -> anyhow::Result<()> {
+    let pods: Api<Pod> = Api::namespaced(environment.client.clone(), namespace);
+    let here = ListParams::default().fields(&format!("spec.nodeName={host}"));
+    until(&format!("{host} to be empty"), limit, || async {
+        let left = pods.list(&here).await?.items;
+        let staying = left.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
+        let mut refused = Vec::new();
+        for pod in staying.map(ResourceExt::name_any) {
+            if evict(environment, namespace, &pod).await? == Evicted::Refused {
+                refused.push(pod);
+            }
+        }
+        Ok(match left.is_empty() {
+            true => Seen::Done(()),
+            false => Seen::NotYet(format!("{} pods are there, refused: {refused:?}", left.len())),
+        })
     })
     .await
 }

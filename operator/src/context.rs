@@ -12,6 +12,7 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::OnceCell;
 
 use crate::events::Events;
+use crate::machines::Machines;
 use crate::metrics::Metrics;
 use crate::reconcile::Error;
 use crate::reconcile::apply::Ledger;
@@ -37,6 +38,8 @@ pub struct Context {
     pub term: Term,
     /// What the watches saw.
     pub seen: Seen,
+    /// Which machines are being emptied.
+    pub machines: Machines,
     /// Where to say what happened.
     pub events: Events,
     /// Numbers.
@@ -68,6 +71,8 @@ pub struct ClusterMemory {
     pub failures: u32,
     certificate_checked: Option<Duration>,
     unsettled_since: Option<Duration>,
+    /// Since when evictions are refused because the cluster is not well.
+    refusing_since: Option<Duration>,
 }
 
 impl ClusterMemory {
@@ -78,6 +83,12 @@ impl ClusterMemory {
             return None;
         }
         Some(now.saturating_sub(*self.unsettled_since.get_or_insert(now)))
+    }
+
+    /// Notes whether evictions are refused because the cluster is not well, and says for how long they have been.
+    pub fn refusing_for(&mut self, refuses: bool, now: Duration) -> Duration {
+        self.refusing_since = refuses.then(|| self.refusing_since.unwrap_or(now));
+        self.refusing_since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
     }
 
     /// Whether the nodes' certificate should be looked at.
@@ -120,6 +131,7 @@ impl Context {
             sidecar,
             term,
             seen: Seen::default(),
+            machines: Machines::default(),
             events,
             metrics,
             network_policies: None,

@@ -1,6 +1,8 @@
 //! Events: what `kubectl describe` shows. One per transition, not one per look.
 
-use brainy_crds::condition::{CHANGES_APPROVED, HIBERNATED, PROGRESSING, READY, STORAGE_READY, VOLUMES_HEALTHY};
+use brainy_crds::condition::{
+    CHANGES_APPROVED, DISRUPTION_ALLOWED, HIBERNATED, PROGRESSING, READY, STORAGE_READY, VOLUMES_HEALTHY,
+};
 use brainy_crds::{BrainyCluster, BrainyClusterStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -9,7 +11,8 @@ use kube::{Client, Resource};
 use crate::storage::adoption::ADOPTING;
 
 use crate::reconcile::status::{
-    ASSIGNING, CHANGING_PATTERN, DRAINING, PLAN_APPROVED, PLAN_PENDING, ROLLING_OUT, SCALING, condition,
+    ASSIGNING, CHANGING_PATTERN, DRAINING, EVICTIONS_REFUSED, NO_ROOM, PLAN_APPROVED, PLAN_PENDING, ROLLING_OUT, SCALING,
+    condition,
 };
 
 /// Longest note that the API server takes, in bytes.
@@ -102,7 +105,8 @@ impl Events {
 /// that waits or is carried out.
 fn transitions(before: &BrainyClusterStatus, after: &BrainyClusterStatus) -> Vec<Event> {
     let mut events = Vec::new();
-    for type_ in [STORAGE_READY, VOLUMES_HEALTHY, READY, CHANGES_APPROVED, HIBERNATED] {
+    let types = [STORAGE_READY, VOLUMES_HEALTHY, READY, PROGRESSING, CHANGES_APPROVED, HIBERNATED, DISRUPTION_ALLOWED];
+    for type_ in types {
         let (Some(now), earlier) = (condition(after, type_), condition(before, type_)) else {
             continue;
         };
@@ -110,6 +114,10 @@ fn transitions(before: &BrainyClusterStatus, after: &BrainyClusterStatus) -> Vec
             continue;
         }
         match now.status.as_str() {
+            // Whatever else it says is said by others too.
+            _ if type_ == PROGRESSING && now.reason != NO_ROOM => {}
+            // It comes and goes with every pod that stops; only one who waits long must hear why.
+            _ if type_ == DISRUPTION_ALLOWED && now.reason != EVICTIONS_REFUSED => {}
             // A cluster that has just begun is not yet ready, and that is no warning; nor is good storage news.
             "True" if earlier.is_none() && matches!(type_, STORAGE_READY | VOLUMES_HEALTHY) => {}
             "True" if type_ == CHANGES_APPROVED && now.reason != PLAN_APPROVED => {}
@@ -161,6 +169,7 @@ mod tests {
 
     use super::*;
     use crate::fixtures::shared;
+    use crate::reconcile::disruption::Verdict;
     use crate::reconcile::status::{Observation, PlanView, ShardsView, StorageView, after};
 
     fn observation(storage: StorageView, ready: i32) -> Observation {
@@ -174,6 +183,8 @@ mod tests {
             problems: Vec::new(),
             volumes: None,
             draining: Vec::new(),
+            emptied: Vec::new(),
+            disruption: None,
             failure: None,
             paused: false,
             hibernated: None,
@@ -243,6 +254,33 @@ mod tests {
         let underway = Observation { changing: Some((SCALING, "words".into())), ..observation(StorageView::Bucket, 3) };
         let told = transitions(&before, &status(&cluster, &underway));
         assert!(told.iter().any(|event| event.reason == "PlanApproved" && matches!(event.type_, EventType::Normal)));
+    }
+
+    #[test]
+    fn evictions_that_are_refused_for_long_are_told_once_with_the_way_out() {
+        let step = |verdict: Verdict, long: bool| Observation {
+            disruption: Some((verdict, long)),
+            ..observation(StorageView::Bucket, 3)
+        };
+        let unwell = || Verdict::Unwell("2 of 3 nodes are ready".into());
+        let told = reasons(&[
+            step(Verdict::Allowed, false),
+            step(unwell(), false),
+            step(unwell(), true),
+            step(unwell(), true),
+            step(Verdict::Unwell("255 of 256 shards are held".into()), false),
+            step(Verdict::Allowed, false),
+            step(Verdict::Changing("pod demo-2 is outdated".into()), false),
+            step(Verdict::Allowed, false),
+        ]);
+        assert_eq!(told, ["Normal Serving", "Warning EvictionsRefused"]);
+    }
+
+    #[test]
+    fn nodes_that_can_t_leave_are_told_once() {
+        let stuck = || Observation { changing: Some((NO_ROOM, "words".into())), ..observation(StorageView::Bucket, 3) };
+        let told = reasons(&[observation(StorageView::Bucket, 3), stuck(), stuck(), observation(StorageView::Bucket, 3)]);
+        assert_eq!(told, ["Normal Serving", "Warning NoRoomToScaleDown"]);
     }
 
     #[test]

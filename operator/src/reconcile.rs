@@ -13,6 +13,7 @@ pub mod apply;
 pub mod build;
 mod deletion;
 pub mod dereference;
+pub mod disruption;
 mod errors;
 mod giving_up;
 mod hibernation;
@@ -132,6 +133,8 @@ fn first_observation(context: &Context, validated: &ValidatedCluster, found: &De
         volumes: matches!(validated.storage, ValidatedStorage::Isolated)
             .then(|| health::View::new(validated.warn_percent)),
         draining: Vec::new(),
+        emptied: Vec::new(),
+        disruption: None,
         failure: None,
         paused: spec.paused,
         hibernated: None,
@@ -195,7 +198,8 @@ async fn steps(
         return Ok(LATER);
     }
 
-    let (decision, plan) = planning::look(context, validated, found, &mut memory.planning).await?;
+    let volumes = memory.shards.volumes().cloned().unwrap_or_default();
+    let (decision, plan) = planning::look(context, validated, found, (&mut memory.planning, &volumes)).await?;
     if !grows_at_once && decision.hold != Hold::Everything {
         grow(context, validated, found, memory, seen).await?;
     }
@@ -290,17 +294,22 @@ async fn act(
     };
     let is_consensus = validated.pattern == Pattern::Consensus;
     let consensus_since = is_consensus.then(|| found.consensus_since().unwrap_or(validated.generation));
+    let drained = emptied_nodes(context, validated, &pods);
+    let leaving = scaling::leaving(context, validated, found, memory, &pods).await?;
+    let as_many = ValidatedCluster { replicas: leaving.nodes(validated), ..validated.clone() };
     // It changes who owns what, for good: not while nothing is to change.
     let wish = if seen.paused { None } else { giving_up::wish(&found.cluster, validated) };
     let mut controller = Controller {
         client: &context.client,
-        cluster: validated,
+        cluster: &as_many,
         bucket: bucket.as_ref(),
         identity: &context.identity,
         clock: &*context.clock,
         volumes: &volumes,
         consensus_since,
         give_up: wish.as_ref().and_then(|wish| wish.as_ref().ok()),
+        drained: &drained,
+        kept: &leaving.kept,
         pods: &pods,
         memory: &mut memory.shards,
     };
@@ -320,6 +329,7 @@ async fn act(
     seen.shards = Some(shards.view);
     seen.problems.clone_from(&shards.problems);
     seen.draining.clone_from(&shards.draining);
+    seen.emptied.clone_from(&shards.emptied);
     if let Some(volumes) = &mut seen.volumes {
         giving_up::note(volumes, validated, &found.claims, &shards);
     }
@@ -328,6 +338,13 @@ async fn act(
 
     let looked_again = Duration::from_secs(validated.renew_seconds).min(shards.next_lapse.unwrap_or(LATER).max(SOON));
     if seen.paused {
+        let nodes = found.replicas().unwrap_or_default();
+        let facts = disruption::Facts { nodes, pods: &found.pods, rollout: None, shards: &shards };
+        let verdict = disruption::judge(&facts);
+        context.must_lead()?;
+        let mut applier = applier(context, validated, &shards.sessions, &mut memory.ledger, now);
+        disruption::follow(&mut applier, validated, &verdict).await?;
+        seen.disruption = Some((verdict, false));
         return Ok(looked_again);
     }
     // Where none ran, all that have a volume come back first, and leave when others have their shards.
@@ -357,25 +374,50 @@ async fn act(
     }
     let policy_for = context.network_policies.as_deref();
     prepared.network_policy = policy_for.map(|namespace| build::network_policy(validated, namespace));
-    let mut applier = Applier {
-        client: &context.client,
-        cluster: validated,
-        seen: &context.seen,
-        existing_sessions: &shards.sessions,
-        ledger: &mut memory.ledger,
-        now,
-    };
+    let mut applier = applier(context, validated, &shards.sessions, &mut memory.ledger, now);
     let applied = Box::pin(applier.apply(prepared, held)).await?;
 
     context.must_lead()?;
     let rollout = rolling::roll(context, validated, &applied, found, (&shards, &mut memory.rolling)).await?;
-    seen.changing = changing(validated, replicas, found, &shards, &rollout);
+    let facts = disruption::Facts {
+        nodes: replicas.max(validated.replicas),
+        pods: &found.pods,
+        rollout: Some(&rollout),
+        shards: &shards,
+    };
+    let verdict = disruption::judge(&facts);
+    context.must_lead()?;
+    disruption::follow(&mut applier, validated, &verdict).await?;
+    let refused_for = memory.refusing_for(verdict.is_unwell(), now);
+    seen.disruption = Some((verdict, refused_for >= disruption::PATIENCE));
+    seen.changing = changing(validated, replicas, found, (&shards, leaving.no_room.as_deref()), &rollout);
     let settled = seen.changing.is_none() && seen.problems.is_empty() && seen.ready >= seen.wanted;
     Ok(match memory.unsettled_for(settled, now) {
         None => looked_again,
         Some(long) if long >= PATIENCE => SLOWLY,
         Some(_) => SOON,
     })
+}
+
+fn applier<'a>(
+    context: &'a Context,
+    cluster: &'a ValidatedCluster,
+    existing_sessions: &'a BTreeSet<String>,
+    ledger: &'a mut apply::Ledger,
+    now: Duration,
+) -> Applier<'a> {
+    Applier { client: &context.client, cluster, seen: &context.seen, existing_sessions, ledger, now }
+}
+
+/// The nodes whose shards go to others because their machines are being emptied. With strategy Isolated none: a machine that is
+/// cordoned mostly comes back, and a volume that can follow its pod does; to copy all data for that is worth it for nobody.
+fn emptied_nodes(context: &Context, cluster: &ValidatedCluster, pods: &[PodFacts]) -> BTreeSet<NodeId> {
+    if matches!(cluster.storage, ValidatedStorage::Isolated) {
+        return BTreeSet::new();
+    }
+    let hosts = pods.iter().filter(|pod| !pod.host.is_empty()).map(|pod| pod.host.clone()).collect();
+    let emptied = context.machines.emptied((cluster.namespace.clone(), cluster.name.clone()), hosts);
+    pods.iter().filter(|pod| emptied.contains(&pod.host)).map(|pod| pod.node.clone()).collect()
 }
 
 /// Notes that the storage failed, and says when to look again.
@@ -394,12 +436,15 @@ fn changing(
     validated: &ValidatedCluster,
     replicas: i32,
     found: &Dereferenced,
-    shards: &Summary,
+    (shards, no_room): (&Summary, Option<&str>),
     rollout: &Rollout,
 ) -> Option<(&'static str, String)> {
     let present = i32::try_from(found.pods.len()).unwrap_or(i32::MAX);
     if let (true, Some(waiting)) = (shards.needed_nodes() > validated.replicas, &shards.waiting) {
         return Some((status::ASSIGNING, waiting.clone()));
+    }
+    if let (true, Some(no_room)) = (replicas > validated.replicas, no_room) {
+        return Some((status::NO_ROOM, no_room.to_owned()));
     }
     if replicas > validated.replicas {
         return Some((
@@ -410,7 +455,7 @@ fn changing(
     if present != validated.replicas {
         return Some((status::SCALING, format!("{present} of {} nodes exist", validated.replicas)));
     }
-    if let Rollout::Underway(what) = rollout {
+    if let Rollout::Underway(what) | Rollout::Resizing(what) = rollout {
         return Some((status::ROLLING_OUT, what.clone()));
     }
     if shards.is_settled() {

@@ -36,6 +36,8 @@ pub enum Roll {
     Done,
     /// Something must become true first.
     Wait(String),
+    /// A pod is being given other resources, which takes nobody away.
+    Resizing(String),
     /// Give this pod other resources, with this patch.
     Resize(NodePod, Value),
     /// Delete this pod; the StatefulSet makes it anew from the newest template.
@@ -64,7 +66,7 @@ pub fn decide(pods: &[NodePod], newest: &str, wanted: i32, shards_settled: bool)
     // Nobody is taken away by this: it waits for no other pod, and for no shard.
     for pod in &outdated {
         if let InPlace::Underway(why) = &pod.in_place {
-            return Roll::Wait(format!("pod {} is being resized: {why}", pod.name));
+            return Roll::Resizing(format!("pod {} is being resized: {why}", pod.name));
         }
     }
     for pod in outdated.iter().rev() {
@@ -107,7 +109,7 @@ mod tests {
     fn replaced(roll: &Roll) -> Option<i32> {
         match roll {
             Roll::Replace(pod) => Some(pod.ordinal),
-            Roll::Done | Roll::Wait(_) | Roll::Resize(..) => None,
+            Roll::Done | Roll::Wait(_) | Roll::Resizing(_) | Roll::Resize(..) => None,
         }
     }
 
@@ -175,7 +177,9 @@ mod tests {
         // It takes nobody away: neither the pod that starts nor shards without a holder are waited for.
         assert!(matches!(decide(&pods, "new", 3, false), Roll::Resize(pod, _) if pod.ordinal == 2));
         pods[2].in_place = InPlace::Underway("Deferred".into());
-        assert!(matches!(decide(&pods, "new", 3, true), Roll::Wait(why) if why.contains("demo-2 is being resized")));
+        assert!(
+            matches!(decide(&pods, "new", 3, true), Roll::Resizing(why) if why.contains("demo-2 is being resized"))
+        );
         pods[2].in_place = InPlace::Done;
         assert!(matches!(decide(&pods, "new", 3, true), Roll::Resize(pod, _) if pod.ordinal == 0));
         pods[0].in_place = InPlace::No;

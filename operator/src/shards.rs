@@ -7,6 +7,7 @@ mod bucket;
 mod configmap;
 mod consensus;
 mod nodes;
+pub mod room;
 mod sessions;
 mod summary;
 mod topology;
@@ -20,7 +21,7 @@ use brainy_coordination::clock::Clock;
 use brainy_coordination::controller::give_up::{GiveUp, give_up};
 use brainy_coordination::controller::{Facts, MOVES_AT_ONCE, Next, NodeSight, Rules, is_uneven, next_map};
 use brainy_coordination::placement::{Policy, load::Patience};
-use brainy_coordination::session::Observers;
+use brainy_coordination::session::{Observers, SessionRecord};
 use brainy_coordination::{Epoch, NodeId, ShardId, ShardMap};
 use brainy_kubernetes::names;
 use brainy_storage::documents::{DocumentVersion, Documents};
@@ -29,7 +30,10 @@ use kube::Client;
 use crate::reconcile::Error;
 use crate::reconcile::validate::ValidatedCluster;
 
+use room::NodeVolume;
+
 pub use configmap::{forget as forget_map, published as published_map};
+pub use room::Volumes;
 pub use sessions::significant_hash;
 pub use summary::{GivenUp, Summary};
 pub use topology::PodFacts;
@@ -46,12 +50,47 @@ pub struct Memory {
     observers: Observers,
     /// Before shards move for load (strategy Isolated).
     patience: Patience,
+    /// Volumes as the last look has shown them, with the map (strategy Isolated); none: nobody has looked yet.
+    seen: Option<(ShardMap, Volumes)>,
     zones: zones::Memory,
     topology: topology::Memory,
     /// Strategy Namespaced or Shared.
     bucket: bucket::Memory,
     /// Pattern Consensus.
     consensus: consensus::Memory,
+}
+
+impl Memory {
+    /// The volumes as the last look has shown them.
+    pub fn volumes(&self) -> Option<&Volumes> {
+        self.seen.as_ref().map(|(_, volumes)| volumes)
+    }
+
+    /// The zone of each node.
+    pub async fn zones(&mut self, client: &Client, pods: &[PodFacts]) -> BTreeMap<NodeId, String> {
+        self.zones.of_nodes(client, pods).await
+    }
+
+    /// Whether the shards of those that are to go may move to those that stay.
+    pub fn room(&self, staying: &[NodeId], zones: &BTreeMap<NodeId, String>, was_short: bool) -> Room {
+        match &self.seen {
+            None => Room::Unknown,
+            Some((map, volumes)) => {
+                room::shortage(map, staying, zones, volumes, was_short).map_or(Room::Enough, Room::Short)
+            }
+        }
+    }
+}
+
+/// Whether there is room for the shards of nodes that are to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// No look has shown any volume yet: the next one may.
+    Unknown,
+    /// There is, as far as anybody knows.
+    Enough,
+    /// There is not: in words.
+    Short(String),
 }
 
 /// One look at the shards of a cluster.
@@ -72,6 +111,10 @@ pub struct Controller<'a> {
     pub consensus_since: Option<i64>,
     /// A node whose volume is lost, and whose shards are to be placed anew, empty (strategy Isolated, pattern Leader).
     pub give_up: Option<&'a NodeId>,
+    /// Nodes on machines that are being emptied: their shards go to others (strategies Namespaced and Shared).
+    pub drained: &'a BTreeSet<NodeId>,
+    /// Nodes that keep what they have: it finds no room elsewhere (strategy Isolated).
+    pub kept: &'a BTreeSet<NodeId>,
     /// What is known of the pods, for the topology.
     pub pods: &'a [PodFacts],
     /// From earlier looks.
@@ -88,11 +131,14 @@ struct Present {
 impl Controller<'_> {
     /// Looks, decides, publishes.
     pub async fn run(&mut self) -> Result<Summary, Error> {
-        match (self.bucket.cloned(), self.cluster.pattern) {
-            (bucket, Pattern::Consensus) => self.run_consensus(bucket.as_deref()).await,
-            (Some(bucket), _) => self.run_shared(&*bucket).await,
-            (None, _) => self.run_isolated().await,
-        }
+        let mut summary = match (self.bucket.cloned(), self.cluster.pattern) {
+            (bucket, Pattern::Consensus) => self.run_consensus(bucket.as_deref()).await?,
+            (Some(bucket), _) => self.run_shared(&*bucket).await?,
+            (None, _) => self.run_isolated().await?,
+        };
+        let left = |node: &NodeId| summary.map.as_ref().map_or(0, |map| map.shards_of(node).count());
+        summary.emptied = self.drained.iter().map(|node| format!("{node} ({} shards left)", left(node))).collect();
+        Ok(summary)
     }
 
     async fn run_isolated(&mut self) -> Result<Summary, Error> {
@@ -113,7 +159,7 @@ impl Controller<'_> {
             Some(map) if map.writer == self.identity => map.epoch,
             other => Epoch(other.as_ref().map_or(0, |map| map.epoch.0) + 1),
         };
-        let policy = self.policy().await;
+        let policy = self.placement().await;
         let rules = ISOLATED.with_most(policy.max_moves);
         let mut given_up = None;
         let next = match (self.give_up.cloned(), &published.map) {
@@ -144,6 +190,7 @@ impl Controller<'_> {
                 (Some(map), Some("a new shard map was published".to_owned()))
             }
         };
+        self.note_volumes(map.as_ref(), &nodes);
         let mut summary = Summary::new(map, &nodes, self.cluster, rules, waiting, existing);
         summary.given_up = given_up;
         Ok(summary.with_volumes(self.cluster, &volumes))
@@ -167,10 +214,23 @@ impl Controller<'_> {
         Ok(())
     }
 
-    /// How shards are to be placed.
+    fn note_volumes(&mut self, map: Option<&ShardMap>, nodes: &BTreeMap<NodeId, NodeSight>) {
+        let live = nodes.values().filter(|sight| sight.live).map(|sight| &sight.record);
+        let volume = |record: &SessionRecord| {
+            Some((record.node.clone(), NodeVolume { used: record.volume?, stored: record.stored.len() }))
+        };
+        self.memory.seen = map.map(|map| (map.clone(), live.filter_map(volume).collect()));
+    }
+
+    /// How shards are to be placed at the moment.
+    async fn placement(&mut self) -> Policy {
+        Policy { drained: self.drained.clone(), kept: self.kept.clone(), ..self.policy().await }
+    }
+
+    /// How shards are to be placed, whatever becomes of machines and volumes.
     pub async fn policy(&mut self) -> Policy {
         let zones = self.memory.zones.of_nodes(self.client, self.pods).await;
-        Policy { balance: self.cluster.balance, max_moves: self.cluster.max_moves, zones }
+        Policy { balance: self.cluster.balance, max_moves: self.cluster.max_moves, zones, ..Policy::default() }
     }
 
     fn decide(

@@ -28,6 +28,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use crate::context::Context;
+use crate::machines::{self, ClusterName};
 use crate::reconcile::{Error, reconcile};
 use crate::shards::significant_hash;
 
@@ -43,6 +44,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Longest wait for the first look at the machines.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
 /// Time between looks at a resource that can't be read.
 const UNREADABLE: Duration = Duration::from_secs(300);
 
@@ -53,7 +56,13 @@ pub async fn run(context: Arc<Context>, client: Client, namespaces: Vec<String>)
         true => vec![None],
         false => namespaces.into_iter().map(Some).collect(),
     };
-    future::join_all(scopes.into_iter().map(|scope| run_scope(Arc::clone(&context), client.clone(), scope))).await;
+    let machines = context.machines.clone();
+    let watched = machines.watch(client.clone(), context.metrics.clone());
+    let reconciled = async {
+        machines.known(FIRST_LOOK).await;
+        future::join_all(scopes.into_iter().map(|scope| run_scope(Arc::clone(&context), client.clone(), scope))).await
+    };
+    future::join(watched, reconciled).await;
 }
 
 async fn run_scope(context: Arc<Context>, client: Client, scope: Option<String>) {
@@ -80,6 +89,7 @@ async fn run_scope(context: Arc<Context>, client: Client, scope: Option<String>)
         watched.owned::<NetworkPolicy>(),
         watched.labelled(pod_hash),
         watched.labelled(significant_hash),
+        watched.machines(),
     ];
     let metrics = context.metrics.clone();
     applier(
@@ -124,6 +134,18 @@ impl Scope {
             .default_backoff()
             .touched_objects();
         trigger_owners::<Guarded, _>(changed, (), ()).boxed()
+    }
+
+    /// Reconciles the clusters with pods on a machine that is being emptied, or is no more.
+    fn machines(&self) -> Triggers {
+        let news = machines::within(self.context.machines.news(), self.namespace.clone());
+        let request = |(namespace, name): ClusterName| {
+            Ok(ReconcileRequest {
+                obj_ref: ObjectRef::new(&name).within(&namespace),
+                reason: ReconcileReason::Custom { reason: "a machine changed".into() },
+            })
+        };
+        news.map(request).boxed()
     }
 
     /// Reconciles the cluster that an object's label names, when `hash` of the object changes.
@@ -185,7 +207,9 @@ fn pod_hash(pod: &Pod) -> Option<u64> {
 fn forget_deleted(context: &Context, event: &Event<Guarded>) {
     if let Event::Delete(cluster) = event {
         context.forget(&cluster.uid().unwrap_or_default());
-        context.metrics.forget(&cluster.namespace().unwrap_or_default(), &cluster.name_any());
+        let (namespace, name) = (cluster.namespace().unwrap_or_default(), cluster.name_any());
+        context.metrics.forget(&namespace, &name);
+        context.machines.forget(&(namespace, name));
     }
 }
 

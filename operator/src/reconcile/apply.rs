@@ -9,6 +9,7 @@ use std::time::Duration;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -82,7 +83,6 @@ impl Applier<'_> {
             role_binding: self.put(prepared.role_binding).await?,
             service: self.put(prepared.service).await?,
             config_map: self.put(prepared.config_map).await?,
-            disruption_budget: self.put_or_remove(prepared.disruption_budget).await?,
             network_policy: self.put_or_remove(prepared.network_policy).await?,
             statefulset: match held {
                 None => self.put(prepared.statefulset).await?,
@@ -91,6 +91,11 @@ impl Applier<'_> {
             sessions: prepared.sessions,
             state: PhantomData,
         })
+    }
+
+    /// Applies the budget of evictions, or removes it.
+    pub async fn guard(&mut self, budget: Option<PodDisruptionBudget>) -> Result<(), Error> {
+        self.put_or_remove(budget).await.map(drop)
     }
 
     /// Only as it was read: somebody else may have changed it since.

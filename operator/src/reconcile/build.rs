@@ -18,7 +18,6 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, PodTemplateSpec, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
@@ -26,6 +25,7 @@ use crate::plan::Accepted;
 use crate::reconcile::validate::ValidatedCluster;
 
 pub use config::{cluster_spec, node_config};
+pub use disruption::budget as disruption_budget;
 pub use network::policy as network_policy;
 pub use pod::CONFIG_HASH_ANNOTATION;
 pub use statefulset::DATA_VOLUME;
@@ -53,8 +53,6 @@ pub struct KubernetesResources<State> {
     pub config_map: ConfigMap,
     /// The nodes' sessions, where Kubernetes keeps them (strategy Isolated). Created where absent, never changed.
     pub sessions: Vec<Lease>,
-    /// Limits voluntary disruptions; none below two nodes, where it would block every drain.
-    pub disruption_budget: Option<PodDisruptionBudget>,
     /// Who reaches the nodes; none where the operator is not told to see to that. [`network_policy`] makes it.
     pub network_policy: Option<NetworkPolicy>,
     /// The nodes.
@@ -100,7 +98,6 @@ pub fn build(cluster: &ValidatedCluster, sidecar: &SidecarImage, carried: &Carri
         role_binding: access::role_binding(cluster),
         service: network::nodes_service(cluster),
         sessions: sessions::leases(cluster, carried.sessions),
-        disruption_budget: disruption::budget(cluster),
         network_policy: None,
         statefulset: statefulset::statefulset(cluster, sidecar, carried, &config_map),
         config_map,

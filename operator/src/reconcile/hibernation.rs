@@ -11,6 +11,7 @@ use brainy_crds::Strategy;
 use super::apply::Applier;
 use super::build::{self, Carried};
 use super::dereference::{Dereferenced, ordinal_of};
+use super::disruption::Verdict;
 use super::status::{self, Observation};
 use super::validate::ValidatedCluster;
 use super::{Error, LATER, SOON, planning};
@@ -74,6 +75,7 @@ pub(super) async fn stop(
         return Ok(SOON);
     }
     seen.hibernated = Some(message(cluster, found));
+    seen.disruption = Some((Verdict::NoBudget, false));
     Ok(LATER)
 }
 

@@ -14,10 +14,11 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::build::{self, Carried, SidecarImage, pod_template};
 use super::dereference::{Dereferenced, ordinal_of};
-use super::validate::ValidatedCluster;
+use super::validate::{ValidatedCluster, ValidatedStorage};
 use super::{Error, FIELD_MANAGER, status};
 use crate::context::Context;
 use crate::plan::{ANNOTATION, Accepted, Change, Decision, Facts, Hold, Live, decide, fields, paused, template_inputs};
+use crate::shards::{Volumes, room};
 use crate::{resize, shards, volumes};
 
 /// What the API server said the pod template would become, so that it is not asked at every look.
@@ -83,7 +84,7 @@ pub(super) async fn look(
     context: &Context,
     cluster: &ValidatedCluster,
     found: &mut Dereferenced,
-    memory: &mut Memory,
+    (memory, volumes): (&mut Memory, &Volumes),
 ) -> Result<(Decision, Option<Plan>), Error> {
     let wish = wish(cluster, found, &context.sidecar);
     if found.cluster.spec.paused {
@@ -112,7 +113,7 @@ pub(super) async fn look(
     let decision = decide(&facts);
     let plan = match &decision.change {
         None => None,
-        Some(change) => Some(plan(context, cluster, found, change, differing).await?),
+        Some(change) => Some(plan(context, cluster, (found, volumes), change, differing).await?),
     };
     context.must_lead()?;
     if let Some(plan) = plan.as_ref().filter(|plan| plan.approved) {
@@ -165,12 +166,16 @@ fn template_of(statefulset: &StatefulSet) -> Value {
 async fn plan(
     context: &Context,
     cluster: &ValidatedCluster,
-    found: &Dereferenced,
+    (found, sizes): (&Dereferenced, &Volumes),
     change: &Change,
     differing: Vec<String>,
 ) -> Result<Plan, Error> {
     let said = found.cluster.status.as_ref().and_then(|status| status.plan.as_ref());
-    if let Some(said) = said.filter(|said| (&said.hash, said.approved) == (&change.hash, change.approved)) {
+    // How much data would move may only be known since.
+    let is_whole =
+        |said: &&Plan| said.bytes_moved.is_some() || said.approved || sizes.is_empty() || change.nodes.is_none();
+    let said = said.filter(|said| (&said.hash, said.approved) == (&change.hash, change.approved));
+    if let Some(said) = said.filter(is_whole) {
         return Ok(said.clone());
     }
     let object = |kind: &str, name: String, fields: Vec<String>| PlannedObject { kind: kind.into(), name, fields };
@@ -207,9 +212,9 @@ async fn plan(
             vec!["spec.resources.requests.storage".into()],
         ));
     }
-    let shards_moved = match change.nodes {
+    let moved = match change.nodes {
         Some((_, nodes)) if cluster.balance == Balance::Count => {
-            shards::published_map(&context.client, cluster).await?.map(|map| moved(&map, cluster, nodes))
+            shards::published_map(&context.client, cluster).await?.map(|map| moved(&map, cluster, nodes, sizes))
         }
         _ => None,
     };
@@ -220,7 +225,8 @@ async fn plan(
         objects,
         restarts,
         resizes,
-        shards_moved,
+        shards_moved: moved.map(|moved| moved.shards),
+        bytes_moved: moved.and_then(|moved| moved.bytes),
         volumes: growing,
     };
     plan.summary = summary(change, &plan);
@@ -238,10 +244,18 @@ fn all_pods(cluster: &ValidatedCluster, found: &Dereferenced) -> Vec<String> {
     pods.into_iter().map(|(_, name)| name).collect()
 }
 
-/// How many shards have another owner once there are so many nodes. A cluster that hibernates keeps its map.
-fn moved(map: &brainy_coordination::ShardMap, cluster: &ValidatedCluster, nodes: i32) -> i32 {
+/// What moves for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Moved {
+    shards: i32,
+    /// `None`: not known.
+    bytes: Option<i64>,
+}
+
+/// What has another owner once there are so many nodes. A cluster that hibernates keeps its map.
+fn moved(map: &brainy_coordination::ShardMap, cluster: &ValidatedCluster, nodes: i32, sizes: &Volumes) -> Moved {
     if nodes == 0 {
-        return 0;
+        return Moved { shards: 0, bytes: Some(0) };
     }
     let nodes: Vec<NodeId> = (0..nodes).map(|ordinal| NodeId(names::node(&cluster.name, ordinal))).collect();
     let before: Vec<Option<NodeId>> =
@@ -249,7 +263,16 @@ fn moved(map: &brainy_coordination::ShardMap, cluster: &ValidatedCluster, nodes:
     let after = place(&before, &nodes);
     // One that has no owner yet moves nowhere.
     let count = before.iter().zip(&after).filter(|(before, after)| before.is_some() && before != after).count();
-    i32::try_from(count).unwrap_or(i32::MAX)
+    let bytes = match &cluster.storage {
+        ValidatedStorage::Isolated => room::bytes(&before, &after, sizes),
+        // They are copied in the bucket, and how much that is nobody counts.
+        ValidatedStorage::Namespaced(_) => None,
+        ValidatedStorage::Shared(_) => Some(0),
+    };
+    Moved {
+        shards: i32::try_from(count).unwrap_or(i32::MAX),
+        bytes: bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+    }
 }
 
 fn summary(change: &Change, plan: &Plan) -> String {
@@ -266,7 +289,9 @@ fn summary(change: &Change, plan: &Plan) -> String {
         parts.push("new pods get another template".to_owned());
     }
     if let Some((from, to)) = change.nodes {
-        let moved = plan.shards_moved.map_or_else(String::new, |moved| format!(", {moved} shards move"));
+        let copied = plan.bytes_moved.and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| *bytes > 0);
+        let copied = copied.map_or_else(String::new, |bytes| format!(" (about {} are copied)", room::in_words(bytes)));
+        let moved = plan.shards_moved.map_or_else(String::new, |moved| format!(", {moved} shards move{copied}"));
         parts.push(format!("nodes: {from} to {to}{moved}"));
     }
     if let Some(pattern) = &change.pattern {

@@ -37,6 +37,8 @@ pub(super) enum Rollout {
     Done,
     /// Not yet: what is waited for, or was done.
     Underway(String),
+    /// Not yet, and no pod is taken away for it: pods get other resources where they run.
+    Resizing(String),
 }
 
 /// Replaces at most one pod.
@@ -95,7 +97,7 @@ async fn resize(
         Ok(_) => {
             tracing::info!(cluster = cluster.name, namespace = cluster.namespace, pod = pod.name, "resized a pod");
             context.events.resized_pod(&found.cluster, &pod.name).await;
-            Ok(Rollout::Underway(format!("pod {} is being resized", pod.name)))
+            Ok(Rollout::Resizing(format!("pod {} is being resized", pod.name)))
         }
         // Another pod of the name by now, or too much at once: a later look decides anew.
         Err(kube::Error::Api(status))
@@ -161,6 +163,7 @@ fn rollout(roll: Roll) -> Rollout {
     match roll {
         Roll::Done => Rollout::Done,
         Roll::Wait(why) => Rollout::Underway(why),
+        Roll::Resizing(why) => Rollout::Resizing(why),
         Roll::Replace(pod) | Roll::Resize(pod, _) => Rollout::Underway(format!("pod {} is outdated", pod.name)),
     }
 }

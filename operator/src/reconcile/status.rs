@@ -2,7 +2,8 @@
 //! it differs from what stands there.
 
 use brainy_crds::condition::{
-    CHANGES_APPROVED, HIBERNATED, PROGRESSING, READY, SHARDS_ASSIGNED, STORAGE_READY, VOLUMES_HEALTHY,
+    CHANGES_APPROVED, DISRUPTION_ALLOWED, HIBERNATED, PROGRESSING, READY, SHARDS_ASSIGNED, STORAGE_READY,
+    VOLUMES_HEALTHY,
 };
 use brainy_crds::{BrainyCluster, BrainyClusterStatus, Plan};
 use jiff::Timestamp;
@@ -12,6 +13,7 @@ use kube::{Api, Client, Resource};
 use serde_json::json;
 
 use super::build::selector_text;
+use super::disruption::Verdict;
 use super::{Error, FIELD_MANAGER};
 use crate::volumes::health;
 
@@ -19,6 +21,10 @@ use crate::volumes::health;
 pub const ROLLING_OUT: &str = "RollingOut";
 /// Reason of Progressing: nodes that leave still hold shards.
 pub const DRAINING: &str = "Draining";
+/// Reason of Progressing: nodes that are to leave can't, since what they have finds no room on the volumes of the others.
+pub const NO_ROOM: &str = "NoRoomToScaleDown";
+/// Reason of DisruptionAllowed: evictions have been refused for a while because the cluster is not well.
+pub const EVICTIONS_REFUSED: &str = "EvictionsRefused";
 /// Reason of Progressing: pods come or go.
 pub const SCALING: &str = "Scaling";
 /// Reason of Progressing: all nodes stop, so that another pattern can begin.
@@ -55,6 +61,11 @@ pub struct Observation {
     pub volumes: Option<health::View>,
     /// Nodes that wish to own no shard, with how many they still have.
     pub draining: Vec<String>,
+    /// Nodes on machines that are being emptied, with how many they still have.
+    pub emptied: Vec<String>,
+    /// Whether a node's pod may be evicted, and whether it has been refused for long. `None`: not looked at. What was said before
+    /// still stands.
+    pub disruption: Option<(Verdict, bool)>,
     /// What went wrong in this reconcile: a stable word, and a sentence.
     pub failure: Option<(String, String)>,
     /// Nothing is to be changed.
@@ -136,7 +147,8 @@ pub fn after(cluster: &BrainyCluster, seen: &Observation, now: Timestamp) -> Bra
     let name = cluster.metadata.name.as_deref().unwrap_or_default();
     findings.extend(hibernated(seen, condition(&before, HIBERNATED).is_some()));
     findings.extend(approved(&seen.plan, status.plan.as_ref(), name));
-    findings.extend(seen.shards.map(|shards| assigned(shards, &seen.draining)));
+    findings.extend(seen.shards.map(|shards| assigned(shards, &seen.draining, &seen.emptied)));
+    findings.extend(seen.disruption.as_ref().map(|(verdict, long)| disruption(name, verdict, *long, &before)));
     findings.extend(seen.volumes.as_ref().and_then(|view| volumes(cluster, view, &before)));
     status.conditions = merged(&before.conditions, findings, cluster.metadata.generation, now);
     status
@@ -228,8 +240,10 @@ fn ready(seen: &Observation) -> Finding {
     if seen.ready < seen.wanted {
         return not("NodesNotReady", format!("{} of {} nodes are ready", seen.ready, seen.wanted));
     }
-    // Nodes that come or go, and shards that move: a spec that was changed is not yet true. A rollout is no such thing.
-    if let Some((reason, message)) = seen.changing.as_ref().filter(|(reason, _)| *reason != ROLLING_OUT) {
+    // Nodes that come or go, and shards that move: a spec that was changed is not yet true. A rollout is no such thing, and where
+    // nodes can't leave all is served as before.
+    let is_passing = |reason: &str| reason != ROLLING_OUT && reason != NO_ROOM;
+    if let Some((reason, message)) = seen.changing.as_ref().filter(|(reason, _)| is_passing(reason)) {
         return not(reason, message.clone());
     }
     match seen.shards {
@@ -257,6 +271,8 @@ fn progressing(seen: &Observation) -> Finding {
             PAUSED,
             "spec.paused is true: nothing is changed until it is false, whatever else the spec says".into(),
         ),
+        // It goes on by itself, but not before somebody does something.
+        (.., Some((reason, message))) if *reason == NO_ROOM => ("False", *reason, message.clone()),
         (.., Some((reason, message))) => ("True", *reason, message.clone()),
         (.., None) => match &seen.plan {
             PlanView::Waiting { plan, .. } => {
@@ -292,11 +308,36 @@ fn volumes(cluster: &BrainyCluster, view: &health::View, before: &BrainyClusterS
     Some(Finding { type_: VOLUMES_HEALTHY, status, reason: reason.into(), message })
 }
 
-fn assigned(shards: ShardsView, draining: &[String]) -> Finding {
+/// Whether a drain of a machine gets on, and if not, why and what then.
+fn disruption(cluster: &str, verdict: &Verdict, long: bool, before: &BrainyClusterStatus) -> Finding {
+    let refused = |why: &str| {
+        format!(
+            "PodDisruptionBudget {cluster} refuses evictions, and kubectl drain waits, until this is over: {why}. If it can't be: kubectl drain --disable-eviction deletes the pods all the same"
+        )
+    };
+    let has_said = condition(before, DISRUPTION_ALLOWED).is_some_and(|there| there.reason == EVICTIONS_REFUSED);
+    let (status, reason, message) = match verdict {
+        Verdict::Allowed => ("True", "Healthy", format!("PodDisruptionBudget {cluster} lets one node go at a time")),
+        Verdict::NoBudget => (
+            "True",
+            "NoBudget",
+            "fewer than two nodes need no PodDisruptionBudget: nothing refuses an eviction".to_owned(),
+        ),
+        Verdict::Changing(why) => ("False", ROLLING_OUT, refused(why)),
+        Verdict::Unwell(why) if long || has_said => ("False", EVICTIONS_REFUSED, refused(why)),
+        Verdict::Unwell(why) => ("False", "NotHealthy", refused(why)),
+    };
+    Finding { type_: DISRUPTION_ALLOWED, status, reason: reason.into(), message }
+}
+
+fn assigned(shards: ShardsView, draining: &[String], emptied: &[String]) -> Finding {
     let all = shards.assigned == shards.total;
     let mut message = format!("{} of {} shards have an owner", shards.assigned, shards.total);
     if !draining.is_empty() {
         message.push_str(&format!("; nodes that drain by their own wish: {}", draining.join(", ")));
+    }
+    if !emptied.is_empty() {
+        message.push_str(&format!("; nodes on machines that are being emptied: {}", emptied.join(", ")));
     }
     Finding {
         type_: SHARDS_ASSIGNED,

@@ -12,6 +12,8 @@ fn serving() -> Observation {
         problems: Vec::new(),
         volumes: None,
         draining: Vec::new(),
+        emptied: Vec::new(),
+        disruption: None,
         failure: None,
         paused: false,
         hibernated: None,
@@ -114,6 +116,45 @@ fn a_refusal_is_said_in_ready_and_leaves_the_rest() {
     assert_eq!(state(&status, PROGRESSING), ("False", "InvalidSpec"));
     assert_eq!(state(&status, STORAGE_READY), ("True", "VolumePerNode"));
     assert_eq!(status.nodes, "3/3");
+}
+
+#[test]
+fn whoever_waits_for_an_eviction_reads_why_and_how_to_go_on_all_the_same() {
+    let mut cluster = isolated();
+    let seen = |verdict, long| Observation { disruption: Some((verdict, long)), ..serving() };
+    let unwell = || Verdict::Unwell("2 of 3 nodes are ready".into());
+    let status = after(&cluster, &seen(unwell(), false), at(1));
+    assert_eq!(state(&status, DISRUPTION_ALLOWED), ("False", "NotHealthy"));
+    let message = condition(&status, DISRUPTION_ALLOWED).unwrap().message.clone();
+    for part in ["PodDisruptionBudget demo", "2 of 3 nodes are ready", "kubectl drain --disable-eviction"] {
+        assert!(message.contains(part), "{message}");
+    }
+    let long = after(&cluster, &seen(unwell(), true), at(1));
+    assert_eq!(state(&long, DISRUPTION_ALLOWED), ("False", EVICTIONS_REFUSED));
+    // Another operator has not counted the time, and what was said stands.
+    cluster.status = Some(long);
+    assert_eq!(state(&after(&cluster, &seen(unwell(), false), at(2)), DISRUPTION_ALLOWED).1, EVICTIONS_REFUSED);
+    assert_eq!(after(&cluster, &serving(), at(2)), cluster.status.clone().unwrap(), "nobody looked");
+    let rolling = Verdict::Changing("pod demo-2 is outdated".into());
+    assert_eq!(state(&after(&cluster, &seen(rolling, false), at(2)), DISRUPTION_ALLOWED), ("False", "RollingOut"));
+    for (verdict, reason) in [(Verdict::Allowed, "Healthy"), (Verdict::NoBudget, "NoBudget")] {
+        assert_eq!(state(&after(&cluster, &seen(verdict, false), at(2)), DISRUPTION_ALLOWED), ("True", reason));
+    }
+}
+
+#[test]
+fn a_scale_down_that_finds_no_room_is_no_progress() {
+    let stuck = Observation { changing: Some((NO_ROOM, "demo-0 has room for 1 of 2".into())), ..serving() };
+    let status = after(&isolated(), &stuck, at(1));
+    assert_eq!(state(&status, PROGRESSING), ("False", NO_ROOM));
+    assert_eq!(state(&status, READY), ("True", "Serving"), "all is served as before");
+}
+
+#[test]
+fn nodes_on_machines_that_are_emptied_are_named_with_what_they_have_left() {
+    let emptied = Observation { emptied: vec!["demo-1 (3 shards left)".into()], ..serving() };
+    let message = condition(&after(&isolated(), &emptied, at(1)), SHARDS_ASSIGNED).unwrap().message.clone();
+    assert!(message.contains("machines that are being emptied: demo-1 (3 shards left)"), "{message}");
 }
 
 #[test]

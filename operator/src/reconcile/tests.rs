@@ -1,5 +1,6 @@
 //! Whole reconciles against an API server in memory.
 
+mod evictions;
 mod lost;
 mod nodes;
 mod objects;

@@ -21,7 +21,7 @@ pub(super) struct Memory {
 impl Controller<'_> {
     pub(super) async fn run_shared(&mut self, bucket: &dyn Documents) -> Result<Summary, Error> {
         let copy = configmap::read(self.client, self.cluster).await?;
-        let placement = self.policy().await;
+        let placement = self.placement().await;
         let zones = placement.zones.clone();
         let part = Part {
             documents: bucket,

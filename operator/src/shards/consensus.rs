@@ -9,11 +9,12 @@ use brainy_coordination::bucket;
 use brainy_coordination::bucket::look::Seen;
 use brainy_coordination::bucket::operator::{self, Part};
 use brainy_coordination::consensus::client::Client;
+use brainy_coordination::consensus::membership::electorate;
 use brainy_coordination::controller::Rules;
 use brainy_coordination::{NodeId, ShardId};
 use brainy_storage::documents::Documents;
 
-use super::{Controller, ISOLATED, Present, Summary, configmap, nodes};
+use super::{Controller, ISOLATED, Present, Summary, configmap, nodes, wanted_nodes};
 use crate::reconcile::Error;
 use crate::reconcile::build::cluster_spec;
 
@@ -23,6 +24,16 @@ pub(super) struct Memory {
     part: operator::Memory,
     /// Access to the nodes, and when it was opened: their certificates are renewed.
     pub(super) access: Option<(Arc<Client>, Duration)>,
+    /// The nodes did not say who does not vote. They are asked anew with the next access.
+    are_old: bool,
+}
+
+/// The members of the nodes' group.
+struct Members {
+    /// Nodes that have one.
+    members: Vec<NodeId>,
+    /// Those whose member does not vote; `None`: they don't say.
+    learners: Option<Vec<NodeId>>,
 }
 
 /// How long one access is used.
@@ -40,7 +51,7 @@ impl Controller<'_> {
             Some(documents) => documents,
             None => return Ok(self.unanswered(copy, "the nodes have no certificates yet")),
         };
-        let placement = self.policy().await;
+        let placement = self.placement().await;
         let zones = placement.zones.clone();
         let part = Part {
             documents: &*documents,
@@ -52,9 +63,13 @@ impl Controller<'_> {
             clock: self.clock,
             memory: &mut self.memory.consensus.part,
         };
+        let are_old = self.memory.consensus.are_old;
         let looked = async {
             let seen = part.run().await?;
-            Ok::<_, bucket::Error>((seen, documents.members().await?))
+            let members = documents.members().await?;
+            // Nodes of an earlier version don't know the question. What they don't say holds nothing up.
+            let learners = if are_old { None } else { documents.learners().await.ok() };
+            Ok::<_, bucket::Error>((seen, Members { members, learners }))
         };
         match looked.await {
             Ok((seen, members)) => self.answered(copy, seen, members, (bucket, &zones)).await,
@@ -80,6 +95,7 @@ impl Controller<'_> {
         {
             return Ok(Some(Arc::clone(documents)));
         }
+        self.memory.consensus.are_old = false;
         let opened = nodes::documents(self.client, self.cluster, since).await?.map(Arc::new);
         self.memory.consensus.access = opened.clone().map(|documents| (documents, now));
         Ok(opened)
@@ -89,7 +105,7 @@ impl Controller<'_> {
         &mut self,
         copy: Present,
         seen: Seen,
-        members: Vec<NodeId>,
+        Members { members, learners }: Members,
         (bucket, zones): (Option<&dyn Documents>, &BTreeMap<NodeId, String>),
     ) -> Result<Summary, Error> {
         let Seen { map, nodes, waiting, next_lapse, .. } = seen;
@@ -100,7 +116,13 @@ impl Controller<'_> {
         // While a shard has no owner its data may be on a volume whose node does not run.
         let unowned = map.as_ref().is_none_or(|map| (0..map.shards()).any(|shard| map.owner(ShardId(shard)).is_none()));
         let volumes = if unowned { self.volumes.clone() } else { BTreeSet::new() };
+        self.note_volumes(map.as_ref(), &nodes);
+        self.memory.consensus.are_old = learners.is_none();
+        let learners = learners.unwrap_or_default();
         let mut summary = Summary::new(map, &nodes, self.cluster, self.rules(), waiting, BTreeSet::new());
+        let wanted = wanted_nodes(self.cluster);
+        let votes = |node: &NodeId| members.contains(node) && !learners.contains(node);
+        summary.behind = electorate(&wanted).iter().filter(|node| !votes(node)).cloned().collect();
         summary.next_lapse = next_lapse;
         // A majority that counts nodes which are gone may be one that can't be had any more.
         Ok(summary.with_volumes(self.cluster, &volumes).with_members(members))

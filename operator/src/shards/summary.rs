@@ -36,6 +36,10 @@ pub struct Summary {
     pub problems: Vec<String>,
     /// Nodes that wish to own no shard, with how many they still have.
     pub draining: Vec<String>,
+    /// Nodes on machines that are being emptied, with how many shards they still have.
+    pub emptied: Vec<String>,
+    /// Nodes whose member of the nodes' group has yet to vote (pattern Consensus).
+    pub behind: Vec<NodeId>,
     /// How full the volumes of live nodes are, as they say.
     pub volumes: Vec<(String, VolumeUse)>,
     /// Shards whose data is not on the volume of their owner, as that says itself (strategy Isolated).
@@ -56,7 +60,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    pub(super) fn new(
+    pub(crate) fn new(
         map: Option<ShardMap>,
         nodes: &BTreeMap<NodeId, NodeSight>,
         cluster: &ValidatedCluster,
@@ -79,6 +83,8 @@ impl Summary {
             waiting,
             problems: problems.collect(),
             draining,
+            emptied: Vec::new(),
+            behind: Vec::new(),
             volumes: live().filter_map(|record| Some((record.node.0.clone(), record.volume?))).collect(),
             lost: match (rules, &map) {
                 (Rules::Isolated { .. }, Some(map)) => live()

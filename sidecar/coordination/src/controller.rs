@@ -13,7 +13,8 @@
 //! - *moved*: the owner stops for good under its token, the target copies, the owner changes (+1).
 //! - *given up*: see [`give_up`](give_up::give_up); the only step that raises a token by two, so that no data of before is
 //!   current.
-//! - *withdrawn*: a move whose target went away ends with the old owner under a new token (+1), which voids copies.
+//! - *withdrawn*: a move whose target went away, or has no room, ends with the old owner under a new token (+1), which voids
+//!   copies.
 
 pub mod give_up;
 
@@ -115,7 +116,7 @@ pub fn is_uneven(current: Option<&ShardMap>, facts: &Facts<'_>) -> bool {
     };
     let (owners, nodes) = (Draft::of(map).owners, facts.staying());
     let wishes = facts.wishes(&nodes);
-    match wishes.is_empty() {
+    match facts.are_free(&wishes) {
         true => load::is_uneven(&owners, &nodes, &facts.weights()),
         false => load::is_uneven_as_wished(&owners, &nodes, &facts.weights(), &wishes),
     }
@@ -212,7 +213,7 @@ impl Facts<'_> {
     /// Where shards that are at `before` should be, if at most `most` of those that `nodes` serve move.
     fn placed(&self, before: &[Option<NodeId>], nodes: &[NodeId], most: usize) -> Vec<Option<NodeId>> {
         let (wishes, zones) = (self.wishes(nodes), &self.placement.zones);
-        match (self.placement.balance, wishes.is_empty()) {
+        match (self.placement.balance, self.are_free(&wishes)) {
             (Balance::Count, true) => limited(before, place_in_zones(before, nodes, zones), nodes, most),
             (Balance::Count, false) => limited(before, wishes::place(before, nodes, zones, &wishes), nodes, most),
             (Balance::Load, true) => {
@@ -224,12 +225,17 @@ impl Facts<'_> {
         }
     }
 
-    /// What the nodes that shards may be given to ask for. One that is not live asks for nothing: what it said last may be of
-    /// a process that is gone.
+    /// Nothing is asked of placement but to be even.
+    fn are_free(&self, wishes: &Wishes) -> bool {
+        wishes.is_empty() && self.placement.kept.is_empty()
+    }
+
+    /// What the nodes that shards may be given to ask for, and what is asked of them. One that is not live asks for nothing: what
+    /// it said last may be of a process that is gone.
     fn wishes(&self, nodes: &[NodeId]) -> Wishes {
         let mut wishes = Wishes::default();
         for node in nodes {
-            let Some(record) = self.live(node) else {
+            let Some(record) = self.live(node).filter(|_| !self.placement.kept.contains(node)) else {
                 wishes.still.insert(node.clone());
                 continue;
             };
@@ -239,7 +245,7 @@ impl Facts<'_> {
                     of.entry(shard.0 as usize).or_default().insert(node.clone());
                 }
             }
-            if *drain {
+            if *drain || self.placement.drained.contains(node) {
                 wishes.drain.insert(node.clone());
             }
         }
@@ -406,7 +412,7 @@ fn establish(draft: &mut Draft, map: &ShardMap, facts: &Facts<'_>) {
     }
 }
 
-/// Moves whose copy is whole end with the target as owner; moves whose target went away are withdrawn.
+/// Moves whose copy is whole end with the target as owner; moves whose target went away, or has no room, are withdrawn.
 fn finish_moves(draft: &mut Draft, facts: &Facts<'_>) {
     for (at, to) in draft.moves.clone() {
         let shard = at as usize;
@@ -414,7 +420,7 @@ fn finish_moves(draft: &mut Draft, facts: &Facts<'_>) {
         let target = facts.live(&to);
         if target.is_some_and(|record| has(&record.received, shard, token)) {
             draft.owners[shard] = Some(to);
-        } else if target.is_some() && facts.wants(&to) {
+        } else if target.is_some_and(|record| !refuses_copies(record)) && facts.wants(&to) {
             continue; // Still copying.
         }
         draft.moves.remove(&at);
@@ -456,6 +462,10 @@ fn start_moves(draft: &mut Draft, facts: &Facts<'_>, at_once: usize) -> Option<S
             waiting = Some(format!("shard {} should move from {from} to {to}, but {down} is not live", ShardId(at)));
             continue;
         }
+        // It is served where it is, and what is said of that volume tells why.
+        if facts.live(&to).is_some_and(refuses_copies) {
+            continue;
+        }
         // Only once the data is stamped with the map's token: another raise would leave it two behind.
         let settled = facts.live(from).is_some_and(|owner| has(&owner.stored, shard, draft.tokens[shard]));
         if settled && !draft.given_up.contains(&at) && draft.moves.len() < at_once {
@@ -463,6 +473,10 @@ fn start_moves(draft: &mut Draft, facts: &Facts<'_>, at_once: usize) -> Option<S
         }
     }
     waiting
+}
+
+fn refuses_copies(record: &SessionRecord) -> bool {
+    record.volume.is_some_and(|volume| volume.refuses_copies)
 }
 
 fn has(held: &[HeldShard], shard: usize, token: FencingToken) -> bool {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::Incarnation;
-use crate::session::{SessionState, ShardLoad};
+use crate::session::{SessionState, ShardLoad, VolumeUse};
 
 #[path = "controller_tests/simulation.rs"]
 mod simulation;
@@ -512,6 +512,77 @@ fn a_node_that_drains_is_emptied_and_gets_nothing_until_it_takes_shards_again() 
         while world.turn() || (rules == ISOLATED && complete_moves(&mut world)) {}
         assert_eq!((world.count("a"), world.count("b"), world.count("c")), (4, 4, 4));
     }
+}
+
+#[test]
+fn a_node_on_a_machine_that_is_emptied_is_drained_as_if_it_wished_so_and_by_nobodys_wish() {
+    let mut world = World::new(Rules::Shared, 12, &["a", "b", "c"]);
+    world.settle();
+    all_hold_theirs(&mut world);
+    world.placement.drained = [node("a")].into();
+    world.settle();
+    assert_eq!([world.count("a"), world.count("b"), world.count("c")], [0, 6, 6]);
+    assert!(world.map().wished.is_empty(), "{:?}", world.map().wished);
+    world.placement.drained = ["a", "b", "c"].map(node).into();
+    let before = world.map().clone();
+    world.settle();
+    assert_eq!(*world.map(), before, "where all machines are emptied there is nowhere to go");
+    world.placement.drained.clear();
+    world.settle();
+    assert_eq!([world.count("a"), world.count("b"), world.count("c")], [4, 4, 4]);
+}
+
+#[test]
+fn isolated_a_node_that_is_kept_gives_nothing_and_gets_nothing_whatever_else_is_asked() {
+    let mut world = running(12, &["a", "b", "c"]);
+    world.placement.kept = [node("c")].into();
+    world.placement.drained = [node("c")].into();
+    world.record("c").requests.drain = true;
+    let before = world.map().clone();
+    assert!(!world.turn(), "{:?}", world.map());
+    world.nodes.insert(node("d"), sight("d", true));
+    world.wanted.push(node("d"));
+    while world.turn() || complete_moves(&mut world) {}
+    assert_eq!(world.count("c"), 4, "the others share what they have: {:?}", world.map());
+    assert!(before.shards_of(&node("c")).eq(world.map().shards_of(&node("c"))));
+    assert!(world.count("d") > 0);
+    world.placement.kept.clear();
+    while world.turn() || complete_moves(&mut world) {}
+    assert_eq!(world.count("c"), 0);
+}
+
+#[test]
+fn isolated_a_move_to_a_volume_without_room_is_withdrawn_and_begun_again_once_it_has_some() {
+    let mut world = running(4, &["a", "b"]);
+    world.record("b").requests.drain = true;
+    assert!(world.turn());
+    let moving = world.map().clone();
+    assert!(!moving.moves.is_empty());
+    let full = VolumeUse::new(99, 100).refusing_copies(true);
+    world.record("a").volume = Some(full);
+    assert!(world.turn());
+    assert!(world.map().moves.is_empty() && world.map().owners == moving.owners);
+    for shard in moving.moves.keys().map(|at| ShardId(*at)) {
+        assert_eq!(world.map().token(shard), moving.token(shard).next(), "what was copied is void");
+    }
+    store_all(&mut world);
+    assert_eq!(world.next(), Next::Keep { waiting: None }, "it is served where it is");
+    world.record("a").volume = Some(VolumeUse::new(50, 100));
+    assert!(world.turn());
+    assert_eq!(world.map().moves.len(), moving.moves.len());
+}
+
+#[test]
+fn isolated_a_copy_that_is_whole_counts_although_there_is_no_room_for_another() {
+    let mut world = running(4, &["a", "b"]);
+    world.record("b").requests.drain = true;
+    assert!(world.turn());
+    let (at, moving) = (*world.map().moves.keys().next().unwrap(), world.map().clone());
+    let copy = HeldShard { shard: ShardId(at), token: moving.token(ShardId(at)) };
+    world.record("a").received = vec![copy];
+    world.record("a").volume = Some(VolumeUse::new(99, 100).refusing_copies(true));
+    assert!(world.turn());
+    assert_eq!(world.map().owner(ShardId(at)), Some(&node("a")));
 }
 
 #[test]

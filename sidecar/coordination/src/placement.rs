@@ -23,6 +23,14 @@ pub struct Policy {
     /// The zone of each node, where it has one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub zones: BTreeMap<NodeId, String>,
+    /// Nodes that are to own no shard while another may take it, as if they [wished](wishes::Wishes::drain) so: on machines that
+    /// are being emptied.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub drained: BTreeSet<NodeId>,
+    /// Nodes that keep the shards they have, and get none: what they have finds no room elsewhere. It counts before `drained`
+    /// and before what they wish themselves.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub kept: BTreeSet<NodeId>,
 }
 
 /// What is the same for every node.

@@ -23,7 +23,7 @@ use super::session::Reporting;
 use super::table::Table;
 use super::tenure::Tenure;
 use super::volume::{self, Volume, Volumes};
-use super::{HandoffError, HandoffRequest, PeerClient, in_words, stopped};
+use super::{HandoffError, HandoffRequest, PeerClient, in_words, room, stopped};
 use crate::data_folder::Engine;
 use crate::host;
 
@@ -128,8 +128,11 @@ impl Isolated {
     pub(super) async fn watch_disk(&self, disk: Disk) {
         loop {
             let looking = disk.clone();
-            match (volume::blocking(move || looking.look()).await, self.volume.get()) {
-                (Ok(found), Some(volume)) => volume.note_use(VolumeUse::new(found.used, found.total)),
+            let look = move || Ok((looking.look()?, looking.data()));
+            match (volume::blocking(look).await, self.volume.get()) {
+                (Ok((found, data)), Some(volume)) => {
+                    volume.note_use(VolumeUse::new(found.used, found.total).with_data(data));
+                }
                 (Ok(_), None) => {}
                 (Err(error), _) => tracing::warn!(why = in_words(&error), "how full the volume is can't be told"),
             }
@@ -339,6 +342,9 @@ impl Isolated {
         let Ok(_permit) = self.receiving.acquire().await else {
             return Ok(());
         };
+        if volume.refuses_copies() {
+            return Err(room::none_for(shard));
+        }
         let mut arrival = Arrival::begin(volume, shard, token).await?;
         let order = HandoffRequest {
             map_revision: map.revision,
@@ -348,14 +354,24 @@ impl Isolated {
             piece: 0,
             stop: false,
         };
-        match self.receive(&mut arrival, shard, from, order).await {
-            Ok(()) => {
-                let records = arrival.finish().await?;
+        let received = match self.receive(volume, &mut arrival, shard, from, order).await {
+            Ok(()) => arrival.finish().await,
+            Err(error) => {
+                arrival.discard().await?;
+                Err(error)
+            }
+        };
+        match received {
+            Ok(records) => {
                 tracing::info!(%shard, %from, records, "received a shard");
                 Ok(())
             }
             Err(error) => {
-                arrival.discard().await?;
+                // The controller is to hear of it, and to leave the shard where it is.
+                if room::is_lacking(&error) {
+                    volume.refuse_copies();
+                    self.tell();
+                }
                 Err(error)
             }
         }
@@ -364,6 +380,7 @@ impl Isolated {
     /// Asks for one piece after the other until all have arrived. One that did not is asked for again.
     async fn receive(
         &self,
+        volume: &Volume,
         arrival: &mut Arrival<'_>,
         shard: ShardId,
         from: &NodeId,
@@ -373,6 +390,9 @@ impl Isolated {
         let mut tries = 0;
         loop {
             let (piece, stop) = arrival.wants();
+            if !stop {
+                room::check(volume.disk(), shard).await?;
+            }
             let request = HandoffRequest { piece, stop, ..order.clone() };
             let answer = match self.table.address(from) {
                 Some(address) => self.peers.handoff(from, &address, shard, &request).await,

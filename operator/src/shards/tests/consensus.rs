@@ -24,6 +24,10 @@ struct Node {
     state: Mutex<State>,
     written: Mutex<u64>,
     members: Mutex<Vec<NodeId>>,
+    learners: Mutex<Vec<NodeId>>,
+    /// It does not know who votes.
+    is_old: AtomicBool,
+    asked_who_votes: Mutex<usize>,
     silent: AtomicBool,
 }
 
@@ -58,6 +62,13 @@ impl Transport for Node {
             Ask::Names { prefix } => Answer::Names(self.state.lock().unwrap().names(&prefix)),
             Ask::Swap(write) => Answer::Written(self.write(write)),
             Ask::Members => Answer::Members(self.members.lock().unwrap().clone()),
+            Ask::Learners => {
+                *self.asked_who_votes.lock().unwrap() += 1;
+                if self.is_old.load(Ordering::SeqCst) {
+                    return Err(Unanswered::NotSent("400".into()));
+                }
+                Answer::Members(self.learners.lock().unwrap().clone())
+            }
             other => panic!("an operator asks {other:?}"),
         })
     }
@@ -103,6 +114,8 @@ impl Consensus {
             volumes: &self.volumes,
             consensus_since: Some(4),
             give_up: None,
+            drained: &BTreeSet::new(),
+            kept: &BTreeSet::new(),
             pods: &[pod],
             memory: &mut self.memory,
         };
@@ -178,6 +191,33 @@ async fn a_node_goes_only_once_no_majority_is_counted_by_it() {
     assert!(!consensus.look().await.is_empty_handed(&leaving));
     *consensus.node.members.lock().unwrap() = vec![NodeId("demo-0".into())];
     assert!(consensus.look().await.is_empty_handed(&leaving));
+}
+
+#[tokio::test]
+async fn a_member_that_does_not_vote_yet_is_behind() {
+    let mut consensus = Consensus::new(2);
+    consensus.settle();
+    let both = ["demo-0", "demo-1"].map(|node| NodeId(node.into()));
+    *consensus.node.members.lock().unwrap() = both[..1].to_vec();
+    assert_eq!(consensus.look().await.behind, both[1..], "it has yet to join");
+    *consensus.node.members.lock().unwrap() = both.to_vec();
+    *consensus.node.learners.lock().unwrap() = both[1..].to_vec();
+    assert_eq!(consensus.look().await.behind, both[1..]);
+    consensus.node.learners.lock().unwrap().clear();
+    assert_eq!(consensus.look().await.behind, []);
+}
+
+#[tokio::test]
+async fn nodes_of_an_earlier_version_are_not_asked_again_and_again_who_votes() {
+    let mut consensus = Consensus::new(1);
+    consensus.settle();
+    *consensus.node.members.lock().unwrap() = vec![NodeId("demo-0".into())];
+    consensus.node.is_old.store(true, Ordering::SeqCst);
+    for _ in 0..3 {
+        let summary = consensus.look().await;
+        assert!(summary.is_settled() && summary.behind.is_empty(), "{summary:?}");
+    }
+    assert_eq!(*consensus.node.asked_who_votes.lock().unwrap(), 1);
 }
 
 #[tokio::test]

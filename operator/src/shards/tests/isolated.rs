@@ -29,6 +29,8 @@ impl Isolated {
             volumes: &BTreeSet::new(),
             consensus_since: None,
             give_up: None,
+            drained: &BTreeSet::new(),
+            kept: &BTreeSet::new(),
             pods: &[],
             memory: &mut self.memory,
         }

@@ -25,6 +25,7 @@ struct Shared {
     cluster: ValidatedCluster,
     memory: Memory,
     identity: &'static str,
+    drained: BTreeSet<NodeId>,
 }
 
 impl Shared {
@@ -38,6 +39,7 @@ impl Shared {
             cluster: validate(&cluster("demo", spec)).unwrap(),
             memory: Memory::default(),
             identity: "operator-a",
+            drained: BTreeSet::new(),
         }
     }
 
@@ -51,6 +53,8 @@ impl Shared {
             volumes: &BTreeSet::new(),
             consensus_since: None,
             give_up: None,
+            drained: &self.drained,
+            kept: &BTreeSet::new(),
             pods: &[],
             memory: &mut self.memory,
         }
@@ -336,4 +340,34 @@ async fn a_pattern_is_changed_there_and_back_and_never_are_two_the_controller() 
     shared.look().await.unwrap();
     assert_eq!((controller(&shared).await.kind, shared.map().await.epoch), (Kind::Operator, Epoch(3)));
     assert_eq!(owned(&shared.map().await, "demo-1"), 4);
+}
+
+#[tokio::test]
+async fn shards_leave_a_node_whose_machine_is_emptied_and_come_back_when_it_is_not_any_more() {
+    let mut shared = Shared::new(2);
+    shared.renew("demo-0", 1, &[]).await;
+    shared.renew("demo-1", 1, &[]).await;
+    shared.look().await.unwrap();
+    shared.drained = [NodeId("demo-1".into())].into();
+    let summary = shared.look().await.unwrap();
+    assert_eq!((owned(&shared.map().await, "demo-0"), owned(&shared.map().await, "demo-1")), (8, 0));
+    assert_eq!(summary.emptied, ["demo-1 (0 shards left)"]);
+    assert!(!summary.is_settled(), "they have yet to get there");
+    shared.drained.clear();
+    shared.look().await.unwrap();
+    assert_eq!((owned(&shared.map().await, "demo-0"), owned(&shared.map().await, "demo-1")), (4, 4));
+}
+
+#[tokio::test]
+async fn nodes_that_place_shards_themselves_are_told_which_of_them_are_emptied() {
+    let mut shared = Shared::new(2);
+    shared.cluster.pattern = Pattern::StorageNative;
+    shared.drained = [NodeId("demo-1".into())].into();
+    shared.look().await.unwrap();
+    let spec: brainy_coordination::bucket::spec::ClusterSpec = shared.document(paths::SPEC).await.unwrap();
+    assert_eq!(spec.placement.drained, shared.drained);
+    shared.drained.clear();
+    shared.look().await.unwrap();
+    let spec: brainy_coordination::bucket::spec::ClusterSpec = shared.document(paths::SPEC).await.unwrap();
+    assert!(spec.placement.drained.is_empty());
 }

@@ -128,6 +128,15 @@ impl Client {
             Err(error) => Err(failed(error.to_string())),
         }
     }
+
+    /// The nodes whose member does not vote yet, or any more.
+    pub async fn learners(&self) -> Result<Vec<NodeId>, Error> {
+        match self.ask(Ask::Learners).await {
+            Ok(Answer::Members(nodes)) => Ok(nodes),
+            Ok(other) => Err(senseless(&other)),
+            Err(error) => Err(failed(error.to_string())),
+        }
+    }
 }
 
 fn failed(why: impl Into<String>) -> Error {

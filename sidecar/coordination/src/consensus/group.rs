@@ -248,6 +248,7 @@ impl Group {
         };
         match ask {
             Ask::Members => confirmed(&raft, || Answer::Members(machine.members())).await,
+            Ask::Learners => confirmed(&raft, || Answer::Members(machine.learners())).await,
             Ask::Read { name } => confirmed(&raft, || Answer::Document(machine.read(&name))).await,
             Ask::Names { prefix } => confirmed(&raft, || Answer::Names(machine.names(&prefix))).await,
             Ask::Swap(write) => {

@@ -1,6 +1,7 @@
 //! The state machine of a member: the state in memory, and a snapshot of it in the file `snapshot` of its folder. After a
 //! restart the state is the snapshot's, until the log behind it has been applied again.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -84,6 +85,14 @@ impl Machine {
     /// Their nodes.
     pub(super) fn members(&self) -> Vec<NodeId> {
         self.lock().membership.membership().nodes().map(|(_, member)| member.node.clone()).collect()
+    }
+
+    /// The nodes of those that do not vote yet, or any more.
+    pub(super) fn learners(&self) -> Vec<NodeId> {
+        let inner = self.lock();
+        let membership = inner.membership.membership();
+        let voters: BTreeSet<MemberId> = membership.voter_ids().collect();
+        membership.nodes().filter(|(id, _)| !voters.contains(*id)).map(|(_, member)| member.node.clone()).collect()
     }
 
     /// Makes a snapshot durable, unless a later one is; then it is the present one.

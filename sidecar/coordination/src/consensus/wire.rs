@@ -64,6 +64,8 @@ pub enum Ask {
     },
     /// Of the leader: the nodes that have a member.
     Members,
+    /// Of the leader: the nodes whose member does not vote. A node of an earlier version does not understand it.
+    Learners,
     /// Of the leader: a document.
     Read {
         /// Its name.
@@ -124,7 +126,7 @@ pub enum Answer {
         /// It is a member.
         member: bool,
     },
-    /// To [`Ask::Members`].
+    /// To [`Ask::Members`] and [`Ask::Learners`].
     Members(Vec<NodeId>),
     /// To [`Ask::Read`].
     Document(Option<Versioned>),

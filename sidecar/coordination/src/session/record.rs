@@ -95,13 +95,40 @@ pub struct VolumeUse {
     pub used_bytes: u64,
     /// Bytes that may be in use: beyond, values are refused.
     pub total_bytes: u64,
+    /// What of it is the data of the node's shards, about, where that is known. The disk may hold more than that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_bytes: Option<u64>,
+    /// It had no room for the copy of a shard a short while ago, and takes none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refuses_copies: bool,
 }
 
 impl VolumeUse {
     /// Of what was measured.
     pub fn new(used: u64, total: u64) -> Self {
         let step = (total / 100).max(1);
-        Self { used_bytes: used.div_ceil(step).saturating_mul(step).min(total), total_bytes: total }
+        Self {
+            used_bytes: used.div_ceil(step).saturating_mul(step).min(total),
+            total_bytes: total,
+            data_bytes: None,
+            refuses_copies: false,
+        }
+    }
+
+    /// With what of it is data, rounded up by a thirty-second at most, or to a mebibyte.
+    #[must_use]
+    pub fn with_data(self, data: Option<u64>) -> Self {
+        let rounded = |data: u64| {
+            let step = (data.checked_next_power_of_two().unwrap_or(u64::MAX) / 64).max(1 << 20);
+            data.div_ceil(step).saturating_mul(step)
+        };
+        Self { data_bytes: data.map(rounded), ..self }
+    }
+
+    /// With whether copies of shards are refused.
+    #[must_use]
+    pub fn refusing_copies(self, refuses: bool) -> Self {
+        Self { refuses_copies: refuses, ..self }
     }
 
     /// In whole percent, at most 100. Where there is no room at all, it is full.
@@ -143,5 +170,21 @@ mod tests {
         {
             assert_eq!(VolumeUse::new(used, total).percent(), percent, "{used} of {total}");
         }
+    }
+
+    #[test]
+    fn how_much_is_data_is_said_roughly_and_never_as_less() {
+        let said = |data| VolumeUse::new(1, 2).with_data(Some(data)).data_bytes.unwrap();
+        for data in [0, 1, 5 << 20, 1_000_000_007, 123_456_789_012] {
+            assert!(said(data) >= data && said(data) <= data + (data / 32).max(1 << 20), "{data}: {}", said(data));
+        }
+        assert_eq!(said(1_000_000_007), said(1_000_100_000), "a little more is no news");
+    }
+
+    #[test]
+    fn what_a_node_of_an_earlier_version_says_of_its_volume_can_be_read() {
+        let said: VolumeUse = serde_json::from_str(r#"{"usedBytes": 10, "totalBytes": 1000}"#).unwrap();
+        assert_eq!(said, VolumeUse::new(10, 1000));
+        assert_eq!(serde_json::to_string(&said).unwrap(), r#"{"usedBytes":10,"totalBytes":1000}"#);
     }
 }

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use brainy_coordination::duty::{Local, Stored};
@@ -29,8 +30,12 @@ use brainy_storage::layers::compression::Compression;
 use brainy_storage::{Error, StorageAdapter};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::data_folder::Engine;
+
+/// How long a volume takes no copy that had no room for one, unless it grows.
+const NO_COPIES: Duration = Duration::from_secs(300);
 
 /// What is noted of a shard, or of a received copy.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -141,6 +146,8 @@ pub(super) struct Volume {
     shards: Box<dyn Shards>,
     locals: Mutex<BTreeMap<ShardId, Local>>,
     used: Mutex<Option<VolumeUse>>,
+    /// When a copy found no room, and how large the volume was then.
+    no_room: Mutex<Option<(Instant, u64)>>,
 }
 
 impl Volume {
@@ -170,7 +177,7 @@ impl Volume {
         for stamp in received {
             locals.entry(stamp.shard).or_default().incoming = Some(stamp.token);
         }
-        Ok(Self { engine, shards, locals: Mutex::new(locals), used: Mutex::default() })
+        Ok(Self { engine, shards, locals: Mutex::new(locals), used: Mutex::default(), no_room: Mutex::default() })
     }
 
     fn locals(&self) -> MutexGuard<'_, BTreeMap<ShardId, Local>> {
@@ -265,7 +272,22 @@ impl Volume {
 
     /// How full it was found last.
     pub(super) fn used(&self) -> Option<VolumeUse> {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner)
+        let used = *self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.map(|used| used.refusing_copies(self.refuses_copies()))
+    }
+
+    /// Takes no copy for a while: one had no room. What it has is served on, and so many cycles of copying and giving up would
+    /// serve nobody.
+    pub(super) fn refuse_copies(&self) {
+        let total = self.used().map_or(0, |used| used.total_bytes);
+        *self.no_room.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), total));
+    }
+
+    /// Whether it takes no copy at the moment.
+    pub(super) fn refuses_copies(&self) -> bool {
+        let total = (*self.used.lock().unwrap_or_else(PoisonError::into_inner)).map_or(0, |used| used.total_bytes);
+        let no_room = *self.no_room.lock().unwrap_or_else(PoisonError::into_inner);
+        no_room.is_some_and(|(since, was)| since.elapsed() < NO_COPIES && total <= was)
     }
 }
 
@@ -442,6 +464,35 @@ mod tests {
             drop(volume);
             assert_eq!(open(data.path(), engine).await.local(SHARD).incoming, None, "{engine:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_volume_without_room_takes_no_copy_until_it_grows_or_some_minutes_have_passed() {
+        let data = tempfile::tempdir().unwrap();
+        let volume = open(data.path(), Engine::Embedded).await;
+        volume.note_use(VolumeUse::new(990, 1000));
+        let refuses = |volume: &Volume| volume.used().unwrap().refuses_copies;
+        assert!(!refuses(&volume));
+        volume.refuse_copies();
+        volume.note_use(VolumeUse::new(900, 1000));
+        assert!(refuses(&volume), "what was copied is gone, and would be too much again");
+        volume.note_use(VolumeUse::new(900, 2000));
+        assert!(!refuses(&volume), "it has grown");
+        volume.refuse_copies();
+        tokio::time::advance(NO_COPIES).await;
+        assert!(!refuses(&volume));
+    }
+
+    #[tokio::test]
+    async fn how_much_of_the_disk_is_data_is_known_of_a_database() {
+        let data = tempfile::tempdir().unwrap();
+        let volume = open(data.path(), Engine::Embedded).await;
+        let before = volume.disk().unwrap().data().unwrap();
+        write(&volume, 1).await;
+        let disk = volume.disk().unwrap();
+        assert!(disk.data().unwrap() > before);
+        drop(volume);
+        assert_eq!(disk.data(), None, "it keeps no database open");
     }
 
     #[tokio::test]

@@ -1,6 +1,8 @@
 //! How full a disk is.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::statvfs;
 
@@ -12,6 +14,17 @@ use crate::Error;
 pub struct Disk {
     folder: PathBuf,
     kept_free: fn(u64) -> u64,
+    data: Option<Data>,
+}
+
+/// Says how many bytes of the disk are a backend's own.
+#[derive(Clone)]
+struct Data(Arc<dyn Fn() -> Option<u64> + Send + Sync>);
+
+impl fmt::Debug for Data {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Data")
+    }
 }
 
 /// How much of a disk is in use.
@@ -26,7 +39,19 @@ pub struct DiskUse {
 impl Disk {
     /// The disk that a folder is on; `kept_free`: what stays free on one of so many bytes.
     pub fn of(folder: &Path, kept_free: fn(u64) -> u64) -> Self {
-        Self { folder: folder.to_owned(), kept_free }
+        Self { folder: folder.to_owned(), kept_free, data: None }
+    }
+
+    /// With what says how many of its bytes are the backend's own data; `None`: not any more.
+    #[must_use]
+    pub fn with_data(self, data: impl Fn() -> Option<u64> + Send + Sync + 'static) -> Self {
+        Self { data: Some(Data(Arc::new(data))), ..self }
+    }
+
+    /// How many of its bytes are the backend's own data, about, where that can be told. Others may have files there too. May
+    /// block for as long as a write takes.
+    pub fn data(&self) -> Option<u64> {
+        self.data.as_ref().and_then(|data| data.0())
     }
 
     /// Looks. Blocks for as long as the disk does.
@@ -50,6 +75,8 @@ mod tests {
         assert!(all.used > 0 && all.total > all.used, "{all:?}");
         let none = Disk::of(folder.path(), |disk| disk).look().unwrap();
         assert_eq!(none.total, 0);
+        let disk = Disk::of(folder.path(), |_| 0);
+        assert_eq!((disk.data(), disk.with_data(|| Some(7)).data()), (None, Some(7)));
         assert!(Disk::of(&folder.path().join("gone"), |_| 0).look().is_err());
     }
 }

@@ -149,6 +149,7 @@ async fn nodes_join_and_leave_one_at_a_time_and_who_has_left_may_come_back() {
     nodes.start("b");
     nodes.start("c");
     nodes.settled(&["a+", "b+", "c+"]).await;
+    assert_eq!(nodes.outside().learners().await.unwrap(), [], "all of them vote");
     count.add(&*nodes.documents("b"), "n").await;
     let before = nodes.member("c").await;
     nodes.want(&["a", "b"]);

@@ -260,6 +260,14 @@ impl Engine {
         Ok((free.saturating_sub(reserve), free > reserve / 2))
     }
 
+    /// How many bytes the data has on the disk, and will have once what is in memory is there too. More than its keys and
+    /// values: what was replaced is part of it until tables are rewritten.
+    pub(super) fn data_bytes(&self) -> u64 {
+        let in_memory =
+            self.writer().unflushed + self.data.sealed_memtable_count() as u64 * settings::MEMORY_TABLE_BYTES;
+        self.data.disk_space() + in_memory
+    }
+
     /// What a write that found no room is told.
     pub(super) fn full(&self) -> Error {
         Error::unavailable(

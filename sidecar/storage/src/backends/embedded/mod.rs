@@ -87,7 +87,10 @@ impl EmbeddedDatabase {
 
     /// The disk that it is on. What is in memory needs room there too.
     pub fn disk(&self) -> Disk {
+        // It keeps no database open that nobody else has.
+        let engine = Arc::downgrade(&self.inner.engine);
         Disk::of(self.folder(), |disk| settings::reserve(disk) + settings::MEMORY_TABLE_BYTES)
+            .with_data(move || engine.upgrade().map(|engine| engine.data_bytes()))
     }
 
     /// Why nothing more can be written, if that is so: the process has to be started again then. Reads go on.
