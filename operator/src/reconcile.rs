@@ -22,6 +22,7 @@ pub mod rolling;
 mod scaling;
 pub mod status;
 mod stuck;
+mod unchanged;
 pub mod validate;
 
 use std::collections::BTreeSet;

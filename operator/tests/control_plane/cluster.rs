@@ -24,7 +24,7 @@ use crate::processes::{Process, free_port};
 /// Where the operators' election Leases are.
 pub(crate) const OPERATORS: &str = "operators";
 /// Whoever has this may do everything.
-const TOKEN: &str = "a-test";
+pub(crate) const TOKEN: &str = "a-test";
 /// Machines that kwok plays.
 const MACHINES: usize = 4;
 /// Of all controllers of Kubernetes those without which no pod, volume or namespace comes or goes.

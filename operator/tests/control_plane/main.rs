@@ -10,5 +10,7 @@ mod nodes;
 mod operator;
 mod processes;
 mod proxy;
+mod scale;
 mod scenarios;
 mod state;
+mod walk;

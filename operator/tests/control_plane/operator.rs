@@ -21,11 +21,11 @@ struct Inner {
 
 impl Operator {
     /// Not started yet. `namespace`: where it looks; none: everywhere.
-    pub(crate) fn new(name: &str, folder: &Path, server: &str, namespace: Option<&str>) -> Self {
+    pub(crate) fn new(name: &str, folder: &Path, server: &str, token: Option<&str>, namespace: Option<&str>) -> Self {
         Self(Arc::new(Inner {
             name: format!("operator-{name}"),
             folder: folder.to_owned(),
-            kubeconfig: write_kubeconfig(folder, name, server, None),
+            kubeconfig: write_kubeconfig(folder, name, server, token),
             namespace: namespace.map(str::to_owned),
             metrics: free_port(),
             process: Mutex::default(),

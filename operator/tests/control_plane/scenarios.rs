@@ -138,28 +138,44 @@ pub(crate) async fn run(
     trouble: Trouble,
     expected: Option<&State>,
 ) -> Result<Outcome, String> {
-    static RUNS: AtomicUsize = AtomicUsize::new(1);
-    let namespace = format!("run-{:05}", RUNS.fetch_add(1, Ordering::Relaxed));
-    plane.namespace(&namespace).await;
-    let proxy = Proxy::start(plane, &namespace).await;
-    let operator = Operator::new(&namespace, plane.folder(), proxy.address(), Some(&namespace));
-    proxy.watch_over(operator.clone());
-    operator.start();
-    let run = Run { plane, namespace, proxy, operator };
+    let run = Run::start(plane).await;
     let ended = run.through(scenario, &trouble, expected).await;
-    run.operator.kill();
     let log = if ended.is_err() { run.operator.last_words() } else { String::new() };
+    run.ends();
     ended.map_err(|why| format!("{scenario:?}, {trouble} ({}):\n{why}\n{log}", run.namespace))
 }
 
-struct Run<'a> {
+/// A namespace with an operator of its own behind a proxy of its own.
+pub(crate) struct Run<'a> {
     plane: &'a ControlPlane,
     namespace: String,
     proxy: Proxy,
     operator: Operator,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    /// Nothing is asked yet.
+    pub(crate) async fn start(plane: &'a ControlPlane) -> Self {
+        static RUNS: AtomicUsize = AtomicUsize::new(1);
+        let namespace = format!("run-{:05}", RUNS.fetch_add(1, Ordering::Relaxed));
+        plane.namespace(&namespace).await;
+        let proxy = Proxy::start(plane, &namespace).await;
+        let operator = Operator::new(&namespace, plane.folder(), proxy.address(), None, Some(&namespace));
+        proxy.watch_over(operator.clone());
+        operator.start();
+        Self { plane, namespace, proxy, operator }
+    }
+
+    /// The namespace.
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Nobody looks after the namespace any more.
+    pub(crate) fn ends(&self) {
+        self.operator.kill();
+    }
+
     async fn through(
         &self,
         scenario: Scenario,
@@ -198,7 +214,7 @@ impl Run<'_> {
     }
 
     /// Until the operator says that all is as the spec wants it, and writes nothing any more.
-    async fn comes_to_rest(&self) -> Result<(), String> {
+    pub(crate) async fn comes_to_rest(&self) -> Result<(), String> {
         let began = Instant::now();
         loop {
             let cluster = read(&self.plane.client, &self.namespace).await;

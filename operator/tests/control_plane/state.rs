@@ -30,6 +30,8 @@ const KINDS: [(&str, &str); 13] = [
 /// What the API server and time make of an object.
 const OF_ITS_TIME: [&str; 6] =
     ["uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "selfLink"];
+/// It is of the configuration, which names the cluster's UID.
+const CONFIG_HASH: &str = "brainy.io/config-hash";
 /// Of every namespace.
 const OF_KUBERNETES: [&str; 2] = ["serviceaccounts/default", "configmaps/kube-root-ca.crt"];
 
@@ -48,12 +50,10 @@ pub(crate) async fn of(plane: &ControlPlane, namespace: &str) -> State {
         }
     }
     state.retain(|key, _| !OF_KUBERNETES.contains(&key.as_str()));
-    let newest = state.iter().find(|(key, _)| key.starts_with("statefulsets/"));
-    let newest = newest.map(|(_, set)| {
-        (set["status"]["updateRevision"].clone(), set["spec"]["template"]["metadata"]["annotations"].clone())
-    });
+    let set = state.iter().find(|(key, _)| key.starts_with("statefulsets/")).map(|(_, set)| set);
+    let hash = set.map(|set| set["spec"]["template"]["metadata"]["annotations"][CONFIG_HASH].clone());
     let mut state: State =
-        state.into_iter().map(|(key, object)| (key.clone(), normal(&key, object, newest.as_ref()))).collect();
+        state.into_iter().map(|(key, object)| (key.clone(), normal(&key, object, hash.as_ref()))).collect();
     for kind in ["pods", "claims"] {
         // None was replaced more often than need be, and no volume made anew.
         state.insert(format!("lives of {kind}"), json!(plane.nodes.lives(kind, namespace)));
@@ -78,7 +78,8 @@ fn shown(object: Option<&Value>) -> String {
     object.map_or_else(|| "nothing".to_owned(), Value::to_string)
 }
 
-fn normal(key: &str, mut object: Value, newest: Option<&(Value, Value)>) -> Value {
+/// `hash`: of the configuration, as the newest template has it.
+fn normal(key: &str, mut object: Value, hash: Option<&Value>) -> Value {
     let generation = object["metadata"]["generation"].clone();
     let meta = object["metadata"].as_object_mut().unwrap();
     OF_ITS_TIME.iter().for_each(|field| drop(meta.remove(*field)));
@@ -110,25 +111,31 @@ fn normal(key: &str, mut object: Value, newest: Option<&(Value, Value)>) -> Valu
             if let Some(accepted) = accepted {
                 *accepted = without_hashes(accepted.as_str().unwrap());
             }
-            if let Some(hash) = object["spec"]["template"]["metadata"]["annotations"].get_mut("brainy.io/config-hash") {
-                // It is of the configuration, which names the cluster's UID.
+            if let Some(hash) = object["spec"]["template"]["metadata"]["annotations"].get_mut(CONFIG_HASH) {
                 *hash = json!("HASH");
             }
             object["status"] = status;
             object
         }
         "pods" => {
-            let is_newest = newest.is_some_and(|(revision, annotations)| {
-                object["metadata"]["labels"]["controller-revision-hash"] == *revision
-                    || object["metadata"]["annotations"]["brainy.io/config-hash"]
-                        == annotations["brainy.io/config-hash"]
-            });
-            let resources = |list: &str| -> Vec<Value> {
-                let all = object["spec"][list].as_array().into_iter().flatten();
-                all.map(|container| json!([container["name"], container["image"], container["resources"]])).collect()
+            let (mut meta, spec) = (object["metadata"].take(), object["spec"].take());
+            meta["labels"].as_object_mut().unwrap().remove("controller-revision-hash");
+            let is_newest = hash.is_some_and(|hash| meta["annotations"][CONFIG_HASH] == *hash);
+            meta["annotations"][CONFIG_HASH] = json!(if is_newest { "of the newest" } else { "of an earlier one" });
+            // Names of volumes are random.
+            let containers = |list: &str| -> Vec<Value> {
+                let all = spec[list].as_array().into_iter().flatten();
+                let parts = ["name", "image", "command", "args", "env", "resources"];
+                all.map(|container| parts.iter().map(|part| container[*part].clone()).collect()).collect()
             };
-            json!({"is of the newest template": is_newest, "phase": object["status"]["phase"], "deleting": object["metadata"]["deletionTimestamp"].is_string(),
-                "containers": resources("containers"), "initContainers": resources("initContainers")})
+            let placed = ["tolerations", "nodeSelector", "priorityClassName", "affinity"];
+            json!({
+                "metadata": meta,
+                "containers": containers("containers"),
+                "initContainers": containers("initContainers"),
+                "placed": placed.map(|part| spec[part].clone()),
+                "phase": object["status"]["phase"],
+            })
         }
         "persistentvolumeclaims" => {
             json!({"metadata": object["metadata"], "size": object["spec"]["resources"], "capacity": object["status"]["capacity"]})
