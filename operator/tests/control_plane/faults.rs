@@ -11,10 +11,11 @@ use crate::scenarios::{Outcome, Scenario, TIMING, run};
 
 /// Runs at once.
 const AT_ONCE: usize = 8;
-/// Unless all is asked for (`BRAINY_TEST_CRASHES=all`), one in so many troubles is tried.
-const ONE_IN: usize = 7;
+/// Unless all is asked for (`BRAINY_TEST_CRASHES=all`), or one (`BRAINY_TEST_TROUBLE`, a part of what is said of it), one in so many
+/// troubles is tried.
+const ONE_IN: usize = 11;
 /// Seeds of bad weather for each scenario, in all.
-const SEEDS: u64 = 10;
+const SEEDS: u64 = 6;
 
 /// Every trouble that is wanted, with the kind that it is of.
 fn wanted(scenario: Scenario, writes: &[Write]) -> Vec<(&'static str, Trouble)> {
@@ -25,6 +26,7 @@ fn wanted(scenario: Scenario, writes: &[Write]) -> Vec<(&'static str, Trouble)> 
         .chain(of_writes("killed after a write", Trouble::CrashAfter))
         .chain(of_writes("reads the past after a crash", Trouble::Stale))
         .chain(of_writes("misses events", Trouble::Missed))
+        .chain([("away when it is asked", Trouble::Away)])
         .chain((first..first + SEEDS).map(|seed| ("requests fail in every way", Trouble::Weather(seed))))
         .collect()
 }
@@ -59,14 +61,22 @@ fn whatever_becomes_of_the_operator_and_its_requests_the_end_is_that_of_the_undi
             troubles.extend(of_it.map(|(kind, trouble)| (*scenario, &outcome.state, kind, trouble)));
         }
         let all = troubles.len();
-        if std::env::var("BRAINY_TEST_CRASHES").is_err() {
+        if let Ok(wanted) = std::env::var("BRAINY_TEST_TROUBLE") {
+            troubles.retain(|(scenario, _, _, trouble)| format!("{scenario:?}, {trouble}").contains(&wanted));
+        } else if std::env::var("BRAINY_TEST_CRASHES").is_err() {
             let chosen = troubles.into_iter().enumerate().filter(|(at, _)| at % ONE_IN == 0);
             troubles = chosen.map(|(_, one)| one).collect();
         }
         let tried = troubles.len();
         let ran = stream::iter(troubles).map(|(scenario, expected, kind, trouble)| {
             let plane = &plane;
-            async move { (kind, run(plane, scenario, trouble, Some(expected)).await) }
+            async move {
+                let outcome = run(plane, scenario, trouble, Some(expected)).await;
+                if let Err(why) = &outcome {
+                    println!("ended otherwise: {why}");
+                }
+                (kind, outcome)
+            }
         });
         let ran: Vec<_> = ran.buffer_unordered(AT_ONCE).collect().await;
         plane.must_live();
@@ -86,9 +96,10 @@ fn whatever_becomes_of_the_operator_and_its_requests_the_end_is_that_of_the_undi
         println!("{tried} of {all} troubles tried in {} scenarios:", undisturbed.len());
         for (kind, count) in &counts {
             println!("  {kind}: {} tried, {} came, {} faults", count.tried, count.came, count.faults);
-            // A write may come once less than undisturbed: a status that tells of two steps at once.
-            assert!(count.came * 10 >= count.tried * 7, "most of it never came: {kind}, {count:?}");
         }
         assert!(failures.is_empty(), "{} of {tried} ended otherwise:\n{}", failures.len(), failures.join("\n\n"));
+        // A write may come once less than undisturbed: a status that tells of two steps at once.
+        let came: usize = counts.values().map(|count| count.came).sum();
+        assert!(came * 10 >= tried * 8, "most of the trouble never came");
     });
 }

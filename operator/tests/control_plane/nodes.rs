@@ -1,5 +1,5 @@
 //! What a cluster without machines lacks, played: the scheduler (any machine will do), the provisioner (a claim is bound at once, in
-//! the size that it asks for), and the sidecars of strategy Isolated with pattern Leader. What a sidecar does with a shard decides
+//! the size that it asks for), the end of pods that are deleted, and the sidecars of strategy Isolated with pattern Leader. What a sidecar does with a shard decides
 //! production's own [`duty`]; a copy of a shard is made in one step, and nobody asks for data.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,7 +16,7 @@ use brainy_storage::documents::{DocumentVersion, Documents, Swap};
 use futures::TryStreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Config, Resource, ResourceExt};
@@ -160,7 +160,14 @@ impl Shared {
                 known.changed.notify_waiters();
             }
         }
-        if is_there && !has_machine && pod.metadata.deletion_timestamp.is_none() {
+        if is_there && pod.metadata.deletion_timestamp.is_some() {
+            let this_one = Preconditions { uid: Some(uid), resource_version: None };
+            let ended = DeleteParams::default().grace_period(0).preconditions(this_one);
+            // Gone by now is as good.
+            Api::<Pod>::namespaced(self.client.clone(), &namespace).delete(&name, &ended).await.ok();
+            return;
+        }
+        if is_there && !has_machine {
             let machine = &self.machines[uid.bytes().map(usize::from).sum::<usize>() % self.machines.len()];
             let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name, "uid": uid}, "target": {"kind": "Node", "name": machine}});
             let to = format!("/api/v1/namespaces/{namespace}/pods/{name}/binding");

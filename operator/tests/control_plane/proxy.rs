@@ -54,6 +54,8 @@ impl fmt::Display for Write {
 pub(crate) enum Trouble {
     /// Nothing.
     None,
+    /// It is killed before the change is asked for, and starts again a moment after.
+    Away,
     /// It is killed right before this write takes effect.
     CrashBefore(Write),
     /// It is killed right after this write has taken effect, before it knows.
@@ -74,7 +76,7 @@ impl Trouble {
             Self::CrashBefore(write) | Self::CrashAfter(write) | Self::Stale(write) | Self::Missed(write) => {
                 Some(write)
             }
-            Self::None | Self::Weather(_) => None,
+            Self::None | Self::Away | Self::Weather(_) => None,
         }
     }
 }
@@ -83,6 +85,7 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::None => write!(f, "no trouble"),
+            Self::Away => write!(f, "away when it is asked"),
             Self::CrashBefore(at) => write!(f, "killed before {at}"),
             Self::CrashAfter(at) => write!(f, "killed after {at}"),
             Self::Stale(at) => write!(f, "killed after {at}, then stale reads"),
@@ -192,6 +195,12 @@ impl Proxy {
         state.counts.clear();
         state.writes.clear();
         state.last_write = Instant::now();
+        if state.trouble == Trouble::Away {
+            drop(state);
+            self.shared.kill();
+            let mut state = self.shared.state();
+            (state.has_struck, state.faults) = (true, 1);
+        }
     }
 
     /// Until the operator was killed.
@@ -379,7 +388,7 @@ impl Shared {
                 }
                 Trouble::CrashAfter(_) | Trouble::Stale(_) => return Fate::PassAndKill,
                 Trouble::Missed(_) => state.ends = Some(Instant::now() + LASTS),
-                Trouble::None | Trouble::Weather(_) => {}
+                Trouble::None | Trouble::Away | Trouble::Weather(_) => {}
             }
         }
         if state.ends.is_none_or(|ends| ends < Instant::now()) {

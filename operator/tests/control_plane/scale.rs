@@ -116,7 +116,7 @@ impl Reading {
     }
 
     fn tell(&self, what: &str, lasted: Duration) {
-        let writes: f64 = self.writes.values().sum();
+        let writes = self.writes.values().fold(0.0, |sum, one| sum + one);
         println!(
             "{what}, {:.1} s: {:.0} reconciles, {:.1} reads and {:.2} writes each, {writes:.0} writes in all, {:.0} dry runs; own time p50 {}, p99 {}; {:.1} s of CPU ({:.0} % of a core); resident {:.1} MB, {:.1} at most",
             lasted.as_secs_f64(),

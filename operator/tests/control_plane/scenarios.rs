@@ -24,6 +24,8 @@ pub(crate) const TIMING: Timing = Timing { duration: 3600, renew: 1800 };
 
 /// Longer than the operator's pause between looks while something is on its way: then nothing is.
 const QUIET: Duration = Duration::from_millis(1500);
+/// For Kubernetes to do its part without an operator.
+const AWAY: Duration = Duration::from_secs(2);
 /// The operator's own pauses after failures grow to eight seconds within this.
 const LIMIT: Duration = Duration::from_secs(90);
 
@@ -44,6 +46,8 @@ pub(crate) enum Scenario {
     Hibernate,
     /// From none to two.
     Wake,
+    /// Volumes are to go with the cluster, from now on.
+    OwnVolumes,
     /// Volumes stay.
     Delete,
     /// Volumes go.
@@ -52,7 +56,7 @@ pub(crate) enum Scenario {
 
 impl Scenario {
     /// All.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Create,
         Self::ScaleUp,
         Self::ScaleDown,
@@ -60,6 +64,7 @@ impl Scenario {
         Self::Resize,
         Self::Hibernate,
         Self::Wake,
+        Self::OwnVolumes,
         Self::Delete,
         Self::DeleteWithVolumes,
     ];
@@ -86,6 +91,7 @@ impl Scenario {
                 "storage": {"volume": {"size": "2Gi"}},
             })),
             Self::Hibernate => spec(json!({"replicas": 0})),
+            Self::OwnVolumes => spec(json!({"deletionPolicy": "Delete"})),
             Self::Delete | Self::DeleteWithVolumes => return None,
         })
     }
@@ -104,18 +110,20 @@ fn spec(differs: Value) -> Value {
     spec
 }
 
-/// A merge patch.
-pub(crate) fn merge(into: &mut Value, from: Value) {
-    match (into, from) {
-        (Value::Object(into), Value::Object(from)) => {
-            for (key, value) in from {
-                match value {
-                    Value::Null => drop(into.remove(&key)),
-                    value => merge(into.entry(key).or_insert(Value::Null), value),
-                }
-            }
+/// Merges a patch (RFC 7386).
+pub(crate) fn merge(into: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *into = patch;
+        return;
+    };
+    if !into.is_object() {
+        *into = json!({});
+    }
+    for (key, value) in patch {
+        match value {
+            Value::Null => into.as_object_mut().map(|into| into.remove(&key)).map(drop).unwrap_or_default(),
+            value => merge(&mut into[key], value),
         }
-        (into, from) => *into = from,
     }
 }
 
@@ -187,10 +195,14 @@ impl<'a> Run<'a> {
             self.comes_to_rest().await?;
         }
         self.proxy.begin(trouble.clone());
+        let is_away = *trouble == Trouble::Away;
         ask(&self.plane.client, &self.namespace, scenario.asks().as_ref()).await;
         let again = async {
             loop {
                 self.proxy.struck().await;
+                if is_away {
+                    sleep(AWAY).await;
+                }
                 self.proxy.goes_on();
                 self.operator.start();
             }
