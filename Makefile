@@ -1,7 +1,7 @@
 # Every target is one line; what it does is in scripts/ and e2e/cluster/.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak mutants down bench benchcluster images install fmt lint unit simulation integration crds chart deny e2e
+.PHONY: help demo test soak mutants down bench benchcluster benchoperator images install fmt lint unit simulation integration controlplane crds chart deny e2e
 
 help: ## This list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,9 @@ bench: ## How fast storage and coordination are, beside what they are compared w
 benchcluster: ## Sizes, memory and times to Ready, on a cluster
 	@scripts/bench.sh cluster
 
+benchoperator: ## 500 clusters on simulated nodes, and what they cost the operator; needs no cluster
+	@scripts/bench.sh operator
+
 images: ## Builds the container images and loads them into the cluster
 	@scripts/images.sh
 
@@ -47,6 +50,9 @@ simulation: ## Whole clusters in one process, 20,000 seeds of trouble
 
 integration: ## Integration tests against a real S3 server and Cloudflare's runtime
 	@scripts/test.sh integration
+
+controlplane: ## The operator against a real API server without machines: crash points, bad weather, a random walk
+	@scripts/test.sh controlplane
 
 crds: ## Writes the CustomResourceDefinition from the Rust types
 	@cargo run --quiet --locked -p brainy-crds --bin crdgen

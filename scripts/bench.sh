@@ -3,6 +3,7 @@
 # the parts that are named (cached-get durable-set many-keys s3-requests increments placement); and, unless parts were named, how long
 # clients wait while nodes come and go. Needs no cluster.
 # bench.sh coordination: only the latter.
+# bench.sh operator: what 500 clusters on simulated nodes (BRAINY_BENCH_CLUSTERS) cost the operator.
 # bench.sh cluster: sizes, memory and times to Ready, on Kubernetes.
 # Nothing fails on a number.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -30,6 +31,12 @@ coordination() {
   step "measuring five processes" cargo_static test --workspace --test processes -- --ignored --nocapture --test-threads 1 figures
 }
 
+operator() {
+  scripts/prerequisites.sh --without-cluster
+  step "a control plane" e2e/cluster/tools.sh control-plane
+  step "measuring" cargo_static test --workspace --test control_plane -- --ignored --nocapture figures
+}
+
 on_cluster() {
   scripts/prerequisites.sh
   step "a Kubernetes cluster" cluster_up
@@ -43,6 +50,7 @@ on_cluster() {
 case "${1:-}" in
   cluster) on_cluster ;;
   coordination) coordination ;;
+  operator) operator ;;
   "") storage; coordination ;;
   *) storage "$@" ;;
 esac

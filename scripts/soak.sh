@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # soak.sh [--without-cluster] [MINUTES]: storage and coordination under long trouble. Once: 200 times kill -9 for each backend with a
 # disk, each system call that changes files failed in turn, 30 rounds of each trouble with five processes, more states of the
-# model of leases, and on Kubernetes five minutes without an operator, one without an API server and two without a worker. Then
+# model of leases, the operator in trouble at each of its writes and through 304 specs, and on Kubernetes five minutes without an
+# operator, one without an API server and two without a worker. Then
 # random operations against the model and the checker of linearizability, and whole simulated clusters, with one seed after the
 # other, until the time is over (30 minutes, all together, unless said otherwise).
 # BRAINY_TEST_SEED=… scripts/soak.sh: begins with the seed of a round that failed.
@@ -16,6 +17,8 @@ MINUTES=${1:-30}
 KILLS=200
 # Of each trouble with five processes.
 ROUNDS=30
+# Of each of eight walks over specs.
+STEPS=38
 # Runs of the model for each that `make test` makes.
 TIMES=5
 
@@ -37,7 +40,8 @@ else
   step "the operator and an S3 server" scripts/install.sh
 fi
 step "versitygw" s3_server
-step "the tests" tests --no-run --lib --test embedded --test filesystem --test faults --test linearizability --test model --test copies --test processes
+step "a control plane without machines" e2e/cluster/tools.sh control-plane
+step "the tests" tests --no-run --lib --test embedded --test filesystem --test faults --test linearizability --test model --test copies --test processes --test control_plane
 ends=$((SECONDS + MINUTES * 60))
 
 export BRAINY_TEST_KILLS=$KILLS BRAINY_TEST_FAULTS=all BRAINY_TEST_TIMES=$TIMES
@@ -46,6 +50,8 @@ step "each system call fails in turn" tests --test faults
 # They wait far more than they compute.
 BRAINY_TEST_ROUNDS=$ROUNDS step "five processes, $ROUNDS rounds of each trouble" tests --test processes -- --nocapture --test-threads 4
 step "more states of the model" tests --lib -- --ignored model::tests::more_states_are_safe
+BRAINY_TEST_CRASHES=all BRAINY_TEST_STEPS=$STEPS step "every crash point of the operator, and a long walk" \
+  tests --test control_plane -- --nocapture --test-threads 1
 [ -z "$ON_KUBERNETES" ] || step "no operator, no API server, no worker" outages
 rounds=0
 seed=${BRAINY_TEST_SEED:-$(date +%s)}

@@ -38,6 +38,8 @@ integration() {
     name=$(basename "$path" .rs)
     # Beside the tests lie the cases that they have found.
     [ -f "$path/main.rs" ] || [[ "$path" = *.rs && -e "$path" ]] || continue
+    # They have a step of their own.
+    [ "$name" != control_plane ] || continue
     [ "$name" != r2 ] || [ -n "${BRAINY_MINIFLARE:-}" ] || continue
     tests+=(--test "$name")
   done
@@ -45,6 +47,13 @@ integration() {
   e2e/cluster/tools.sh helm
   s3_server
   cargo_static test --workspace "${tests[@]}" "${skip[@]}"
+}
+
+# The operator's program against a real API server without machines: some of the crash points and steps that `make soak` tries all of.
+controlplane() {
+  e2e/cluster/tools.sh control-plane
+  # Each test has a control plane of its own.
+  cargo_static test --workspace --test control_plane -- --nocapture --test-threads 1
 }
 
 # The manifest is what the types say; the examples hold under its rules.
@@ -93,11 +102,11 @@ e2e() {
 }
 
 declare -A WHAT=(
-  [fmt]="format" [mutants]="mutants apply" [clippy]="lints" [unit]="unit tests" [simulation]="simulated clusters" [integration]="integration tests" [crds]="manifests"
+  [fmt]="format" [mutants]="mutants apply" [clippy]="lints" [unit]="unit tests" [simulation]="simulated clusters" [integration]="integration tests" [controlplane]="the operator against a real API server" [crds]="manifests"
   [chart]="Helm chart" [deny]="licences, sources, bans" [e2e]="end-to-end tests on Kubernetes"
 )
 CLUSTER="a Kubernetes cluster"
-ALL=(fmt mutants clippy unit simulation integration crds chart deny e2e)
+ALL=(fmt mutants clippy unit simulation integration controlplane crds chart deny e2e)
 
 main() {
   local began=$SECONDS name steps=("$@")

@@ -26,6 +26,7 @@ version_of() {
     etcd) echo "$ETCD_VERSION" ;;
     helm) echo "$HELM_VERSION" ;;
     kind) echo "$KIND_VERSION" ;;
+    kwok) echo "$KWOK_VERSION" ;;
     local-path-provisioner) echo "$LOCAL_PATH_VERSION" ;;
     versitygw) echo "$VERSITYGW_VERSION" ;;
     *) echo "$KUBERNETES_VERSION" ;;

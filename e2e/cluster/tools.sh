@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# tools.sh [kind|kubectl|helm|versitygw|daprd|placement ...]: puts the named tools (default: all but the last two, dapr's, which only
-# `make bench` needs) into $BRAINY_CACHE/bin. Needs Go, not docker.
+# tools.sh [kind|kubectl|helm|versitygw|daprd|placement|control-plane ...]: puts the named tools (default: the first four; dapr's are for
+# `make bench`, the programs of a control plane for the operator's tests without machines) into $BRAINY_CACHE/bin. Needs Go, not docker.
 # A tool is kept as tools/NAME-VERSION; bin/NAME is a link to it. What is there in the right version is not rebuilt.
 set -euo pipefail
 # shellcheck source=lib.sh
@@ -24,9 +24,15 @@ link() { # link NAME TARGET
 }
 
 tool() {
-  local name=$1 path
+  local name=$1 path part
   case $name in
+    control-plane)
+      build_kubernetes_programs etcd kube-apiserver kube-controller-manager
+      for part in etcd kube-apiserver kube-controller-manager kwok; do tool "$part"; done
+      return ;;
+    etcd | kube-apiserver | kube-controller-manager) build_kubernetes_programs "$name" ;;
     kind)      build_installable kind sigs.k8s.io/kind "about 10 s" ;;
+    kwok)      build_installable kwok sigs.k8s.io/kwok/cmd/kwok "about 2 min" ;;
     helm)      build_kubernetes_programs helm ;;
     versitygw) build_installable versitygw github.com/versity/versitygw/cmd/versitygw "about 70 s" \
                  "-X main.Version=$VERSITYGW_VERSION" ;;
@@ -38,7 +44,7 @@ tool() {
         return
       fi
       build_kubernetes_programs kubectl ;;
-    *) die "unknown tool: $name (there are: kind kubectl helm versitygw daprd placement)" ;;
+    *) die "unknown tool: $name (there are: kind kubectl helm versitygw daprd placement control-plane)" ;;
   esac
   link "$name" "$TOOLS_DIR/$name-$(version_of "$name")"
 }

@@ -7,6 +7,8 @@ HELM_VERSION=v3.20.2
 VERSITYGW_VERSION=v1.8.0
 # What `make bench` compares the sidecar with: daprd, and the service that places its actors.
 DAPR_VERSION=v1.14.0
+# Plays the kubelets of simulated nodes, in the operator's tests against an API server without machines.
+KWOK_VERSION=v0.8.0
 
 # The last Kubernetes line that still starts on a cgroup v1 host (with failCgroupV1: false).
 KUBERNETES_VERSION=v1.35.4

@@ -24,9 +24,11 @@ pub fn counted(client: Client, metrics: Metrics) -> Client {
 }
 
 fn verb(request: &Request<Body>) -> &'static str {
-    let watches = || request.uri().query().is_some_and(|query| query.split('&').any(|part| part == "watch=true"));
+    let says = |what: &str| request.uri().query().is_some_and(|query| query.split('&').any(|part| part == what));
     match *request.method() {
-        Method::GET if watches() => "watch",
+        // Asked what it would do.
+        _ if says("dryRun=All") => "dry-run",
+        Method::GET if says("watch=true") => "watch",
         Method::GET => "get",
         Method::POST => "create",
         Method::PUT => "update",
@@ -74,6 +76,14 @@ mod tests {
         ] {
             assert_eq!(resource(path), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn what_changes_nothing_is_no_write() {
+        let verb_of =
+            |query: &str| verb(&Request::patch(format!("/api/v1/pods/p?{query}")).body(Body::empty()).unwrap());
+        assert_eq!(verb_of("fieldManager=a&dryRun=All"), "dry-run");
+        assert_eq!(verb_of("fieldManager=a"), "patch");
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@
 //! - [`watch`]: what makes a reconcile run.
 //! - [`run`]: leader election around it all.
 
+pub mod busy;
 pub mod certificates;
 pub mod cli;
 pub mod context;

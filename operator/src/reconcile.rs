@@ -23,6 +23,7 @@ pub mod rolling;
 mod scaling;
 pub mod status;
 mod stuck;
+mod unchanged;
 pub mod validate;
 
 use std::collections::BTreeSet;

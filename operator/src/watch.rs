@@ -27,6 +27,7 @@ use kube::runtime::{Predicate, WatchStreamExt, applier, predicates};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
+use crate::busy::busy;
 use crate::context::Context;
 use crate::machines::{self, ClusterName};
 use crate::reconcile::{Error, reconcile};
@@ -223,7 +224,7 @@ async fn reconcile_one(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
         Err(invalid) => {
             tracing::warn!(name = guarded.name_any(), error = invalid.error, "a BrainyCluster can't be read");
             context.events.publish_invalid(&guarded.object_ref(&()), invalid.error.clone()).await;
-            context.metrics.reconciled("InvalidSpec", Duration::ZERO);
+            context.metrics.reconciled("InvalidSpec", Duration::ZERO, Duration::ZERO);
             return Ok(Action::requeue(UNREADABLE));
         }
     };
@@ -232,9 +233,10 @@ async fn reconcile_one(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
     let _running = context.metrics.reconciling();
     let began = context.clock.now();
     let bounded = tokio::time::timeout(LIMIT, reconcile(&context, cluster, &mut memory).boxed());
-    let outcome = bounded.await.unwrap_or(Err(Error::TimedOut(LIMIT)));
+    let (outcome, worked) = busy(&*context.clock, bounded).await;
+    let outcome = outcome.unwrap_or(Err(Error::TimedOut(LIMIT)));
     let took = context.clock.now().saturating_sub(began);
-    context.metrics.reconciled(outcome.as_ref().map_or_else(Error::reason, |_| "success"), took);
+    context.metrics.reconciled(outcome.as_ref().map_or_else(Error::reason, |_| "success"), took, worked);
     Ok(Action::requeue(match outcome {
         Ok(again) => {
             memory.failures = 0;

@@ -1,5 +1,5 @@
 //! Step 4: makes the API server agree, by server-side apply. An object that nobody changed since the last apply is left
-//! alone; every ten minutes all are applied anyway.
+//! alone; every ten minutes, and when an operator begins, each is read, and applied only where that would change something.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
@@ -19,11 +19,12 @@ use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::build::{Applied, KubernetesResources, Prepared};
+use super::unchanged::is_as_wished;
 use super::validate::ValidatedCluster;
 use super::{Error, FIELD_MANAGER};
 use crate::seen::{Mark, ObjectKey, Seen};
 
-/// After this time an object is applied whether or not it seems to have changed.
+/// After this time an object is looked at whether or not it seems to have changed.
 const RESYNC: Duration = Duration::from_secs(600);
 
 /// What was applied for one cluster, and the mark that it left.
@@ -119,8 +120,12 @@ impl Applier<'_> {
             return Ok(object);
         }
         let api = self.api::<K>();
-        if let Some(there) = api.get_metadata_opt(&key.name).await? {
+        if let Some(there) = api.get_opt(&key.name).await? {
             must_be_ours(self.cluster, &key.kind, there.meta())?;
+            if is_as_wished(&object, &there, FIELD_MANAGER) {
+                self.ledger.note(key, wish, Mark::of(there.meta()), self.now);
+                return Ok(there);
+            }
         }
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let applied = api.patch(&key.name, &params, &Patch::Apply(&object)).await?;

@@ -1,0 +1,228 @@
+//! A control plane without machines: etcd, kube-apiserver, kube-controller-manager and kwok as they are, on loopback, in a folder of
+//! their own. What else a cluster has is [played](crate::nodes).
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use brainy_kubernetes::client::bounded;
+use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::PostParams;
+use kube::{Api, Client, Config, Resource};
+use rcgen::KeyPair;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use crate::nodes::{Nodes, Timing};
+use crate::processes::{Process, free_port};
+
+/// Where the operators' election Leases are.
+pub(crate) const OPERATORS: &str = "operators";
+/// Whoever has this may do everything.
+pub(crate) const TOKEN: &str = "a-test";
+/// Machines that kwok plays.
+const MACHINES: usize = 4;
+/// Of all controllers of Kubernetes those without which no pod, volume or namespace comes or goes.
+const CONTROLLERS: &str = "statefulset-controller,garbage-collector-controller,namespace-controller,serviceaccount-controller,persistentvolumeclaim-protection-controller";
+const LONGEST_START: Duration = Duration::from_secs(60);
+
+/// One control plane. It ends when this is dropped.
+pub(crate) struct ControlPlane {
+    /// May do everything.
+    pub(crate) client: Client,
+    /// How it is reached.
+    pub(crate) config: Config,
+    /// What is played.
+    pub(crate) nodes: Nodes,
+    /// Before the folder, so that they have ended when it goes.
+    processes: Vec<Process>,
+    folder: TempDir,
+}
+
+impl ControlPlane {
+    /// Starts one, with the CustomResourceDefinition of this workspace.
+    pub(crate) async fn start(timing: Timing) -> Self {
+        let folder = tempfile::Builder::new().prefix("brainy-control-plane-").tempdir().unwrap();
+        let at = folder.path().to_owned();
+        let port = free_port();
+        let config = config(port);
+        let mut processes = vec![etcd_and_api_server(&at, port)].into_iter().flatten().collect::<Vec<_>>();
+        let client = bounded(&config).unwrap();
+        until_it_answers(&client, &mut processes).await;
+        create(&client, &custom_resource()).await;
+        for name in [OPERATORS, "default"] {
+            create(&client, &Namespace { metadata: named(name), ..Namespace::default() }).await;
+        }
+        create(&client, &storage_class()).await;
+        for machine in machines() {
+            create(&client, &Node { metadata: named(&machine), ..Node::default() }).await;
+        }
+        let kubeconfig = write_kubeconfig(&at, "admin", &format!("https://127.0.0.1:{port}"), Some(TOKEN));
+        processes.push(controller_manager(&at, &kubeconfig));
+        processes.push(kubelets(&at, &kubeconfig));
+        until_clusters_are_served(&client).await;
+        let nodes = Nodes::start(client.clone(), &config, machines(), timing);
+        Self { client, config, nodes, processes, folder }
+    }
+
+    /// Its folder.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Fails with its last words if any of it has ended.
+    pub(crate) fn must_live(&mut self) {
+        for process in &mut self.processes {
+            assert!(!process.has_ended(), "a part of the control plane has ended:\n{}", process.last_words());
+        }
+    }
+
+    /// A namespace of its own for a test.
+    pub(crate) async fn namespace(&self, name: &str) {
+        create(&self.client, &Namespace { metadata: named(name), ..Namespace::default() }).await;
+    }
+}
+
+/// A kubeconfig `<folder>/<name>.kubeconfig`.
+pub(crate) fn write_kubeconfig(folder: &Path, name: &str, server: &str, token: Option<&str>) -> PathBuf {
+    let mut text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: it\ncontexts: [{{name: it, context: {{cluster: it, user: it}}}}]\n\
+         clusters: [{{name: it, cluster: {{server: \"{server}\", insecure-skip-tls-verify: {}}}}}]\n",
+        server.starts_with("https")
+    );
+    let user = token.map_or_else(|| "{}".to_owned(), |token| format!("{{token: {token}}}"));
+    writeln!(text, "users: [{{name: it, user: {user}}}]").unwrap();
+    let path = folder.join(format!("{name}.kubeconfig"));
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn config(port: u16) -> Config {
+    let mut config = Config::new(format!("https://127.0.0.1:{port}").parse().unwrap());
+    config.accept_invalid_certs = true;
+    config.auth_info.token = Some(TOKEN.to_owned().into());
+    config
+}
+
+fn etcd_and_api_server(folder: &Path, port: u16) -> [Process; 2] {
+    let (clients, peers) = (format!("http://127.0.0.1:{}", free_port()), format!("http://127.0.0.1:{}", free_port()));
+    let keys = KeyPair::generate().unwrap();
+    std::fs::write(folder.join("accounts.key"), keys.serialize_pem()).unwrap();
+    std::fs::write(folder.join("accounts.pub"), keys.public_key_pem()).unwrap();
+    std::fs::write(folder.join("tokens.csv"), format!("{TOKEN},admin,admin,\"system:masters\"\n")).unwrap();
+    let etcd = [
+        "--data-dir=etcd".to_owned(),
+        // What is in it is of no use after the test.
+        "--unsafe-no-fsync".into(),
+        "--log-level=warn".into(),
+        "--quota-backend-bytes=8589934592".into(),
+        format!("--listen-client-urls={clients}"),
+        format!("--advertise-client-urls={clients}"),
+        format!("--listen-peer-urls={peers}"),
+        format!("--initial-advertise-peer-urls={peers}"),
+        format!("--initial-cluster=default={peers}"),
+    ];
+    let api_server = [
+        format!("--etcd-servers={clients}"),
+        format!("--secure-port={port}"),
+        "--bind-address=127.0.0.1".into(),
+        "--cert-dir=certificates".into(),
+        "--service-account-issuer=https://kubernetes.default.svc".into(),
+        "--service-account-key-file=accounts.pub".into(),
+        "--service-account-signing-key-file=accounts.key".into(),
+        "--service-cluster-ip-range=10.0.0.0/16".into(),
+        "--authorization-mode=RBAC".into(),
+        "--token-auth-file=tokens.csv".into(),
+        // Nobody here is to wait for another's turn.
+        "--enable-priority-and-fairness=false".into(),
+        "--max-requests-inflight=0".into(),
+        "--max-mutating-requests-inflight=0".into(),
+    ];
+    let start = |name: &str, args: &[String]| Process::start(name, folder, name, args, &[]);
+    [start("etcd", &etcd), start("kube-apiserver", &api_server)]
+}
+
+fn controller_manager(folder: &Path, kubeconfig: &Path) -> Process {
+    let args = [
+        format!("--kubeconfig={}", kubeconfig.display()),
+        format!("--controllers={CONTROLLERS}"),
+        "--leader-elect=false".into(),
+        "--secure-port=0".into(),
+        "--kube-api-qps=1000".into(),
+        "--kube-api-burst=2000".into(),
+        "--concurrent-statefulset-syncs=20".into(),
+    ];
+    Process::start("kube-controller-manager", folder, "kube-controller-manager", &args, &[])
+}
+
+fn kubelets(folder: &Path, kubeconfig: &Path) -> Process {
+    let stages = folder.join("kubelet.yaml");
+    std::fs::write(&stages, include_str!("kubelet.yaml")).unwrap();
+    let args = [
+        format!("--kubeconfig={}", kubeconfig.display()),
+        format!("--config={}", stages.display()),
+        "--manage-all-nodes".into(),
+    ];
+    Process::start("kwok", folder, "kwok", &args, &[])
+}
+
+async fn until_it_answers(client: &Client, processes: &mut [Process]) {
+    let began = Instant::now();
+    let ready = || hyper::Request::get("/readyz").body(Vec::new()).unwrap();
+    while client.request_text(ready()).await.is_err() {
+        for process in processes.iter_mut() {
+            assert!(!process.has_ended(), "a part of the control plane has ended:\n{}", process.last_words());
+        }
+        assert!(began.elapsed() < LONGEST_START, "the API server does not start:\n{}", processes[1].last_words());
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn until_clusters_are_served(client: &Client) {
+    let began = Instant::now();
+    let all: Api<brainy_crds::BrainyCluster> = Api::all(client.clone());
+    while all.list(&Default::default()).await.is_err() {
+        assert!(began.elapsed() < LONGEST_START, "the API server does not serve BrainyClusters");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Creates an object without namespace, unless it is there.
+async fn create<K>(client: &Client, object: &K)
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Serialize + DeserializeOwned,
+    K: Resource<Scope = k8s_openapi::ClusterResourceScope>,
+{
+    match Api::<K>::all(client.clone()).create(&PostParams::default(), object).await {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+        Err(error) => panic!("can't create {object:?}: {error}"),
+    }
+}
+
+fn custom_resource() -> CustomResourceDefinition {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../crds/brainyclusters.brainy.io.yaml");
+    serde_yaml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn storage_class() -> StorageClass {
+    serde_json::from_value(json!({
+        "metadata": {"name": "played", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+        "provisioner": "brainy.io/played",
+        "allowVolumeExpansion": true,
+    }))
+    .unwrap()
+}
+
+fn machines() -> Vec<String> {
+    (0..MACHINES).map(|machine| format!("machine-{machine}")).collect()
+}
+
+fn named(name: &str) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+    k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta { name: Some(name.to_owned()), ..Default::default() }
+}

@@ -1,0 +1,16 @@
+//! The operator's own program against a real API server, with simulated nodes: etcd, kube-apiserver and kube-controller-manager as they are,
+//! kwok as the kubelets, and [what is played](nodes). Between the two stands a [proxy](proxy) that makes trouble.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on should say where")]
+
+mod cluster;
+mod dice;
+mod faults;
+mod nodes;
+mod operator;
+mod processes;
+mod proxy;
+mod scale;
+mod scenarios;
+mod state;
+mod walk;

@@ -1,0 +1,416 @@
+//! What a cluster without machines lacks, played: the scheduler (any machine will do), the provisioner (a claim is bound at once, in
+//! the size that it asks for), the end of pods that are deleted, and the sidecars of strategy Isolated with pattern Leader. What a sidecar does with a shard decides
+//! production's own [`duty`]; a copy of a shard is made in one step, and nobody asks for data.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use brainy_coordination::duty::{Duty, Local, Stored, duty, may_hand_off};
+use brainy_coordination::session::{HeldShard, SessionRecord, SessionState};
+use brainy_coordination::{FencingToken, Incarnation, NodeId, ShardId, ShardMap, names as documents};
+use brainy_kubernetes::client::watching;
+use brainy_kubernetes::documents::KubernetesDocuments;
+use brainy_kubernetes::names;
+use brainy_storage::documents::{DocumentVersion, Documents, Swap};
+use futures::TryStreamExt;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Config, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+/// Before a write that failed is tried again.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// How long sessions last, and how often they are renewed. The specs must say the same.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timing {
+    /// In seconds.
+    pub(crate) duration: u64,
+    /// In seconds.
+    pub(crate) renew: u64,
+}
+
+/// All that is played. It stops when this is dropped.
+pub(crate) struct Nodes {
+    shared: Arc<Shared>,
+    _tasks: JoinSet<()>,
+}
+
+struct Shared {
+    client: Client,
+    machines: Vec<String>,
+    timing: Timing,
+    world: Mutex<World>,
+}
+
+/// Namespace and name of a cluster.
+type ClusterKey = (String, String);
+
+#[derive(Default)]
+struct World {
+    clusters: HashMap<ClusterKey, Cluster>,
+    /// What lies on volumes, by the UID of their claims.
+    volumes: HashMap<String, Volume>,
+    /// UIDs of claims, by namespace and name.
+    claims: HashMap<(String, String), String>,
+    /// Every UID that an object of this kind, namespace and name ever had.
+    lives: BTreeMap<(&'static str, String, String), BTreeSet<String>>,
+    tasks: JoinSet<()>,
+}
+
+type Volume = BTreeMap<u32, Local>;
+
+#[derive(Default)]
+struct Cluster {
+    map: Option<ShardMap>,
+    /// Running pods: their UIDs.
+    running: BTreeMap<NodeId, String>,
+    changed: Arc<Notify>,
+}
+
+/// What a node says of itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Word {
+    map_revision: u64,
+    holds: Vec<HeldShard>,
+    received: Vec<HeldShard>,
+    stored: Vec<HeldShard>,
+    problem: Option<String>,
+}
+
+impl Nodes {
+    /// Begins to play.
+    pub(crate) fn start(client: Client, config: &Config, machines: Vec<String>, timing: Timing) -> Self {
+        let shared = Arc::new(Shared { client, machines, timing, world: Mutex::default() });
+        let watches = watching(config).unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(each(watches.clone(), Arc::clone(&shared), Shared::pod));
+        tasks.spawn(each(watches.clone(), Arc::clone(&shared), Shared::claim));
+        tasks.spawn(each(watches, Arc::clone(&shared), Shared::map));
+        Self { shared, _tasks: tasks }
+    }
+
+    /// How many pods, or claims, there ever were of each name in a namespace.
+    pub(crate) fn lives(&self, kind: &str, namespace: &str) -> BTreeMap<String, usize> {
+        let world = self.shared.world();
+        let of_it = world.lives.iter().filter(|((of, at, _), _)| *of == kind && at == namespace);
+        of_it.map(|((.., name), uids)| (name.clone(), uids.len())).collect()
+    }
+}
+
+/// Plays on with each change of an object of the operator's.
+async fn each<K, F>(client: Client, shared: Arc<Shared>, act: fn(Arc<Shared>, K, bool) -> F)
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + Sync
+        + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let ours = watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY));
+    let events = watcher(Api::<K>::all(client), ours).default_backoff();
+    let played = events.try_for_each(|event| {
+        match event {
+            Event::Apply(object) | Event::InitApply(object) => {
+                drop(tokio::spawn(act(Arc::clone(&shared), object, true)))
+            }
+            Event::Delete(object) => drop(tokio::spawn(act(Arc::clone(&shared), object, false))),
+            Event::Init | Event::InitDone => {}
+        }
+        futures::future::ready(Ok(()))
+    });
+    played.await.ok();
+}
+
+impl Shared {
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn pod(self: Arc<Self>, pod: Pod, is_there: bool) {
+        let (namespace, name, uid) = (pod.namespace().unwrap(), pod.name_any(), pod.uid().unwrap());
+        let Some(cluster) = pod.labels().get(names::CLUSTER_LABEL).cloned() else { return };
+        let is_running = pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
+        let has_machine = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()).is_some();
+        {
+            let mut world = self.world();
+            world.lives.entry(("pods", namespace.clone(), name.clone())).or_default().insert(uid.clone());
+            let key = (namespace.clone(), cluster);
+            let node = NodeId(name.clone());
+            let known = world.clusters.entry(key.clone()).or_default();
+            let runs = is_there && is_running && pod.metadata.deletion_timestamp.is_none();
+            let ran = known.running.get(&node) == Some(&uid);
+            if runs && !ran {
+                known.running.insert(node.clone(), uid.clone());
+                known.changed.notify_waiters();
+                world.tasks.spawn(Arc::clone(&self).sidecar(key, node, uid.clone()));
+            } else if !runs && ran {
+                known.running.remove(&node);
+                known.changed.notify_waiters();
+            }
+        }
+        if is_there && pod.metadata.deletion_timestamp.is_some() {
+            let this_one = Preconditions { uid: Some(uid), resource_version: None };
+            let ended = DeleteParams::default().grace_period(0).preconditions(this_one);
+            // Gone by now is as good.
+            Api::<Pod>::namespaced(self.client.clone(), &namespace).delete(&name, &ended).await.ok();
+            return;
+        }
+        if is_there && !has_machine {
+            let machine = &self.machines[uid.bytes().map(usize::from).sum::<usize>() % self.machines.len()];
+            let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name, "uid": uid}, "target": {"kind": "Node", "name": machine}});
+            let to = format!("/api/v1/namespaces/{namespace}/pods/{name}/binding");
+            let request = hyper::Request::post(to).header("content-type", "application/json");
+            let request = request.body(serde_json::to_vec(&binding).unwrap()).unwrap();
+            // Bound or gone by now is as good: another event follows otherwise.
+            self.client.request_text(request).await.ok();
+        }
+    }
+
+    async fn claim(self: Arc<Self>, claim: PersistentVolumeClaim, is_there: bool) {
+        let (namespace, name, uid) = (claim.namespace().unwrap(), claim.name_any(), claim.uid().unwrap());
+        {
+            let mut world = self.world();
+            world.lives.entry(("claims", namespace.clone(), name.clone())).or_default().insert(uid.clone());
+            let at = (namespace.clone(), name.clone());
+            match is_there {
+                true => drop(world.claims.insert(at, uid.clone())),
+                false if world.claims.get(&at) == Some(&uid) => drop(world.claims.remove(&at)),
+                false => {}
+            }
+        }
+        let spec = claim.spec.unwrap_or_default();
+        let asked = spec.resources.and_then(|resources| resources.requests).unwrap_or_default();
+        let has = claim.status.and_then(|status| status.capacity);
+        if !is_there || has.as_ref() == Some(&asked) {
+            return;
+        }
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &namespace);
+        let params = PatchParams::default();
+        if spec.volume_name.is_none() {
+            let bound = json!({"metadata": {"uid": uid}, "spec": {"volumeName": format!("volume-{uid}")}});
+            api.patch(&name, &params, &Patch::Merge(bound)).await.ok();
+        }
+        let status = json!({"metadata": {"uid": uid}, "status": {"phase": "Bound", "accessModes": ["ReadWriteOnce"], "capacity": asked}});
+        api.patch_status(&name, &params, &Patch::Merge(status)).await.ok();
+    }
+
+    async fn map(self: Arc<Self>, config_map: ConfigMap, is_there: bool) {
+        let Some(cluster) = config_map.labels().get(names::CLUSTER_LABEL).cloned() else { return };
+        if config_map.name_any() != names::shard_map(&cluster) {
+            return;
+        }
+        let text = config_map.data.as_ref().and_then(|data| data.get(names::SHARD_MAP_KEY));
+        let map = text.filter(|_| is_there).map(|text| serde_json::from_str::<ShardMap>(text).unwrap());
+        let mut world = self.world();
+        let known = world.clusters.entry((config_map.namespace().unwrap(), cluster)).or_default();
+        let is_newer = |map: &ShardMap| {
+            known.map.as_ref().is_none_or(|known| known.revision < map.revision || known.cluster != map.cluster)
+        };
+        if map.as_ref().is_none_or(is_newer) {
+            known.map = map;
+            known.changed.notify_waiters();
+        }
+    }
+
+    /// One life of a sidecar, as far as its session goes: until its pod ends.
+    async fn sidecar(self: Arc<Self>, cluster: ClusterKey, node: NodeId, pod: String) {
+        let store = KubernetesDocuments::new(self.client.clone(), &cluster.0, &cluster.1);
+        let session = documents::session(&node);
+        let mut own = Session {
+            revision: 0,
+            version: None,
+            incarnation: Incarnation { pod_uid: pod.clone(), start: 1, nonce: pod.clone() },
+        };
+        let mut said = None;
+        let renew = Duration::from_secs(self.timing.renew);
+        let changed = Arc::clone(&self.world().clusters[&cluster].changed);
+        loop {
+            let mut notified = std::pin::pin!(changed.notified());
+            notified.as_mut().enable();
+            let (runs, word) = self.look(&cluster, &node, &pod);
+            let now = runs.then_some(word);
+            // A renewal says the same again.
+            if now != said || timeout(renew, notified).await.is_err() {
+                if own.write(&store, &session, &node, now.as_ref(), self.timing).await {
+                    said = now;
+                } else {
+                    sleep(AGAIN).await;
+                }
+            }
+            if !runs && (said.is_none() || own.is_replaced()) {
+                return;
+            }
+            if !runs && store.read(&session).await.is_ok_and(|there| there.is_none()) {
+                return;
+            }
+        }
+    }
+
+    /// Does all that the map asks of a cluster's nodes. What this one has to say then, and whether it runs.
+    fn look(&self, cluster: &ClusterKey, node: &NodeId, pod: &str) -> (bool, Word) {
+        let mut world = self.world();
+        let World { clusters, volumes, claims, .. } = &mut *world;
+        let Some(known) = clusters.get(cluster) else { return (false, Word::default()) };
+        if known.running.get(node).is_none_or(|running| running != pod) {
+            return (false, Word::default());
+        }
+        let volume_of = |node: &NodeId| claims.get(&(cluster.0.clone(), format!("data-{node}"))).cloned();
+        let running: BTreeMap<&NodeId, String> =
+            known.running.keys().filter_map(|node| Some((node, volume_of(node)?))).collect();
+        let mut problem = None;
+        if let Some(map) = &known.map
+            && do_duties(map, &running, volumes, node, &mut problem)
+        {
+            known.changed.notify_waiters();
+        }
+        let volume = volume_of(node).and_then(|uid| volumes.get(&uid)).cloned().unwrap_or_default();
+        let with = |token: fn(&Local) -> Option<FencingToken>| {
+            volume
+                .iter()
+                .filter_map(|(shard, local)| Some(HeldShard { shard: ShardId(*shard), token: token(local)? }))
+                .collect()
+        };
+        let serves = |held: &HeldShard| {
+            known.map.as_ref().is_some_and(|map| duty(map, held.shard, node, volume[&held.shard.0]) == Duty::Serve)
+        };
+        let stored: Vec<HeldShard> = with(|local| local.stored.map(|stored| stored.token));
+        (
+            true,
+            Word {
+                map_revision: known.map.as_ref().map_or(0, |map| map.revision),
+                holds: stored.iter().copied().filter(serves).collect(),
+                received: with(|local| local.incoming),
+                stored,
+                problem,
+            },
+        )
+    }
+}
+
+/// Lets all running nodes act until none has anything to do. Whether anything was done; why `of` can't serve.
+fn do_duties(
+    map: &ShardMap,
+    running: &BTreeMap<&NodeId, String>,
+    volumes: &mut HashMap<String, Volume>,
+    of: &NodeId,
+    problem: &mut Option<String>,
+) -> bool {
+    let mut any = false;
+    for shard in (0..map.shards()).map(ShardId) {
+        let token = map.token(shard);
+        let mut again = true;
+        while std::mem::take(&mut again) {
+            for (node, uid) in running {
+                let local = volumes.get(uid).and_then(|volume| volume.get(&shard.0)).copied().unwrap_or_default();
+                let owns_it = Local { stored: Some(Stored { token, stopped: false }), incoming: None };
+                let next = match duty(map, shard, node, local) {
+                    Duty::Restamp | Duty::Promote | Duty::LayOut => owns_it,
+                    Duty::Pull { from } => {
+                        let Some(source) = running.get(&from) else { continue };
+                        let there = volumes.entry(source.clone()).or_default().entry(shard.0).or_default();
+                        if may_hand_off(map, shard, &from, node, token, *there).is_err() {
+                            continue;
+                        }
+                        *there = Local { stored: Some(Stored { token, stopped: true }), ..*there };
+                        Local { incoming: Some(token), ..local }
+                    }
+                    Duty::Leave { surplus: true } => Local::default(),
+                    Duty::Missing(why) => {
+                        if *node == of {
+                            *problem = Some(why);
+                        }
+                        continue;
+                    }
+                    Duty::Serve | Duty::Wait(_) | Duty::Leave { surplus: false } => continue,
+                };
+                if next != local {
+                    volumes.entry(uid.clone()).or_default().insert(shard.0, next);
+                    (any, again) = (true, true);
+                }
+            }
+        }
+    }
+    any
+}
+
+/// A session as its node knows it.
+struct Session {
+    revision: u64,
+    version: Option<DocumentVersion>,
+    incarnation: Incarnation,
+}
+
+impl Session {
+    /// Another life of the node has written since.
+    fn is_replaced(&self) -> bool {
+        self.version.is_none()
+    }
+
+    /// Says it. `None`: that it has ended. Whether that is what stands there now, or need not be said any more.
+    async fn write(
+        &mut self,
+        store: &KubernetesDocuments,
+        name: &str,
+        node: &NodeId,
+        word: Option<&Word>,
+        timing: Timing,
+    ) -> bool {
+        if self.version.is_none() {
+            if word.is_none() {
+                return true;
+            }
+            match store.read(name).await {
+                Ok(Some(found)) => {
+                    let there: SessionRecord = serde_json::from_slice(&found.body).unwrap();
+                    (self.revision, self.version) = (there.revision, Some(found.version));
+                }
+                Ok(None) => {}
+                Err(_) => return false,
+            }
+        }
+        self.revision += 1;
+        let word_or_end = word.cloned().unwrap_or_default();
+        let record = SessionRecord {
+            node: node.clone(),
+            incarnation: self.incarnation.clone(),
+            state: if word.is_some() { SessionState::Live } else { SessionState::Ended },
+            revision: self.revision,
+            ttl_seconds: timing.duration,
+            expires: String::new(),
+            address: String::new(),
+            map_revision: word_or_end.map_revision,
+            leaving: false,
+            holds: word_or_end.holds,
+            received: word_or_end.received,
+            stored: word_or_end.stored,
+            load: Vec::new(),
+            requests: Default::default(),
+            volume: None,
+            problem: word_or_end.problem,
+        };
+        let body = serde_json::to_vec(&record).unwrap().into();
+        match store.swap(name, self.version.as_ref(), body).await {
+            Ok(Swap::Applied(version)) => {
+                self.version = Some(version);
+                true
+            }
+            Ok(Swap::Rejected | Swap::Unknown(_)) => {
+                self.version = None;
+                false
+            }
+            Err(_) => false,
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The operator's own program, which asks a [proxy](crate::proxy) instead of the API server.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::cluster::{OPERATORS, write_kubeconfig};
+use crate::processes::{Process, free_port};
+
+/// Starts it, kills it, and starts it again: as a container that restarts in its pod.
+#[derive(Clone)]
+pub(crate) struct Operator(Arc<Inner>);
+
+struct Inner {
+    name: String,
+    folder: PathBuf,
+    kubeconfig: PathBuf,
+    namespace: Option<String>,
+    metrics: u16,
+    process: Mutex<Option<Process>>,
+}
+
+impl Operator {
+    /// Not started yet. `namespace`: where it looks; none: everywhere.
+    pub(crate) fn new(name: &str, folder: &Path, server: &str, token: Option<&str>, namespace: Option<&str>) -> Self {
+        Self(Arc::new(Inner {
+            name: format!("operator-{name}"),
+            folder: folder.to_owned(),
+            kubeconfig: write_kubeconfig(folder, name, server, token),
+            namespace: namespace.map(str::to_owned),
+            metrics: free_port(),
+            process: Mutex::default(),
+        }))
+    }
+
+    /// Starts it (again).
+    pub(crate) fn start(&self) {
+        let Inner { name, folder, kubeconfig, namespace, metrics, process } = &*self.0;
+        let mut args = vec![
+            "--sidecar-image=sidecar:1".to_owned(),
+            format!("--lease-namespace={OPERATORS}"),
+            format!("--lease-name={name}"),
+            format!("--identity={name}"),
+            // One after the other: it need not wait for its own earlier process.
+            format!("--pod-uid={name}"),
+            format!("--listen=127.0.0.1:{metrics}"),
+        ];
+        args.extend(namespace.iter().map(|namespace| format!("--namespaces={namespace}")));
+        let program = env!("CARGO_BIN_EXE_brainy-operator");
+        let started = Process::start(name, folder, program, &args, &[("KUBECONFIG", kubeconfig.as_path())]);
+        *process.lock().unwrap_or_else(PoisonError::into_inner) = Some(started);
+    }
+
+    /// SIGKILL. Nothing of it goes on when this returns.
+    pub(crate) fn kill(&self) {
+        self.0.process.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.0.process.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Process::id)
+    }
+
+    /// Where it answers `/metrics`.
+    pub(crate) fn metrics(&self) -> u16 {
+        self.0.metrics
+    }
+
+    /// The end of its log.
+    pub(crate) fn last_words(&self) -> String {
+        let process = self.0.process.lock().unwrap_or_else(PoisonError::into_inner);
+        process.as_ref().map(Process::last_words).unwrap_or_default()
+    }
+}

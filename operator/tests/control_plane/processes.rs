@@ -1,0 +1,63 @@
+//! Processes that end with the test, whatever becomes of it.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// One of them. It is killed when this is dropped, and by the kernel when the test itself is killed.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts a program of the search path, or at a path. What it prints is appended to `<folder>/<name>.log`.
+    pub(crate) fn start(name: &str, folder: &Path, program: &str, args: &[String], env: &[(&str, &Path)]) -> Self {
+        let log = folder.join(format!("{name}.log"));
+        let file = File::options().create(true).append(true).open(&log).unwrap();
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", program]).args(args).current_dir(folder).envs(env.iter().copied());
+        command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
+        let child = command.spawn().unwrap_or_else(|error| {
+            panic!("can't start {name} ({error}): setpriv is of util-linux, and e2e/cluster/tools.sh control-plane brings the rest")
+        });
+        Self { child, log }
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Ends it at once, by SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        // Ended already is as good.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+
+    /// The end of what it printed.
+    pub(crate) fn last_words(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A port that nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}

@@ -1,0 +1,209 @@
+//! What the operator has made of a namespace, without what no two runs have in common: UIDs, versions, times, certificates, and how
+//! often a map changed before it came to rest.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use brainy_coordination::ShardMap;
+use brainy_coordination::session::SessionRecord;
+use brainy_kubernetes::names;
+use serde_json::{Value, json};
+
+use crate::cluster::ControlPlane;
+
+/// Where objects of each kind are.
+const KINDS: [(&str, &str); 13] = [
+    ("apis/brainy.io/v1alpha1", "brainyclusters"),
+    ("apis/apps/v1", "statefulsets"),
+    ("api/v1", "pods"),
+    ("api/v1", "persistentvolumeclaims"),
+    ("api/v1", "services"),
+    ("api/v1", "serviceaccounts"),
+    ("api/v1", "configmaps"),
+    ("api/v1", "secrets"),
+    ("apis/rbac.authorization.k8s.io/v1", "roles"),
+    ("apis/rbac.authorization.k8s.io/v1", "rolebindings"),
+    ("apis/policy/v1", "poddisruptionbudgets"),
+    ("apis/networking.k8s.io/v1", "networkpolicies"),
+    ("apis/coordination.k8s.io/v1", "leases"),
+];
+/// What the API server and time make of an object.
+const OF_ITS_TIME: [&str; 6] =
+    ["uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "selfLink"];
+/// It is of the configuration, which names the cluster's UID.
+const CONFIG_HASH: &str = "brainy.io/config-hash";
+/// Of every namespace.
+const OF_KUBERNETES: [&str; 2] = ["serviceaccounts/default", "configmaps/kube-root-ca.crt"];
+
+/// Objects by kind and name.
+pub(crate) type State = BTreeMap<String, Value>;
+
+/// All objects of a namespace.
+pub(crate) async fn of(plane: &ControlPlane, namespace: &str) -> State {
+    let mut state = State::new();
+    for (group, kind) in KINDS {
+        let path = format!("/{group}/namespaces/{namespace}/{kind}");
+        let request = hyper::Request::get(path).body(Vec::new()).unwrap();
+        let listed: Value = plane.client.request(request).await.unwrap();
+        for object in listed["items"].as_array().unwrap() {
+            state.insert(format!("{kind}/{}", object["metadata"]["name"].as_str().unwrap()), object.clone());
+        }
+    }
+    state.retain(|key, _| !OF_KUBERNETES.contains(&key.as_str()));
+    let set = state.iter().find(|(key, _)| key.starts_with("statefulsets/")).map(|(_, set)| set);
+    let hash = set.map(|set| set["spec"]["template"]["metadata"]["annotations"][CONFIG_HASH].clone());
+    let mut state: State =
+        state.into_iter().map(|(key, object)| (key.clone(), normal(&key, object, hash.as_ref()))).collect();
+    for kind in ["pods", "claims"] {
+        // None was replaced more often than need be, and no volume made anew.
+        state.insert(format!("lives of {kind}"), json!(plane.nodes.lives(kind, namespace)));
+    }
+    let text = serde_json::to_string(&state).unwrap().replace(namespace, "NAMESPACE");
+    serde_json::from_str(&text).unwrap()
+}
+
+/// What differs, for people.
+pub(crate) fn difference(expected: &State, found: &State) -> String {
+    let mut text = String::new();
+    for key in expected.keys().chain(found.keys().filter(|key| !expected.contains_key(*key))) {
+        let (before, now) = (expected.get(key), found.get(key));
+        if before != now {
+            writeln!(text, "{key}:\n  expected {}\n  found    {}", shown(before), shown(now)).unwrap();
+        }
+    }
+    text
+}
+
+fn shown(object: Option<&Value>) -> String {
+    object.map_or_else(|| "nothing".to_owned(), Value::to_string)
+}
+
+/// `hash`: of the configuration, as the newest template has it.
+fn normal(key: &str, mut object: Value, hash: Option<&Value>) -> Value {
+    let generation = object["metadata"]["generation"].clone();
+    let meta = object["metadata"].as_object_mut().unwrap();
+    OF_ITS_TIME.iter().for_each(|field| drop(meta.remove(*field)));
+    for owner in object["metadata"].get_mut("ownerReferences").and_then(Value::as_array_mut).into_iter().flatten() {
+        owner.as_object_mut().unwrap().remove("uid");
+    }
+    match key.split('/').next().unwrap() {
+        "brainyclusters" => {
+            let conditions = object["status"]["conditions"].as_array_mut().into_iter().flatten();
+            for condition in conditions {
+                condition.as_object_mut().unwrap().remove("lastTransitionTime");
+                // One that is not looked at any more keeps what it was said of.
+                condition.as_object_mut().unwrap().remove("observedGeneration");
+            }
+            if let Some(status) = object["status"].as_object_mut() {
+                status.remove("mapRevision");
+                let is_newest = status.get("observedGeneration") == Some(&generation);
+                status.insert(
+                    "observedGeneration".into(),
+                    json!(if is_newest { "the newest" } else { "an earlier one" }),
+                );
+            }
+            object
+        }
+        "statefulsets" => {
+            let status =
+                json!({"replicas": object["status"]["replicas"], "readyReplicas": object["status"]["readyReplicas"]});
+            let accepted = object["metadata"]["annotations"].get_mut("brainy.io/accepted");
+            if let Some(accepted) = accepted {
+                *accepted = without_hashes(accepted.as_str().unwrap());
+            }
+            if let Some(hash) = object["spec"]["template"]["metadata"]["annotations"].get_mut(CONFIG_HASH) {
+                *hash = json!("HASH");
+            }
+            object["status"] = status;
+            object
+        }
+        "pods" => {
+            let (mut meta, spec) = (object["metadata"].take(), object["spec"].take());
+            meta["labels"].as_object_mut().unwrap().remove("controller-revision-hash");
+            let is_newest = hash.is_some_and(|hash| meta["annotations"][CONFIG_HASH] == *hash);
+            meta["annotations"][CONFIG_HASH] = json!(if is_newest { "of the newest" } else { "of an earlier one" });
+            // Names of volumes are random.
+            let containers = |list: &str| -> Vec<Value> {
+                let all = spec[list].as_array().into_iter().flatten();
+                let parts = ["name", "image", "command", "args", "env", "resources"];
+                all.map(|container| parts.iter().map(|part| container[*part].clone()).collect()).collect()
+            };
+            let placed = ["tolerations", "nodeSelector", "priorityClassName", "affinity"];
+            json!({
+                "metadata": meta,
+                "containers": containers("containers"),
+                "initContainers": containers("initContainers"),
+                "placed": placed.map(|part| spec[part].clone()),
+                "phase": object["status"]["phase"],
+            })
+        }
+        "persistentvolumeclaims" => {
+            json!({"metadata": object["metadata"], "size": object["spec"]["resources"], "capacity": object["status"]["capacity"]})
+        }
+        "services" => {
+            object.as_object_mut().unwrap().remove("status");
+            object
+        }
+        // What is in them is random.
+        "secrets" => {
+            let keys: Vec<&String> = object["data"].as_object().into_iter().flatten().map(|(key, _)| key).collect();
+            json!({"metadata": object["metadata"], "type": object["type"], "keys": keys})
+        }
+        "configmaps" => {
+            if let Some(map) = object["data"].get_mut(names::SHARD_MAP_KEY) {
+                *map = spread(map.as_str().unwrap());
+            }
+            object["data"] = without_uids(object["data"].take());
+            object
+        }
+        "leases" => {
+            let session = object["metadata"]["annotations"][names::SESSION_ANNOTATION].as_str();
+            let session = session.map(|text| serde_json::from_str::<SessionRecord>(text).unwrap());
+            let state = session.map(|record| json!({"state": record.state, "holds": record.holds.len()}));
+            json!({"labels": object["metadata"]["labels"], "owners": object["metadata"]["ownerReferences"], "session": state})
+        }
+        "poddisruptionbudgets" => {
+            object.as_object_mut().unwrap().remove("status");
+            object
+        }
+        _ => object,
+    }
+}
+
+/// How many shards each node has, sorted: which ones depends on what came first.
+fn spread(map: &str) -> Value {
+    let map: ShardMap = serde_json::from_str(map).unwrap();
+    let mut counts: Vec<usize> = map.nodes.iter().map(|node| map.shards_of(node).count()).collect();
+    counts.sort_unstable();
+    let owned: usize = counts.iter().sum();
+    json!({"nodes": map.nodes, "shards": counts, "without owner": map.owners.len() - owned, "moves": map.moves, "given up": map.given_up})
+}
+
+/// The template's hash is of the configuration too.
+fn without_hashes(accepted: &str) -> Value {
+    let mut accepted: Value = serde_json::from_str(accepted).unwrap();
+    if accepted["template"].as_str().is_some_and(|hash| !hash.is_empty()) {
+        accepted["template"] = json!("HASH");
+    }
+    accepted
+}
+
+/// UIDs, wherever they stand in a text.
+fn without_uids(value: Value) -> Value {
+    let is_one = |word: &str| word.len() == 36 && word.bytes().filter(|byte| *byte == b'-').count() == 4;
+    match value {
+        Value::String(text) => {
+            let words = text.split_inclusive(|char: char| !char.is_ascii_alphanumeric() && char != '-');
+            json!(
+                words
+                    .map(|word| {
+                        let bare = word.trim_end_matches(|char: char| !char.is_ascii_alphanumeric());
+                        if is_one(bare) { word.replace(bare, "UID") } else { word.to_owned() }
+                    })
+                    .collect::<String>()
+            )
+        }
+        Value::Object(fields) => fields.into_iter().map(|(key, value)| (key, without_uids(value))).collect(),
+        other => other,
+    }
+}
