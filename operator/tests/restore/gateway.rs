@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use brainy_storage::backends::s3::{Credentials, S3Settings, S3Store};
@@ -34,8 +35,10 @@ impl Gateway {
         std::fs::write(keys.join("accessKeyId"), ACCESS_KEY_ID).unwrap();
         std::fs::write(keys.join("secretAccessKey"), SECRET_ACCESS_KEY).unwrap();
         // On a loopback address of its own: until a server has started there, another test could be given the same port.
+        static COUNT: AtomicU8 = AtomicU8::new(1);
         let [.., high, low] = std::process::id().to_be_bytes();
-        let address = TcpListener::bind((Ipv4Addr::new(127, high, low, 1), 0)).unwrap().local_addr().unwrap();
+        let ip = Ipv4Addr::new(127, high, low, COUNT.fetch_add(1, Ordering::Relaxed));
+        let address = TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap();
         let process = Command::new(program)
             .args(["--access", ACCESS_KEY_ID, "--secret", SECRET_ACCESS_KEY, "--port", &address.to_string()])
             .args(["--quiet", "--keep-alive", "posix"])
