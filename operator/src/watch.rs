@@ -37,6 +37,8 @@ use crate::shards::significant_hash;
 type Guarded = DeserializeGuard<BrainyCluster>;
 type Triggers = BoxStream<'static, Result<ReconcileRequest<Guarded>, watcher::Error>>;
 
+/// Objects that a watch lists at once when it begins: more would only take memory that is kept for nothing.
+const PAGE: u32 = 100;
 /// Clusters reconciled at once, per watched scope.
 const AT_ONCE: u16 = 16;
 /// Longest that one reconcile may take.
@@ -68,7 +70,8 @@ pub async fn run(context: Arc<Context>, client: Client, namespaces: Vec<String>)
 
 async fn run_scope(context: Arc<Context>, client: Client, scope: Option<String>) {
     let (reader, writer) = store();
-    let clusters = watcher::watcher(api::<Guarded>(&client, scope.as_deref()), watcher::Config::default());
+    let all = watcher::Config::default().page_size(PAGE);
+    let clusters = watcher::watcher(api::<Guarded>(&client, scope.as_deref()), all);
     let forgetter = Arc::clone(&context);
     let clusters =
         reflector(writer, clusters).inspect_ok(move |event| forget_deleted(&forgetter, event)).default_backoff();
@@ -179,7 +182,8 @@ where
 }
 
 fn ours() -> watcher::Config {
-    watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY))
+    let ours = format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY);
+    watcher::Config::default().labels(&ours).page_size(PAGE)
 }
 
 fn named_by_label<K: Resource>(object: &K) -> Option<ReconcileRequest<Guarded>> {

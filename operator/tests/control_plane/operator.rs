@@ -1,5 +1,6 @@
 //! The operator's own program, which asks a [proxy](crate::proxy) instead of the API server.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -46,7 +47,10 @@ impl Operator {
         ];
         args.extend(namespace.iter().map(|namespace| format!("--namespaces={namespace}")));
         let program = env!("CARGO_BIN_EXE_brainy-operator");
-        let started = Process::start(name, folder, program, &args, &[("KUBECONFIG", kubeconfig.as_path())]);
+        // As the image has it.
+        let memory = ["MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"].map(|name| (name, OsStr::new("65536")));
+        let env = [("KUBECONFIG", kubeconfig.as_os_str()), ("MALLOC_ARENA_MAX", OsStr::new("1"))];
+        let started = Process::start(name, folder, program, &args, &[&env[..], &memory[..]].concat());
         *process.lock().unwrap_or_else(PoisonError::into_inner) = Some(started);
     }
 

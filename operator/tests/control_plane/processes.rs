@@ -1,5 +1,6 @@
 //! Processes that end with the test, whatever becomes of it.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts a program of the search path, or at a path. What it prints is appended to `<folder>/<name>.log`.
-    pub(crate) fn start(name: &str, folder: &Path, program: &str, args: &[String], env: &[(&str, &Path)]) -> Self {
+    pub(crate) fn start(name: &str, folder: &Path, program: &str, args: &[String], env: &[(&str, &OsStr)]) -> Self {
         let log = folder.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log).unwrap();
         let mut command = Command::new("setpriv");

@@ -261,9 +261,11 @@ fn as_fresh(mut state: State, replicas: i64) -> State {
                 .and_then(|ordinal| ordinal.parse().ok())
                 .is_some_and(|ordinal: i64| ordinal >= replicas)
     };
-    state.retain(|key, _| {
-        !is_beyond(key) && !key.starts_with("lives of ") && (replicas > 0 || !key.ends_with("-shard-map"))
-    });
+    // One that hibernates keeps the map of its nodes, and what they need to come back.
+    let is_kept = |key: &str| {
+        replicas == 0 && ["configmaps/demo-shard-map", "roles/demo-node", "poddisruptionbudgets/demo"].contains(&key)
+    };
+    state.retain(|key, _| !is_beyond(key) && !key.starts_with("lives of ") && !is_kept(key));
     if let Some(set) = state.get_mut(&format!("statefulsets/{NAME}")) {
         set["spec"]["volumeClaimTemplates"] = Value::Null;
     }
