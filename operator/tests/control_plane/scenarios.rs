@@ -121,7 +121,11 @@ pub(crate) fn merge(into: &mut Value, patch: Value) {
     }
     for (key, value) in patch {
         match value {
-            Value::Null => into.as_object_mut().map(|into| into.remove(&key)).map(drop).unwrap_or_default(),
+            Value::Null => {
+                if let Some(into) = into.as_object_mut() {
+                    into.remove(&key);
+                }
+            }
             value => merge(&mut into[key], value),
         }
     }

@@ -271,6 +271,8 @@ fn as_fresh(mut state: State, replicas: i64) -> State {
     }
     if let Some(cluster) = state.get_mut(&format!("brainyclusters/{NAME}")) {
         let hibernates = replicas == 0;
+        // As whoever wrote it has it: an empty list, or none.
+        cluster["spec"] = Value::Null;
         let conditions = cluster["status"]["conditions"].as_array_mut().unwrap();
         conditions.retain(|condition| condition["type"] != "Hibernated" || hibernates);
         conditions.sort_by_key(|condition| condition["type"].to_string());

@@ -63,7 +63,7 @@ fn operator() -> String {
     let shards = ShardsView { total: 8, assigned: 8, held: 8, revision: 1 };
     let metrics = Metrics::default();
     metrics.leading(true);
-    metrics.reconciled("success", Duration::from_millis(2), Duration::from_millis(1));
+    metrics.reconciled("success", Duration::from_millis(1), Duration::from_millis(1));
     metrics.conditions(&cluster, &status);
     metrics.observed(&validated, [3, 3, 3], Some(&shards));
     metrics.certificate(&validated, 1);
