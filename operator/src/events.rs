@@ -9,8 +9,8 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 
 use crate::reconcile::status::{
-    ASSIGNING, CHANGING_PATTERN, DRAINING, EVICTIONS_REFUSED, NO_ROOM, PLAN_APPROVED, PLAN_PENDING, ROLLING_OUT, SCALING,
-    condition,
+    ASSIGNING, CHANGING_PATTERN, DRAINING, EVICTIONS_REFUSED, NO_ROOM, PLAN_APPROVED, PLAN_PENDING, ROLLING_OUT,
+    SCALING, condition,
 };
 
 /// Longest note that the API server takes, in bytes.
@@ -261,7 +261,8 @@ mod tests {
     #[test]
     fn nodes_that_can_t_leave_are_told_once() {
         let stuck = || Observation { changing: Some((NO_ROOM, "words".into())), ..observation(StorageView::Bucket, 3) };
-        let told = reasons(&[observation(StorageView::Bucket, 3), stuck(), stuck(), observation(StorageView::Bucket, 3)]);
+        let told =
+            reasons(&[observation(StorageView::Bucket, 3), stuck(), stuck(), observation(StorageView::Bucket, 3)]);
         assert_eq!(told, ["Normal Serving", "Warning NoRoomToScaleDown"]);
     }
 

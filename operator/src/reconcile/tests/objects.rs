@@ -14,7 +14,11 @@ async fn a_new_cluster_gets_its_objects_in_an_order_that_pods_can_start_with() {
         calls.iter().position(|call| call.ends_with(what)).unwrap_or_else(|| panic!("{what} in {calls:?}"))
     };
     let budget = at("poddisruptionbudgets/demo");
-    assert_eq!((at("statefulsets/demo"), budget), (calls.len() - 2, calls.len() - 1), "nodes, and what guards them: {calls:?}");
+    assert_eq!(
+        (at("statefulsets/demo"), budget),
+        (calls.len() - 2, calls.len() - 1),
+        "nodes, and what guards them: {calls:?}"
+    );
     for needed in [
         "/secrets",
         "/leases",
