@@ -145,7 +145,8 @@ async fn the_budget_of_a_paused_cluster_follows_too() {
 #[tokio::test]
 async fn a_machine_that_is_cordoned_moves_no_data_of_an_isolated_cluster() {
     let mut world = well().await;
-    world.context.machines.set("worker".into(), true);
+    world.api.edit("/api/v1/namespaces/team/pods/demo-2", |pod| pod["spec"]["nodeName"] = json!("cordoned"));
+    world.context.machines.set("cordoned".into(), true);
     let before = map(&world);
     world.reconcile().await.unwrap();
     assert_eq!(map(&world), before);
