@@ -16,6 +16,8 @@ pub const BUCKET: &str = "brainy";
 pub struct Environment {
     /// Speaks to the cluster.
     pub client: Client,
+    /// Speaks to it as well, and asks nothing twice: a refusal may be what is asked for.
+    pub asks_once: Client,
     /// Image of the helper program `e2e-tools`.
     pub tools_image: String,
 }
@@ -32,6 +34,7 @@ impl Environment {
         // Port-forwards are quiet for long; every single call has a limit of its own.
         config.read_timeout = None;
         let tools_image = std::env::var("BRAINY_TOOLS_IMAGE").unwrap_or_else(|_| "brainy-e2e-tools:dev".to_owned());
-        Ok(Self { client: Client::try_from(config)?, tools_image })
+        let asks_once = Client::try_from(Config { default_retry: false, ..config.clone() })?;
+        Ok(Self { client: Client::try_from(config)?, asks_once, tools_image })
     }
 }

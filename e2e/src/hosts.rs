@@ -102,7 +102,7 @@ pub enum Evicted {
 
 /// Asks for the eviction of a pod.
 pub async fn evict(environment: &Environment, namespace: &str, pod: &str) -> anyhow::Result<Evicted> {
-    let pods: Api<Pod> = Api::namespaced(environment.client.clone(), namespace);
+    let pods: Api<Pod> = Api::namespaced(environment.asks_once.clone(), namespace);
     match pods.evict(pod, &EvictParams::default()).await {
         Ok(_) => Ok(Evicted::Yes),
         Err(kube::Error::Api(refused)) if refused.code == 429 => Ok(Evicted::Refused),
