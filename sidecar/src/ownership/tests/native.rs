@@ -31,10 +31,11 @@ async fn leader(cluster: &Cluster) -> String {
     holder.unwrap().split('_').next().unwrap().to_owned()
 }
 
-/// Has shards moved until a map of a later epoch says where. A leader that does not know yet that it is none may publish
-/// one or two before.
+/// Has shards moved until a map of a later epoch says where. A leader that does not know yet that it is none publishes some
+/// before, until it renews its office.
 async fn published_after(cluster: &Cluster, epoch: Epoch) -> Epoch {
-    for _ in 0..50 {
+    let began = tokio::time::Instant::now();
+    while began.elapsed() < RENEWED * 6 {
         let published = cluster.map().await.epoch;
         if published > epoch {
             return published;
