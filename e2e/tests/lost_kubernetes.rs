@@ -125,7 +125,8 @@ async fn is_lost_and_restored(test: &str, spec: Value, lease: fn(ShardId) -> Str
             verify(&new.node(2), &during).await?;
             let map = new.shard_map().await?;
             ensure!(map.revision > revision_before, "the map fell from revision {revision_before} to {}", map.revision);
-            ensure!(epoch(store, &before).await? > epoch_before, "the epoch is that of the cluster before");
+            // Here it is the same operator, which may hold the office already.
+            ensure!(epoch(store, &before).await? >= epoch_before, "the epoch has fallen");
             for (shard, token) in tokens(store, &before, lease).await? {
                 ensure!(token > tokens_before[&shard], "shard {shard} is served under token {token} again");
             }
