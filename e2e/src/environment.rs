@@ -34,7 +34,8 @@ impl Environment {
         // Port-forwards are quiet for long; every single call has a limit of its own.
         config.read_timeout = None;
         let tools_image = std::env::var("BRAINY_TOOLS_IMAGE").unwrap_or_else(|_| "brainy-e2e-tools:dev".to_owned());
-        let asks_once = Client::try_from(Config { default_retry: false, ..config.clone() })?;
-        Ok(Self { client: Client::try_from(config)?, asks_once, tools_image })
+        let client = Client::try_from(config.clone())?;
+        config.default_retry = false;
+        Ok(Self { client, asks_once: Client::try_from(config)?, tools_image })
     }
 }
