@@ -72,6 +72,7 @@ judge() { # judge NAME: prints one line of the table
 sound() {
   local test
   while read -ra test; do
+    printf '  %s\n' "${test[*]}"
     run_test unbroken "${test[@]}" || { printf '%s fails on the code as it is (log: %s)\n' "${test[*]}" "$WORK/unbroken.log" >&2; return 1; }
   done < <(for name in "$@"; do echo "$(field "$name" Package) $(field "$name" Caught-by)"; done | sort -u)
 }
