@@ -37,6 +37,7 @@ impl Operator {
     pub(crate) fn start(&self) {
         let Inner { name, folder, kubeconfig, namespace, metrics, process } = &*self.0;
         let mut args = vec![
+            "run".to_owned(),
             "--sidecar-image=sidecar:1".to_owned(),
             format!("--lease-namespace={OPERATORS}"),
             format!("--lease-name={name}"),
