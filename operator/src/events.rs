@@ -8,12 +8,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 
-use crate::storage::adoption::ADOPTING;
-
 use crate::reconcile::status::{
     ASSIGNING, CHANGING_PATTERN, DRAINING, EVICTIONS_REFUSED, NO_ROOM, PLAN_APPROVED, PLAN_PENDING, ROLLING_OUT,
     SCALING, condition,
 };
+use crate::storage::adoption::ADOPTING;
 
 /// Longest note that the API server takes, in bytes.
 const MAX_NOTE: usize = 1024;

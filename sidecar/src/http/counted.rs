@@ -17,7 +17,7 @@ use tracing::{Instrument, Span, debug_span};
 
 use super::request::check_encoding;
 use crate::metrics::RequestFigures;
-use crate::traces::Parent;
+use crate::traces;
 
 /// Counts what passes under one operation.
 #[derive(Clone, Debug)]
@@ -46,9 +46,7 @@ impl Counted {
             otel.status_code = Empty,
             http.response.status_code = Empty
         );
-        if !span.is_disabled() {
-            Parent::of(request).adopt(&span);
-        }
+        traces::go_on(request, &span);
         span
     }
 }

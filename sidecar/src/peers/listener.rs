@@ -25,7 +25,7 @@ use crate::http::outlet::Outlet;
 use crate::http::server::{Connections, accept_tcp};
 use crate::ownership::{Freed, HandoffError, HandoffRequest, Ownership, Renewed};
 use crate::routing::{Reply, Router};
-use crate::traces::Parent;
+use crate::traces;
 
 /// For the TLS handshake of a new connection.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -74,9 +74,7 @@ pub async fn serve(listener: TcpListener, certificates: Certificates, connection
 /// What another node asks in the course of a client's request, as part of that one's trace.
 fn asked(what: &'static str, request: &axum::extract::Request) -> Span {
     let span = debug_span!("asked", otel.name = what, otel.kind = "server");
-    if !span.is_disabled() {
-        Parent::of(request).adopt(&span);
-    }
+    traces::go_on(request, &span);
     span
 }
 

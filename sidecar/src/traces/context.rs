@@ -8,20 +8,14 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// The span of who has sent a request, if it has said so.
-#[derive(Debug)]
-pub(crate) struct Parent(Context);
-
-impl Parent {
-    /// As the headers of a request say it. What can't be read counts as not said.
-    pub(crate) fn of<B>(request: &Request<B>) -> Self {
-        Self(TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(request.headers())))
-    }
-
-    /// Makes a span, which nobody has entered yet, the child of this one.
-    pub(crate) fn adopt(self, span: &Span) {
-        // It fails where the span is not traced: then there is nothing to be done.
-        let _ = span.set_parent(self.0);
+/// Makes a span, which nobody has entered yet, the child of the one that the headers of a request name. What can't be read counts
+/// as not said.
+pub(crate) fn go_on<B>(request: &Request<B>, span: &Span) {
+    if !span.is_disabled() {
+        let headers = HeaderExtractor(request.headers());
+        let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), &headers);
+        // It fails where the span is logged and not traced: then there is nothing to be done.
+        let _ = span.set_parent(parent);
     }
 }
 

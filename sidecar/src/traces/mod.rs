@@ -28,7 +28,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{DynFilterFn, LevelFilter};
 use tracing_subscriber::registry::LookupSpan;
 
-pub(crate) use self::context::{Parent, pass_on};
+pub(crate) use self::context::{go_on, pass_on};
 use self::exporter::Collector;
 
 /// Variables that turn traces on, each by naming the collector.
