@@ -58,6 +58,13 @@ pub enum Violation {
         /// What was not durable.
         path: PathBuf,
     },
+    /// A file was written that still had the name of something acknowledged: after a failure that may hold what is in it now.
+    WrittenTooEarly {
+        /// The file, by the name that it got since.
+        path: PathBuf,
+        /// The folder that was not flushed after the file went from it.
+        folder: PathBuf,
+    },
     /// A log went away while what took its place was not durable.
     LogRemovedTooEarly {
         /// The log.
@@ -83,6 +90,9 @@ impl fmt::Display for Violation {
             Self::ListedTooEarly { list, path } => {
                 write!(f, "{} was renamed into its place while {} was not durable", list.display(), path.display())
             }
+            Self::WrittenTooEarly { path, folder } => {
+                write!(f, "{} was written before {} was flushed, from which it went", path.display(), folder.display())
+            }
             Self::LogRemovedTooEarly { log, path } => {
                 write!(f, "{} was removed while {} was not durable", log.display(), path.display())
             }
@@ -92,7 +102,14 @@ impl fmt::Display for Violation {
 
 /// Judges what happened, in order. The first thing that is wrong is returned.
 pub fn check(events: &[Event], rules: Rules<'_>) -> Result<(), Violation> {
-    let mut disk = Disk { files: BTreeMap::new(), names: BTreeMap::new(), flushed: None, kept: BTreeSet::new(), rules };
+    let mut disk = Disk {
+        files: BTreeMap::new(),
+        names: BTreeMap::new(),
+        exchanged: BTreeMap::new(),
+        flushed: None,
+        kept: BTreeSet::new(),
+        rules,
+    };
     events.iter().try_for_each(|event| match event {
         Event::Did(call) => disk.did(call),
         // What a flush reports as failed has failed, whatever it did.
@@ -130,6 +147,8 @@ struct Disk<'a> {
     files: BTreeMap<PathBuf, Content>,
     /// Names that came or went, and may not have.
     names: BTreeMap<PathBuf, Name>,
+    /// Files that were exchanged out of their places, with the folders that do not know it yet.
+    exchanged: BTreeMap<PathBuf, PathBuf>,
     /// Logs that were flushed since an operation began beside others.
     flushed: Option<BTreeSet<PathBuf>>,
     /// Where something was acknowledged.
@@ -147,10 +166,12 @@ impl Disk<'_> {
             }
             // Of what was lost nothing is left.
             Call::Empty(path) => {
+                self.check_written(path)?;
                 self.files.insert(path.clone(), Content::Unflushed);
             }
             Call::MakeFolder(path) => self.came(path),
             Call::Write(path) => {
+                self.check_written(path)?;
                 self.files.entry(path.clone()).or_insert(Content::Unflushed);
             }
             Call::Sync(path) => {
@@ -159,10 +180,14 @@ impl Disk<'_> {
                     self.flushed.iter_mut().for_each(|flushed| flushed.extend([path.clone()]));
                 }
             }
-            Call::SyncFolder(folder) => self.names.retain(|name, _| name.parent() != Some(folder)),
+            Call::SyncFolder(folder) => {
+                self.names.retain(|name, _| name.parent() != Some(folder));
+                self.exchanged.retain(|_, from| from != folder);
+            }
             Call::SyncAll => {
                 self.files.retain(|_, content| *content == Content::Lost);
                 self.names.clear();
+                self.exchanged.clear();
             }
             Call::Rename(from, to) => {
                 self.check_renamed(from)?;
@@ -170,6 +195,9 @@ impl Disk<'_> {
                 let moved = self.take(from);
                 drop(self.take(to));
                 self.put(to, moved);
+                self.exchanged.remove(to);
+                let since = self.exchanged.remove(from);
+                self.exchanged.extend(since.map(|folder| (to.clone(), folder)));
                 self.went(from);
                 self.came(to);
             }
@@ -179,6 +207,11 @@ impl Disk<'_> {
                 let (one, other) = (self.take(from), self.take(to));
                 self.put(to, one);
                 self.put(from, other);
+                let since = self.exchanged.remove(from);
+                if let Some(folder) = to.parent().filter(|_| !(self.rules.is_scratch)(to)) {
+                    self.exchanged.insert(from.clone(), folder.to_owned());
+                }
+                self.exchanged.extend(since.map(|folder| (to.clone(), folder)));
                 self.came(from);
                 self.came(to);
             }
@@ -189,6 +222,7 @@ impl Disk<'_> {
             Call::Remove(path) => {
                 self.check_removed(path)?;
                 drop(self.take(path));
+                self.exchanged.remove(path);
                 self.went(path);
             }
         }
@@ -222,6 +256,11 @@ impl Disk<'_> {
         let whole = |rest: PathBuf| if rest.as_os_str().is_empty() { path.to_owned() } else { path.join(rest) };
         self.files.extend(files.into_iter().map(|(file, content)| (whole(file), content)));
         self.names.extend(names.into_iter().map(|(name, became)| (whole(name), became)));
+    }
+
+    fn check_written(&self, path: &Path) -> Result<(), Violation> {
+        let early = |folder: &PathBuf| Violation::WrittenTooEarly { path: path.to_owned(), folder: folder.clone() };
+        self.exchanged.get(path).map_or(Ok(()), |folder| Err(early(folder)))
     }
 
     fn check_renamed(&self, path: &Path) -> Result<(), Violation> {
@@ -485,6 +524,25 @@ mod tests {
         for (place, acknowledged) in [("a", "a"), ("a", "a/b"), ("a/b", "a")] {
             assert!(judge(&events(place, acknowledged)).is_err(), "{place} {acknowledged}");
         }
+    }
+
+    #[test]
+    fn what_was_exchanged_is_written_once_its_folder_knows_it() {
+        let exchange = || Event::Did(Call::Exchange(at("tmp/1"), at("kv/a")));
+        let again = |between: &[Event]| {
+            let first = [did(Call::Create, "tmp/1"), did(Call::Sync, "tmp/1"), exchange()];
+            judge(&[&first, between, &[did(Call::Write, "tmp/1")]].concat())
+        };
+        let early = Err(Violation::WrittenTooEarly { path: at("tmp/1"), folder: at("kv") });
+        assert_eq!(again(&[]), early);
+        assert_eq!(again(&[did(Call::SyncFolder, "tmp")]), early);
+        assert_eq!(again(&[Event::Failed(Call::SyncFolder(at("kv")))]), early);
+        assert_eq!(again(&[did(Call::SyncFolder, "kv")]), Ok(()));
+        assert_eq!(again(&[Event::Did(Call::SyncAll)]), Ok(()));
+        // Under another name it is the same file, and without any it is none.
+        let renamed = [renamed("tmp/1", "tmp/2"), did(Call::Write, "tmp/2")];
+        assert_eq!(again(&renamed), Err(Violation::WrittenTooEarly { path: at("tmp/2"), folder: at("kv") }));
+        assert_eq!(again(&[did(Call::Remove, "tmp/1"), did(Call::Create, "tmp/1")]), Ok(()));
     }
 
     #[test]

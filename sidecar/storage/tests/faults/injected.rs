@@ -138,15 +138,19 @@ fn embedded_stores_that_are_handed_over_meet_one_fault() {
     fail_each(Backend::Embedded, hand_over);
 }
 
+/// No folder can be flushed while this is true.
+fn folders_fail_while(broken: &AtomicBool) -> impl FnMut(&Call) -> Verdict {
+    |call| {
+        let fails = call.kind() == Kind::SyncFolder && broken.load(Ordering::SeqCst);
+        if fails { Verdict::Fail(libc::EIO) } else { Verdict::Pass }
+    }
+}
+
 /// The write took effect and its flush failed: the id says that it was done, and no more than that.
 #[test]
 fn files_acknowledge_an_id_that_was_seen_only_when_it_is_flushed() {
     let (folder, broken) = (quick_folder(), AtomicBool::new(false));
-    let judge = |call: &Call| {
-        let fails = call.kind() == Kind::SyncFolder && broken.load(Ordering::SeqCst);
-        if fails { Verdict::Fail(libc::EIO) } else { Verdict::Pass }
-    };
-    watch(folder.path(), judge, |runtime, _| {
+    watch(folder.path(), folders_fail_while(&broken), |runtime, _| {
         let store = Backend::Files.open(folder.path()).unwrap();
         let id = OperationId::new("id").unwrap();
         let write = || {
@@ -161,6 +165,29 @@ fn files_acknowledge_an_id_that_was_seen_only_when_it_is_flushed() {
         broken.store(false, Ordering::SeqCst);
         assert!(matches!(write(), Outcome::Applied(_)));
     });
+}
+
+/// Its folder may still have it: a crash would find under the old key what the next write puts in.
+#[test]
+fn files_that_were_replaced_are_not_written_before_their_folder_is_flushed() {
+    let (folder, broken) = (quick_folder(), AtomicBool::new(false));
+    let seen = watch(folder.path(), folders_fail_while(&broken), |runtime, _| {
+        let store = Backend::Files.open(folder.path()).unwrap();
+        let set = |name: &str, value: i64| {
+            runtime.block_on(store.adapter.set(&key(name), Value::Json(value.into()))).unwrap().applied().is_some()
+        };
+        let batch = |value: i64| {
+            let items = vec![(key("b"), Value::Json(value.into()))];
+            runtime.block_on(store.adapter.set_batch(items)).pop().unwrap().unwrap().applied().is_some()
+        };
+        assert!(set("a", 1) && set("b", 1));
+        broken.store(true, Ordering::SeqCst);
+        assert!(!set("a", 2) && !batch(2));
+        broken.store(false, Ordering::SeqCst);
+        assert!(set("c", 1) && set("a", 3) && batch(3));
+    });
+    assert!(seen.events.iter().any(|event| matches!(event, Event::Did(Call::Exchange(..)))), "nothing was exchanged");
+    Backend::Files.check_durability(folder.path(), &seen.events, |_| false);
 }
 
 /// From one call on the file system is read-only, until it is mounted anew.

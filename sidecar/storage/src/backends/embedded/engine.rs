@@ -86,6 +86,8 @@ pub(super) struct Engine {
 struct Writer {
     /// Bytes in the engine's memory that are only in its journal yet.
     unflushed: u64,
+    /// More than so many are sent to the disk.
+    seal_at: u64,
     /// Nothing was written since the last look.
     rests: bool,
     /// The next commit fails.
@@ -105,6 +107,7 @@ impl Engine {
         let Opened { folder, lock, database, data, unflushed, refused } = folder::open(folder)?;
         let writer = Writer {
             unflushed,
+            seal_at: settings::memory_table(data.disk_space()),
             rests: false,
             #[cfg(test)]
             broken: false,
@@ -206,7 +209,7 @@ impl Engine {
 
     /// Seals what is in memory once it is enough, and waits while too much is sealed and not on the disk yet.
     fn make_way(&self, writer: &mut Writer) -> Result<(), Failed> {
-        if writer.unflushed > settings::MEMORY_TABLE_BYTES {
+        if writer.unflushed > writer.seal_at {
             // The engine could do this by itself. But it asks its one thread for it with every write, and that queue,
             // once full, is never emptied again: the thread waits for room in it.
             self.seal(writer).map_err(Failed::Clean)?;
@@ -224,6 +227,7 @@ impl Engine {
         let sealed = self.data.rotate_memtable();
         sealed.map_err(|error| self.fail(&format!("its memory could not be flushed: {error}")))?;
         writer.unflushed = 0;
+        writer.seal_at = settings::memory_table(self.data.disk_space());
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::files::Temp;
 use super::root::Root;
 use super::{Place, Prepared, flush};
 use crate::{Condition, Outcome, Unknown, Value, Version, WriteResult};
@@ -17,8 +18,8 @@ const WRITERS: usize = 16;
 
 type Item = (Place, Value, Condition);
 type Items = Vec<Item>;
-/// An outcome that holds once the folder, if one is named, is flushed.
-type Written = (WriteResult<Version>, Option<PathBuf>);
+/// An outcome that holds once the folder, if one is named, is flushed; and the file that was replaced there.
+type Written = (WriteResult<Version>, Option<(PathBuf, Option<Temp>)>);
 
 /// Writes all items, each with its own outcome.
 pub(super) async fn put(root: Arc<Root>, items: Items) -> Vec<WriteResult<Version>> {
@@ -84,7 +85,8 @@ async fn put_distinct(root: &Arc<Root>, items: Items) -> Vec<WriteResult<Version
         }
     }
     let count = written.len();
-    let done = tokio::task::spawn_blocking(move || flush_all(written)).await;
+    let root = Arc::clone(root);
+    let done = tokio::task::spawn_blocking(move || flush_all(&root, written)).await;
     done.unwrap_or_else(|why| (0..count).map(|_| interrupted(&why)).collect())
 }
 
@@ -97,28 +99,34 @@ fn write_share(root: &Root, items: Items) -> Vec<Written> {
         return items.iter().map(|_| (Err(error.clone()), None)).collect();
     }
     let write = |(place, value, condition): Item| match write(root, &place, &value, &condition) {
-        Ok(Outcome::Applied(version)) => (Ok(Outcome::Applied(version)), Some(place.folder().to_owned())),
-        other => (other, None),
+        Ok(Outcome::Applied((version, replaced))) => {
+            (Ok(Outcome::Applied(version)), Some((place.folder().to_owned(), replaced)))
+        }
+        other => (other.map(|outcome| outcome.map(|(version, _)| version)), None),
     };
     items.into_iter().map(write).collect()
 }
 
-fn write(root: &Root, place: &Place, value: &Value, condition: &Condition) -> WriteResult<Version> {
+fn write(root: &Root, place: &Place, value: &Value, condition: &Condition) -> WriteResult<(Version, Option<Temp>)> {
     match place.prepare(root, value, condition)? {
         Prepared::Rejected(current) => Ok(Outcome::Rejected(current)),
-        Prepared::Written(temp, version) => {
-            Ok(place.publish(temp)?.map_or_else(Outcome::Unknown, |()| Outcome::Applied(version)))
+        Prepared::Written(ready, version) => {
+            let published = place.publish(ready)?;
+            Ok(published.map_or_else(Outcome::Unknown, |replaced| Outcome::Applied((version, replaced))))
         }
     }
 }
 
 /// Flushes each touched folder once. What was renamed in one that can't be flushed is unknown.
-fn flush_all(written: Vec<Written>) -> Vec<WriteResult<Version>> {
+fn flush_all(root: &Root, written: Vec<Written>) -> Vec<WriteResult<Version>> {
     let mut flushed: HashMap<PathBuf, Result<(), Unknown>> = HashMap::new();
     let settle = |(outcome, folder): Written| match folder {
         None => outcome,
-        Some(folder) => match flushed.entry(folder).or_insert_with_key(|folder| flush(folder)) {
-            Ok(()) => outcome,
+        Some((folder, replaced)) => match flushed.entry(folder).or_insert_with_key(|folder| flush(folder)) {
+            Ok(()) => {
+                root.keep(replaced);
+                outcome
+            }
             Err(unknown) => Ok(Outcome::Unknown(unknown.clone())),
         },
     };
@@ -158,6 +166,7 @@ mod tests {
         assert!(matches!(outcomes[0], Ok(Outcome::Applied(_))), "{outcomes:?}");
         assert!(matches!(outcomes[1], Err(Error::Corrupt { .. })), "{outcomes:?}");
         assert!(matches!(outcomes[2], Ok(Outcome::Applied(_))), "{outcomes:?}");
+        drop(store);
         assert_eq!(std::fs::read_dir(folder.path().join("tmp")).unwrap().count(), 0, "a temporary file is left");
     }
 

@@ -1,15 +1,16 @@
 //! Durable steps on files and folders. All of them block.
 //!
-//! A file is written beside its place, flushed, and renamed into it: a reader sees the old content or the new, never a
-//! part. The rename itself is durable once the folder is flushed.
+//! A file is written beside its place, flushed, and renamed into it, or exchanged with what is there: a reader sees the old
+//! content or the new, never a part. The new name itself is durable once the folder is flushed.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use crate::Error;
@@ -96,6 +97,33 @@ impl Temp {
         result.map_err(|error| failure("writing", &path, &error))
     }
 
+    /// Writes and flushes a file that is there already and that nobody reads, in place of all that it holds. Cheaper than a
+    /// new one: nothing of the file system's own has to be flushed where the length stays.
+    pub(super) fn rewrite(self, bytes: &[u8]) -> Result<Self, Error> {
+        let Some(path) = self.path.as_deref() else { return Ok(self) };
+        let write = || {
+            let file = OpenOptions::new().write(true).open(path)?;
+            file.write_all_at(bytes, 0)?;
+            let length = bytes.len() as u64;
+            if file.metadata()?.len() != length {
+                file.set_len(length)?;
+            }
+            file.sync_data()
+        };
+        write().map_err(|error| failure("writing", path, &error))?;
+        Ok(self)
+    }
+
+    /// How long it is.
+    pub(super) fn length(&self) -> io::Result<u64> {
+        self.path.as_deref().map_or(Ok(0), |path| Ok(fs::metadata(path)?.len()))
+    }
+
+    /// Removes it later, or never: somebody else does.
+    pub(super) fn forget(mut self) {
+        self.path = None;
+    }
+
     fn create(path: &Path) -> io::Result<File> {
         let create = || OpenOptions::new().write(true).create_new(true).open(path);
         match create() {
@@ -110,6 +138,17 @@ impl Temp {
         }
     }
 
+    /// Puts the file in its place, where a file stands already, and takes that one: until the folder is flushed, which is left
+    /// to the caller, a crash may put it back. `None`: it can't be had; the file system only replaces.
+    pub(super) fn exchange(self, place: &Path) -> Result<Option<Self>, PublishError> {
+        let Some(temp) = self.path.as_deref() else { return Ok(None) };
+        match renameat_with(CWD, temp, CWD, place, RenameFlags::EXCHANGE) {
+            Ok(()) => Ok(Some(self)),
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.publish(place).map(|()| None),
+            Err(errno) => Err(not_published(place, &errno.into())),
+        }
+    }
+
     /// Puts the file in its place. The folder must exist, and is left to the caller to flush.
     pub(in crate::backends) fn publish(mut self, place: &Path) -> Result<(), PublishError> {
         let Some(temp) = self.path.as_deref() else { return Ok(()) };
@@ -118,10 +157,14 @@ impl Temp {
                 self.path = None;
                 Ok(())
             }
-            Err(error) if is_refusal(&error) => Err(PublishError::Refused(failure("renaming to", place, &error))),
-            Err(error) => Err(PublishError::Unknown(failure("renaming to", place, &error))),
+            Err(error) => Err(not_published(place, &error)),
         }
     }
+}
+
+fn not_published(place: &Path, error: &io::Error) -> PublishError {
+    let failed = failure("renaming to", place, error);
+    if is_refusal(error) { PublishError::Refused(failed) } else { PublishError::Unknown(failed) }
 }
 
 impl Drop for Temp {

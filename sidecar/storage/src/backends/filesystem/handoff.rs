@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 use super::blocking;
-use super::files::{failure, is_missing, read, remove_tree, sync_folder, sync_folder_if_there};
+use super::files::{failure, is_missing, remove_tree, sync_folder, sync_folder_if_there};
 use super::root::{Root, lock_folder};
 use crate::backends::notes::Noted;
 use crate::backends::stored::{self, StoredChange, StoredFile};
@@ -71,7 +71,7 @@ impl Changes {
             let _locked = (gate, held);
             let now = |path: String| {
                 noted.remove(&path);
-                Ok(match read(&root.path().join(&path))? {
+                Ok(match root.read(&root.path().join(&path))? {
                     Some(content) => {
                         let file = StoredFile { path, content: content.into() };
                         file.check()?;
@@ -110,7 +110,7 @@ fn send_tree(root: &Root, folder: String, sender: &mpsc::Sender<Result<StoredFil
         if entry.file_type().map_err(|error| failure("reading", &entry.path(), &error))?.is_dir() {
             send_tree(root, path, sender)?;
         } else if encoding::key_of_path(&path).is_some()
-            && let Some(content) = read(&entry.path())?
+            && let Some(content) = root.read(&entry.path())?
         {
             let file = StoredFile { path, content: content.into() };
             file.check()?;

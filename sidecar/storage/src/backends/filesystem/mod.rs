@@ -3,12 +3,12 @@
 //! ```text
 //! <root>/kv/<encoded key>        values, each in its envelope
 //! <root>/ns/<namespace>/kv/...   the same for each namespace, nested
-//! <root>/tmp/                    files being written
+//! <root>/tmp/                    files being written, and a few that were replaced and will be written again
 //! <root>/.lock                   held by the process that has the root open
 //! ```
 //!
-//! A write is durable before it is acknowledged: temporary file, flush, rename, flush of the folder. A read takes no
-//! lock: the rename is atomic. In the moment between a rename and the flush of its folder a reader may see a value that
+//! A write is durable before it is acknowledged: temporary file, flush, rename, flush of the folder. A read waits for no
+//! write: the rename is atomic. In the moment between a rename and the flush of its folder a reader may see a value that
 //! a failure of the *machine* could still take back, from all readers alike; a failure of the process can't.
 
 mod batch;
@@ -16,6 +16,7 @@ pub(super) mod files;
 mod handoff;
 mod listing;
 pub(super) mod root;
+mod spares;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -124,7 +125,14 @@ enum Prepared {
     /// Its condition does not hold.
     Rejected(Option<Entry>),
     /// It can be renamed into its place.
-    Written(Temp, Version),
+    Written(Ready, Version),
+}
+
+/// A file that is written and flushed.
+struct Ready {
+    temp: Temp,
+    /// Whether a value stands in its place.
+    replaces: bool,
 }
 
 impl Place {
@@ -132,46 +140,51 @@ impl Place {
         self.path.parent().unwrap_or(&self.path)
     }
 
-    fn read(&self) -> Result<Option<Stored>, Error> {
-        let Some(bytes) = files::read(&self.path)? else { return Ok(None) };
+    fn read(&self, root: &Root) -> Result<Option<Stored>, Error> {
+        let Some(bytes) = root.read(&self.path)? else { return Ok(None) };
         open(&self.key, &bytes.into())?.into_stored(&self.key).map(Some)
     }
 
-    fn read_entry(&self) -> Result<Option<Entry>, Error> {
-        Ok(self.read()?.map(|stored| stored.entry))
+    fn read_entry(&self, root: &Root) -> Result<Option<Entry>, Error> {
+        Ok(self.read(root)?.map(|stored| stored.entry))
     }
 
     /// Writes and flushes the next value beside its place, if the condition holds on what stands there.
     fn prepare(&self, root: &Root, value: &Value, condition: &Condition) -> Result<Prepared, Error> {
-        let current = self.read()?;
+        let current = self.read(root)?;
         if !condition.holds(current.as_ref().map(|stored| &stored.entry.version)) {
             return Ok(Prepared::Rejected(current.map(|stored| stored.entry)));
         }
-        let revision = current.as_ref().map_or(0, |stored| stored.entry.version.revision);
+        let revision = current.as_ref().map(|stored| stored.entry.version.revision);
         let performed = current.map(|stored| stored.performed).unwrap_or_default();
-        let (temp, version) = self.prepare_next(root, revision, value, performed)?;
-        Ok(Prepared::Written(temp, version))
+        let (ready, version) = self.prepare_next(root, revision, value, performed)?;
+        Ok(Prepared::Written(ready, version))
     }
 
-    /// Writes and flushes what follows a revision, beside its place.
+    /// Writes and flushes what follows a revision, if there is one, beside its place.
     fn prepare_next(
         &self,
         root: &Root,
-        revision: u64,
+        revision: Option<u64>,
         value: &Value,
         performed: Performed,
-    ) -> Result<(Temp, Version), Error> {
-        let version = Version { revision: revision.saturating_add(1), tag: new_nonce() };
+    ) -> Result<(Ready, Version), Error> {
+        let version = Version { revision: revision.unwrap_or(0).saturating_add(1), tag: new_nonce() };
         let trail = Trail { performed, before: Vec::new() };
         let sealed = seal(&self.key, version.revision, &version.tag, value, &trail, self.compression)?;
         root.ensure_folder(self.folder())?;
-        Ok((Temp::write(root.temp_path(), &sealed)?, version))
+        Ok((Ready { temp: root.write_temp(&sealed)?, replaces: revision.is_some() }, version))
     }
 
-    /// Renames a prepared file into its place. `Err` is a clean failure, `Ok(Err)` an unknown outcome.
-    fn publish(&self, temp: Temp) -> Result<Result<(), Unknown>, Error> {
-        match temp.publish(&self.path) {
-            Ok(()) => Ok(Ok(())),
+    /// Renames a prepared file into its place, and gives back the one that it replaced, if it can be had. `Err` is a clean
+    /// failure, `Ok(Err)` an unknown outcome.
+    fn publish(&self, ready: Ready) -> Result<Result<Option<Temp>, Unknown>, Error> {
+        let published = match ready.replaces {
+            true => ready.temp.exchange(&self.path),
+            false => ready.temp.publish(&self.path).map(|()| None),
+        };
+        match published {
+            Ok(replaced) => Ok(Ok(replaced)),
             Err(PublishError::Refused(error)) => Err(error),
             Err(PublishError::Unknown(error)) => Ok(Err(Unknown(error.to_string()))),
         }
@@ -184,9 +197,15 @@ fn flush(folder: &Path) -> Result<(), Unknown> {
 }
 
 /// Publishes a prepared file and makes it durable.
-fn finish<T>(place: &Place, temp: Temp, done: T) -> WriteResult<T> {
-    Ok(match place.publish(temp)? {
-        Ok(()) => confirm(place, done),
+fn finish<T>(root: &Root, place: &Place, ready: Ready, done: T) -> WriteResult<T> {
+    Ok(match place.publish(ready)? {
+        Ok(replaced) => {
+            let outcome = confirm(place, done);
+            if matches!(outcome, Outcome::Applied(_)) {
+                root.keep(replaced);
+            }
+            outcome
+        }
         Err(unknown) => Outcome::Unknown(unknown),
     })
 }
@@ -194,12 +213,12 @@ fn finish<T>(place: &Place, temp: Temp, done: T) -> WriteResult<T> {
 fn put(root: &Root, place: &Place, value: &Value, condition: &Condition) -> WriteResult<Version> {
     match place.prepare(root, value, condition)? {
         Prepared::Rejected(current) => Ok(Outcome::Rejected(current)),
-        Prepared::Written(temp, version) => finish(place, temp, version),
+        Prepared::Written(ready, version) => finish(root, place, ready, version),
     }
 }
 
 fn perform(root: &Root, place: &Place, requests: &Requests) -> WriteResult<Vec<WriteResult<Done>>> {
-    let current = place.read()?;
+    let current = place.read(root)?;
     let stands = Stands::stored(current.as_ref());
     let judged = judge(&place.key, stands, requests);
     match judged.change() {
@@ -210,17 +229,18 @@ fn perform(root: &Root, place: &Place, requests: &Requests) -> WriteResult<Vec<W
             Ok(if promises { confirm(place, answers) } else { Outcome::Applied(answers) })
         }
         Change::Put(value) => {
-            let (temp, version) = place.prepare_next(root, stands.revision, &value, judged.performed())?;
-            finish(place, temp, judged.applied(Some(&version)))
+            let revision = current.as_ref().map(|stored| stored.entry.version.revision);
+            let (ready, version) = place.prepare_next(root, revision, &value, judged.performed())?;
+            finish(root, place, ready, judged.applied(Some(&version)))
         }
-        Change::Remove => Ok(remove(place, &Condition::Any)?.map(|_| judged.applied(None))),
+        Change::Remove => Ok(remove(root, place, &Condition::Any)?.map(|_| judged.applied(None))),
     }
 }
 
-fn remove(place: &Place, condition: &Condition) -> WriteResult<bool> {
+fn remove(root: &Root, place: &Place, condition: &Condition) -> WriteResult<bool> {
     // Without a condition a damaged value can be removed as well: that is how to get rid of it.
     if *condition != Condition::Any {
-        let current = place.read_entry()?;
+        let current = place.read_entry(root)?;
         if !condition.holds(current.as_ref().map(|entry| &entry.version)) {
             return Ok(Outcome::Rejected(current));
         }
@@ -248,7 +268,7 @@ impl StorageAdapter for FilesystemAdapter {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
         let (root, place) = (Arc::clone(&self.root), self.place(key));
         blocking(move || {
-            let entry = place.read_entry()?;
+            let entry = place.read_entry(&root)?;
             root.check_not_removed()?;
             Ok(entry)
         })
@@ -263,7 +283,7 @@ impl StorageAdapter for FilesystemAdapter {
     async fn remove(&self, key: &Key, condition: &Condition) -> WriteResult<bool> {
         condition.check_for_removal()?;
         let condition = condition.clone();
-        self.write(self.place(key), move |_, place| remove(place, &condition)).await
+        self.write(self.place(key), move |root, place| remove(root, place, &condition)).await
     }
 
     async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
@@ -298,7 +318,7 @@ impl StorageAdapter for FilesystemAdapter {
         let (root, places) = (Arc::clone(&self.root), keys.iter().map(|key| self.place(key)).collect::<Vec<_>>());
         let count = places.len();
         let all = blocking(move || {
-            let found = places.iter().map(Place::read_entry).collect::<Vec<_>>();
+            let found = places.iter().map(|place| place.read_entry(&root)).collect::<Vec<_>>();
             root.check_not_removed()?;
             Ok(found)
         });

@@ -13,13 +13,14 @@ use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLockReadGuard, Weak};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, RwLock};
 
-use super::files::{Folders, failure, is_missing};
+use super::files::{Folders, Temp, failure, is_missing, read};
+use super::spares::Spares;
 use crate::Error;
 use crate::backends::notes::Notes;
 
@@ -43,6 +44,7 @@ pub(super) struct Root {
     keys: Arc<KeyLocks>,
     folders: Folders,
     removed: AtomicBool,
+    spares: Spares,
     /// The paths that are written, for who copies the store: said under the lock of the key.
     pub(super) notes: Notes<String>,
 }
@@ -69,6 +71,7 @@ impl Root {
                         keys: Arc::default(),
                         folders: Folders::default(),
                         removed: AtomicBool::new(false),
+                        spares: Spares::default(),
                         notes: Notes::default(),
                     });
                     open.insert(path, Arc::downgrade(&root));
@@ -86,9 +89,30 @@ impl Root {
         &self.path
     }
 
-    /// A path for a temporary file.
-    pub(super) fn temp_path(&self) -> PathBuf {
-        self.path.join(TEMP_FOLDER).join(crate::envelope::new_nonce())
+    /// The content of a file of this root; `None` if there is none.
+    pub(super) fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, Error> {
+        let _reading = self.reading();
+        read(path)
+    }
+
+    /// To be held while a file is opened by its name and read.
+    pub(super) fn reading(&self) -> RwLockReadGuard<'_, ()> {
+        self.spares.reading()
+    }
+
+    /// Writes and flushes a temporary file.
+    pub(super) fn write_temp(&self, bytes: &[u8]) -> Result<Temp, Error> {
+        match self.spares.take() {
+            Some(spare) => spare.rewrite(bytes),
+            None => Temp::write(self.path.join(TEMP_FOLDER).join(crate::envelope::new_nonce()), bytes),
+        }
+    }
+
+    /// Takes a file that was replaced, once its folder has been flushed.
+    pub(super) fn keep(&self, replaced: Option<Temp>) {
+        if let Some(replaced) = replaced {
+            self.spares.keep(replaced);
+        }
     }
 
     /// Makes a folder below the root exist, durably.
@@ -139,12 +163,14 @@ impl Root {
     /// The tree now is another one, whose lock is held by `lock`.
     pub(super) fn replaced(&self, lock: File) {
         self.folders.forget();
+        self.spares.forget();
         *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(lock);
     }
 
     /// The tree is gone for good: whoever still holds this root can do nothing more with it.
     pub(super) fn mark_removed(&self) {
         self.removed.store(true, Ordering::Release);
+        self.spares.forget();
         self.leave_registry();
     }
 
