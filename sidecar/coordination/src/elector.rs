@@ -79,7 +79,7 @@ pub struct Settings {
     pub ttl: Duration,
     /// Time between renewals.
     pub renew: Duration,
-    /// Time between looks at another's lock.
+    /// Time between looks at another's lock: how late a renewal of it may be seen.
     pub look: Duration,
     /// Longest that one call on the lock may take.
     pub call_limit: Duration,
@@ -161,7 +161,8 @@ impl<L: Lock> Elector<L> {
         match (self.candidate.term(), self.candidate.needs_read()) {
             (Some(_), false) => self.renew,
             (Some(_), true) => self.renew.min(self.look) / 4,
-            (None, _) => self.look,
+            // Where it can be taken sooner than the next look would come, it is.
+            (None, _) => self.candidate.left().map_or(self.look, |left| left.min(self.look)),
         }
     }
 
@@ -268,6 +269,8 @@ pub struct Candidate {
     ttl: Duration,
     clock: Arc<dyn Clock>,
     observer: Observer<DocumentVersion>,
+    /// How long the holder that is waited for leads after a renewal.
+    theirs: Option<Duration>,
     /// Our own record and its version, when certain.
     known: Option<(LockRecord, DocumentVersion)>,
     term: Option<Term>,
@@ -276,7 +279,7 @@ pub struct Candidate {
 impl Candidate {
     /// A candidate that has seen nothing.
     pub fn new(identity: String, ttl: Duration, clock: Arc<dyn Clock>) -> Self {
-        Self { identity, place: None, ttl, clock, observer: Observer::default(), known: None, term: None }
+        Self { identity, place: None, ttl, clock, observer: Observer::default(), theirs: None, known: None, term: None }
     }
 
     /// Says where this process runs: a container of one pod, by the pod's UID. Identities of all processes there are it, `_`
@@ -299,6 +302,11 @@ impl Candidate {
         self.term.clone().filter(Term::is_valid)
     }
 
+    /// How long until another's lock that stands as it was seen last can be taken; `None`: none is waited for, or not any more.
+    fn left(&self) -> Option<Duration> {
+        self.observer.left(self.theirs?, self.clock.now()).filter(|left| !left.is_zero())
+    }
+
     /// Whether [`attempt`](Self::attempt) needs to see the lock first.
     pub fn needs_read(&self) -> bool {
         self.known.is_none()
@@ -309,6 +317,7 @@ impl Candidate {
     pub fn attempt(&mut self, found: Option<Option<(LockRecord, DocumentVersion)>>) -> Option<Attempt> {
         let now = self.clock.now();
         let found = found.unwrap_or_else(|| self.known.clone());
+        self.theirs = None;
         let (transitions, revision, expected) = match found {
             None => (0, 0, None),
             Some((record, version)) => {
@@ -316,6 +325,7 @@ impl Candidate {
                 let ttl = Duration::from_secs(record.ttl_seconds);
                 let waits = record.holder.as_ref().is_some_and(|holder| !ours && !self.is_predecessor(holder));
                 if waits && !self.observer.expired(version.clone(), ttl, now) {
+                    self.theirs = Some(ttl);
                     self.resign();
                     return None;
                 }

@@ -80,6 +80,41 @@ fn the_first_leads_and_the_second_waits_ttl_and_margin_after_the_last_renewal_it
 }
 
 #[test]
+fn who_waits_knows_when_the_lock_can_be_taken_and_not_a_moment_sooner() {
+    let (clock, mut store) = (ManualClock::default(), Store::default());
+    let (mut a, mut b) = (candidate("a", &clock), candidate("b", &clock));
+    step(&mut a, &mut store);
+    assert_eq!(b.left(), None, "nothing was seen");
+    step(&mut b, &mut store);
+    assert_eq!(b.left(), Some(TTL + margin(TTL)));
+    clock.advance(TTL);
+    step(&mut b, &mut store);
+    clock.advance(b.left().unwrap() - Duration::from_nanos(1));
+    step(&mut b, &mut store);
+    assert!(!leads(&b));
+    clock.advance(b.left().unwrap());
+    step(&mut b, &mut store);
+    assert!(leads(&b));
+    assert_eq!(b.left(), None, "it waits for nobody");
+}
+
+#[test]
+fn who_waits_looks_when_the_lock_can_be_taken_and_does_not_hurry_where_it_can_t_be_read() {
+    let (clock, lock) = (ManualClock::default(), MemoryLock::default());
+    let look = Duration::from_secs(2);
+    let settings = Settings { identity: "b".into(), ttl: TTL, renew: look, look, call_limit: look };
+    let mut elector = Elector::new(lock.clone(), Arc::new(clock.clone()), settings);
+    step(&mut candidate("a", &clock), &mut lock.0.lock().unwrap());
+    step(&mut elector.candidate, &mut lock.0.lock().unwrap());
+    assert_eq!(elector.pause(), look);
+    let last = Duration::from_millis(300);
+    clock.advance(TTL + margin(TTL) - last);
+    assert_eq!(elector.pause(), last);
+    clock.advance(last);
+    assert_eq!(elector.pause(), look, "it could have been taken, but the store did not answer");
+}
+
+#[test]
 fn a_leader_that_is_cut_off_acts_no_more_before_another_begins() {
     let (clock, mut store) = (ManualClock::default(), Store::default());
     let (mut a, mut b) = (candidate("a", &clock), candidate("b", &clock));

@@ -16,6 +16,10 @@ pub const NODE_CONFIG_KEY: &str = "node.yaml";
 pub const CLUSTER_SPEC_KEY: &str = "cluster.json";
 /// Annotation of the StatefulSet with pattern Consensus: the generation of the BrainyCluster with which the pattern began.
 pub const CONSENSUS_SINCE_ANNOTATION: &str = "brainy.io/consensus-since";
+/// Label of the StatefulSet of a zone and of its pods: the zone.
+pub const ZONE_LABEL: &str = "brainy.io/zone";
+/// Annotation of the StatefulSet of a zone: all zones that the cluster's nodes are dealt out to, in this order.
+pub const ZONES_ANNOTATION: &str = "brainy.io/zones";
 /// Port of the storage API on the pod's loopback.
 pub const API_PORT: u16 = 7700;
 /// Port of the node-to-node listener (mutual TLS only).
@@ -57,9 +61,34 @@ pub fn tls_secret(cluster: &str) -> String {
     format!("{cluster}-node-tls")
 }
 
-/// A node's pod, and the Lease that is its session.
-pub fn node(cluster: &str, ordinal: i32) -> String {
-    format!("{cluster}-{ordinal}")
+/// The Issuer of cert-manager that signs only the cluster's authority, where the operator makes the issuers.
+pub fn self_signed_issuer(cluster: &str) -> String {
+    format!("{cluster}-self-signed")
+}
+
+/// The Issuer of cert-manager that signs the nodes' certificate, and the Certificate of its authority.
+pub fn authority_issuer(cluster: &str) -> String {
+    format!("{cluster}-authority")
+}
+
+/// Secret with that authority, written by cert-manager.
+pub fn issued_authority_secret(cluster: &str) -> String {
+    format!("{cluster}-authority-issued")
+}
+
+/// The Certificate of cert-manager that stands for the nodes' certificate.
+pub fn node_certificate(cluster: &str) -> String {
+    format!("{cluster}-node")
+}
+
+/// Secret that cert-manager writes the nodes' certificate to. Nodes are given it by [`tls_secret`].
+pub fn issued_secret(cluster: &str) -> String {
+    format!("{cluster}-node-issued")
+}
+
+/// A node's pod, and the Lease that is its session: by its StatefulSet, which is named like the cluster where that has no zones.
+pub fn node(statefulset: &str, ordinal: i32) -> String {
+    format!("{statefulset}-{ordinal}")
 }
 
 /// The name that a node's certificate is checked against.

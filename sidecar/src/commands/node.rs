@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use brainy_kubernetes::names;
+use rustls::pki_types::ServerName;
+
 use super::shutdown::Signals;
 use super::{CommandError, LAST_REQUESTS, Serving, listen, listen_unix};
 use crate::cli;
@@ -34,7 +37,10 @@ pub async fn run(arguments: cli::Node) -> Result<(), CommandError> {
         .inspect_err(|error| tracing::warn!(%error, "/metrics can be read inside the pod only"))
         .ok();
 
-    let peers = PeerPool::new(certificates.clone(), &settings.cluster.cluster, &settings.cluster.namespace);
+    let (cluster, namespace) = (&settings.cluster.cluster, &settings.cluster.namespace);
+    let name = names::node_dns(&settings.node.0, cluster, namespace);
+    let name = ServerName::try_from(name).map_err(|error| start(&error))?;
+    let peers = PeerPool::new(certificates.clone(), cluster, namespace);
     let metrics = Arc::new(Metrics::default());
     metrics.watch_volume(settings.data());
     let observing = metrics.observing(settings.storage_info().backend);
@@ -45,7 +51,7 @@ pub async fn run(arguments: cli::Node) -> Result<(), CommandError> {
     let (stop, stopped) = server::stop();
     let connections = Connections::new(PEER_LIMITS, stopped);
     let internal = listener::app(Arc::clone(&router), Some(ownership.clone()), Outlet::default());
-    tokio::spawn(listener::serve(others, certificates, connections.clone(), internal));
+    tokio::spawn(listener::serve(others, certificates, name, connections.clone(), internal));
     let serving =
         Serving::start(router, ownership.clone(), metrics, settings.storage_info(), tcp, (Some(unix), outside));
     tracing::info!(node = %settings.node, address = %settings.address, api = %arguments.listen, "serving");

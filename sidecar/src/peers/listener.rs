@@ -11,6 +11,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use brainy_coordination::ShardId;
 use brainy_coordination::consensus::wire::{CONSENSUS_PATH, Question};
+use rustls::ServerConnection;
+use rustls::client::verify_server_name;
+use rustls::pki_types::ServerName;
+use rustls::server::ParsedCertificate;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -53,13 +57,24 @@ pub fn app(router: Arc<Router>, ownership: Option<Ownership>, outlet: Outlet) ->
         .with_state(Peers { router, ownership, outlet })
 }
 
-/// Serves the internal routes until the connections are told to stop.
-pub async fn serve(listener: TcpListener, certificates: Certificates, connections: Connections, app: axum::Router) {
+/// Serves the internal routes until the connections are told to stop. `name`: by which others call this node.
+pub async fn serve(
+    listener: TcpListener,
+    certificates: Certificates,
+    name: ServerName<'static>,
+    connections: Connections,
+    app: axum::Router,
+) {
     while let Some((admission, stream)) = connections.next(|| accept_tcp(&listener)).await {
         let acceptor = TlsAcceptor::from(certificates.current().server);
+        let name = name.clone();
         let opening = async move {
             match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => Some(stream),
+                Ok(Ok(stream)) if is_node(stream.get_ref().1, &name) => Some(stream),
+                Ok(Ok(_)) => {
+                    tracing::debug!("refused a node-to-node connection: its certificate is for something else");
+                    None
+                }
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "refused a node-to-node connection");
                     None
@@ -69,6 +84,13 @@ pub async fn serve(listener: TcpListener, certificates: Certificates, connection
         };
         connections.serve(admission, opening, app.clone());
     }
+}
+
+/// Whether a caller shows a certificate that this node could show itself. Its authority may give certificates to others as well.
+fn is_node(caller: &ServerConnection, name: &ServerName<'_>) -> bool {
+    let shown = caller.peer_certificates().and_then(|chain| chain.first());
+    let shown = shown.and_then(|leaf| ParsedCertificate::try_from(leaf).ok());
+    shown.is_some_and(|leaf| verify_server_name(&leaf, name).is_ok())
 }
 
 /// What another node asks in the course of a client's request, as part of that one's trace.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use brainy_coordination::names::CONTROLLER_ELECTION;
 use rustix::process::Signal;
 
-use super::cluster::{Cluster, LEASE, Owners, Setup};
+use super::cluster::{Cluster, Owners, Setup};
 use super::links::Way;
 use super::support::{Dice, wait_for};
 
@@ -176,8 +176,8 @@ fn set_forth_and_back(cluster: &Cluster, node: usize, dice: &mut Dice) -> String
         if (step[1] - step[0]).abs() > REFUSED {
             assert!(cluster.nodes[node].outward.forbidden() > forbidden, "the store minds no clock: {aheads:?}");
         }
-        // Renewals, and looks at what others have renewed.
-        std::thread::sleep(LEASE);
+        // A node renews three times in a session; the controller looks at what others have renewed when it renews its own.
+        std::thread::sleep(cluster.lease() / 2);
     }
     format!("clock of node {node} ahead by {aheads:?} s in turn")
 }

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use crate::support::app::PATIENCE;
 use crate::support::cluster::{node_id, pool};
 use crate::support::faulty::MemoryStores;
-use crate::support::tls::Authority;
+use crate::support::tls::{self, Authority};
 
 fn request() -> HandoffRequest {
     HandoffRequest {
@@ -38,7 +38,7 @@ pub(crate) async fn serve(authority: &Authority, app: axum::Router) -> String {
     let address = listening.local_addr().unwrap().to_string();
     let (stop, stopped) = server::stop();
     let connections = Connections::new(PEER_LIMITS, stopped);
-    let serving = listener::serve(listening, authority.certificates(), connections, app);
+    let serving = listener::serve(listening, authority.certificates(), tls::name(), connections, app);
     tokio::spawn(async move {
         serving.await;
         // Without its sender a stop counts as raised.

@@ -59,6 +59,19 @@ async fn a_node_at_anothers_address_is_not_taken_for_it() {
 }
 
 #[tokio::test]
+async fn whoever_has_a_certificate_of_the_same_authority_for_something_else_is_no_node() {
+    let cluster = Cluster::of(2).await;
+    let (key, shard) = cluster.key_of(1);
+    let address = &cluster.nodes[1].address;
+    for name in ["*.other-nodes.default.svc", "*.demo-nodes.other.svc", "web.example.org"] {
+        let (certificates, _) = Certificates::load(&cluster.authority.issue_for(name)).unwrap();
+        let write = vec![put(&key, Value::Json(1.into()))];
+        assert!(pool(certificates).calls(&node_id(1), address, None, write).await.is_err(), "{name}");
+    }
+    assert_eq!(cluster.nodes[1].shard(shard).get(&key).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn plain_http_gets_no_answer_from_the_peer_port() {
     let cluster = Cluster::of(1).await;
     let mut stream = TcpStream::connect(&cluster.nodes[0].address).await.unwrap();

@@ -1,320 +1,42 @@
 //! The cluster under test.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use brainy_coordination::bucket::election::{self, Election};
-use brainy_coordination::bucket::operator::{self, Part};
+use brainy_coordination::bucket::election::Election;
 use brainy_coordination::bucket::spec::{ClusterSpec, Pattern};
-use brainy_coordination::clock::{Clock, SystemClock};
+use brainy_coordination::clock::SystemClock;
 use brainy_coordination::consensus::Pace;
-use brainy_coordination::consensus::client::{Client, Seeds};
-use brainy_coordination::consensus::group::{self, Group, Wish};
-use brainy_coordination::consensus::wire::{Answer, Question, Transport, Unanswered};
-use brainy_coordination::controller::give_up::{GiveUp, give_up};
-use brainy_coordination::controller::{Facts, Next, NodeSight, Rules, next_map};
+use brainy_coordination::consensus::client::Client;
+use brainy_coordination::consensus::group::{self, Group};
+use brainy_coordination::controller::Rules;
 use brainy_coordination::lease::ShardLease;
-use brainy_coordination::placement::Policy;
-use brainy_coordination::session::{HeldShard, Observer, SessionRecord, SessionState};
-use brainy_coordination::{Epoch, FencingToken, NodeId, ShardId, ShardMap, names};
-use brainy_storage::backends::memory::{MemoryAdapter, MemoryDocuments};
-use brainy_storage::backends::objects::BucketStore;
-use brainy_storage::backends::s3::Capabilities;
-use brainy_storage::documents::{Document, DocumentVersion, Documents, Swap};
+use brainy_coordination::session::{HeldShard, SessionRecord};
+use brainy_coordination::{FencingToken, NodeId, ShardId, ShardMap, names};
+use brainy_storage::backends::memory::MemoryDocuments;
+use brainy_storage::documents::{Documents, Swap};
 use brainy_storage::layers::batching::{Ack, Batching};
 use brainy_storage::layers::caching::CacheSize;
 use brainy_storage::layers::{LayerStack, Layers};
-use brainy_storage::{Error, Key, Namespace, Outcome, StorageAdapter};
+use brainy_storage::{Key, Outcome};
 use bytes::Bytes;
 
 use super::super::consensus::{self, OverPeers};
 use super::super::handoff::{BYTES_PER_SECOND, Throttle};
-use super::super::layout::OnePlace;
-use super::super::node::{OpenBucket, Parts, SharedBucket, Strategy, layout};
-use super::super::proof::Proof;
+use super::super::node::{Parts, Strategy};
 use super::super::volume::OnDisk;
-use super::super::{Freed, HandoffError, HandoffRequest, Ownership, PeerClient, Place, Renewed, ShardStores};
+use super::super::{Ownership, Place};
+use super::links::{Bucket, Data, Link};
 use super::objects::Objects;
+use super::peers::{Peers, Wanted, Ways};
 use crate::data_folder::Engine;
-use crate::metrics::Metrics;
-use crate::peers::PeerError;
-use crate::routing::{Attempt, Call, Listing, Patience, Portion, Router};
 
 pub(super) const SHARDS: u32 = 12;
 /// No test may take longer, and none checks how long it took.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A connection to the documents that can be cut, and that loses answers.
-#[derive(Debug)]
-pub(super) struct Link {
-    documents: MemoryDocuments,
-    pub(super) cut: AtomicBool,
-    /// One of so many writes is answered with "unknown", half of them after they took effect; 0: none.
-    pub(super) lose_one_in: AtomicU64,
-    count: AtomicU64,
-    /// Documents read since the last listing, and listings between which none was read.
-    read: AtomicU64,
-    pub(super) idle_looks: AtomicU64,
-    /// Reads of the election.
-    pub(super) elections: AtomicU64,
-    /// What the next proof of the store comes to, if it does not pass.
-    pub(super) verdict: Mutex<Option<Error>>,
-    /// Proofs so far.
-    pub(super) proofs: AtomicU64,
-}
-
-impl Link {
-    /// Documents that this node has tried to write.
-    pub(super) fn writes(&self) -> u64 {
-        self.count.load(Ordering::SeqCst)
-    }
-
-    /// Waits until the store has been put to the test a few more times.
-    pub(super) async fn proved(&self) {
-        let before = self.proofs.load(Ordering::SeqCst);
-        while self.proofs.load(Ordering::SeqCst) < before + 3 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-}
-
-#[async_trait]
-impl Documents for Link {
-    async fn read(&self, name: &str) -> Result<Option<Document>, Error> {
-        if self.cut.load(Ordering::SeqCst) {
-            return Err(Error::unavailable("Cut", "the link is cut"));
-        }
-        self.read.fetch_add(1, Ordering::SeqCst);
-        if name == names::CONTROLLER_ELECTION {
-            self.elections.fetch_add(1, Ordering::SeqCst);
-        }
-        self.documents.read(name).await
-    }
-
-    async fn swap(&self, name: &str, expected: Option<&DocumentVersion>, body: Bytes) -> Result<Swap, Error> {
-        if self.cut.load(Ordering::SeqCst) {
-            return Ok(Swap::Unknown("the link is cut".into()));
-        }
-        let (count, lose) = (self.count.fetch_add(1, Ordering::SeqCst), self.lose_one_in.load(Ordering::SeqCst));
-        if lose == 0 || count % lose != lose - 1 {
-            return self.documents.swap(name, expected, body).await;
-        }
-        if count / lose % 2 == 0 {
-            let _lost = self.documents.swap(name, expected, body).await?;
-        } else {
-            // It lands later, if it still can.
-            let (documents, name, expected) = (self.documents.clone(), name.to_owned(), expected.cloned());
-            tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_millis(30)).await;
-                let _late = documents.swap(&name, expected.as_ref(), body).await;
-            });
-        }
-        Ok(Swap::Unknown("the answer was lost".into()))
-    }
-
-    async fn names(&self, prefix: &str) -> Result<Vec<String>, Error> {
-        if self.cut.load(Ordering::SeqCst) {
-            return Err(Error::unavailable("Cut", "the link is cut"));
-        }
-        self.documents.names(prefix).await
-    }
-
-    async fn versions(&self, prefix: &str) -> Result<Vec<(String, Option<DocumentVersion>)>, Error> {
-        if self.cut.load(Ordering::SeqCst) {
-            return Err(Error::unavailable("Cut", "the link is cut"));
-        }
-        if self.read.swap(0, Ordering::SeqCst) == 0 {
-            self.idle_looks.fetch_add(1, Ordering::SeqCst);
-        }
-        self.documents.versions(prefix).await
-    }
-}
-
-/// Shards in memory, shared by all nodes.
-#[derive(Debug, Default)]
-struct MemoryShards(Mutex<HashMap<ShardId, MemoryAdapter>>);
-
-impl ShardStores for MemoryShards {
-    fn open(&self, shard: ShardId, _token: FencingToken) -> Result<Arc<dyn StorageAdapter>, Error> {
-        Ok(Arc::new(self.0.lock().unwrap().entry(shard).or_default().clone()))
-    }
-}
-
-/// Where the data of shards is.
-#[derive(Clone)]
-enum Data {
-    /// On this folder's volumes.
-    Volumes(Arc<tempfile::TempDir>),
-    /// Below the nodes' namespaces, and how late something may arrive there.
-    Namespaces(Objects, Duration),
-    /// At one place.
-    Shards(Arc<MemoryShards>),
-}
-
-struct Bucket {
-    link: Arc<Link>,
-    node: NodeId,
-    data: Data,
-}
-
-#[async_trait]
-impl SharedBucket for Bucket {
-    async fn open(&self) -> Result<OpenBucket, Error> {
-        let layout = match &self.data {
-            Data::Namespaces(objects, latest) => {
-                layout(BucketStore::new(objects.clone()), Some(&self.node), None, *latest)
-            }
-            Data::Shards(shards) => Arc::new(OnePlace(Arc::clone(shards) as _)),
-            Data::Volumes(_) => return Err(Error::unavailable("NoSuchBucket", "there are volumes only")),
-        };
-        Ok(OpenBucket { documents: Arc::clone(&self.link) as _, layout, proof: self.link.clone() })
-    }
-}
-
-#[async_trait]
-impl Proof for Link {
-    async fn prove(&self) -> Result<Capabilities, Error> {
-        let verdict = self.verdict.lock().unwrap().clone();
-        self.proofs.fetch_add(1, Ordering::SeqCst);
-        verdict.map_or(Ok(CAPABLE), Err)
-    }
-}
-
-const CAPABLE: Capabilities = Capabilities {
-    create_only: true,
-    if_match: true,
-    atomic_under_race: true,
-    read_after_write: true,
-    etag_is_md5: true,
-};
-
-/// Hands shards from process to process without a network, and the questions of members to each other.
-#[derive(Clone, Debug, Default)]
-struct Peers {
-    nodes: Arc<Mutex<HashMap<NodeId, Ownership>>>,
-    /// Members of these nodes hear of no others, and others not of them.
-    cut: Arc<Mutex<BTreeSet<NodeId>>>,
-    /// Who asks.
-    from: Option<NodeId>,
-}
-
-impl Peers {
-    fn get(&self, node: &NodeId) -> Option<Ownership> {
-        self.nodes.lock().unwrap().get(node).cloned()
-    }
-}
-
-#[async_trait]
-impl Transport for Peers {
-    async fn ask(&self, node: &NodeId, question: &Question) -> Result<Answer, Unanswered> {
-        let cut = |node: &NodeId| self.cut.lock().unwrap().contains(node);
-        let there = self.get(node).filter(|_| !cut(node) && !self.from.as_ref().is_some_and(cut));
-        let there = there.ok_or_else(|| Unanswered::NotSent(format!("{node} is not to be reached")))?;
-        let answer = tokio::time::timeout(Duration::from_secs(6), there.consult(question.clone())).await;
-        answer.map_err(|_| Unanswered::Lost("no answer in time".into()))
-    }
-}
-
-/// Which nodes are wanted, as a node hears of it, and who asks from outside.
-#[derive(Debug)]
-struct Wanted {
-    nodes: Arc<Mutex<Vec<NodeId>>>,
-    generation: Arc<AtomicU64>,
-}
-
-impl Wish for Wanted {
-    fn spec(&self) -> Option<ClusterSpec> {
-        let nodes = self.nodes.lock().unwrap();
-        (!nodes.is_empty()).then(|| ClusterSpec {
-            revision: 0,
-            cluster: "uid".into(),
-            generation: i64::try_from(self.generation.load(Ordering::SeqCst)).unwrap(),
-            writer: "file".into(),
-            pattern: Pattern::Consensus,
-            nodes: nodes.clone(),
-            volumes: BTreeSet::new(),
-            placement: Policy::default(),
-        })
-    }
-}
-
-impl Seeds for Wanted {
-    fn nodes(&self) -> Vec<NodeId> {
-        self.nodes.lock().unwrap().clone()
-    }
-}
-
-#[async_trait]
-impl PeerClient for Peers {
-    async fn handoff(
-        &self,
-        node: &NodeId,
-        address: &str,
-        shard: ShardId,
-        request: &HandoffRequest,
-    ) -> Result<Bytes, HandoffError> {
-        assert_eq!(address, format!("{node}:7701"));
-        let peer = self.get(node).ok_or_else(|| HandoffError::Later("nobody there".into()))?;
-        peer.serve_handoff(shard, request.clone()).await
-    }
-
-    async fn nudge(&self, node: &NodeId, address: &str) -> Result<(), std::io::Error> {
-        assert_eq!(address, format!("{node}:7701"));
-        let peer = self.get(node);
-        peer.ok_or_else(|| std::io::Error::other("nobody there"))?.look_again();
-        Ok(())
-    }
-
-    async fn freed(&self, node: &NodeId, address: &str, freed: &Freed) -> Result<(), std::io::Error> {
-        assert_eq!(address, format!("{node}:7701"));
-        let peer = self.get(node);
-        peer.ok_or_else(|| std::io::Error::other("nobody there"))?.freed(freed.clone());
-        Ok(())
-    }
-
-    async fn renewed(
-        &self,
-        node: &NodeId,
-        address: &str,
-        renewed: &Renewed,
-    ) -> Result<Option<election::Told>, std::io::Error> {
-        assert_eq!(address, format!("{node}:7701"));
-        let peer = self.get(node);
-        Ok(peer.ok_or_else(|| std::io::Error::other("nobody there"))?.hear(renewed.clone()))
-    }
-
-    async fn consult(&self, node: &NodeId, question: &Question) -> Result<Answer, Unanswered> {
-        self.ask(node, question).await
-    }
-}
-
-/// Takes requests from node to node.
-#[derive(Debug)]
-pub(super) struct Ways(Peers);
-
-#[async_trait]
-impl crate::routing::Peers for Ways {
-    async fn calls(
-        &self,
-        node: &NodeId,
-        _: &str,
-        namespace: Option<&Namespace>,
-        calls: Vec<Call>,
-    ) -> Result<Vec<Attempt>, PeerError> {
-        let there = self.0.get(node).ok_or_else(|| PeerError::NotSent(format!("nobody at {node}")))?;
-        let patience = Patience { owner: PATIENCE, storage: PATIENCE };
-        let router = Router::new(Arc::new(there), None, patience, Arc::new(Metrics::default()));
-        Ok(router.run_here(namespace, calls).await)
-    }
-
-    async fn list(&self, _: &NodeId, _: &str, _: &[ShardId], _: &Listing) -> Result<Result<Portion, Error>, PeerError> {
-        Err(PeerError::NotSent("nothing is listed here".into()))
-    }
-}
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What clients were told of one shard.
 #[derive(Clone, Copy, Debug, Default)]
@@ -325,11 +47,11 @@ struct Told {
 }
 
 pub(super) struct Cluster {
-    rules: Rules,
+    pub(super) rules: Rules,
     /// Where the test reads what stands.
     documents: Arc<dyn Documents>,
     /// Where the nodes keep it, if not among them.
-    store: MemoryDocuments,
+    pub(super) store: MemoryDocuments,
     /// They keep it among them.
     consensus: bool,
     generation: Arc<AtomicU64>,
@@ -337,7 +59,7 @@ pub(super) struct Cluster {
     /// Where members keep their logs, where nodes have no volumes.
     logs: tempfile::TempDir,
     peers: Peers,
-    ttl: Duration,
+    pub(super) ttl: Duration,
     renew: Duration,
     layers: Layers,
     pub(super) pattern: Arc<Mutex<Pattern>>,
@@ -346,9 +68,9 @@ pub(super) struct Cluster {
     pub(super) nodes: Arc<Mutex<BTreeMap<NodeId, Ownership>>>,
     pub(super) wanted: Arc<Mutex<Vec<NodeId>>>,
     /// To be given up (strategy Isolated).
-    lost: Arc<Mutex<Option<NodeId>>>,
+    pub(super) lost: Arc<Mutex<Option<NodeId>>>,
     told: Arc<Mutex<Vec<Told>>>,
-    tasks: tokio::task::JoinSet<()>,
+    pub(super) tasks: tokio::task::JoinSet<()>,
 }
 
 pub(super) fn id(name: &str) -> NodeId {
@@ -454,17 +176,7 @@ impl Cluster {
 
     /// Starts a node, wanted from now on, in a pod with this UID.
     pub(super) fn start(&self, name: &str, pod_uid: &str) -> Arc<Link> {
-        let link = Arc::new(Link {
-            documents: self.store.clone(),
-            cut: AtomicBool::new(false),
-            lose_one_in: AtomicU64::new(0),
-            count: AtomicU64::new(0),
-            read: AtomicU64::new(0),
-            idle_looks: AtomicU64::new(0),
-            elections: AtomicU64::new(0),
-            verdict: Mutex::default(),
-            proofs: AtomicU64::new(0),
-        });
+        let link = Arc::new(Link::over(self.store.clone()));
         let peers = Peers { from: Some(id(name)), ..self.peers.clone() };
         let group = self.consensus.then(|| {
             Group::new(group::Settings {
@@ -776,84 +488,6 @@ impl Cluster {
                         token: line.token.max(operation.token()),
                         acknowledged: line.acknowledged + 1,
                     };
-                }
-            }
-        });
-    }
-
-    /// The operator, as long as there is one.
-    fn start_operator(&mut self) {
-        let (documents, wanted, ttl) = (self.store.clone(), Arc::clone(&self.wanted), self.ttl);
-        let rules = self.rules;
-        let (pattern, deserted) = (Arc::clone(&self.pattern), Arc::clone(&self.deserted));
-        self.tasks.spawn(async move {
-            let mut memory = operator::Memory::default();
-            loop {
-                tokio::time::sleep(Duration::from_millis(15)).await;
-                if deserted.load(Ordering::SeqCst) {
-                    memory = operator::Memory::default();
-                    continue;
-                }
-                let (nodes, pattern) = (wanted.lock().unwrap().clone(), *pattern.lock().unwrap());
-                if nodes.is_empty() {
-                    continue;
-                }
-                let (cluster, writer) = ("uid".into(), "operator".into());
-                let (volumes, placement) = (BTreeSet::new(), Policy::default());
-                let spec =
-                    ClusterSpec { revision: 0, cluster, generation: 1, writer, pattern, nodes, volumes, placement };
-                let (documents, clock, memory) = (&documents, &SystemClock, &mut memory);
-                let part = Part { documents, spec, shards: SHARDS, rules, ttl, published: 0, clock, memory };
-                let _lost_race = part.run().await;
-            }
-        });
-    }
-
-    /// The operator's part with strategy Isolated: reads, decides, publishes.
-    fn start_controller(&mut self) {
-        let (documents, wanted, rules) = (self.store.clone(), Arc::clone(&self.wanted), self.rules);
-        let lost = Arc::clone(&self.lost);
-        self.tasks.spawn(async move {
-            let mut observers: HashMap<NodeId, Observer<DocumentVersion>> = HashMap::new();
-            loop {
-                tokio::time::sleep(Duration::from_millis(15)).await;
-                let found = documents.read(names::SHARD_MAP).await.unwrap();
-                let map: Option<ShardMap> = found.as_ref().and_then(|found| serde_json::from_slice(&found.body).ok());
-                let mut nodes = BTreeMap::new();
-                for name in documents.names(names::SESSIONS).await.unwrap() {
-                    let session = documents.read(&name).await.unwrap().unwrap();
-                    let record: SessionRecord = serde_json::from_slice(&session.body).unwrap();
-                    let observer = observers.entry(record.node.clone()).or_default();
-                    let expired = observer.expired(session.version, record.ttl(), SystemClock.now());
-                    let live = record.state == SessionState::Live && !expired;
-                    nodes.insert(record.node.clone(), NodeSight { record, live });
-                }
-                let wanted = wanted.lock().unwrap().clone();
-                let facts = Facts {
-                    cluster: "uid",
-                    shards: SHARDS,
-                    rules,
-                    wanted: &wanted,
-                    volumes: &BTreeSet::new(),
-                    nodes: &nodes,
-                    placement: &Policy::default(),
-                    may_even_out: false,
-                    epoch: Epoch(1),
-                    writer: "test",
-                };
-                let lost = lost.lock().unwrap().clone();
-                let given_up = match (&lost, &map) {
-                    (Some(lost), Some(map)) => Some(give_up(map, &facts, lost, false)),
-                    _ => None,
-                };
-                let next = match given_up {
-                    Some(GiveUp::Publish(map, _)) => Next::Publish(*map),
-                    _ => next_map(map.as_ref(), &facts),
-                };
-                if let Next::Publish(map) = next {
-                    let expected = found.map(|found| found.version);
-                    let body = serde_json::to_vec(&map).unwrap().into();
-                    let _raced = documents.swap(names::SHARD_MAP, expected.as_ref(), body).await.unwrap();
                 }
             }
         });

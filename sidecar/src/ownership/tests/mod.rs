@@ -3,10 +3,13 @@
 
 mod cluster;
 mod consensus;
+mod controllers;
 mod isolated;
+mod links;
 mod namespaced;
 mod native;
 mod objects;
+mod peers;
 mod requests;
 mod shared;
 mod table;

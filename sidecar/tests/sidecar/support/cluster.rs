@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use super::app::PATIENCE;
 use super::faulty::{Faulty, MemoryStores};
-use super::tls::{Authority, CLUSTER, NAMESPACE};
+use super::tls::{self, Authority, CLUSTER, NAMESPACE};
 
 pub(crate) const SHARDS: u32 = 12;
 
@@ -191,6 +191,6 @@ async fn start(me: usize, layout: Arc<Layout>, certificates: Certificates) -> No
     let (stop, stopped) = server::stop();
     let connections = Connections::new(PEER_LIMITS, stopped);
     let app = listener::app(Arc::clone(&router), None, Outlet::default());
-    tokio::spawn(listener::serve(listening, certificates, connections, app));
+    tokio::spawn(listener::serve(listening, certificates, tls::name(), connections, app));
     Node { router, view, stores, address, stop }
 }

@@ -3,12 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use brainy_kubernetes::names;
 use brainy_sidecar::peers::Certificates;
 use brainy_sidecar::peers::certificates::Follower;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rustls::pki_types::ServerName;
 
 pub(crate) const CLUSTER: &str = "demo";
 pub(crate) const NAMESPACE: &str = "default";
+
+/// By which a node of it is called.
+pub(crate) fn name() -> ServerName<'static> {
+    names::node_dns(&format!("{CLUSTER}-0"), CLUSTER, NAMESPACE).try_into().unwrap()
+}
 
 /// An authority.
 pub(crate) struct Authority {
