@@ -8,6 +8,8 @@ pub mod manifest;
 pub mod rules;
 mod spec;
 mod status;
+mod tls;
 
 pub use spec::*;
 pub use status::*;
+pub use tls::*;

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::status::BrainyClusterStatus;
+use crate::tls::TlsSpec;
 
 /// N Brainy nodes, each with a sidecar that offers the storage API on localhost; every shard owned by exactly one node.
 #[derive(CustomResource, Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
@@ -31,20 +32,35 @@ use crate::status::BrainyClusterStatus;
     printcolumn(name = "State", type_ = "string", json_path = ".status.conditions[?(@.type==\"Progressing\")].reason", description = "Settled, Paused, PlanPending, Hibernated, or what is under way"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
+    printcolumn(name = "Zones", type_ = "string", json_path = ".status.nodesByZone", description = "ready nodes / wanted nodes of each zone", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')").message("metadata.name must be a DNS label of at most 40 characters that starts with a letter: it becomes the prefix of pod and Lease names")
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')").message("metadata.name must be a DNS label of at most 40 characters that starts with a letter: it becomes the prefix of pod and Lease names"),
+    validation = Rule::new("!has(self.spec.zones) || self.spec.zones.all(zone, self.metadata.name.size() + zone.size() <= 51)").message("metadata.name and the name of each zone of spec.zones may have 51 characters together: both become part of pod names and of their labels. Choose a shorter metadata.name")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [
     {"rule": "self.storage.strategy != 'Isolated' || self.coordination.pattern != 'StorageNative'", "message": "coordination.pattern StorageNative keeps every lease in a store that all nodes share, and with storage.strategy Isolated there is none: choose pattern Leader or Consensus, or strategy Namespaced or Shared"},
-    {"rule": "self.storage.strategy == 'Isolated' || self.coordination.pattern == 'Consensus' || !has(self.storage.volume)", "message": "storage.volume has a use with strategy Isolated or pattern Consensus only: otherwise data lives in the bucket, and nothing on the nodes. Remove storage.volume"}
+    {"rule": "self.storage.strategy == 'Isolated' || self.coordination.pattern == 'Consensus' || !has(self.storage.volume)", "message": "storage.volume has a use with strategy Isolated or pattern Consensus only: otherwise data lives in the bucket, and nothing on the nodes. Remove storage.volume"},
+    {"rule": "has(self.zones) == has(oldSelf.zones) && (!has(self.zones) || self.zones == oldSelf.zones)", "message": "zones can't be set, changed or removed once the BrainyCluster is there: nodes, and the volumes that have their data, are named by their zone. Create a new BrainyCluster with the wanted zones and copy the data"},
+    {"rule": "!has(self.zones) || !has(self.pod.nodeSelector) || !('topology.kubernetes.io/zone' in self.pod.nodeSelector)", "message": "pod.nodeSelector names a zone, and with zones each node has one already: remove topology.kubernetes.io/zone from it"}
 ]))]
 pub struct BrainyClusterSpec {
-    /// How many nodes. Each is one pod with a stable name, `<cluster>-0` to `<cluster>-<replicas - 1>`. 0: the cluster hibernates,
-    /// with all its data.
+    /// How many nodes. Each is one pod with a stable name, `<cluster>-0` to `<cluster>-<replicas - 1>`; with `zones`
+    /// `<cluster>-<zone>-0` and so on in each. 0: the cluster hibernates, with all its data.
     #[serde(default = "default_replicas")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: i32,
+
+    /// The zones that nodes are dealt out to in turn, one StatefulSet each, as machines name them in their label
+    /// `topology.kubernetes.io/zone`. A node runs in its zone and nowhere else. Without them nodes run wherever there is room. Never
+    /// changes after creation: a node and its volume are named by their zone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(min = 1, max = 9),
+        inner(length(min = 1, max = 50), regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"))
+    )]
+    #[schemars(extend("x-kubernetes-validations" = [{"rule": "self.all(zone, self.exists_one(other, other == zone))", "message": "spec.zones has a zone twice: name each once"}]))]
+    pub zones: Vec<String>,
 
     /// How many shards the keys are spread over. Never changes after creation: it is part of where every key lives.
     #[serde(default = "default_shards")]
@@ -66,6 +82,10 @@ pub struct BrainyClusterSpec {
     /// Settings of every node's pod.
     #[serde(default)]
     pub pod: PodSpec,
+
+    /// Where the nodes' certificates come from. Absent: from an authority of the operator's own, one for each cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSpec>,
 
     /// What happens to volumes and bucket data when the BrainyCluster is deleted.
     #[serde(default)]

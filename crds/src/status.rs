@@ -20,6 +20,9 @@ pub struct BrainyClusterStatus {
     /// `ready/wanted` nodes, for people.
     #[serde(default)]
     pub nodes: String,
+    /// The same of each zone (`spec.zones`): `west-1a 2/2, west-1b 1/1`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub nodes_by_zone: String,
     /// How many shards a live node says it holds, of how many: `256/256`.
     #[serde(default)]
     pub shards_owned: String,
@@ -33,7 +36,7 @@ pub struct BrainyClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Plan>,
     /// Ready, Progressing, StorageReady, ShardsAssigned, VolumesHealthy, ChangesApproved, DisruptionAllowed; Hibernated of a
-    /// cluster that did.
+    /// cluster that did; CertificatesReady where cert-manager issues the certificates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -119,6 +122,8 @@ pub mod condition {
     pub const CHANGES_APPROVED: &str = "ChangesApproved";
     /// A node's pod may be evicted: its PodDisruptionBudget refuses none.
     pub const DISRUPTION_ALLOWED: &str = "DisruptionAllowed";
+    /// The nodes have a certificate of the issuer that the spec names, and its renewal is not overdue.
+    pub const CERTIFICATES_READY: &str = "CertificatesReady";
     /// Every volume has the size that the spec wants, and room (strategy Isolated).
     pub const VOLUMES_HEALTHY: &str = "VolumesHealthy";
 }

@@ -21,6 +21,7 @@ go_static() { CGO_ENABLED=0 GOWORK=off GOGC=${GOGC:-400} go "$@"; }
 
 version_of() {
   case $1 in
+    cert-manager) echo "$CERT_MANAGER_VERSION" ;;
     coredns) echo "$COREDNS_VERSION" ;;
     daprd | placement) echo "$DAPR_VERSION" ;;
     etcd) echo "$ETCD_VERSION" ;;
@@ -74,6 +75,29 @@ build_dapr() {
   mkdir -p "$TOOLS_DIR"
   mv "$copy/$name-$DAPR_VERSION" "$out"
   rm -rf "$copy"
+  exec {LOCK_FD}>&-
+}
+
+# build_cert_manager: its controller, from its packages: the module of its own program is published nowhere. `cert-manager crds` prints
+# the CustomResourceDefinitions that it goes with.
+build_cert_manager() {
+  local LOCK_FD source mod
+  is_built cert-manager && return 0
+  need_go
+  start_build cert-manager
+  is_built cert-manager && { exec {LOCK_FD}>&-; return 0; }
+  say "building cert-manager $CERT_MANAGER_VERSION from Go modules (about 3 min the first time)"
+  mod=$(new_tmp build-cert-manager)
+  source=$(go mod download -json "github.com/cert-manager/cert-manager@$CERT_MANAGER_VERSION" | sed -nE 's/^\t"Dir": "(.*)",?$/\1/p')
+  cp -r --no-preserve=mode "$source/deploy/crds" "$mod/crds"
+  printf 'module brainy-e2e/cert-manager\n\n%s\n\nrequire github.com/cert-manager/cert-manager %s\n' \
+    "$(grep -E '^go ' "$source/go.mod")" "$CERT_MANAGER_VERSION" >"$mod/go.mod"
+  cp "$CLUSTER_DIR/cert-manager/main.go" "$mod/main.go"
+  quietly cert-manager-module go_static -C "$mod" get .
+  quietly build-cert-manager go_static -C "$mod" build -trimpath -ldflags "$GO_STRIP" -o "$mod/cert-manager-$CERT_MANAGER_VERSION" .
+  mkdir -p "$TOOLS_DIR"
+  mv "$mod/cert-manager-$CERT_MANAGER_VERSION" "$TOOLS_DIR/"
+  rm -rf "$mod"
   exec {LOCK_FD}>&-
 }
 

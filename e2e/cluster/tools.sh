@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# tools.sh [kind|kubectl|helm|versitygw|daprd|placement|control-plane ...]: puts the named tools (default: the first four; dapr's are for
+# tools.sh [kind|kubectl|helm|versitygw|daprd|placement|cert-manager|control-plane ...]: puts the named tools (default: the first four; dapr's are for
 # `make bench`, the programs of a control plane for the operator's tests without machines) into $BRAINY_CACHE/bin. Needs Go, not docker.
 # A tool is kept as tools/NAME-VERSION; bin/NAME is a link to it. What is there in the right version is not rebuilt.
 set -euo pipefail
@@ -28,10 +28,11 @@ tool() {
   case $name in
     control-plane)
       build_kubernetes_programs etcd kube-apiserver kube-controller-manager
-      for part in etcd kube-apiserver kube-controller-manager kwok; do tool "$part"; done
+      for part in etcd kube-apiserver kube-controller-manager kwok cert-manager; do tool "$part"; done
       return ;;
     etcd | kube-apiserver | kube-controller-manager) build_kubernetes_programs "$name" ;;
     kind)      build_installable kind sigs.k8s.io/kind "about 10 s" ;;
+    cert-manager) build_cert_manager ;;
     kwok)      build_installable kwok sigs.k8s.io/kwok/cmd/kwok "about 2 min" ;;
     helm)      build_kubernetes_programs helm ;;
     versitygw) build_installable versitygw github.com/versity/versitygw/cmd/versitygw "about 70 s" \
@@ -44,7 +45,7 @@ tool() {
         return
       fi
       build_kubernetes_programs kubectl ;;
-    *) die "unknown tool: $name (there are: kind kubectl helm versitygw daprd placement control-plane)" ;;
+    *) die "unknown tool: $name (there are: kind kubectl helm versitygw daprd placement cert-manager control-plane)" ;;
   esac
   link "$name" "$TOOLS_DIR/$name-$(version_of "$name")"
 }

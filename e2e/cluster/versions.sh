@@ -9,6 +9,8 @@ VERSITYGW_VERSION=v1.8.0
 DAPR_VERSION=v1.14.0
 # Plays the kubelets of simulated nodes, in the operator's tests against an API server without machines.
 KWOK_VERSION=v0.8.0
+# Issues certificates in one of the operator's tests against an API server without machines.
+CERT_MANAGER_VERSION=v1.21.2
 
 # The last Kubernetes line that still starts on a cgroup v1 host (with failCgroupV1: false).
 KUBERNETES_VERSION=v1.35.4

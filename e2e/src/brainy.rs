@@ -52,7 +52,7 @@ pub async fn apply(environment: &Environment, object: &Value) -> anyhow::Result<
 }
 
 /// Asks the API server whether it would take a BrainyCluster, as `kubectl apply --dry-run=server` does: a strict creation, or
-/// a strict change of what is there.
+/// a strict change of what was [applied](apply), of which a field that is not named any more is removed.
 pub async fn dry_run(environment: &Environment, object: &Value, change: bool) -> anyhow::Result<()> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let collection = format!("/apis/brainy.io/v1alpha1/namespaces/{}/brainyclusters", text("/metadata/namespace"));
@@ -60,8 +60,11 @@ pub async fn dry_run(environment: &Environment, object: &Value, change: bool) ->
     let body = serde_json::to_vec(object)?;
     let request = match change {
         false => Request::post(format!("{collection}?{query}")).header("content-type", "application/json"),
-        true => Request::patch(format!("{collection}/{}?{query}", text("/metadata/name")))
-            .header("content-type", "application/merge-patch+json"),
+        true => Request::patch(format!(
+            "{collection}/{}?{query}&fieldManager={FIELD_MANAGER}&force=true",
+            text("/metadata/name")
+        ))
+        .header("content-type", "application/apply-patch+yaml"),
     };
     environment.client.request::<Value>(request.body(body)?).await?;
     Ok(())

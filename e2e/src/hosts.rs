@@ -1,9 +1,9 @@
 //! The machines of the Kubernetes cluster: which one can be taken away, and which one must stay.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use kube::api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -13,6 +13,8 @@ use crate::brainy::pod_is_ready;
 use crate::environment::STORAGE_NAMESPACE;
 use crate::{Environment, Seen, until};
 
+/// The label of a machine that names its zone.
+const ZONE: &str = "topology.kubernetes.io/zone";
 const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 /// Selects the S3 server.
 const STORE: &str = "app.kubernetes.io/name=versitygw";
@@ -129,6 +131,55 @@ pub async fn evict_all(environment: &Environment, namespace: &str, host: &str, l
         })
     })
     .await
+}
+
+/// A zone that has workers.
+#[derive(Clone, Debug)]
+pub struct Zone {
+    /// Its name.
+    pub name: String,
+    /// The workers in it.
+    pub hosts: BTreeSet<String>,
+}
+
+/// Works with two zones: those that the workers are in, or else two that they are said to be in meanwhile.
+pub async fn while_in_zones<F>(environment: &Environment, work: impl FnOnce(Zone, Zone) -> F) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    const PLAYED: [&str; 2] = ["e2e-a", "e2e-b"];
+    let hosts: Api<Node> = Api::all(environment.client.clone());
+    let workers = hosts.list(&ListParams::default().labels(&format!("!{CONTROL_PLANE}"))).await?.items;
+    // Those that a run before has left are put as they should be.
+    let zone_of = |host: &Node| host.labels().get(ZONE).filter(|zone| !PLAYED.contains(&zone.as_str())).cloned();
+    let mut zones: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (host, zone) in workers.iter().filter_map(|host| Some((host.name_any(), zone_of(host)?))) {
+        zones.entry(zone).or_default().insert(host);
+    }
+    let are_real = zones.len() > 1;
+    if !are_real {
+        ensure!(zones.is_empty(), "all workers are in one zone: {zones:?}");
+        ensure!(workers.len() > 1, "two zones want two workers");
+        for (host, zone) in workers.iter().map(ResourceExt::name_any).zip(PLAYED.into_iter().cycle()) {
+            label(&hosts, &host, Some(zone)).await?;
+            zones.entry(zone.to_owned()).or_default().insert(host);
+        }
+    }
+    let mut found = zones.into_iter().map(|(name, hosts)| Zone { name, hosts });
+    let (Some(first), Some(second)) = (found.next(), found.next()) else { bail!("there are no two zones") };
+    let outcome = work(first, second).await;
+    if !are_real {
+        for host in workers.iter().map(ResourceExt::name_any) {
+            label(&hosts, &host, None).await?;
+        }
+    }
+    outcome
+}
+
+async fn label(hosts: &Api<Node>, host: &str, zone: Option<&str>) -> anyhow::Result<()> {
+    let patch = Patch::Merge(json!({"metadata": {"labels": {ZONE: zone}}}));
+    hosts.patch(host, &PatchParams::default(), &patch).await.with_context(|| format!("can't label {host}"))?;
+    Ok(())
 }
 
 async fn schedulable(hosts: &Api<Node>, host: &str, is: bool) -> anyhow::Result<()> {

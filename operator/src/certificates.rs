@@ -15,6 +15,8 @@ const AUTHORITY_YEARS: i16 = 10;
 /// How long a node certificate lasts.
 const NODE_YEARS: i16 = 1;
 
+const SECONDS_OF_A_YEAR: i64 = 366 * 24 * 3600;
+
 /// Why a certificate could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -80,13 +82,30 @@ pub fn needs_renewal(certificate: &str, name: &str, now: Timestamp) -> bool {
     };
     let from = parsed.validity().not_before.timestamp();
     let until = parsed.validity().not_after.timestamp();
-    let covers = parsed
-        .subject_alternative_name()
-        .ok()
-        .flatten()
-        .is_some_and(|names| names.value.general_names.contains(&GeneralName::DNSName(name)));
     let left = until.saturating_sub(now.as_second());
-    !covers || left.saturating_mul(3) < until.saturating_sub(from)
+    !covers(certificate, name) || left.saturating_mul(3) < until.saturating_sub(from)
+}
+
+/// Whether an authority is to be replaced: what it signs must end before it does, and nodes need time to get to the next.
+pub fn ends_soon(authority: &str, now: Timestamp) -> bool {
+    let years = i64::from(NODE_YEARS) + 1;
+    expires(authority).is_none_or(|until| until < now.as_second().saturating_add(years * SECONDS_OF_A_YEAR))
+}
+
+/// Whether a certificate is for this very name.
+fn covers(certificate: &str, name: &str) -> bool {
+    let Some(pem) = first_certificate(certificate) else {
+        return false;
+    };
+    pem.parse_x509().is_ok_and(|parsed| {
+        let names = parsed.subject_alternative_name().ok().flatten();
+        names.is_some_and(|names| names.value.general_names.contains(&GeneralName::DNSName(name)))
+    })
+}
+
+/// Whether nodes can still show a certificate: it has their name, and is not over.
+pub fn is_usable(certificate: &str, name: &str, now: Timestamp) -> bool {
+    covers(certificate, name) && expires(certificate).is_some_and(|until| until > now.as_second())
 }
 
 /// When a certificate ends, in seconds since 1970; `None`: it can't be read.
@@ -95,14 +114,16 @@ pub fn expires(certificate: &str) -> Option<i64> {
     pem.parse_x509().ok().map(|parsed| parsed.validity().not_after.timestamp())
 }
 
-/// What nodes trust: the authority, and those before it that are not yet over. Nodes that still show a certificate of an
-/// earlier authority (its Secret was lost) stay trusted until they have read the new one.
+/// What nodes trust: the authority, and those before it that are not yet over.
 pub fn trust_bundle(authority: &str, before: Option<&str>, now: Timestamp) -> String {
-    let mut bundle = vec![authority.trim().to_owned()];
+    let mut bundle: Vec<String> = Vec::new();
+    for wanted in certificates_in(authority) {
+        if !bundle.contains(&wanted) {
+            bundle.push(wanted);
+        }
+    }
     for earlier in certificates_in(before.unwrap_or_default()) {
-        let alive = first_certificate(&earlier)
-            .and_then(|pem| pem.parse_x509().ok().map(|parsed| parsed.validity().not_after.timestamp()))
-            .is_some_and(|until| until > now.as_second());
+        let alive = expires(&earlier).is_some_and(|until| until > now.as_second());
         if alive && !bundle.contains(&earlier) {
             bundle.push(earlier);
         }
@@ -110,9 +131,20 @@ pub fn trust_bundle(authority: &str, before: Option<&str>, now: Timestamp) -> St
     bundle.join("\n") + "\n"
 }
 
-/// Whether the bundle trusts the authority already.
+/// Whether the bundle trusts the authority already: all its certificates.
 pub fn trusts(bundle: &str, authority: &str) -> bool {
-    certificates_in(bundle).any(|certificate| certificate == authority.trim())
+    let trusted: Vec<String> = certificates_in(bundle).collect();
+    certificates_in(authority).all(|certificate| trusted.contains(&certificate))
+}
+
+/// Whether two bundles trust the same, in any order.
+pub fn same_authorities(one: &str, other: &str) -> bool {
+    trusts(one, other) && trusts(other, one)
+}
+
+/// How many certificates a bundle holds.
+pub fn count(bundle: &str) -> usize {
+    certificates_in(bundle).count()
 }
 
 fn certificates_in(bundle: &str) -> impl Iterator<Item = String> + '_ {
@@ -155,6 +187,17 @@ mod tests {
         assert!(!needs_renewal(&node.certificate, NAME, at("2026-09-08T00:00:00Z")));
         assert!(needs_renewal(&node.certificate, NAME, at("2026-09-12T00:00:00Z")));
         assert!(needs_renewal(&node.certificate, NAME, at("2028-01-01T00:00:00Z")));
+    }
+
+    #[test]
+    fn an_authority_is_replaced_before_it_ends_under_what_it_has_signed() {
+        let authority = new_authority("demo", at("2026-01-10T12:00:00Z")).unwrap().certificate;
+        assert!(!ends_soon(&authority, at("2033-12-01T00:00:00Z")));
+        assert!(
+            ends_soon(&authority, at("2034-02-01T00:00:00Z")),
+            "a certificate of a year would outlive it in the next"
+        );
+        assert!(ends_soon("not a certificate", at("2026-01-10T12:00:00Z")));
     }
 
     #[test]

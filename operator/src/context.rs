@@ -19,10 +19,11 @@ use crate::reconcile::apply::Ledger;
 use crate::reconcile::build::SidecarImage;
 use crate::reconcile::{planning, rolling};
 use crate::seen::Seen;
-use crate::{shards, storage, volumes};
+use crate::{identity, shards, storage, volumes};
 
-/// Time between looks at a certificate that was found good.
-const CERTIFICATE_CHECK: Duration = Duration::from_secs(600);
+/// How long nodes have to read a Secret that has changed, where nothing else is said: kubelets look every minute and a half at most, of
+/// a machine that is out of sight for five minutes pods are evicted.
+pub const TRUST_OVERLAP: Duration = Duration::from_secs(300);
 
 /// Shared by all reconciles of one term.
 pub struct Context {
@@ -44,6 +45,8 @@ pub struct Context {
     pub events: Events,
     /// Numbers.
     pub metrics: Metrics,
+    /// How long nodes have to read a Secret that has changed.
+    pub trust_overlap: Duration,
     /// The operator's own namespace, where each cluster is to have a NetworkPolicy.
     pub network_policies: Option<String>,
     kubernetes: OnceCell<String>,
@@ -67,9 +70,10 @@ pub struct ClusterMemory {
     pub planning: planning::Memory,
     /// Since when no pod of a cluster that is to stand still was there.
     pub still_since: Option<Duration>,
+    /// The nodes' certificates.
+    pub certificates: identity::Memory,
     /// Failed reconciles in a row.
     pub failures: u32,
-    certificate_checked: Option<Duration>,
     unsettled_since: Option<Duration>,
     /// Since when evictions are refused because the cluster is not well.
     refusing_since: Option<Duration>,
@@ -89,16 +93,6 @@ impl ClusterMemory {
     pub fn refusing_for(&mut self, refuses: bool, now: Duration) -> Duration {
         self.refusing_since = refuses.then(|| self.refusing_since.unwrap_or(now));
         self.refusing_since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
-    }
-
-    /// Whether the nodes' certificate should be looked at.
-    pub fn certificate_check_due(&self, now: Duration) -> bool {
-        self.certificate_checked.is_none_or(|at| now.saturating_sub(at) >= CERTIFICATE_CHECK)
-    }
-
-    /// The certificate was found good, or made so.
-    pub fn certificate_checked(&mut self, now: Duration) {
-        self.certificate_checked = Some(now);
     }
 }
 
@@ -134,6 +128,7 @@ impl Context {
             machines: Machines::default(),
             events,
             metrics,
+            trust_overlap: TRUST_OVERLAP,
             network_policies: None,
             kubernetes: OnceCell::new(),
             memories: Mutex::default(),
@@ -143,6 +138,12 @@ impl Context {
     /// Has a NetworkPolicy made for each cluster, which lets pods of the operator in this namespace through.
     pub fn with_network_policies(mut self, operator_namespace: Option<String>) -> Self {
         self.network_policies = operator_namespace;
+        self
+    }
+
+    /// Gives nodes this long to read a Secret that has changed.
+    pub fn with_trust_overlap(mut self, overlap: Duration) -> Self {
+        self.trust_overlap = overlap;
         self
     }
 

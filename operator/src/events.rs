@@ -1,13 +1,15 @@
 //! Events: what `kubectl describe` shows. One per transition, not one per look.
 
 use brainy_crds::condition::{
-    CHANGES_APPROVED, DISRUPTION_ALLOWED, HIBERNATED, PROGRESSING, READY, STORAGE_READY, VOLUMES_HEALTHY,
+    CERTIFICATES_READY, CHANGES_APPROVED, DISRUPTION_ALLOWED, HIBERNATED, PROGRESSING, READY, STORAGE_READY,
+    VOLUMES_HEALTHY,
 };
 use brainy_crds::{BrainyCluster, BrainyClusterStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 
+use crate::identity::NOT_ISSUED;
 use crate::reconcile::status::{
     ASSIGNING, CHANGING_PATTERN, DRAINING, EVICTIONS_REFUSED, NO_ROOM, PLAN_APPROVED, PLAN_PENDING, ROLLING_OUT,
     SCALING, condition,
@@ -104,7 +106,16 @@ impl Events {
 /// that waits or is carried out.
 fn transitions(before: &BrainyClusterStatus, after: &BrainyClusterStatus) -> Vec<Event> {
     let mut events = Vec::new();
-    let types = [STORAGE_READY, VOLUMES_HEALTHY, READY, PROGRESSING, CHANGES_APPROVED, HIBERNATED, DISRUPTION_ALLOWED];
+    let types = [
+        STORAGE_READY,
+        VOLUMES_HEALTHY,
+        CERTIFICATES_READY,
+        READY,
+        PROGRESSING,
+        CHANGES_APPROVED,
+        HIBERNATED,
+        DISRUPTION_ALLOWED,
+    ];
     for type_ in types {
         let (Some(now), earlier) = (condition(after, type_), condition(before, type_)) else {
             continue;
@@ -142,7 +153,7 @@ fn is_worth_a_warning(now: &Condition, earlier: Option<&Condition>, progressing:
         return false;
     }
     // These pass by themselves while a cluster starts or changes as asked; they are news for one that was ready.
-    let passing = matches!(now.reason.as_str(), "NodesNotReady" | "ShardsNotHeld" | ASSIGNING);
+    let passing = matches!(now.reason.as_str(), "NodesNotReady" | "ShardsNotHeld" | ASSIGNING | NOT_ISSUED);
     let was_ready = earlier.is_some_and(|earlier| earlier.status == "True");
     let planned = progressing.is_some_and(|progressing| PLANNED.contains(&progressing.reason.as_str()));
     !passing || (was_ready && !planned)
@@ -168,6 +179,7 @@ mod tests {
 
     use super::*;
     use crate::fixtures::shared;
+    use crate::identity::{CHANGING_AUTHORITY, ISSUED, View};
     use crate::reconcile::disruption::Verdict;
     use crate::reconcile::status::{Observation, PlanView, ShardsView, StorageView, after};
 
@@ -176,10 +188,13 @@ mod tests {
             wanted: 3,
             present: 3,
             ready,
+            zones: Vec::new(),
+            unplaced: Vec::new(),
             storage,
             shards: Some(ShardsView { total: 8, assigned: 8, held: 8, revision: 1 }),
             changing: None,
             problems: Vec::new(),
+            certificates: None,
             volumes: None,
             draining: Vec::new(),
             emptied: Vec::new(),
@@ -224,6 +239,25 @@ mod tests {
         let told =
             reasons(&[waits(ADOPTING), waits("StillAlive"), waits(ADOPTING), observation(StorageView::Bucket, 3)]);
         assert_eq!(told, ["Warning StillAlive", "Normal Verified", "Normal Serving"]);
+    }
+
+    #[test]
+    fn a_first_certificate_that_is_waited_for_warns_of_nothing_and_one_that_is_not_renewed_does() {
+        let says = |ready, reason| Observation {
+            certificates: Some(View { ready, reason, message: "words".into() }),
+            ..observation(StorageView::Volumes, 3)
+        };
+        let told = reasons(&[
+            says(false, NOT_ISSUED),
+            says(true, ISSUED),
+            says(true, CHANGING_AUTHORITY),
+            says(true, ISSUED),
+            says(false, NOT_ISSUED),
+        ]);
+        assert_eq!(
+            told,
+            ["Normal Serving", "Normal Issued", "Normal ChangingAuthority", "Normal Issued", "Warning NotIssued"]
+        );
     }
 
     #[test]

@@ -20,6 +20,8 @@ struct State {
     objects: BTreeMap<String, Value>,
     calls: Vec<String>,
     version: u64,
+    /// Where nothing is answered but this.
+    refused: Option<(String, u16)>,
 }
 
 type Answer = (u16, Value);
@@ -69,20 +71,32 @@ impl FakeApi {
         self.0.lock().unwrap().objects.remove(path);
     }
 
+    /// Answers everything below a path with a failure, from now on.
+    pub(crate) fn refuse(&self, below: &str, code: u16) {
+        self.0.lock().unwrap().refused = Some((below.to_owned(), code));
+    }
+
     /// Every path that holds an object.
     pub(crate) fn paths(&self) -> Vec<String> {
         self.0.lock().unwrap().objects.keys().cloned().collect()
     }
 
+    /// The calls since the last time that this was asked: `GET <path>`.
+    pub(crate) fn calls(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap().calls)
+    }
+
     /// The calls that changed something, or tried to, since the last time that this was asked: `PATCH <path>`.
     pub(crate) fn writes(&self) -> Vec<String> {
-        let calls = std::mem::take(&mut self.0.lock().unwrap().calls);
-        calls.into_iter().filter(|call| !call.starts_with("GET ")).collect()
+        self.calls().into_iter().filter(|call| !call.starts_with("GET ")).collect()
     }
 
     fn handle(&self, method: &str, path: &str, query: &str, content: &str, body: Value) -> Answer {
         let mut state = self.0.lock().unwrap();
         state.calls.push(format!("{method} {path}"));
+        if let Some((_, code)) = state.refused.as_ref().filter(|(below, _)| path.starts_with(below.as_str())) {
+            return failure(*code, "Refused");
+        }
         let is_status = path.ends_with("/status");
         let path = path.trim_end_matches("/status").trim_end_matches("/resize");
         match method {

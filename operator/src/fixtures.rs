@@ -19,6 +19,12 @@ pub(crate) fn isolated() -> BrainyCluster {
     cluster("demo", json!({"replicas": 3, "storage": {"volume": {"size": "1Gi"}}}))
 }
 
+/// Five nodes in three zones, with a volume each.
+pub(crate) fn zoned() -> BrainyCluster {
+    let zones = ["west-1a", "west-1b", "west-1c"];
+    cluster("demo", json!({"replicas": 5, "zones": zones, "storage": {"volume": {"size": "1Gi"}}}))
+}
+
 /// Three nodes and a bucket.
 pub(crate) fn shared() -> BrainyCluster {
     let bucket = json!({"name": "data", "prefix": "demo", "endpoint": "http://s3.store.svc:7070", "credentialsSecret": "s3-keys"});

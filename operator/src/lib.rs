@@ -4,6 +4,7 @@
 //! - [`shards`]: the shard controller.
 //! - [`storage`]: the check of the bucket before anything is created.
 //! - [`restore`]: a BrainyCluster from what stands in its bucket.
+//! - [`layout`]: which node is in which StatefulSet.
 //! - [`machines`]: which machines are being emptied.
 //! - [`watch`]: what makes a reconcile run.
 //! - [`run`]: leader election around it all.
@@ -16,6 +17,7 @@ pub mod counting;
 pub mod events;
 pub mod http;
 pub mod identity;
+pub mod layout;
 pub mod machines;
 pub mod metrics;
 pub mod plan;

@@ -6,8 +6,8 @@
 //! 4. [`apply`]: make the API server agree.
 //! 5. [`status`]: say what was found.
 //!
-//! Between validating and building come the storage check and the shard controller: how many nodes the StatefulSet may
-//! have depends on who still holds shards.
+//! Between validating and building come the storage check and the shard controller: how many nodes there may
+//! be depends on who still holds shards.
 
 pub mod apply;
 pub mod build;
@@ -25,6 +25,7 @@ pub mod status;
 mod stuck;
 mod unchanged;
 pub mod validate;
+mod zones;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -98,6 +99,11 @@ async fn run(
     memory: &mut ClusterMemory,
 ) -> Result<Duration, Error> {
     let mut found = dereference::dereference(&context.client, cluster).await?;
+    if let Err(refusal) = zones::must_be_the_same(&found) {
+        refuse(context, &found.cluster, &refusal).await?;
+        // What is in the way may go without a word to anybody here.
+        return Ok(SLOWLY);
+    }
     let mut seen = first_observation(context, validated, &found);
     let outcome = Box::pin(steps(context, validated, &mut found, memory, &mut seen)).await;
     context.metrics.observed(validated, [seen.wanted, seen.present, seen.ready], seen.shards.as_ref());
@@ -108,14 +114,15 @@ async fn run(
     if outcome.as_ref().err().is_none_or(|error| !error.is_transient()) {
         report(context, &found.cluster, &status::after(&found.cluster, &seen, Timestamp::now())).await?;
     }
-    outcome
+    let certificates = memory.certificates.due_in(context.clock.now());
+    outcome.map(|again| again.min(certificates.unwrap_or(LATER).max(SOON)))
 }
 
 /// What is known before anything was tried.
 fn first_observation(context: &Context, validated: &ValidatedCluster, found: &Dereferenced) -> Observation {
     let spec = &found.cluster.spec;
     let holds = spec.paused || spec.rollout.approval == Approval::Manual;
-    let wanted = match holds && found.statefulset.is_some() {
+    let wanted = match holds && found.sets.any() {
         true => planning::standing(found, &planning::wish(validated, found, &context.sidecar)).nodes,
         false => validated.replicas,
     };
@@ -123,14 +130,17 @@ fn first_observation(context: &Context, validated: &ValidatedCluster, found: &De
         None => StorageView::Volumes,
         Some(_) => StorageView::Bucket,
     };
-    Observation {
+    let mut seen = Observation {
         wanted,
         present: i32::try_from(found.pods.len()).unwrap_or(i32::MAX),
-        ready: ready_nodes(validated, found, wanted),
+        ready: 0,
+        zones: Vec::new(),
+        unplaced: Vec::new(),
         storage,
         shards: None,
         changing: None,
         problems: Vec::new(),
+        certificates: None,
         volumes: matches!(validated.storage, ValidatedStorage::Isolated)
             .then(|| health::View::new(validated.warn_percent)),
         draining: Vec::new(),
@@ -140,14 +150,9 @@ fn first_observation(context: &Context, validated: &ValidatedCluster, found: &De
         paused: spec.paused,
         hibernated: None,
         plan: PlanView::Unknown,
-    }
-}
-
-/// How many of the wanted nodes are ready.
-fn ready_nodes(validated: &ValidatedCluster, found: &Dereferenced, wanted: i32) -> i32 {
-    let is_wanted =
-        |pod: &&Pod| dereference::ordinal_of(&validated.name, &pod.name_any()).is_some_and(|ordinal| ordinal < wanted);
-    i32::try_from(found.pods.iter().filter(is_wanted).filter(|pod| is_ready(pod)).count()).unwrap_or(i32::MAX)
+    };
+    zones::note(&mut seen, validated, found);
+    seen
 }
 
 async fn steps(
@@ -163,6 +168,10 @@ async fn steps(
     let grows_at_once = !paused && found.cluster.spec.rollout.approval == Approval::Automatic;
     if grows_at_once {
         grow(context, validated, found, memory, seen).await?;
+    }
+    // Before anything is made: half of a cluster beside another one would help nobody.
+    for taken in found.sets.taken.iter().filter(|_| !paused) {
+        apply::must_be_ours(validated, "StatefulSet", taken)?;
     }
     let checked = storage::check(context, validated, found.credentials.as_ref(), &mut memory.storage, now).await?;
     context.must_lead()?;
@@ -189,13 +198,10 @@ async fn steps(
         deletion::keep_finalizer(context, &found.cluster, validated).await?;
         volumes::follow_policy(&context.client, &found.cluster, &found.claims).await?;
     }
-    if memory.certificate_check_due(now) {
-        if let Some(expires) = identity::ensure(&context.client, validated, Timestamp::now()).await? {
-            context.metrics.certificate(validated, expires);
-        }
-        memory.certificate_checked(now);
+    if !certify(context, validated, found, memory, seen).await? {
+        return Ok(memory.unsettled_for(false, now).filter(|long| *long >= PATIENCE).map_or(SOON, |_| SLOWLY));
     }
-    if paused && found.statefulset.is_none() {
+    if paused && !found.sets.any() {
         return Ok(LATER);
     }
 
@@ -217,7 +223,7 @@ async fn steps(
         }
     }
     seen.wanted = effective.replicas;
-    seen.ready = ready_nodes(validated, found, seen.wanted);
+    zones::note(seen, validated, found);
     seen.plan = match (paused, plan, decision.change.as_ref()) {
         (true, ..) => PlanView::Unknown,
         (false, Some(plan), Some(change)) if !change.approved => {
@@ -226,6 +232,35 @@ async fn steps(
         (false, ..) => PlanView::Nothing,
     };
     Box::pin(act(context, &effective, (found, &decision), bucket, memory, seen)).await
+}
+
+/// Looks after the nodes' certificates. False: there are none yet, and so are no nodes; those that run go on with what they have.
+async fn certify(
+    context: &Context,
+    validated: &ValidatedCluster,
+    found: &Dereferenced,
+    memory: &mut ClusterMemory,
+    seen: &mut Observation,
+) -> Result<bool, Error> {
+    let facts = identity::Facts {
+        paused: seen.paused,
+        everyone_ready: seen.ready >= seen.wanted,
+        had_cert_manager: status::had_cert_manager(&found.cluster),
+        overlap: context.trust_overlap,
+    };
+    let are_there = identity::look(context, validated, facts, memory).await?;
+    seen.certificates = memory.certificates.view().cloned();
+    if are_there || found.sets.any() {
+        return Ok(true);
+    }
+    if let Some(view) = &seen.certificates {
+        let said = view.message.clone();
+        match view.reason {
+            identity::NOT_ISSUED => seen.changing = Some((view.reason, said)),
+            other => seen.failure = Some((other.to_owned(), said)),
+        }
+    }
+    Ok(false)
 }
 
 /// Claims the place, and says so where it was another cluster's.
@@ -261,7 +296,7 @@ async fn grow(
     seen: &mut Observation,
 ) -> Result<(), Error> {
     let now = context.clock.now();
-    let grown = volumes::grow(&context.client, validated, &found.claims, &mut memory.volumes, now).await?;
+    let grown = volumes::grow(&context.client, validated, &found.claims.ours, &mut memory.volumes, now).await?;
     seen.failure = grown.problem.clone().map(|problem| (health::NOT_RESIZED.to_owned(), problem));
     if let Some(volumes) = &mut seen.volumes {
         volumes.growth = grown;
@@ -279,7 +314,6 @@ async fn act(
     seen: &mut Observation,
 ) -> Result<Duration, Error> {
     let now = context.clock.now();
-    let claim_template = found.claim_template();
     if !seen.paused
         && let Some(waiting) = pattern::change(context, validated, found, memory).await?
     {
@@ -289,7 +323,7 @@ async fn act(
 
     let pods = pod_facts(&found.pods);
     let volumes = match bucket {
-        None => volumes::ordinals(&found.claims, &validated.name),
+        None => volumes::slots(&found.claims.ours, &validated.layout),
         // There is no data on them.
         Some(_) => BTreeSet::new(),
     };
@@ -332,14 +366,14 @@ async fn act(
     seen.draining.clone_from(&shards.draining);
     seen.emptied.clone_from(&shards.emptied);
     if let Some(volumes) = &mut seen.volumes {
-        giving_up::note(volumes, validated, &found.claims, &shards);
+        giving_up::note(volumes, validated, &found.claims.ours, &shards);
     }
     stuck::free(context, &found.cluster, validated, &found.pods, &shards).await?;
     giving_up::answer(context, &found.cluster, wish, shards.given_up.as_ref()).await?;
 
     let looked_again = Duration::from_secs(validated.renew_seconds).min(shards.next_lapse.unwrap_or(LATER).max(SOON));
     if seen.paused {
-        let nodes = found.replicas().unwrap_or_default();
+        let nodes = found.sets.replicas().unwrap_or_default();
         let facts = disruption::Facts { nodes, pods: &found.pods, rollout: None, shards: &shards };
         let verdict = disruption::judge(&facts);
         context.must_lead()?;
@@ -349,11 +383,11 @@ async fn act(
         return Ok(looked_again);
     }
     // Where none ran, all that have a volume come back first, and leave when others have their shards.
-    let asleep = validated.volume.is_some() && found.replicas().unwrap_or_default() == 0;
-    let woken = shards.map.as_ref().filter(|_| asleep).map(|map| hibernation::nodes_of(map, &validated.name));
-    let current = found.replicas().max(Some(shards.needed_nodes())).max(woken);
-    let replicas = scaling::replicas(validated.replicas, current, |ordinal| {
-        shards.is_empty_handed(&NodeId(names::node(&validated.name, ordinal)))
+    let asleep = validated.volume.is_some() && found.sets.replicas().unwrap_or_default() == 0;
+    let woken = shards.map.as_ref().filter(|_| asleep).map(|map| hibernation::nodes_of(map, &validated.layout));
+    let current = found.sets.replicas().max(Some(shards.needed_nodes())).max(woken);
+    let replicas = scaling::replicas(validated.replicas, current, |slot| {
+        shards.is_empty_handed(&NodeId(validated.layout.node(slot)))
     });
     context.must_lead()?;
     let mut prepared = build::build(
@@ -362,14 +396,14 @@ async fn act(
         &Carried {
             replicas,
             sessions: replicas.max(found.slots()),
-            claim_template,
+            claim_templates: found.sets.claim_templates(),
             volumes,
             placement,
             consensus_since,
             accepted: Some(decision.stands.clone()),
         },
     );
-    let held = found.statefulset.as_ref().filter(|_| decision.hold != Hold::Nothing);
+    let held = Some(&found.sets).filter(|sets| sets.any() && decision.hold != Hold::Nothing);
     if held.is_some() {
         planning::hold_configuration(context, validated, &mut prepared.config_map).await?;
     }
@@ -493,7 +527,7 @@ fn pod_facts(pods: &[Pod]) -> Vec<PodFacts> {
     let facts = |pod: &Pod| PodFacts {
         node: NodeId(pod.name_any()),
         host: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
-        zone: pod.labels().get(ZONE_LABEL).cloned(),
+        zone: pod.labels().get(ZONE_LABEL).or_else(|| pod.labels().get(names::ZONE_LABEL)).cloned(),
         ready: is_ready(pod),
     };
     pods.iter().map(facts).collect()

@@ -114,12 +114,18 @@ mod tests {
 
     #[test]
     fn what_is_printed_is_the_cluster_as_it_was_declared_and_names_whose_data_it_adopts() {
-        let declaration = declared(|cluster| cluster.spec.rollout.approved_plan = Some("1-2-3-4".into()));
+        let zones = ["west-1a", "west-1b"].map(String::from).to_vec();
+        let declaration = declared(|cluster| {
+            cluster.spec.rollout.approved_plan = Some("1-2-3-4".into());
+            cluster.spec.zones.clone_from(&zones);
+        });
         let text = manifest(&marker("1111-2222"), Some(&declaration), None).unwrap();
         assert!(text.contains("Secret team/s3-keys"), "{text}");
         let resource: Value = serde_yaml::from_str(&text).unwrap();
         assert_eq!(rules::check(&resource, None).unwrap(), [], "the API server takes it");
         let mut made: BrainyCluster = serde_json::from_value(resource).unwrap();
+        assert_eq!(made.spec.zones, zones, "its nodes are named alike");
+        made.spec.zones.clear();
         assert_eq!(made.spec, shared().spec, "the approval of an earlier plan apart");
         made.metadata.uid = Some("3333".into());
         let validated = validate(&made).unwrap();

@@ -1,10 +1,12 @@
 //! Rolls a change out, pod by pod. The StatefulSet's update strategy is `OnDelete`, because its own rolling update waits
 //! for ever behind a pod that never becomes ready; here broken pods go first, and pods that differ in their resources alone are
-//! [resized](crate::resize) where they are. The decision is pure; its effects are the deletion of a pod, with its UID as
+//! [resized](crate::resize) where they are. One zone is done before the next is begun. The decision is pure; its effects are the deletion of a pod, with its UID as
 //! precondition and after a fresh read (R10), and its resize.
 //!
 //! The revision of a pod is the hash of its template, which the StatefulSet controller puts on it as a label: whoever comes to
 //! a rollout half way sees by it which pods are done.
+
+use std::cmp::Reverse;
 
 use serde_json::Value;
 
@@ -17,10 +19,12 @@ pub struct NodePod {
     pub name: String,
     /// Its UID: what is deleted is this very pod.
     pub uid: String,
+    /// Which StatefulSet it is in, in the order of the zones.
+    pub set: usize,
     /// Its place in the StatefulSet.
     pub ordinal: i32,
-    /// The revision of the template it was made from.
-    pub revision: String,
+    /// It was made from its StatefulSet's newest template.
+    pub newest: bool,
     /// It passes its readiness probe.
     pub ready: bool,
     /// It is on its way out.
@@ -44,23 +48,25 @@ pub enum Roll {
     Replace(NodePod),
 }
 
-/// Decides. `newest` is the StatefulSet's update revision, `wanted` its replicas, and `shards_settled` says whether every
-/// shard is held by a live node: no healthy node is taken away before.
-pub fn decide(pods: &[NodePod], newest: &str, wanted: i32, shards_settled: bool) -> Roll {
-    let is_outdated = |pod: &&NodePod| pod.revision != newest && pod.in_place != InPlace::Done && !pod.deleting;
-    let outdated: Vec<&NodePod> = pods.iter().filter(is_outdated).collect();
+/// Decides. `wanted`: how many pods there are to be. `shards_settled` says whether every shard is held by a live node: no healthy
+/// node is taken away before.
+pub fn decide(pods: &[NodePod], wanted: i32, shards_settled: bool) -> Roll {
+    let is_outdated = |pod: &&NodePod| !pod.newest && pod.in_place != InPlace::Done && !pod.deleting;
+    let mut outdated: Vec<&NodePod> = pods.iter().filter(is_outdated).collect();
+    // Zone by zone, and in each the highest first.
+    outdated.sort_by_key(|pod| (pod.set, Reverse(pod.ordinal)));
     if let Some(leaving) = pods.iter().find(|pod| pod.deleting) {
-        return if outdated.is_empty() && leaving.revision == newest {
+        return if outdated.is_empty() && leaving.newest {
             Roll::Done
         } else {
             Roll::Wait(format!("pod {} is stopping", leaving.name))
         };
     }
-    if outdated.is_empty() {
+    let Some(first) = outdated.first() else {
         return Roll::Done;
-    }
+    };
     // A pod that isn't ready serves nobody: replacing it costs nothing, and it may be what the change mends.
-    if let Some(broken) = outdated.iter().filter(|pod| !pod.ready).max_by_key(|pod| pod.ordinal) {
+    if let Some(broken) = outdated.iter().find(|pod| !pod.ready) {
         return Roll::Replace((*broken).clone());
     }
     // Nobody is taken away by this: it waits for no other pod, and for no shard.
@@ -69,7 +75,7 @@ pub fn decide(pods: &[NodePod], newest: &str, wanted: i32, shards_settled: bool)
             return Roll::Resizing(format!("pod {} is being resized: {why}", pod.name));
         }
     }
-    for pod in outdated.iter().rev() {
+    for pod in &outdated {
         if let InPlace::Needed(patch) = &pod.in_place {
             return Roll::Resize((*pod).clone(), patch.clone());
         }
@@ -84,10 +90,7 @@ pub fn decide(pods: &[NodePod], newest: &str, wanted: i32, shards_settled: bool)
     if !shards_settled {
         return Roll::Wait("not every shard is held by a live node".into());
     }
-    match outdated.iter().max_by_key(|pod| pod.ordinal) {
-        Some(next) => Roll::Replace((*next).clone()),
-        None => Roll::Done,
-    }
+    Roll::Replace((*first).clone())
 }
 
 #[cfg(test)]
@@ -98,8 +101,9 @@ mod tests {
         NodePod {
             name: format!("demo-{ordinal}"),
             uid: format!("uid-{ordinal}"),
+            set: 0,
             ordinal,
-            revision: revision.into(),
+            newest: revision == "new",
             ready,
             deleting: false,
             in_place: InPlace::No,
@@ -116,53 +120,81 @@ mod tests {
     #[test]
     fn nothing_is_deleted_when_every_pod_is_of_the_newest_template() {
         let pods = [pod(0, "new", true), pod(1, "new", false), pod(2, "new", true)];
-        assert_eq!(decide(&pods, "new", 3, true), Roll::Done);
+        assert_eq!(decide(&pods, 3, true), Roll::Done);
     }
 
     #[test]
     fn one_pod_at_a_time_the_highest_first() {
         let pods = [pod(0, "old", true), pod(1, "old", true), pod(2, "old", true)];
-        assert_eq!(replaced(&decide(&pods, "new", 3, true)), Some(2));
+        assert_eq!(replaced(&decide(&pods, 3, true)), Some(2));
     }
 
     #[test]
     fn the_next_waits_until_all_others_are_ready() {
         let pods = [pod(0, "old", true), pod(1, "old", true), pod(2, "new", false)];
-        assert!(matches!(decide(&pods, "new", 3, true), Roll::Wait(why) if why.contains("demo-2")));
+        assert!(matches!(decide(&pods, 3, true), Roll::Wait(why) if why.contains("demo-2")));
     }
 
     #[test]
     fn the_next_waits_while_one_is_stopping_or_missing() {
         let mut pods = [pod(0, "old", true), pod(1, "old", true), pod(2, "old", true)];
         pods[2].deleting = true;
-        assert!(matches!(decide(&pods, "new", 3, true), Roll::Wait(why) if why.contains("stopping")));
-        assert!(matches!(decide(&pods[..2], "new", 3, true), Roll::Wait(why) if why.contains("2 of 3")));
+        assert!(matches!(decide(&pods, 3, true), Roll::Wait(why) if why.contains("stopping")));
+        assert!(matches!(decide(&pods[..2], 3, true), Roll::Wait(why) if why.contains("2 of 3")));
     }
 
     #[test]
     fn broken_outdated_pods_go_first_so_that_a_bad_rollout_heals() {
-        let pods = [pod(0, "bad", false), pod(1, "old", true), pod(2, "fixed", true)];
-        assert_eq!(replaced(&decide(&pods, "fixed", 3, true)), Some(0));
-        let with_another_broken = [pod(0, "bad", false), pod(1, "old", true), pod(2, "fixed", false)];
-        assert_eq!(replaced(&decide(&with_another_broken, "fixed", 3, false)), Some(0));
+        let pods = [pod(0, "bad", false), pod(1, "old", true), pod(2, "new", true)];
+        assert_eq!(replaced(&decide(&pods, 3, true)), Some(0));
+        let with_another_broken = [pod(0, "bad", false), pod(1, "old", true), pod(2, "new", false)];
+        assert_eq!(replaced(&decide(&with_another_broken, 3, false)), Some(0));
     }
 
     #[test]
     fn a_healthy_pod_is_not_taken_while_shards_have_no_holder() {
         let pods = [pod(0, "old", true), pod(1, "old", true), pod(2, "new", true)];
-        assert!(matches!(decide(&pods, "new", 3, false), Roll::Wait(_)));
-        assert_eq!(replaced(&decide(&pods, "new", 3, true)), Some(1));
+        assert!(matches!(decide(&pods, 3, false), Roll::Wait(_)));
+        assert_eq!(replaced(&decide(&pods, 3, true)), Some(1));
     }
 
     #[test]
     fn a_whole_rollout_replaces_every_pod_exactly_once() {
         let mut pods = vec![pod(0, "old", true), pod(1, "old", true), pod(2, "old", true)];
         let mut order = Vec::new();
-        while let Some(ordinal) = replaced(&decide(&pods, "new", 3, true)) {
+        while let Some(ordinal) = replaced(&decide(&pods, 3, true)) {
             order.push(ordinal);
-            pods[usize::try_from(ordinal).unwrap()].revision = "new".into();
+            pods[usize::try_from(ordinal).unwrap()].newest = true;
         }
         assert_eq!(order, [2, 1, 0]);
+    }
+
+    /// Two zones of two nodes each.
+    fn zoned(revision: &str) -> Vec<NodePod> {
+        let pod =
+            |(set, ordinal)| NodePod { name: format!("demo-{set}-{ordinal}"), set, ..pod(ordinal, revision, true) };
+        [(0, 0), (1, 0), (0, 1), (1, 1)].map(pod).into()
+    }
+
+    #[test]
+    fn one_zone_is_done_before_the_next_is_begun() {
+        let mut pods = zoned("old");
+        let mut order = Vec::new();
+        while let Roll::Replace(next) = decide(&pods, 4, true) {
+            let pod = pods.iter_mut().find(|pod| pod.name == next.name).unwrap();
+            (pod.newest, pod.ready) = (true, false);
+            assert!(matches!(decide(&pods, 4, true), Roll::Wait(_) | Roll::Done), "one node at a time");
+            pods.iter_mut().for_each(|pod| pod.ready = true);
+            order.push(next.name);
+        }
+        assert_eq!(order, ["demo-0-1", "demo-0-0", "demo-1-1", "demo-1-0"]);
+    }
+
+    #[test]
+    fn broken_outdated_pods_go_first_in_whatever_zone() {
+        let mut pods = zoned("old");
+        pods[3].ready = false;
+        assert!(matches!(decide(&pods, 4, false), Roll::Replace(pod) if pod.name == "demo-1-1"));
     }
 
     #[test]
@@ -172,20 +204,18 @@ mod tests {
             NodePod { in_place: InPlace::Needed(patch), ..pod(ordinal, "old", ready) }
         };
         let mut pods = vec![resizable(0, true), resizable(1, false), resizable(2, true)];
-        assert_eq!(replaced(&decide(&pods, "new", 3, true)), Some(1));
+        assert_eq!(replaced(&decide(&pods, 3, true)), Some(1));
         pods[1] = pod(1, "new", false);
         // It takes nobody away: neither the pod that starts nor shards without a holder are waited for.
-        assert!(matches!(decide(&pods, "new", 3, false), Roll::Resize(pod, _) if pod.ordinal == 2));
+        assert!(matches!(decide(&pods, 3, false), Roll::Resize(pod, _) if pod.ordinal == 2));
         pods[2].in_place = InPlace::Underway("Deferred".into());
-        assert!(
-            matches!(decide(&pods, "new", 3, true), Roll::Resizing(why) if why.contains("demo-2 is being resized"))
-        );
+        assert!(matches!(decide(&pods, 3, true), Roll::Resizing(why) if why.contains("demo-2 is being resized")));
         pods[2].in_place = InPlace::Done;
-        assert!(matches!(decide(&pods, "new", 3, true), Roll::Resize(pod, _) if pod.ordinal == 0));
+        assert!(matches!(decide(&pods, 3, true), Roll::Resize(pod, _) if pod.ordinal == 0));
         pods[0].in_place = InPlace::No;
         pods[1].ready = true;
-        assert_eq!(replaced(&decide(&pods, "new", 3, true)), Some(0));
+        assert_eq!(replaced(&decide(&pods, 3, true)), Some(0));
         pods[0].in_place = InPlace::Done;
-        assert_eq!(decide(&pods, "new", 3, true), Roll::Done);
+        assert_eq!(decide(&pods, 3, true), Roll::Done);
     }
 }

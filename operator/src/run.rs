@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::cli::Options;
+use crate::cli::{Options, Timing};
 use crate::context::{Context, Parts};
 use crate::counting::counted;
 use crate::events::Events;
@@ -43,17 +43,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     // The lease has a connection of its own: nothing else delays a renewal.
     let lock =
         LeaseLock::new(counted(bounded(&config)?, metrics.clone()), &options.lease_namespace, &options.lease_name);
-    let elector = Elector::new(
-        lock,
-        Arc::clone(&clock),
-        Settings {
-            identity: identity.clone(),
-            ttl: Duration::from_secs(options.lease_seconds),
-            renew: Duration::from_secs(options.lease_renew_seconds),
-            look: Duration::from_secs(options.lease_renew_seconds),
-            call_limit: Duration::from_secs(options.lease_call_seconds),
-        },
-    );
+    let Timing { ttl, renew, look, call_limit } = options.timing();
+    let settings = Settings { identity: identity.clone(), ttl, renew, look, call_limit };
+    let elector = Elector::new(lock, Arc::clone(&clock), settings);
     let elector = match place {
         Some(place) => elector.in_place(place),
         None => elector,
@@ -95,7 +87,8 @@ impl Worker {
             metrics: self.metrics,
         });
         let of_clusters = self.options.network_policies.then(|| self.options.lease_namespace.clone());
-        let context = context.with_network_policies(of_clusters);
+        let overlap = Duration::from_secs(self.options.trust_overlap_seconds);
+        let context = context.with_network_policies(of_clusters).with_trust_overlap(overlap);
         watches::run(Arc::new(context), self.watch_client, self.options.watched()).await;
     }
 }

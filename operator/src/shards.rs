@@ -23,7 +23,6 @@ use brainy_coordination::controller::{Facts, MOVES_AT_ONCE, Next, NodeSight, Rul
 use brainy_coordination::placement::{Policy, load::Patience};
 use brainy_coordination::session::{Observers, SessionRecord};
 use brainy_coordination::{Epoch, NodeId, ShardId, ShardMap};
-use brainy_kubernetes::names;
 use brainy_storage::documents::{DocumentVersion, Documents};
 use kube::Client;
 
@@ -33,6 +32,7 @@ use crate::reconcile::validate::ValidatedCluster;
 use room::NodeVolume;
 
 pub use configmap::{forget as forget_map, published as published_map};
+pub use nodes::client_config;
 pub use room::Volumes;
 pub use sessions::significant_hash;
 pub use summary::{GivenUp, Summary};
@@ -105,7 +105,7 @@ pub struct Controller<'a> {
     pub identity: &'a str,
     /// The clock that observers count on.
     pub clock: &'a dyn Clock,
-    /// Ordinals of the nodes whose volumes with data exist (strategy Isolated).
+    /// Slots of the nodes whose volumes with data exist (strategy Isolated).
     pub volumes: &'a BTreeSet<i32>,
     /// With which generation of the spec pattern Consensus began, for the nodes that there are.
     pub consensus_since: Option<i64>,
@@ -242,7 +242,7 @@ impl Controller<'_> {
         epoch: Epoch,
     ) -> Next {
         let wanted: Vec<NodeId> = wanted_nodes(self.cluster);
-        let volumes: BTreeSet<NodeId> = volumes.iter().map(|ordinal| node(self.cluster, *ordinal)).collect();
+        let volumes: BTreeSet<NodeId> = volumes.iter().map(|slot| NodeId(self.cluster.layout.node(*slot))).collect();
         let mut facts = facts((self.cluster, self.identity), (rules, placement), (&wanted, &volumes, nodes), epoch);
         facts.may_even_out = self.memory.patience.is_over(is_uneven(current, &facts), self.clock.now());
         next_map(current, &facts)
@@ -294,11 +294,7 @@ fn words(error: &brainy_storage::Error) -> String {
 
 /// The nodes that the spec wants, by name.
 fn wanted_nodes(cluster: &ValidatedCluster) -> Vec<NodeId> {
-    (0..cluster.replicas).map(|ordinal| node(cluster, ordinal)).collect()
-}
-
-fn node(cluster: &ValidatedCluster, ordinal: i32) -> NodeId {
-    NodeId(names::node(&cluster.name, ordinal))
+    cluster.layout.nodes(cluster.replicas).map(NodeId).collect()
 }
 
 #[cfg(test)]

@@ -75,4 +75,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+{{- if .Values.certManager.enabled }}
+# By name only; cert-manager itself writes their status, and the Secrets.
+- apiGroups: [cert-manager.io]
+  resources: [certificates, issuers]
+  verbs: [get, create, patch, delete]
+{{- end }}
 {{- end }}

@@ -151,7 +151,12 @@ fn check_array(schema: &Value, items: &[Value], path: &str, problems: &mut Vec<P
     if let Some(most) = bound(schema, "maxItems")
         && items.len() as f64 > most
     {
-        problems.push(Problem::at(path, format!("has {} items; at most {most} are allowed", items.len())));
+        problems.push(Problem::at(path, format!("too many: {}: must have at most {most} items", items.len())));
+    }
+    if let Some(least) = bound(schema, "minItems")
+        && (items.len() as f64) < least
+    {
+        problems.push(Problem::at(path, format!("should have at least {least} items")));
     }
     if let Some(inner) = schema.get("items") {
         for (index, item) in items.iter().enumerate() {

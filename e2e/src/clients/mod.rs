@@ -136,10 +136,13 @@ pub fn print_figures(report: &Report, cluster: &str, what: &str, span: Range<u64
     let seconds = (span.end.saturating_sub(span.start)) as f64 / 1000.0;
     let figures = report.of(cluster)?.figures(span);
     always_say(&format!(
-        "  {what}, {cluster} ({seconds:.0} s): {} acknowledged, {} failed, {} unknown, longest stall {:.2} s",
+        "  {what}, {cluster} ({seconds:.0} s): {} acknowledged, {} failed, {} unknown; answered after p50 {} ms, p99 {} ms; longest stall \
+         {:.2} s",
         thousands(figures.acknowledged as u64),
         figures.failed,
         figures.unknown,
+        figures.stall_p50.as_millis(),
+        figures.stall_p99.as_millis(),
         figures.longest_stall.as_secs_f64()
     ));
     Ok(figures)

@@ -68,8 +68,18 @@ pub struct Figures {
     pub failed: usize,
     /// Operations with an unknown outcome.
     pub unknown: usize,
-    /// The longest time for which one client asked and asked and was not answered.
+    /// For how long a client asked and asked until it was answered: half of the times were at most this.
+    pub stall_p50: Duration,
+    /// The same: 99 in a hundred.
+    pub stall_p99: Duration,
+    /// The longest of them, or the longest that was never answered.
     pub longest_stall: Duration,
+}
+
+/// The smallest of some times, in order, that so many in a hundred are at most.
+fn percentile(sorted: &[u64], percent: usize) -> Duration {
+    let at = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+    Duration::from_millis(sorted.get(at).copied().unwrap_or(0))
 }
 
 impl Tape {
@@ -87,6 +97,7 @@ impl Tape {
     pub fn figures(&self, span: Range<u64>) -> Figures {
         let mut figures = Figures::default();
         let mut waiting: BTreeMap<usize, u64> = BTreeMap::new();
+        let mut answered = Vec::new();
         for entry in self.entries.iter().filter(|entry| span.contains(&entry.ended)) {
             if entry.how == Ended::NotAsked {
                 // It waits for nobody but its own sidecar.
@@ -100,10 +111,14 @@ impl Tape {
                 Ended::Acknowledged | Ended::Refused | Ended::NotAsked => {
                     figures.acknowledged += usize::from(entry.how == Ended::Acknowledged);
                     waiting.remove(&entry.client);
+                    answered.push(entry.ended - since);
                 }
             }
             figures.longest_stall = figures.longest_stall.max(Duration::from_millis(entry.ended - since));
         }
+        answered.sort_unstable();
+        figures.stall_p50 = percentile(&answered, 50);
+        figures.stall_p99 = percentile(&answered, 99);
         figures
     }
 }
@@ -163,6 +178,7 @@ mod tests {
         let figures = seen.figures(0..u64::MAX);
         assert_eq!(figures.longest_stall, Duration::from_millis(2200));
         assert_eq!((figures.acknowledged, figures.failed, figures.unknown), (4, 1, 1));
+        assert_eq!((figures.stall_p50, figures.stall_p99), (Duration::from_millis(50), Duration::from_millis(2200)));
         assert_eq!(seen.figures(2000..2400).longest_stall, Duration::from_millis(300));
     }
 
@@ -174,6 +190,13 @@ mod tests {
             (1, 5000, 5100, Ended::Acknowledged),
         ]);
         assert_eq!(seen.figures(0..u64::MAX).longest_stall, Duration::from_millis(500));
+    }
+
+    #[test]
+    fn of_a_hundred_the_second_worst_is_the_99th() {
+        let times: Vec<u64> = (1..=100).collect();
+        let at = |percent| percentile(&times, percent).as_millis();
+        assert_eq!((at(50), at(99), at(100), percentile(&[], 99).as_millis()), (50, 99, 100, 0));
     }
 
     #[test]

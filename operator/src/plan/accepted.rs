@@ -81,11 +81,12 @@ static SCHEMA: LazyLock<Value> =
     LazyLock::new(|| manifest::schema().map_or(Value::Null, |mut schema| schema["properties"]["spec"].take()));
 
 /// Parts of a spec that no pod template is made from.
-const BESIDES: [&[&str]; 9] = [
+const BESIDES: [&[&str]; 10] = [
     &["replicas"],
     &["deletionPolicy"],
     &["paused"],
     &["rollout"],
+    &["tls"],
     &["storage", "volume", "size"],
     &["storage", "volume", "storageClassName"],
     &["storage", "volume", "warnPercent"],

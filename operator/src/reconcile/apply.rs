@@ -19,6 +19,7 @@ use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::build::{Applied, KubernetesResources, Prepared};
+use super::dereference::Sets;
 use super::unchanged::is_as_wished;
 use super::validate::ValidatedCluster;
 use super::{Error, FIELD_MANAGER};
@@ -68,12 +69,12 @@ pub struct Applier<'a> {
 }
 
 impl Applier<'_> {
-    /// Applies all objects. The StatefulSet comes last: its pods need the others. `held`: the live one, of which only the
+    /// Applies all objects. The StatefulSets come last: their pods need the others. `held`: the live ones, of which only the
     /// number of pods may change.
     pub async fn apply(
         &mut self,
         prepared: KubernetesResources<Prepared>,
-        held: Option<&StatefulSet>,
+        held: Option<&Sets>,
     ) -> Result<KubernetesResources<Applied>, Error> {
         for lease in &prepared.sessions {
             self.create_if_absent(lease).await?;
@@ -85,13 +86,23 @@ impl Applier<'_> {
             service: self.put(prepared.service).await?,
             config_map: self.put(prepared.config_map).await?,
             network_policy: self.put_or_remove(prepared.network_policy).await?,
-            statefulset: match held {
-                None => self.put(prepared.statefulset).await?,
-                Some(live) => self.scale(live, prepared.statefulset.spec.and_then(|spec| spec.replicas)).await?,
-            },
+            statefulsets: self.put_nodes(prepared.statefulsets, held).await?,
             sessions: prepared.sessions,
             state: PhantomData,
         })
+    }
+
+    async fn put_nodes(&mut self, wishes: Vec<StatefulSet>, held: Option<&Sets>) -> Result<Vec<StatefulSet>, Error> {
+        let mut applied = Vec::new();
+        for (at, wish) in wishes.into_iter().enumerate() {
+            // One that is not there has no pods that a new template could restart.
+            let live = held.and_then(|held| held.live.get(at)?.as_ref());
+            applied.push(match live {
+                None => self.put(wish).await?,
+                Some(live) => self.scale(live, wish.spec.and_then(|spec| spec.replicas)).await?,
+            });
+        }
+        Ok(applied)
     }
 
     /// Applies the budget of evictions, or removes it.
@@ -110,7 +121,7 @@ impl Applier<'_> {
     }
 
     /// Applies one object, unless nothing changed.
-    async fn put<K>(&mut self, object: K) -> Result<K, Error>
+    pub async fn put<K>(&mut self, object: K) -> Result<K, Error>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
     {
@@ -191,7 +202,12 @@ pub fn must_be_ours(cluster: &ValidatedCluster, kind: &str, there: &ObjectMeta) 
     let of_an_earlier_one = there.owner_references.iter().flatten().any(|owner| {
         (&owner.kind, &owner.name, owner.controller) == (&cluster.owner.kind, &cluster.owner.name, Some(true))
     });
-    Err(if of_an_earlier_one { Error::EarlierRemains { kind, name } } else { Error::NameTaken { kind, name } })
+    if of_an_earlier_one {
+        return Err(Error::EarlierRemains { kind, name });
+    }
+    let theirs = there.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+    let owner = theirs.map(|owner| format!("{} {}", owner.kind, owner.name));
+    Err(Error::NameTaken { kind, name, owner })
 }
 
 /// Whether an object belongs to the BrainyCluster with this UID. A name proves nothing (R10).

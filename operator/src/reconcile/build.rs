@@ -28,7 +28,7 @@ pub use config::{cluster_spec, node_config};
 pub use disruption::budget as disruption_budget;
 pub use network::policy as network_policy;
 pub use pod::CONFIG_HASH_ANNOTATION;
-pub use statefulset::DATA_VOLUME;
+pub use statefulset::{DATA_VOLUME, zones_text};
 
 /// Built, not yet applied.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,8 +55,8 @@ pub struct KubernetesResources<State> {
     pub sessions: Vec<Lease>,
     /// Who reaches the nodes; none where the operator is not told to see to that. [`network_policy`] makes it.
     pub network_policy: Option<NetworkPolicy>,
-    /// The nodes.
-    pub statefulset: StatefulSet,
+    /// The nodes, in the order of the [layout](crate::layout).
+    pub statefulsets: Vec<StatefulSet>,
     /// Prepared or applied.
     pub state: PhantomData<State>,
 }
@@ -73,13 +73,13 @@ pub struct SidecarImage {
 /// What the build takes over from the live cluster.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Carried {
-    /// The StatefulSet's replicas: more than wanted while leaving nodes still hold shards.
+    /// How many nodes the StatefulSets have: more than wanted while leaving nodes still hold shards.
     pub replicas: i32,
     /// How many nodes may keep a session: more than `replicas` while a leaving pod has yet to end its own.
     pub sessions: i32,
-    /// The live volume claim template. It can't be changed; claims are resized directly.
-    pub claim_template: Option<PersistentVolumeClaim>,
-    /// Ordinals of the nodes whose volumes exist, wanted or not.
+    /// The live volume claim template of each StatefulSet. It can't be changed; claims are resized directly.
+    pub claim_templates: Vec<Option<PersistentVolumeClaim>>,
+    /// Slots of the nodes whose volumes exist, wanted or not.
     pub volumes: BTreeSet<i32>,
     /// How shards are to be placed.
     pub placement: Policy,
@@ -99,19 +99,21 @@ pub fn build(cluster: &ValidatedCluster, sidecar: &SidecarImage, carried: &Carri
         service: network::nodes_service(cluster),
         sessions: sessions::leases(cluster, carried.sessions),
         network_policy: None,
-        statefulset: statefulset::statefulset(cluster, sidecar, carried, &config_map),
+        statefulsets: statefulset::statefulsets(cluster, sidecar, carried, &config_map),
         config_map,
         state: PhantomData,
     }
 }
 
-/// The pod template alone, as [`build`] makes it.
+/// The pod template alone, as [`build`] makes it for the first StatefulSet. Those of others differ by their zone.
 pub fn pod_template(
     cluster: &ValidatedCluster,
     sidecar: &SidecarImage,
     consensus_since: Option<i64>,
 ) -> PodTemplateSpec {
-    pod::template(cluster, sidecar, &config::config_map(cluster, &Carried { consensus_since, ..Carried::default() }))
+    let zone = cluster.layout.sets().first().and_then(|set| set.zone.as_deref());
+    let config = config::config_map(cluster, &Carried { consensus_since, ..Carried::default() });
+    pod::template(cluster, sidecar, &config, zone)
 }
 
 /// What selects the pods of a cluster, and never changes.
@@ -142,6 +144,11 @@ pub fn metadata(cluster: &ValidatedCluster, name: String) -> ObjectMeta {
         owner_references: Some(vec![cluster.owner.clone()]),
         ..ObjectMeta::default()
     }
+}
+
+/// What besides tells the StatefulSet of a zone, and its pods, from others.
+fn zone_labels(zone: Option<&str>) -> BTreeMap<String, String> {
+    zone.into_iter().map(|zone| (names::ZONE_LABEL.to_owned(), zone.to_owned())).collect()
 }
 
 fn selector(cluster: &ValidatedCluster) -> LabelSelector {

@@ -9,7 +9,6 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 use std::time::Duration;
 
-use super::apply::is_owned_by;
 use super::validate::{Refusal, ValidatedCluster, validate};
 use super::{Error, LATER, SOON, dereference, status};
 use crate::context::{ClusterMemory, Context};
@@ -98,24 +97,19 @@ async fn stuck(context: &Context, cluster: &BrainyCluster, reason: &str, why: &s
 /// Deletes the nodes, and says whether the last one is gone. The finalizer holds the owner, so nobody else deletes them.
 async fn stop_nodes(context: &Context, cluster: &BrainyCluster) -> Result<bool, Error> {
     let sets: Api<StatefulSet> = Api::namespaced(context.client.clone(), &cluster.namespace().unwrap_or_default());
-    let name = cluster.name_any();
-    let Some(set) = sets.get_opt(&name).await? else {
-        return Ok(true);
-    };
-    if !is_owned_by(&set.metadata, &cluster.uid().unwrap_or_default()) {
-        return Ok(true);
-    }
-    if set.metadata.deletion_timestamp.is_none() {
+    let found = dereference::sets(&context.client, cluster).await?;
+    let left: Vec<&StatefulSet> = found.there().chain(&found.others).collect();
+    for set in left.iter().filter(|set| set.metadata.deletion_timestamp.is_none()) {
         context.must_lead()?;
         // In the foreground: the StatefulSet is gone when its last pod is. By UID (R10).
         let params = DeleteParams::foreground().preconditions(Preconditions { uid: set.uid(), resource_version: None });
-        match sets.delete(&name, &params).await {
+        match sets.delete(&set.name_any(), &params).await {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(false)
+    Ok(left.is_empty())
 }
 
 fn has_finalizer(cluster: &BrainyCluster) -> bool {

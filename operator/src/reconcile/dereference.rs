@@ -3,61 +3,96 @@
 
 use brainy_crds::{BrainyCluster, BucketSpec, Pattern, Strategy};
 use brainy_kubernetes::names;
+use futures::future::try_join_all;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
 use super::Error;
 use super::apply::is_owned_by;
 use super::build::selector_text;
+use crate::layout::Layout;
 use crate::plan::Accepted;
 use crate::storage::{Credentials, Problem};
-use crate::volumes;
+use crate::volumes::{self, Claims};
 
 /// What was read.
 #[derive(Clone, Debug)]
 pub struct Dereferenced {
     /// The BrainyCluster as it is now: what a watch delivered may be older.
     pub cluster: BrainyCluster,
-    /// Its StatefulSet, if it has one.
-    pub statefulset: Option<StatefulSet>,
-    /// Pods of that very StatefulSet.
+    /// Its StatefulSets.
+    pub sets: Sets,
+    /// Pods of these very StatefulSets.
     pub pods: Vec<Pod>,
     /// The claims of its nodes' volumes (strategy Isolated, pattern Consensus).
-    pub claims: Vec<PersistentVolumeClaim>,
+    pub claims: Claims,
     /// Credentials for the bucket, or what is wrong with them; `None`: there is no bucket.
     pub credentials: Option<Result<Credentials, Problem>>,
 }
 
-impl Dereferenced {
-    /// The StatefulSet's replicas; `None`: there is none yet.
+/// The StatefulSets of a cluster, as they were read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sets {
+    /// Which it is to have.
+    pub layout: Layout,
+    /// Those, in that order; `None`: it is not there yet.
+    pub live: Vec<Option<StatefulSet>>,
+    /// Others that are this cluster's. Looked for only where one is not there yet.
+    pub others: Vec<StatefulSet>,
+    /// Those of a needed name that are somebody else's, or of an earlier cluster of the name.
+    pub taken: Vec<ObjectMeta>,
+}
+
+impl Sets {
+    /// Those that are there.
+    pub fn there(&self) -> impl Iterator<Item = &StatefulSet> {
+        self.live.iter().flatten()
+    }
+
+    /// Whether any is there.
+    pub fn any(&self) -> bool {
+        self.there().next().is_some()
+    }
+
+    /// For how many nodes they are; `None`: there is none yet. Where one was changed and another was not, for as many as it takes to
+    /// have all nodes of each.
     pub fn replicas(&self) -> Option<i32> {
-        self.statefulset.as_ref()?.spec.as_ref()?.replicas
+        let replicas = |set: &StatefulSet| set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or_default();
+        self.any().then(|| self.layout.covering(self.live.iter().map(|set| set.as_ref().map_or(0, replicas))))
     }
 
-    /// The live volume claim template.
-    pub fn claim_template(&self) -> Option<PersistentVolumeClaim> {
-        self.statefulset.as_ref()?.spec.as_ref()?.volume_claim_templates.as_ref()?.first().cloned()
+    /// The volume claim template of each.
+    pub fn claim_templates(&self) -> Vec<Option<PersistentVolumeClaim>> {
+        let template = |set: &StatefulSet| set.spec.as_ref()?.volume_claim_templates.as_ref()?.first().cloned();
+        self.live.iter().map(|set| template(set.as_ref()?)).collect()
     }
+}
 
-    /// What was accepted of the spec; `None`: there is no StatefulSet, or it says nothing.
+impl Dereferenced {
+    /// What was accepted of the spec, as the first StatefulSet says; `None`: it is not there, or says nothing.
     pub fn accepted(&self) -> Option<Accepted> {
-        Accepted::of(self.statefulset.as_ref()?)
+        Accepted::of(self.sets.live.first()?.as_ref()?)
     }
 
     /// With which generation of the spec pattern Consensus began, where the nodes that there are keep sessions and map among
     /// them.
     pub fn consensus_since(&self) -> Option<i64> {
-        let annotations = self.statefulset.as_ref()?.metadata.annotations.as_ref()?;
-        annotations.get(names::CONSENSUS_SINCE_ANNOTATION)?.parse().ok()
+        self.sets.there().find_map(consensus_since)
     }
 
-    /// One more than the highest ordinal of a pod that exists.
+    /// One more than the highest slot of a pod that exists.
     pub fn slots(&self) -> i32 {
-        let cluster = self.cluster.name_any();
-        self.pods.iter().filter_map(|pod| ordinal_of(&cluster, &pod.name_any())).max().map_or(0, |highest| highest + 1)
+        let slot = |pod: &Pod| self.sets.layout.slot_of(&pod.name_any());
+        self.pods.iter().filter_map(slot).max().map_or(0, |highest| highest + 1)
     }
+}
+
+/// What a StatefulSet says of when pattern Consensus began.
+pub fn consensus_since(set: &StatefulSet) -> Option<i64> {
+    set.metadata.annotations.as_ref()?.get(names::CONSENSUS_SINCE_ANNOTATION)?.parse().ok()
 }
 
 /// The BrainyCluster, if it still is the one that the watch has seen.
@@ -71,52 +106,60 @@ pub async fn fresh(client: &Client, seen: &BrainyCluster) -> Result<Option<Brain
 /// Reads the rest.
 pub async fn dereference(client: &Client, cluster: BrainyCluster) -> Result<Dereferenced, Error> {
     let namespace = cluster.namespace().unwrap_or_default();
-    let statefulset = statefulset(client, &cluster).await?;
-    let pods = match &statefulset {
-        Some(statefulset) => pods(client, &namespace, &cluster.name_any(), statefulset).await?,
-        None => Vec::new(),
+    let sets = sets(client, &cluster).await?;
+    let pods = match sets.any() {
+        true => pods(client, &namespace, &cluster.name_any(), &sets).await?,
+        false => Vec::new(),
     };
     let claims = claims(client, &cluster).await?;
     let credentials = match &cluster.spec.storage.bucket {
         Some(bucket) => Some(credentials(client, &namespace, bucket).await?),
         None => None,
     };
-    Ok(Dereferenced { cluster, statefulset, pods, claims, credentials })
+    Ok(Dereferenced { cluster, sets, pods, claims, credentials })
 }
 
-async fn statefulset(client: &Client, cluster: &BrainyCluster) -> Result<Option<StatefulSet>, Error> {
-    let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &cluster.namespace().unwrap_or_default());
-    // One of somebody else, or of an earlier cluster of the name, is none of ours: the apply says so.
-    let found = sets.get_opt(&cluster.name_any()).await?;
-    Ok(found.filter(|found| is_owned_by(&found.metadata, &cluster.uid().unwrap_or_default())))
+/// The StatefulSets of a cluster.
+pub async fn sets(client: &Client, cluster: &BrainyCluster) -> Result<Sets, Error> {
+    let (name, uid) = (cluster.name_any(), cluster.uid().unwrap_or_default());
+    let layout = Layout::of(&name, &cluster.spec.zones);
+    let api: Api<StatefulSet> = Api::namespaced(client.clone(), &cluster.namespace().unwrap_or_default());
+    let reads = layout.sets().iter().map(|set| api.get_opt(&set.name));
+    let (mut live, mut taken) = (Vec::new(), Vec::new());
+    for found in try_join_all(reads).await? {
+        live.push(match found {
+            Some(found) if !is_owned_by(&found.metadata, &uid) => {
+                taken.push(found.metadata);
+                None
+            }
+            found => found,
+        });
+    }
+    let mut others = Vec::new();
+    if live.iter().any(Option::is_none) {
+        let is_known = |name: &str| layout.sets().iter().any(|set| set.name == name);
+        let listed = api.list(&ListParams::default().labels(&selector_text(&name))).await?.items.into_iter();
+        others.extend(listed.filter(|set| is_owned_by(&set.metadata, &uid) && !is_known(&set.name_any())));
+    }
+    Ok(Sets { layout, live, others, taken })
 }
 
-/// The pods of a StatefulSet, by its UID: a label alone would let a stranger's pod be counted, or deleted (R10).
-pub async fn pods(
-    client: &Client,
-    namespace: &str,
-    cluster: &str,
-    statefulset: &StatefulSet,
-) -> Result<Vec<Pod>, Error> {
+/// The pods of StatefulSets, by their UIDs: a label alone would let a stranger's pod be counted, or deleted (R10).
+pub async fn pods(client: &Client, namespace: &str, cluster: &str, sets: &Sets) -> Result<Vec<Pod>, Error> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let listed = pods.list(&ListParams::default().labels(&selector_text(cluster))).await?;
-    let uid = statefulset.uid().unwrap_or_default();
-    Ok(listed.items.into_iter().filter(|pod| is_owned_by(&pod.metadata, &uid)).collect())
+    let uids: Vec<String> = sets.there().filter_map(ResourceExt::uid).collect();
+    let is_ours = |pod: &Pod| uids.iter().any(|uid| is_owned_by(&pod.metadata, uid));
+    Ok(listed.items.into_iter().filter(is_ours).collect())
 }
 
 /// The claims of the nodes' volumes; none where nodes have no volumes.
-pub async fn claims(client: &Client, cluster: &BrainyCluster) -> Result<Vec<PersistentVolumeClaim>, Error> {
+pub async fn claims(client: &Client, cluster: &BrainyCluster) -> Result<Claims, Error> {
     let spec = &cluster.spec;
     if spec.storage.strategy != Strategy::Isolated && spec.coordination.pattern != Pattern::Consensus {
-        return Ok(Vec::new());
+        return Ok(Claims::default());
     }
-    volumes::list(client, &cluster.namespace().unwrap_or_default(), &cluster.name_any()).await
-}
-
-/// The node's place in the StatefulSet, from the pod's name.
-pub fn ordinal_of(cluster: &str, pod: &str) -> Option<i32> {
-    let ordinal: i32 = pod.strip_prefix(cluster)?.strip_prefix('-')?.parse().ok()?;
-    (ordinal >= 0 && names::node(cluster, ordinal) == pod).then_some(ordinal)
+    volumes::list(client, cluster).await
 }
 
 async fn credentials(
@@ -132,17 +175,4 @@ async fn credentials(
         return Ok(Err(Problem::secret_not_found(namespace, name)));
     };
     Ok(Credentials::from_secret(namespace, name, &secret))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_pod_name_of_this_very_cluster_has_an_ordinal() {
-        assert_eq!(ordinal_of("demo", "demo-2"), Some(2));
-        for other in ["demo", "demo-", "demo-02", "demo-x-1", "other-1", "demo--1"] {
-            assert_eq!(ordinal_of("demo", other), None, "{other}");
-        }
-    }
 }

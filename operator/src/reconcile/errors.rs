@@ -9,14 +9,14 @@ pub enum Error {
     #[error("the Kubernetes API: {}", words(.0))]
     KubernetesApi(#[source] Box<kube::Error>),
     /// An object of the needed name belongs to someone else.
-    #[error(
-        "{kind} {name} exists and does not belong to this BrainyCluster: delete it, or choose another name for the BrainyCluster"
-    )]
+    #[error("{kind} {name} {}", whose(.owner.as_deref()))]
     NameTaken {
         /// Its kind.
         kind: String,
         /// Its name.
         name: String,
+        /// Whose it is, if anybody's.
+        owner: Option<String>,
     },
     /// An object of an earlier BrainyCluster of the same name has not been collected yet.
     #[error("{kind} {name} of an earlier BrainyCluster of this name is still there: waiting until it is gone")]
@@ -142,6 +142,18 @@ impl From<bucket::Error> for Error {
 impl From<kube::Error> for Error {
     fn from(error: kube::Error) -> Self {
         Self::KubernetesApi(Box::new(error))
+    }
+}
+
+fn whose(owner: Option<&str>) -> String {
+    match owner {
+        None => {
+            "exists and does not belong to this BrainyCluster: delete it, or choose another name for the BrainyCluster"
+                .to_owned()
+        }
+        Some(owner) => format!(
+            "exists and belongs to {owner}: choose another name for this BrainyCluster, whose objects would have the same names"
+        ),
     }
 }
 

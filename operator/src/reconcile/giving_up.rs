@@ -10,7 +10,6 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::Error;
-use super::dereference::ordinal_of;
 use super::validate::{ValidatedCluster, ValidatedStorage};
 use crate::context::Context;
 use crate::shards::{GivenUp, Summary};
@@ -27,8 +26,9 @@ pub(super) fn wish(cluster: &BrainyCluster, validated: &ValidatedCluster) -> Opt
             "with pattern Consensus the nodes decide among them: change coordination.pattern to Leader, and then annotate again"
                 .to_owned(),
         ),
-        _ if ordinal_of(&validated.name, node).is_none() => {
-            Some(format!("{node:?} is no node of this cluster: they are {0}-0, {0}-1, ...", validated.name))
+        _ if validated.layout.slot_of(node).is_none() => {
+            let named: Vec<String> = validated.layout.nodes(2).collect();
+            Some(format!("{node:?} is no node of this cluster: they are {}, ...", named.join(", ")))
         }
         _ => None,
     };
@@ -46,8 +46,8 @@ pub(super) fn note(
     let without = |node: &NodeId, shards| health::Without { node: node.0.clone(), shards };
     view.lost = shards.lost.iter().map(|(node, lost)| without(node, *lost)).collect();
     if let Some(map) = &shards.map {
-        let there = volumes::ordinals(claims, &cluster.name);
-        let has_claim = |node: &NodeId| ordinal_of(&cluster.name, &node.0).is_some_and(|at| there.contains(&at));
+        let there = volumes::slots(claims, &cluster.layout);
+        let has_claim = |node: &NodeId| cluster.layout.slot_of(&node.0).is_some_and(|slot| there.contains(&slot));
         let gone = map.nodes.iter().filter(|node| !has_claim(node));
         let gone = gone.map(|node| without(node, map.shards_of(node).count()));
         view.missing = gone.filter(|gone| gone.shards > 0).collect();

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::Error;
 use super::apply::delete_exactly;
-use super::dereference::Dereferenced;
+use super::dereference::{Dereferenced, consensus_since};
 use super::validate::ValidatedCluster;
 use crate::context::{ClusterMemory, Context};
 use crate::shards;
@@ -52,24 +52,25 @@ pub(super) async fn change(
     memory: &mut ClusterMemory,
 ) -> Result<Option<String>, Error> {
     let is_wanted = cluster.pattern == Pattern::Consensus;
-    let Some(statefulset) = found.statefulset.as_ref().filter(|_| found.consensus_since().is_some() != is_wanted)
-    else {
+    // One is enough: an operator that was stopped while it deleted them has left some.
+    if found.sets.there().all(|set| consensus_since(set).is_some() == is_wanted) {
         memory.still_since = None;
         return Ok(None);
-    };
+    }
     let now = context.clock.now();
     memory.still_since = found.pods.is_empty().then(|| memory.still_since.unwrap_or(now));
     let still_for = memory.still_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
     let ttl = Duration::from_secs(cluster.lease_seconds);
-    let step = next(found.replicas().unwrap_or_default(), found.pods.len(), still_for, ttl + margin(ttl));
+    let step = next(found.sets.replicas().unwrap_or_default(), found.pods.len(), still_for, ttl + margin(ttl));
     let sets: Api<StatefulSet> = Api::namespaced(context.client.clone(), &cluster.namespace);
     context.must_lead()?;
     let waiting = match step {
         Step::Stop => {
-            // Only as it was read: somebody else may have changed it since.
-            let wish =
-                json!({"metadata": {"resourceVersion": statefulset.resource_version()}, "spec": {"replicas": 0}});
-            sets.patch(&statefulset.name_any(), &PatchParams::default(), &Patch::Merge(wish)).await?;
+            for set in found.sets.there() {
+                // Only as it was read: somebody else may have changed it since.
+                let wish = json!({"metadata": {"resourceVersion": set.resource_version()}, "spec": {"replicas": 0}});
+                sets.patch(&set.name_any(), &PatchParams::default(), &Patch::Merge(wish)).await?;
+            }
             tracing::info!(
                 cluster = cluster.name,
                 namespace = cluster.namespace,
@@ -82,7 +83,9 @@ pub(super) async fn change(
         Step::Begin => {
             // The map of the pattern before is no map of the next one's.
             shards::forget_map(&context.client, cluster).await?;
-            delete_exactly(&sets, &statefulset.name_any(), statefulset.uid()).await?;
+            for set in found.sets.there() {
+                delete_exactly(&sets, &set.name_any(), set.uid()).await?;
+            }
             // What was observed belongs to the documents of the pattern before.
             memory.shards = shards::Memory::default();
             tracing::info!(cluster = cluster.name, namespace = cluster.namespace, pattern = ?cluster.pattern, "the pattern begins");

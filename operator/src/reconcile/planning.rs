@@ -1,8 +1,11 @@
 //! What the [plan](crate::plan) is decided from, and what is said of it: the only reads and writes around that decision.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
 use brainy_coordination::NodeId;
 use brainy_coordination::bucket::spec::Pattern;
-use brainy_coordination::placement::{Balance, place};
+use brainy_coordination::placement::{Balance, place_in_zones};
 use brainy_crds::{Approval, BrainyCluster, BrainyClusterStatus, Plan, PlannedObject, PlannedVolume};
 use brainy_kubernetes::names;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -13,10 +16,11 @@ use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::build::{self, Carried, SidecarImage, pod_template};
-use super::dereference::{Dereferenced, ordinal_of};
+use super::dereference::Dereferenced;
 use super::validate::{ValidatedCluster, ValidatedStorage};
 use super::{Error, FIELD_MANAGER, status};
 use crate::context::Context;
+use crate::layout::Layout;
 use crate::plan::{ANNOTATION, Accepted, Change, Decision, Facts, Hold, Live, decide, fields, paused, template_inputs};
 use crate::shards::{Volumes, room};
 use crate::{resize, shards, volumes};
@@ -51,7 +55,7 @@ pub(super) fn wish(cluster: &ValidatedCluster, found: &Dereferenced, sidecar: &S
 /// made from: its approval is another.
 fn consensus_since(cluster: &ValidatedCluster, found: &Dereferenced) -> Option<i64> {
     let is_wanted = cluster.pattern == Pattern::Consensus;
-    let begins = if found.statefulset.is_some() { 0 } else { cluster.generation };
+    let begins = if found.sets.any() { 0 } else { cluster.generation };
     is_wanted.then(|| found.consensus_since().unwrap_or(begins))
 }
 
@@ -62,9 +66,9 @@ pub(super) fn standing(found: &Dereferenced, wish: &Accepted) -> Accepted {
 
 fn live(found: &Dereferenced) -> Live {
     Live {
-        nodes: found.replicas().unwrap_or_default(),
+        nodes: found.sets.replicas().unwrap_or_default(),
         is_consensus: found.consensus_since().is_some(),
-        volume: volumes::least(&found.claims).map(|size| size.0),
+        volume: volumes::least(&found.claims.ours).map(|size| size.0),
     }
 }
 
@@ -79,7 +83,7 @@ pub(super) fn effective(cluster: &ValidatedCluster, decision: &Decision) -> Vali
 }
 
 /// Decides what of the spec is carried out now. What the plan says is in the status before the decision is acted on, and what
-/// was accepted on the StatefulSet.
+/// was accepted on the first StatefulSet.
 pub(super) async fn look(
     context: &Context,
     cluster: &ValidatedCluster,
@@ -90,16 +94,16 @@ pub(super) async fn look(
     if found.cluster.spec.paused {
         return Ok((paused(standing(found, &wish)), None));
     }
-    let Some(statefulset) = found.statefulset.clone() else {
+    if !found.sets.any() {
         // Nothing restarts where nothing is.
         return Ok((Decision { hold: Hold::Nothing, stands: wish, change: None }, None));
-    };
+    }
     let rollout = found.cluster.spec.rollout.clone();
     let manual = rollout.approval == Approval::Manual;
     let accepted = found.accepted().unwrap_or_else(|| Accepted::adopted(&wish, &live(found), manual));
     let differing = match accepted.template == wish.template {
         true => Vec::new(),
-        false => differing(context, cluster, found, &statefulset, (&wish, memory)).await?,
+        false => differing(context, cluster, found, (&wish, memory)).await?,
     };
     let approved = rollout.approved_plan.as_deref();
     let facts = Facts {
@@ -119,21 +123,25 @@ pub(super) async fn look(
     if let Some(plan) = plan.as_ref().filter(|plan| plan.approved) {
         announce(context, &mut found.cluster, plan).await?;
     }
-    if Accepted::of(&statefulset).as_ref() != Some(&decision.stands) {
-        found.statefulset = Some(note(context, cluster, &statefulset, &decision.stands).await?);
+    // Where the first is missing, it is made with what stands.
+    if let Some(Some(first)) = found.sets.live.first_mut()
+        && Accepted::of(first).as_ref() != Some(&decision.stands)
+    {
+        *first = note(context, first, &decision.stands).await?;
     }
     Ok((decision, plan))
 }
 
 /// Which fields of the pod template would be others, as the API server would have them: defaults included, so that another way
-/// of writing the same is no difference.
+/// of writing the same is no difference. One StatefulSet is asked about: in others only the zone is another.
 async fn differing(
     context: &Context,
     cluster: &ValidatedCluster,
     found: &Dereferenced,
-    live: &StatefulSet,
     (wish, memory): (&Accepted, &mut Memory),
 ) -> Result<Vec<String>, Error> {
+    let mut there = found.sets.live.iter().enumerate().filter_map(|(at, set)| Some((at, set.as_ref()?)));
+    let Some((at, live)) = there.next() else { return Ok(Vec::new()) };
     if found.consensus_since().is_some() != (cluster.pattern == Pattern::Consensus) {
         return Ok(vec!["(all: the pattern begins anew)".to_owned()]);
     }
@@ -142,16 +150,18 @@ async fn differing(
         return Ok(known.fields.clone());
     }
     let carried = Carried {
-        replicas: found.replicas().unwrap_or_default(),
-        claim_template: found.claim_template(),
+        replicas: found.sets.replicas().unwrap_or_default(),
+        claim_templates: found.sets.claim_templates(),
         consensus_since: consensus_since(cluster, found),
         accepted: found.accepted(),
         ..Carried::default()
     };
-    let built = build::build(cluster, &context.sidecar, &carried).statefulset;
+    let Some(built) = build::build(cluster, &context.sidecar, &carried).statefulsets.into_iter().nth(at) else {
+        return Ok(Vec::new());
+    };
     let params = PatchParams { dry_run: true, ..PatchParams::apply(FIELD_MANAGER).force() };
     let sets: Api<StatefulSet> = Api::namespaced(context.client.clone(), &cluster.namespace);
-    let would_be = sets.patch(&cluster.name, &params, &Patch::Apply(&built)).await?;
+    let would_be = sets.patch(&live.name_any(), &params, &Patch::Apply(&built)).await?;
     let fields = fields::differing(&template_of(live), &template_of(&would_be), "spec.template");
     memory.0 = Some(Differing { of, fields: fields.clone() });
     Ok(fields)
@@ -179,17 +189,20 @@ async fn plan(
         return Ok(said.clone());
     }
     let object = |kind: &str, name: String, fields: Vec<String>| PlannedObject { kind: kind.into(), name, fields };
-    let mut objects = Vec::new();
-    let mut fields: Vec<String> = change.nodes.iter().map(|_| "spec.replicas".to_owned()).collect();
     let config_changes = differing.iter().any(|field| field.contains(build::CONFIG_HASH_ANNOTATION));
     let (restarts, resizes) = match (change.template, resize::is_of_resources_alone(&differing)) {
         (false, _) => (Vec::new(), Vec::new()),
         (true, false) => (all_pods(cluster, found), Vec::new()),
         (true, true) => (Vec::new(), all_pods(cluster, found)),
     };
-    fields.extend(differing);
-    if !fields.is_empty() {
-        objects.push(object("StatefulSet", cluster.name.clone(), fields));
+    let mut objects = Vec::new();
+    for (at, set) in cluster.layout.sets().iter().enumerate() {
+        let is_other = |(from, to)| cluster.layout.share(at, from) != cluster.layout.share(at, to);
+        let replicas = change.nodes.filter(|nodes| is_other(*nodes)).map(|_| "spec.replicas".to_owned());
+        let fields: Vec<String> = replicas.into_iter().chain(differing.iter().cloned()).collect();
+        if !fields.is_empty() {
+            objects.push(object("StatefulSet", set.name.clone(), fields));
+        }
     }
     if config_changes {
         objects.push(object(
@@ -199,7 +212,7 @@ async fn plan(
         ));
     }
     let growing = match (&change.volume, &cluster.volume) {
-        (Some(_), Some(volume)) => volumes::smaller(&found.claims, &volume.size)
+        (Some(_), Some(volume)) => volumes::smaller(&found.claims.ours, &volume.size)
             .into_iter()
             .map(|(claim, from)| PlannedVolume { claim, from: from.0, to: volume.size.0.clone() })
             .collect(),
@@ -229,19 +242,17 @@ async fn plan(
         bytes_moved: moved.and_then(|moved| moved.bytes),
         volumes: growing,
     };
-    plan.summary = summary(change, &plan);
+    plan.summary = summary(&cluster.layout, change, &plan);
     Ok(plan)
 }
 
 /// All pods, in the order in which they are replaced.
 fn all_pods(cluster: &ValidatedCluster, found: &Dereferenced) -> Vec<String> {
-    let mut pods: Vec<(i32, String)> = found
-        .pods
-        .iter()
-        .filter_map(|pod| Some((ordinal_of(&cluster.name, &pod.name_any())?, pod.name_any())))
-        .collect();
-    pods.sort_by(|one, other| other.cmp(one));
-    pods.into_iter().map(|(_, name)| name).collect()
+    let place = |name: &String| cluster.layout.slot_of(name).map(|slot| cluster.layout.place(slot));
+    let mut pods: Vec<String> =
+        found.pods.iter().map(ResourceExt::name_any).filter(|pod| place(pod).is_some()).collect();
+    pods.sort_by_key(|pod| place(pod).map(|(set, ordinal)| (set, Reverse(ordinal))));
+    pods
 }
 
 /// What moves for good.
@@ -257,10 +268,15 @@ fn moved(map: &brainy_coordination::ShardMap, cluster: &ValidatedCluster, nodes:
     if nodes == 0 {
         return Moved { shards: 0, bytes: Some(0) };
     }
-    let nodes: Vec<NodeId> = (0..nodes).map(|ordinal| NodeId(names::node(&cluster.name, ordinal))).collect();
+    let zones = (0..nodes).filter_map(|slot| {
+        let set = cluster.layout.sets().get(cluster.layout.place(slot).0)?;
+        Some((NodeId(cluster.layout.node(slot)), set.zone.clone()?))
+    });
+    let zones: BTreeMap<NodeId, String> = zones.collect();
+    let nodes: Vec<NodeId> = cluster.layout.nodes(nodes).map(NodeId).collect();
     let before: Vec<Option<NodeId>> =
         (0..map.shards()).map(|shard| map.owner(brainy_coordination::ShardId(shard)).cloned()).collect();
-    let after = place(&before, &nodes);
+    let after = place_in_zones(&before, &nodes, &zones);
     // One that has no owner yet moves nowhere.
     let count = before.iter().zip(&after).filter(|(before, after)| before.is_some() && before != after).count();
     let bytes = match &cluster.storage {
@@ -275,10 +291,11 @@ fn moved(map: &brainy_coordination::ShardMap, cluster: &ValidatedCluster, nodes:
     }
 }
 
-fn summary(change: &Change, plan: &Plan) -> String {
+fn summary(layout: &Layout, change: &Change, plan: &Plan) -> String {
     let mut parts = Vec::new();
     if !plan.restarts.is_empty() {
-        parts.push(format!("{} pods are replaced, one at a time ({})", plan.restarts.len(), plan.restarts.join(", ")));
+        let order = if layout.sets().len() > 1 { "one at a time and zone by zone" } else { "one at a time" };
+        parts.push(format!("{} pods are replaced, {order} ({})", plan.restarts.len(), plan.restarts.join(", ")));
     } else if !plan.resizes.is_empty() {
         let pods = plan.resizes.join(", ");
         parts.push(format!(
@@ -292,7 +309,7 @@ fn summary(change: &Change, plan: &Plan) -> String {
         let copied = plan.bytes_moved.and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| *bytes > 0);
         let copied = copied.map_or_else(String::new, |bytes| format!(" (about {} are copied)", room::in_words(bytes)));
         let moved = plan.shards_moved.map_or_else(String::new, |moved| format!(", {moved} shards move{copied}"));
-        parts.push(format!("nodes: {from} to {to}{moved}"));
+        parts.push(format!("nodes: {from} to {to}{}{moved}", by_zone(layout, from, to)));
     }
     if let Some(pattern) = &change.pattern {
         parts.push(format!("the pattern becomes {pattern}"));
@@ -302,6 +319,16 @@ fn summary(change: &Change, plan: &Plan) -> String {
     }
     let why = if change.by_operator { "made by a new version of the operator alone: " } else { "" };
     format!("{why}{}", parts.join("; "))
+}
+
+/// The zones that get more nodes or fewer, in words: ` (west-1a 2 to 3)`.
+fn by_zone(layout: &Layout, from: i32, to: i32) -> String {
+    let zones = layout.sets().iter().enumerate().filter_map(|(at, set)| {
+        let (from, to) = (layout.share(at, from), layout.share(at, to));
+        (from != to).then_some(format!("{} {from} to {to}", set.zone.as_ref()?))
+    });
+    let zones: Vec<String> = zones.collect();
+    if zones.is_empty() { String::new() } else { format!(" ({})", zones.join(", ")) }
 }
 
 /// Says in the status what is about to be done.
@@ -317,19 +344,15 @@ async fn announce(context: &Context, cluster: &mut BrainyCluster, plan: &Plan) -
 }
 
 /// Notes on the StatefulSet what is accepted, if it still is the one that was read.
-async fn note(
-    context: &Context,
-    cluster: &ValidatedCluster,
-    statefulset: &StatefulSet,
-    accepted: &Accepted,
-) -> Result<StatefulSet, Error> {
-    let sets: Api<StatefulSet> = Api::namespaced(context.client.clone(), &cluster.namespace);
+async fn note(context: &Context, statefulset: &StatefulSet, accepted: &Accepted) -> Result<StatefulSet, Error> {
+    let namespace = statefulset.namespace().unwrap_or_default();
+    let sets: Api<StatefulSet> = Api::namespaced(context.client.clone(), &namespace);
     let patch = json!({"metadata": {
         "uid": statefulset.uid(),
         "resourceVersion": statefulset.resource_version(),
         "annotations": {ANNOTATION: accepted.text()},
     }});
-    Ok(sets.patch(&cluster.name, &PatchParams::default(), &Patch::Merge(patch)).await?)
+    Ok(sets.patch(&statefulset.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?)
 }
 
 /// The nodes' configuration stays what it is: a container that restarts by itself must not read what waits for an approval.

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::apply::delete_exactly;
 use super::build::{Applied, KubernetesResources};
-use super::dereference::{Dereferenced, ordinal_of, pods};
+use super::dereference::{Dereferenced, Sets, pods};
 use super::validate::ValidatedCluster;
 use super::{Error, is_ready};
 use crate::context::Context;
@@ -50,23 +50,28 @@ pub(super) async fn roll(
     (shards, memory): (&Summary, &mut Memory),
 ) -> Result<Rollout, Error> {
     // The wish has no status; where nothing was applied, what was read before is as it stands.
-    let statefulset = match (&applied.statefulset.status, &found.statefulset) {
-        (None, Some(read)) => read,
-        _ => &applied.statefulset,
-    };
-    let Some(newest) = settled_revision(statefulset) else {
+    let as_it_stands = applied.statefulsets.iter().zip(&found.sets.live).map(|(applied, read)| match read {
+        Some(read) if applied.status.is_none() => read,
+        _ => applied,
+    });
+    let live: Vec<&StatefulSet> = as_it_stands.collect();
+    let Some(newest) = live.iter().map(|set| settled_revision(set)).collect::<Option<Vec<String>>>() else {
         return Ok(Rollout::Underway("the StatefulSet controller has not yet seen the newest template".into()));
     };
-    let wanted = statefulset.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(cluster.replicas);
-    memory.learn(context, cluster, &found.pods, newest).await?;
-    match decide(&node_pods(cluster, &found.pods, newest, memory), newest, wanted, shards.is_settled()) {
+    let wanted = live.iter().filter_map(|set| set.spec.as_ref()?.replicas).sum();
+    memory.learn(context, cluster, &found.pods, &newest).await?;
+    match decide(&node_pods(cluster, &found.pods, &newest, memory), wanted, shards.is_settled()) {
         Roll::Replace(_) => {}
-        Roll::Resize(pod, patch) => return resize(context, cluster, found, (&pod, newest, &patch), memory).await,
+        Roll::Resize(pod, patch) => {
+            let newest = newest.get(pod.set).map(String::as_str).unwrap_or_default();
+            return resize(context, cluster, found, (&pod, newest, &patch), memory).await;
+        }
         other => return Ok(rollout(other)),
     }
     // Decided once more on a fresh read, right before the act (R10).
-    let now = pods(&context.client, &cluster.namespace, &cluster.name, statefulset).await?;
-    match decide(&node_pods(cluster, &now, newest, memory), newest, wanted, shards.is_settled()) {
+    let sets = Sets { live: live.into_iter().cloned().map(Some).collect(), ..found.sets.clone() };
+    let now = pods(&context.client, &cluster.namespace, &cluster.name, &sets).await?;
+    match decide(&node_pods(cluster, &now, &newest, memory), wanted, shards.is_settled()) {
         Roll::Replace(pod) => {
             let api: Api<Pod> = Api::namespaced(context.client.clone(), &cluster.namespace);
             delete_exactly(&api, &pod.name, Some(pod.uid.clone())).await?;
@@ -119,12 +124,13 @@ impl Memory {
         context: &Context,
         cluster: &ValidatedCluster,
         pods: &[Pod],
-        newest: &str,
+        newest: &[String],
     ) -> Result<(), Error> {
-        let revisions: BTreeSet<&str> = pods.iter().filter_map(revision).chain([newest]).collect();
+        let newest: BTreeSet<&str> = newest.iter().map(String::as_str).collect();
+        let revisions: BTreeSet<&str> = pods.iter().filter_map(revision).chain(newest.iter().copied()).collect();
         self.templates.retain(|revision, _| revisions.contains(revision.as_str()));
-        self.refused.retain(|(_, revision)| revision == newest);
-        if revisions.len() < 2 {
+        self.refused.retain(|(_, revision)| newest.contains(revision.as_str()));
+        if revisions == newest {
             return Ok(());
         }
         let api: Api<ControllerRevision> = Api::namespaced(context.client.clone(), &cluster.namespace);
@@ -169,20 +175,23 @@ fn rollout(roll: Roll) -> Rollout {
 }
 
 /// The newest template's revision, once the StatefulSet controller has seen the newest spec.
-fn settled_revision(statefulset: &StatefulSet) -> Option<&str> {
+fn settled_revision(statefulset: &StatefulSet) -> Option<String> {
     let status = statefulset.status.as_ref()?;
     let current = status.observed_generation >= statefulset.metadata.generation;
-    status.update_revision.as_deref().filter(|_| current)
+    status.update_revision.clone().filter(|_| current)
 }
 
 /// The pods of nodes, leaving nodes among them.
-fn node_pods(cluster: &ValidatedCluster, pods: &[Pod], newest: &str, memory: &Memory) -> Vec<NodePod> {
+fn node_pods(cluster: &ValidatedCluster, pods: &[Pod], newest: &[String], memory: &Memory) -> Vec<NodePod> {
     let node_pod = |pod: &Pod| {
         let name = pod.name_any();
+        let (set, ordinal) = cluster.layout.place(cluster.layout.slot_of(&name)?);
+        let newest = newest.get(set)?;
         Some(NodePod {
-            ordinal: ordinal_of(&cluster.name, &name)?,
+            set,
+            ordinal,
             uid: pod.uid()?,
-            revision: revision(pod).unwrap_or_default().to_owned(),
+            newest: revision(pod) == Some(newest),
             ready: is_ready(pod),
             deleting: pod.metadata.deletion_timestamp.is_some(),
             in_place: memory.in_place(pod, newest),

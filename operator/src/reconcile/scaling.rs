@@ -1,11 +1,10 @@
-//! How many pods the StatefulSet may have. It grows at once; it shrinks only by nodes that hold nothing. With strategy Isolated
+//! How many nodes there may be. They become more at once, and fewer only by nodes that hold nothing. With strategy Isolated
 //! nodes begin to leave only where what they have finds room on the volumes of the others.
 
 use std::collections::BTreeSet;
 
 use brainy_coordination::{NodeId, ShardId};
 use brainy_crds::condition::PROGRESSING;
-use brainy_kubernetes::names;
 
 use super::Error;
 use super::dereference::Dereferenced;
@@ -39,12 +38,12 @@ pub(super) async fn leaving(
     memory: &mut ClusterMemory,
     pods: &[PodFacts],
 ) -> Result<Leaving, Error> {
-    let running = found.replicas().unwrap_or_default();
+    let running = found.sets.replicas().unwrap_or_default();
     let is_isolated = matches!(cluster.storage, ValidatedStorage::Isolated);
     if !is_isolated || running <= cluster.replicas || cluster.replicas == 0 {
         return Ok(Leaving::default());
     }
-    let node = |ordinal| NodeId(names::node(&cluster.name, ordinal));
+    let node = |slot| NodeId(cluster.layout.node(slot));
     let staying: Vec<NodeId> = (0..cluster.replicas).map(node).collect();
     let status = found.cluster.status.as_ref();
     let was_short =
@@ -65,9 +64,9 @@ pub(super) async fn leaving(
     Ok(Leaving { kept: (cluster.replicas..running).map(node).collect(), no_room, running })
 }
 
-/// The StatefulSet's replicas. It removes the highest ordinals first, so the first node from the top that still holds
-/// something keeps all below it. `current`: what it has now, or
-/// needs for its data to be found; `None`: there is none yet.
+/// How many nodes the StatefulSets have. Each removes its highest ordinal first, so the first slot from the top that still holds
+/// something keeps all below it, and zones stay even meanwhile. `current`: how many there are now, or must be for data to be found;
+/// `None`: there is none yet.
 pub(super) fn replicas(wanted: i32, current: Option<i32>, is_empty_handed: impl Fn(i32) -> bool) -> i32 {
     let mut replicas = current.unwrap_or(wanted).max(wanted);
     while replicas > wanted && is_empty_handed(replicas - 1) {
@@ -89,9 +88,9 @@ mod tests {
     #[test]
     fn it_never_shrinks_below_a_node_that_still_holds_something() {
         assert_eq!(replicas(1, Some(4), |_| false), 4);
-        assert_eq!(replicas(1, Some(4), |ordinal| ordinal == 3), 3);
-        assert_eq!(replicas(1, Some(4), |ordinal| ordinal != 3), 4, "a lower node can't go before a higher one");
-        assert_eq!(replicas(1, Some(4), |ordinal| ordinal != 2), 3);
+        assert_eq!(replicas(1, Some(4), |slot| slot == 3), 3);
+        assert_eq!(replicas(1, Some(4), |slot| slot != 3), 4, "a lower node can't go before a higher one");
+        assert_eq!(replicas(1, Some(4), |slot| slot != 2), 3);
     }
 
     #[test]

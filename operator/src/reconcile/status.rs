@@ -2,8 +2,8 @@
 //! it differs from what stands there.
 
 use brainy_crds::condition::{
-    CHANGES_APPROVED, DISRUPTION_ALLOWED, HIBERNATED, PROGRESSING, READY, SHARDS_ASSIGNED, STORAGE_READY,
-    VOLUMES_HEALTHY,
+    CERTIFICATES_READY, CHANGES_APPROVED, DISRUPTION_ALLOWED, HIBERNATED, PROGRESSING, READY, SHARDS_ASSIGNED,
+    STORAGE_READY, VOLUMES_HEALTHY,
 };
 use brainy_crds::{BrainyCluster, BrainyClusterStatus, Plan};
 use jiff::Timestamp;
@@ -15,6 +15,7 @@ use serde_json::json;
 use super::build::selector_text;
 use super::disruption::Verdict;
 use super::{Error, FIELD_MANAGER};
+use crate::identity;
 use crate::volumes::health;
 
 /// Reason of Progressing: pods are replaced because their template changed.
@@ -49,6 +50,10 @@ pub struct Observation {
     pub present: i32,
     /// Pods of wanted nodes that are ready.
     pub ready: i32,
+    /// Of each zone: how many nodes are ready, and how many are wanted.
+    pub zones: Vec<(String, i32, i32)>,
+    /// Nodes that no machine can take, in words; not all, where they are many.
+    pub unplaced: Vec<String>,
     /// The storage.
     pub storage: StorageView,
     /// The shards; `None`: not looked at, because something before it failed. What was said before still stands.
@@ -57,6 +62,8 @@ pub struct Observation {
     pub changing: Option<(&'static str, String)>,
     /// What keeps nodes from serving, in their own words.
     pub problems: Vec<String>,
+    /// The nodes' certificates; `None`: the operator issues them, as it always did.
+    pub certificates: Option<identity::View>,
     /// The volumes; `None`: data is on none.
     pub volumes: Option<health::View>,
     /// Nodes that wish to own no shard, with how many they still have.
@@ -132,6 +139,7 @@ pub fn after(cluster: &BrainyCluster, seen: &Observation, now: Timestamp) -> Bra
         replicas: seen.present,
         ready_nodes: seen.ready,
         nodes: format!("{}/{}", seen.ready, seen.wanted),
+        nodes_by_zone: by_zone(&seen.zones),
         selector: selector_text(cluster.metadata.name.as_deref().unwrap_or_default()),
         ..before.clone()
     };
@@ -150,6 +158,7 @@ pub fn after(cluster: &BrainyCluster, seen: &Observation, now: Timestamp) -> Bra
     findings.extend(seen.shards.map(|shards| assigned(shards, &seen.draining, &seen.emptied)));
     findings.extend(seen.disruption.as_ref().map(|(verdict, long)| disruption(name, verdict, *long, &before)));
     findings.extend(seen.volumes.as_ref().and_then(|view| volumes(cluster, view, &before)));
+    findings.extend(seen.certificates.as_ref().map(certificates));
     status.conditions = merged(&before.conditions, findings, cluster.metadata.generation, now);
     status
 }
@@ -169,6 +178,11 @@ pub fn refused(cluster: &BrainyCluster, reason: &str, message: &str, now: Timest
         ),
         ..before
     }
+}
+
+fn by_zone(zones: &[(String, i32, i32)]) -> String {
+    let zones: Vec<String> = zones.iter().map(|(zone, ready, wanted)| format!("{zone} {ready}/{wanted}")).collect();
+    zones.join(", ")
 }
 
 /// The plan stays until it is carried out.
@@ -238,7 +252,11 @@ fn ready(seen: &Observation) -> Finding {
         return not("NodeProblem", problem.clone());
     }
     if seen.ready < seen.wanted {
-        return not("NodesNotReady", format!("{} of {} nodes are ready", seen.ready, seen.wanted));
+        let mut message = format!("{} of {} nodes are ready", seen.ready, seen.wanted);
+        if !seen.unplaced.is_empty() {
+            message.push_str(&format!("; {}", seen.unplaced.join("; ")));
+        }
+        return not("NodesNotReady", message);
     }
     // Nodes that come or go, and shards that move: a spec that was changed is not yet true. A rollout is no such thing, and where
     // nodes can't leave all is served as before.
@@ -306,6 +324,17 @@ fn volumes(cluster: &BrainyCluster, view: &health::View, before: &BrainyClusterS
     let (healthy, reason, message) = health::condition(name, view, was_nearly_full)?;
     let status = if healthy { "True" } else { "False" };
     Some(Finding { type_: VOLUMES_HEALTHY, status, reason: reason.into(), message })
+}
+
+fn certificates(view: &identity::View) -> Finding {
+    let status = if view.ready { "True" } else { "False" };
+    Finding { type_: CERTIFICATES_READY, status, reason: view.reason.into(), message: view.message.clone() }
+}
+
+/// Whether cert-manager has issued for the cluster, or was to, and something may be left of that.
+pub fn had_cert_manager(cluster: &BrainyCluster) -> bool {
+    let said = cluster.status.as_ref().and_then(|status| condition(status, CERTIFICATES_READY));
+    said.is_some_and(|said| said.reason != identity::OPERATOR_ISSUES)
 }
 
 /// Whether a drain of a machine gets on, and if not, why and what then.

@@ -6,10 +6,13 @@ fn serving() -> Observation {
         wanted: 3,
         present: 3,
         ready: 3,
+        zones: Vec::new(),
+        unplaced: Vec::new(),
         storage: StorageView::Volumes,
         shards: Some(ShardsView { total: 256, assigned: 256, held: 256, revision: 9 }),
         changing: None,
         problems: Vec::new(),
+        certificates: None,
         volumes: None,
         draining: Vec::new(),
         emptied: Vec::new(),
@@ -45,6 +48,21 @@ fn ready_only_when_every_node_is_ready_and_every_shard_is_held() {
     assert_eq!(state(&after(&isolated(), &unheld, at(1)), READY), ("False", "ShardsNotHeld"));
     let troubled = Observation { problems: vec!["demo-1: the disk is full".into()], ..serving() };
     assert_eq!(state(&after(&isolated(), &troubled, at(1)), READY), ("False", "NodeProblem"));
+}
+
+#[test]
+fn nodes_are_counted_by_zone_and_one_that_no_machine_can_take_is_named() {
+    assert_eq!(after(&isolated(), &serving(), at(1)).nodes_by_zone, "");
+    let zones = vec![("west-1a".into(), 2, 2), ("west-1b".into(), 0, 1)];
+    let unplaced = vec!["no machine in zone west-1b can take demo-west-1b-0: 0/3 nodes are available".into()];
+    let two = Observation { ready: 2, zones, unplaced, ..serving() };
+    let status = after(&isolated(), &two, at(1));
+    assert_eq!(status.nodes_by_zone, "west-1a 2/2, west-1b 0/1");
+    let message = &condition(&status, READY).unwrap().message;
+    assert_eq!(
+        message,
+        "2 of 3 nodes are ready; no machine in zone west-1b can take demo-west-1b-0: 0/3 nodes are available"
+    );
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! Whole reconciles against an API server in memory.
 
+mod certificates;
 mod evictions;
 mod lost;
 mod nodes;
 mod objects;
 mod rollout;
 mod volumes;
+mod zones;
 
 use std::sync::Arc;
 

@@ -7,8 +7,8 @@ use brainy_coordination::bucket::spec::Pattern;
 use brainy_coordination::marker::ADOPT;
 use brainy_coordination::placement::Balance;
 use brainy_crds::{
-    ApplicationSpec, BrainyCluster, BucketSpec, DEFAULT_REGION, DeletionPolicy, LayerKind, PodSpec, Provider, Strategy,
-    VolumeSpec,
+    ApplicationSpec, BrainyCluster, BucketSpec, CertificateIssuer, DEFAULT_REGION, DeletionPolicy, IssuerRef,
+    LayerKind, PodSpec, Provider, Strategy, VolumeSpec,
 };
 use brainy_storage::layers::Layers;
 use brainy_storage::layers::batching::{Ack, Batching};
@@ -19,10 +19,16 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
 
+use crate::layout::{Layout, segment};
+use crate::shards::ZONE_LABEL;
 use crate::volumes::health::WARN_PERCENT;
 
 /// Longest name of a cluster: it is the prefix of pod, Lease and Service names, and part of their labels.
 const MAX_NAME: usize = 40;
+/// Longest name of a cluster and one of its zones together: with a hyphen between, and the hash of a template behind, they are a label.
+const MAX_ZONED_NAME: usize = 51;
+/// Most zones of a cluster.
+const MAX_ZONES: usize = 9;
 /// Most nodes of a cluster.
 const MAX_REPLICAS: i32 = 1000;
 /// Most shards of a cluster.
@@ -46,6 +52,8 @@ pub struct ValidatedCluster {
     pub generation: i64,
     /// Wanted nodes; 0: it hibernates.
     pub replicas: i32,
+    /// Which node is in which StatefulSet.
+    pub layout: Layout,
     /// Number of shards, at least 1.
     pub shards: u32,
     /// Where data lives.
@@ -72,12 +80,23 @@ pub struct ValidatedCluster {
     pub application: Option<ApplicationSpec>,
     /// Pod settings.
     pub pod: PodSpec,
+    /// Where the nodes' certificates come from.
+    pub certificates: Certificates,
     /// What happens to data on deletion.
     pub deletion_policy: DeletionPolicy,
     /// UID of the cluster whose bucket and prefix it is to get.
     pub adopt: Option<String>,
     /// Makes an object belong to this very BrainyCluster.
     pub owner: OwnerReference,
+}
+
+/// Where the nodes' certificates come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Certificates {
+    /// From the operator's own authority of the cluster.
+    Operator,
+    /// From cert-manager, by this issuer; none: by one that the operator makes for the cluster.
+    CertManager(Option<IssuerRef>),
 }
 
 /// Where data lives, of what runs.
@@ -127,6 +146,7 @@ pub fn validate(cluster: &BrainyCluster) -> Result<ValidatedCluster, Refusal> {
     let meta = &cluster.metadata;
     let absent = |field| Refusal::invalid(field, "is missing: the resource was not read from an API server");
     Ok(ValidatedCluster {
+        layout: layout_of(&name, cluster)?,
         name,
         namespace: meta.namespace.clone().ok_or_else(|| absent("metadata.namespace"))?,
         uid: meta.uid.clone().ok_or_else(|| absent("metadata.uid"))?,
@@ -156,6 +176,7 @@ pub fn validate(cluster: &BrainyCluster) -> Result<ValidatedCluster, Refusal> {
         renew_seconds: u64::from(renewal_of(cluster)?.unsigned_abs()),
         application: spec.application.clone(),
         pod: spec.pod.clone(),
+        certificates: certificates_of(cluster)?,
         deletion_policy: spec.deletion_policy,
         adopt: adopt_of(cluster)?,
         owner: cluster.controller_owner_ref(&()).ok_or_else(|| absent("metadata.uid"))?,
@@ -178,6 +199,55 @@ fn name_of(cluster: &BrainyCluster) -> Result<String, Refusal> {
             format!("{name:?} must be a DNS label of at most {MAX_NAME} characters that starts with a letter"),
         ))
     }
+}
+
+fn layout_of(name: &str, cluster: &BrainyCluster) -> Result<Layout, Refusal> {
+    const FIELD: &str = "spec.zones";
+    let zones = &cluster.spec.zones;
+    if zones.len() > MAX_ZONES {
+        return Err(Refusal::invalid(FIELD, format!("{} are too many: at most {MAX_ZONES} may be named", zones.len())));
+    }
+    for (at, zone) in zones.iter().enumerate() {
+        if !is_label_value(zone) {
+            return Err(Refusal::invalid(
+                FIELD,
+                format!(
+                    "{zone:?} can be no zone: machines name theirs in the label {ZONE_LABEL}, and this is no label's value"
+                ),
+            ));
+        }
+        if name.len() + zone.len() > MAX_ZONED_NAME {
+            return Err(Refusal::invalid(
+                FIELD,
+                format!(
+                    "{zone} is too long for a BrainyCluster of the name {name}: together they may have {MAX_ZONED_NAME} characters. Choose a shorter name"
+                ),
+            ));
+        }
+        if let Some(other) = zones.iter().take(at).find(|other| segment(other) == segment(zone)) {
+            return Err(Refusal::invalid(
+                FIELD,
+                format!(
+                    "{other} and {zone} can't both be zones: their nodes would have the same names. Name one of them"
+                ),
+            ));
+        }
+    }
+    if !zones.is_empty() && cluster.spec.pod.node_selector.contains_key(ZONE_LABEL) {
+        return Err(Refusal::invalid(
+            "spec.pod.nodeSelector",
+            format!("names a zone, and with spec.zones each node has one already: remove {ZONE_LABEL}"),
+        ));
+    }
+    Ok(Layout::of(name, zones))
+}
+
+fn is_label_value(text: &str) -> bool {
+    let outer = |b: u8| b.is_ascii_alphanumeric();
+    let (first, last) = (text.bytes().next(), text.bytes().last());
+    first.is_some_and(outer)
+        && last.is_some_and(outer)
+        && text.bytes().all(|b| outer(b) || [b'.', b'-', b'_'].contains(&b))
 }
 
 fn adopt_of(cluster: &BrainyCluster) -> Result<Option<String>, Refusal> {
@@ -204,6 +274,17 @@ fn move_rate_of(cluster: &BrainyCluster) -> Result<Option<u32>, Refusal> {
         return Err(Refusal::invalid(FIELD, "has a use with strategy Isolated only: remove it"));
     }
     Ok(Some(within(FIELD, rate, 1, MAX_MOVE_RATE)?.unsigned_abs()))
+}
+
+fn certificates_of(cluster: &BrainyCluster) -> Result<Certificates, Refusal> {
+    let tls = cluster.spec.tls.clone().unwrap_or_default();
+    match (tls.issuer, tls.issuer_ref) {
+        (CertificateIssuer::CertManager, issuer) => Ok(Certificates::CertManager(issuer)),
+        (CertificateIssuer::Operator, None) => Ok(Certificates::Operator),
+        (CertificateIssuer::Operator, Some(_)) => {
+            Err(Refusal::invalid("spec.tls.issuerRef", "has a use with spec.tls.issuer CertManager only: remove it"))
+        }
+    }
 }
 
 fn pattern_of(cluster: &BrainyCluster) -> Result<Pattern, Refusal> {
@@ -353,176 +434,4 @@ fn within(field: &'static str, value: i32, least: i32, most: i32) -> Result<i32,
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::fixtures::{cluster, isolated, shared};
-
-    fn refusal(spec: serde_json::Value) -> Refusal {
-        validate(&cluster("demo", spec)).unwrap_err()
-    }
-
-    #[test]
-    fn isolated_and_shared_with_leader_run() {
-        assert!(matches!(validate(&isolated()).unwrap().storage, ValidatedStorage::Isolated));
-        assert!(matches!(validate(&shared()).unwrap().storage, ValidatedStorage::Shared(_)));
-        let namespaced = json!({"storage": {"strategy": "Namespaced", "bucket": {"name": "data"}}});
-        let namespaced = validate(&cluster("demo", namespaced)).unwrap();
-        assert!(matches!(namespaced.storage, ValidatedStorage::Namespaced(_)));
-    }
-
-    #[test]
-    fn only_a_bucket_can_be_adopted() {
-        let adopting = |mut cluster: BrainyCluster| {
-            cluster.metadata.annotations = Some([(ADOPT.to_owned(), "u1".to_owned())].into());
-            validate(&cluster).map(|valid| valid.adopt)
-        };
-        assert_eq!(adopting(shared()), Ok(Some("u1".into())));
-        let refusal = adopting(isolated()).unwrap_err();
-        assert!(refusal.field.contains(ADOPT) && refusal.problem.contains("Remove the annotation"), "{refusal}");
-    }
-
-    #[test]
-    fn layers_are_as_the_spec_asks_for() {
-        let layers =
-            |layers| validate(&cluster("demo", json!({"storage": {"layers": layers}}))).map(|valid| valid.layers);
-        assert_eq!(layers(json!([])).unwrap(), Layers::default());
-        let all = json!([{"type": "Caching"}, {"type": "Batching"}, {"type": "Limiting"}, {"type": "Compression"}]);
-        let defaults = Layers {
-            caching: Some(CacheSize::default()),
-            batching: Some(Batching::default()),
-            limiting: Some(Limiting::default()),
-            compression: Some(Compression::default()),
-        };
-        assert_eq!(layers(all).unwrap(), defaults);
-        let some = json!([
-            {"type": "Caching", "caching": {"maxEntries": 5, "maxMegabytes": 1}},
-            {"type": "Batching", "batching": {"maxItems": 7, "ack": "Buffered"}},
-            {"type": "Limiting", "limiting": {"maxConcurrent": 8, "maxWaiting": 0, "timeoutMilliseconds": 500, "readAttempts": 1}},
-            {"type": "Compression", "compression": {"algorithm": "Gzip", "aboveBytes": 0}},
-        ]);
-        let asked = Layers {
-            caching: Some(CacheSize { entries: 5, bytes: 1 << 20 }),
-            batching: Some(Batching { max_items: 7, ack: Ack::Buffered, ..Batching::default() }),
-            limiting: Some(Limiting { max_concurrent: 8, max_waiting: 0, timeout_ms: 500, read_attempts: 1 }),
-            compression: Some(Compression { algorithm: Algorithm::Gzip, above_bytes: 0 }),
-        };
-        assert_eq!(layers(some).unwrap(), asked);
-        for (wrong, late) in [
-            (json!([{"type": "Batching"}, {"type": "Caching"}]), "Caching"),
-            (json!([{"type": "Caching"}, {"type": "Caching"}]), "Caching"),
-            (json!([{"type": "Limiting"}, {"type": "Batching"}]), "Batching"),
-            (json!([{"type": "Compression"}, {"type": "Limiting"}]), "Limiting"),
-        ] {
-            let refusal = layers(wrong).unwrap_err().to_string();
-            assert!(refusal.contains(&format!("{late} comes too late")), "{refusal}");
-        }
-    }
-
-    #[test]
-    fn the_nodes_elect_their_controller_only_where_they_share_a_store() {
-        let spec = |storage| json!({"storage": storage, "coordination": {"pattern": "StorageNative"}});
-        for strategy in ["Namespaced", "Shared"] {
-            let storage = json!({"strategy": strategy, "bucket": {"name": "data"}});
-            assert_eq!(validate(&cluster("demo", spec(storage))).unwrap().pattern, Pattern::StorageNative);
-        }
-        let refusal = refusal(spec(json!({})));
-        let message = refusal.to_string();
-        assert!(message.starts_with("spec.coordination.pattern: ") && message.contains("choose Leader"), "{message}");
-    }
-
-    #[test]
-    fn a_node_has_a_volume_for_its_data_or_for_its_log() {
-        let of = |strategy: &str, pattern: &str, volume: serde_json::Value| {
-            let bucket = if strategy == "Isolated" { json!(null) } else { json!({"name": "data"}) };
-            let storage = json!({"strategy": strategy, "bucket": bucket, "volume": volume});
-            let spec = json!({"storage": storage, "coordination": {"pattern": pattern}});
-            validate(&cluster("demo", spec)).unwrap().volume.map(|volume| volume.size.0)
-        };
-        let size = |size: &str| Some(size.to_owned());
-        assert_eq!(of("Isolated", "Leader", json!(null)), size("10Gi"));
-        assert_eq!(of("Isolated", "Consensus", json!({"size": "3Gi"})), size("3Gi"));
-        for strategy in ["Namespaced", "Shared"] {
-            assert_eq!(of(strategy, "Leader", json!(null)), None);
-            assert_eq!(of(strategy, "StorageNative", json!(null)), None);
-            assert_eq!(of(strategy, "Consensus", json!(null)), size(LOG_SIZE));
-            assert_eq!(of(strategy, "Consensus", json!({"size": "3Gi"})), size("3Gi"));
-        }
-    }
-
-    #[test]
-    fn a_bucket_on_r2_is_spoken_to_as_s3_in_the_region_auto() {
-        let whole =
-            json!({"name": "data", "provider": "R2", "endpoint": "https://a.example", "credentialsSecret": "s"});
-        let with = |field: &str, value: serde_json::Value| {
-            let mut bucket = whole.clone();
-            bucket[field] = value;
-            json!({"storage": {"strategy": "Shared", "bucket": bucket}})
-        };
-        for region in ["us-east-1", "auto"] {
-            let valid = validate(&cluster("demo", with("region", json!(region)))).unwrap();
-            let ValidatedStorage::Shared(bucket) = valid.storage else { panic!("{:?}", valid.storage) };
-            assert_eq!(bucket.region, "auto");
-            assert_eq!(bucket.endpoint.as_deref(), Some("https://a.example"));
-        }
-        for (field, value) in
-            [("endpoint", json!(null)), ("credentialsSecret", json!(null)), ("region", json!("eu-central-1"))]
-        {
-            let refusal = refusal(with(field, value));
-            assert!(refusal.to_string().starts_with(&format!("spec.storage.bucket.{field}")), "{refusal}");
-        }
-    }
-
-    #[test]
-    fn an_invalid_spec_that_slipped_by_admission_is_refused() {
-        let cases = [
-            (json!({"replicas": -1, "storage": {}}), "spec.replicas"),
-            (json!({"shards": 0, "storage": {}}), "spec.shards"),
-            (json!({"storage": {"bucket": {"name": "data"}}}), "spec.storage.bucket"),
-            (json!({"storage": {"strategy": "Shared"}}), "spec.storage.bucket"),
-            (json!({"storage": {"strategy": "Namespaced"}}), "spec.storage.bucket"),
-            (
-                json!({"storage": {"strategy": "Shared", "volume": {}, "bucket": {"name": "data"}}}),
-                "spec.storage.volume",
-            ),
-            (
-                json!({"storage": {"strategy": "Namespaced", "volume": {}, "bucket": {"name": "data"}}}),
-                "spec.storage.volume",
-            ),
-            (
-                json!({"storage": {}, "coordination": {"lease": {"durationSeconds": 10, "renewSeconds": 6}}}),
-                "spec.coordination.lease.renewSeconds",
-            ),
-            (json!({"storage": {}, "coordination": {"lease": {"durationSeconds": 1}}}), "spec.coordination.lease"),
-            (json!({"storage": {"volume": {"warnPercent": 100}}}), "spec.storage.volume.warnPercent"),
-            (
-                json!({"storage": {}, "coordination": {"placement": {"maxMoves": 0}}}),
-                "spec.coordination.placement.maxMoves",
-            ),
-            (
-                json!({"storage": {}, "coordination": {"placement": {"moveMebibytesPerSecond": 0}}}),
-                "spec.coordination.placement.moveMebibytesPerSecond",
-            ),
-            (
-                json!({
-                    "storage": {"strategy": "Shared", "bucket": {"name": "data"}},
-                    "coordination": {"placement": {"moveMebibytesPerSecond": 10}}
-                }),
-                "spec.coordination.placement.moveMebibytesPerSecond",
-            ),
-        ];
-        for (spec, field) in cases {
-            let refusal = refusal(spec);
-            assert!(refusal.to_string().starts_with(field), "{refusal}");
-        }
-    }
-
-    #[test]
-    fn a_name_that_can_be_no_prefix_of_a_pod_name_is_refused() {
-        for name in ["", "1abc", "a-", "with.dot", "Upper", &"a".repeat(41)] {
-            let refusal = validate(&cluster(name, json!({"storage": {}}))).unwrap_err();
-            assert!(refusal.to_string().starts_with("metadata.name"), "{refusal}");
-        }
-    }
-}
+mod tests;

@@ -73,7 +73,8 @@ pub(super) async fn documents(
     Ok(Some(Documents::new(group, Arc::clone(&nodes) as _, nodes).with_patience(SEARCH)))
 }
 
-fn client_config(authorities: &[u8], chain: &[u8], key: &[u8]) -> Option<ClientConfig> {
+/// How the operator calls nodes, from what their Secret says (`ca.crt`, `tls.crt`, `tls.key`); none: it can't be used.
+pub fn client_config(authorities: &[u8], chain: &[u8], key: &[u8]) -> Option<ClientConfig> {
     let mut roots = RootCertStore::empty();
     for authority in CertificateDer::pem_slice_iter(authorities) {
         roots.add(authority.ok()?).ok()?;

@@ -107,16 +107,16 @@ impl Summary {
     }
 
     /// Volumes that were found while a shard has no owner: their nodes must run to say what they store.
-    pub(super) fn with_volumes(mut self, cluster: &ValidatedCluster, ordinals: &BTreeSet<i32>) -> Self {
+    pub(super) fn with_volumes(mut self, cluster: &ValidatedCluster, slots: &BTreeSet<i32>) -> Self {
         let left: Vec<String> =
-            ordinals.range(cluster.replicas..).map(|ordinal| volumes::claim(&cluster.name, *ordinal)).collect();
+            slots.range(cluster.replicas..).map(|slot| volumes::claim(&cluster.layout, *slot)).collect();
         if let (Some(waiting), false) = (&mut self.waiting, left.is_empty()) {
             waiting.push_str(&format!(
                 "; an earlier cluster of this name has left the volume claims {}: their nodes run until all data is found (delete a claim whose data is not wanted)",
                 left.join(", ")
             ));
         }
-        self.needed = ordinals.last().map_or(0, |highest| highest + 1);
+        self.needed = slots.last().map_or(0, |highest| highest + 1);
         self
     }
 

@@ -9,19 +9,18 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 
+use super::Claims;
 use crate::reconcile::Error;
 
 /// Makes every claim belong to the cluster, or to nobody, as its policy says. A claim that does is left alone.
-pub async fn follow_policy(
-    client: &Client,
-    cluster: &BrainyCluster,
-    claims: &[PersistentVolumeClaim],
-) -> Result<(), Error> {
+pub async fn follow_policy(client: &Client, cluster: &BrainyCluster, claims: &Claims) -> Result<(), Error> {
     let Some(owner) = cluster.owner_ref(&()) else {
         return Ok(());
     };
     let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &cluster.namespace().unwrap_or_default());
-    for claim in claims {
+    // What is to stay stays, whatever has become of the zones. With the cluster go the volumes of its own nodes alone.
+    let others = claims.misplaced.iter().filter(|_| cluster.spec.deletion_policy == DeletionPolicy::Retain);
+    for claim in claims.ours.iter().chain(others) {
         let Some(owners) = owners(claim, &owner, cluster.spec.deletion_policy) else {
             continue;
         };

@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use brainy_kubernetes::client::bounded;
+use brainy_operator::identity::cert_manager::Certificate;
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::PostParams;
+use kube::api::{ListParams, PostParams};
 use kube::{Api, Client, Config, Resource};
 use rcgen::KeyPair;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
@@ -65,7 +66,8 @@ impl ControlPlane {
         let kubeconfig = write_kubeconfig(&at, "admin", &format!("https://127.0.0.1:{port}"), Some(TOKEN));
         processes.push(controller_manager(&at, &kubeconfig));
         processes.push(kubelets(&at, &kubeconfig));
-        until_clusters_are_served(&client).await;
+        let clusters: Api<brainy_crds::BrainyCluster> = Api::all(client.clone());
+        until(async || clusters.list(&ListParams::default()).await.is_ok(), "serve BrainyClusters").await;
         let nodes = Nodes::start(client.clone(), &config, machines(), timing);
         Self { client, config, nodes, processes, folder }
     }
@@ -73,6 +75,22 @@ impl ControlPlane {
     /// Its folder.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Has cert-manager run in it.
+    pub(crate) async fn add_cert_manager(&mut self) {
+        let printed = std::process::Command::new("cert-manager").arg("crds").output().unwrap_or_else(|error| {
+            panic!("can't start cert-manager ({error}): e2e/cluster/tools.sh control-plane brings it")
+        });
+        for document in serde_yaml::Deserializer::from_slice(&printed.stdout) {
+            if let Some(definition) = Option::<CustomResourceDefinition>::deserialize(document).unwrap() {
+                create(&self.client, &definition).await;
+            }
+        }
+        let args = [format!("--kubeconfig={}", self.folder().join("admin.kubeconfig").display())];
+        let certificates: Api<Certificate> = Api::all(self.client.clone());
+        until(async || certificates.list(&ListParams::default()).await.is_ok(), "serve cert-manager's kinds").await;
+        self.processes.push(Process::start("cert-manager", self.folder.path(), "cert-manager", &args, &[]));
     }
 
     /// Fails with its last words if any of it has ended.
@@ -183,11 +201,11 @@ async fn until_it_answers(client: &Client, processes: &mut [Process]) {
     }
 }
 
-async fn until_clusters_are_served(client: &Client) {
+/// Until the API server does this.
+async fn until(does: impl AsyncFn() -> bool, what: &str) {
     let began = Instant::now();
-    let all: Api<brainy_crds::BrainyCluster> = Api::all(client.clone());
-    while all.list(&Default::default()).await.is_err() {
-        assert!(began.elapsed() < LONGEST_START, "the API server does not serve BrainyClusters");
+    while !does().await {
+        assert!(began.elapsed() < LONGEST_START, "the API server does not {what}");
         sleep(Duration::from_millis(100)).await;
     }
 }

@@ -3,9 +3,11 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on should say where")]
 
+mod certificates;
 mod cluster;
 mod dice;
 mod faults;
+mod leaders;
 mod nodes;
 mod operator;
 mod processes;

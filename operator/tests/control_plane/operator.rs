@@ -16,6 +16,9 @@ struct Inner {
     folder: PathBuf,
     kubeconfig: PathBuf,
     namespace: Option<String>,
+    /// The Lease that it leads by, and what else it is told.
+    lease: String,
+    more: Vec<String>,
     metrics: u16,
     process: Mutex<Option<Process>>,
 }
@@ -23,29 +26,53 @@ struct Inner {
 impl Operator {
     /// Not started yet. `namespace`: where it looks; none: everywhere.
     pub(crate) fn new(name: &str, folder: &Path, server: &str, token: Option<&str>, namespace: Option<&str>) -> Self {
+        Self::candidate(name, &format!("operator-{name}"), &[], folder, server, token, namespace)
+    }
+
+    /// The same, of several that lead by one Lease, with more arguments.
+    pub(crate) fn candidate(
+        name: &str,
+        lease: &str,
+        more: &[&str],
+        folder: &Path,
+        server: &str,
+        token: Option<&str>,
+        namespace: Option<&str>,
+    ) -> Self {
         Self(Arc::new(Inner {
             name: format!("operator-{name}"),
             folder: folder.to_owned(),
             kubeconfig: write_kubeconfig(folder, name, server, token),
             namespace: namespace.map(str::to_owned),
+            lease: lease.to_owned(),
+            more: more.iter().map(|&one| one.to_owned()).collect(),
             metrics: free_port(),
             process: Mutex::default(),
         }))
     }
 
+    /// How its name in the Lease begins.
+    pub(crate) fn place(&self) -> String {
+        let name = &self.0.name;
+        format!("{name}_{name}_")
+    }
+
     /// Starts it (again).
     pub(crate) fn start(&self) {
-        let Inner { name, folder, kubeconfig, namespace, metrics, process } = &*self.0;
+        let Inner { name, folder, kubeconfig, namespace, lease, more, metrics, process } = &*self.0;
         let mut args = vec![
             "run".to_owned(),
             "--sidecar-image=sidecar:1".to_owned(),
             format!("--lease-namespace={OPERATORS}"),
-            format!("--lease-name={name}"),
+            format!("--lease-name={lease}"),
             format!("--identity={name}"),
             // One after the other: it need not wait for its own earlier process.
             format!("--pod-uid={name}"),
             format!("--listen=127.0.0.1:{metrics}"),
+            // Nobody has to wait for kubelets.
+            "--trust-overlap-seconds=2".to_owned(),
         ];
+        args.extend(more.iter().cloned());
         args.extend(namespace.iter().map(|namespace| format!("--namespaces={namespace}")));
         let program = env!("CARGO_BIN_EXE_brainy-operator");
         // As the image has it.

@@ -1,6 +1,6 @@
 //! Stands between one operator and the API server, counts its writes, and makes trouble: see [`Trouble`].
 //!
-//! What concerns the operator's own election passes untouched: leadership under trouble has tests of its own.
+//! What concerns the operator's own election passes untouched, unless it is [held up](Proxy::hold_election).
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -123,6 +123,8 @@ struct State {
     last_write: Instant,
     /// Reads of the cluster since the operator was last started.
     looks: usize,
+    /// Nothing of the election is answered any more.
+    holds_election: bool,
     /// How often it bit.
     faults: usize,
     /// Answers of before the scenario, by what was asked.
@@ -162,6 +164,7 @@ impl Proxy {
                 writes: Vec::new(),
                 last_write: Instant::now(),
                 looks: 0,
+                holds_election: false,
                 faults: 0,
                 before: HashMap::new(),
                 dice: Dice::new(0),
@@ -201,6 +204,11 @@ impl Proxy {
             let mut state = self.shared.state();
             (state.has_struck, state.faults) = (true, 1);
         }
+    }
+
+    /// From now on the operator's election gets no answer, whatever else does.
+    pub(crate) fn hold_election(&self) {
+        self.shared.state().holds_election = true;
     }
 
     /// Until the operator was killed.
@@ -291,6 +299,9 @@ impl Shared {
         }
         let forwarded = builder.body(Body::from(body)).map_err(|_| Broken)?;
         if path.contains(&format!("/namespaces/{OPERATORS}/")) {
+            if self.state().holds_election {
+                return std::future::pending().await;
+            }
             return self.pass(forwarded).await;
         }
         if path.contains("watch=true") {

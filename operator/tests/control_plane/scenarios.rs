@@ -52,11 +52,19 @@ pub(crate) enum Scenario {
     Delete,
     /// Volumes go.
     DeleteWithVolumes,
+    /// Three nodes in two zones, of nothing.
+    CreateInZones,
+    /// From three nodes to five, in two zones.
+    ScaleUpInZones,
+    /// From five nodes to two, in two zones.
+    ScaleDownInZones,
+    /// Every pod is replaced, zone by zone.
+    RollInZones,
 }
 
 impl Scenario {
     /// All.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Create,
         Self::ScaleUp,
         Self::ScaleDown,
@@ -67,15 +75,21 @@ impl Scenario {
         Self::OwnVolumes,
         Self::Delete,
         Self::DeleteWithVolumes,
+        Self::CreateInZones,
+        Self::ScaleUpInZones,
+        Self::ScaleDownInZones,
+        Self::RollInZones,
     ];
 
     /// The specs that come before, each until it is at rest.
     fn before(self) -> Vec<Value> {
         match self {
-            Self::Create => Vec::new(),
+            Self::Create | Self::CreateInZones => Vec::new(),
             Self::ScaleDown => vec![spec(json!({"replicas": 3}))],
             Self::Wake => vec![spec(json!({})), spec(json!({"replicas": 0}))],
             Self::DeleteWithVolumes => vec![spec(json!({"deletionPolicy": "Delete"}))],
+            Self::ScaleUpInZones | Self::RollInZones => vec![in_zones(json!({}))],
+            Self::ScaleDownInZones => vec![in_zones(json!({"replicas": 5}))],
             _ => vec![spec(json!({}))],
         }
     }
@@ -93,12 +107,16 @@ impl Scenario {
             Self::Hibernate => spec(json!({"replicas": 0})),
             Self::OwnVolumes => spec(json!({"deletionPolicy": "Delete"})),
             Self::Delete | Self::DeleteWithVolumes => return None,
+            Self::CreateInZones => in_zones(json!({})),
+            Self::ScaleUpInZones => in_zones(json!({"replicas": 5})),
+            Self::ScaleDownInZones => in_zones(json!({"replicas": 2})),
+            Self::RollInZones => in_zones(json!({"pod": {"annotations": {"example.org/version": "2"}}})),
         })
     }
 }
 
 /// A spec of two nodes and four shards, with these differences.
-fn spec(differs: Value) -> Value {
+pub(crate) fn spec(differs: Value) -> Value {
     let mut spec = json!({
         "replicas": 2,
         "shards": 4,
@@ -106,6 +124,13 @@ fn spec(differs: Value) -> Value {
         "coordination": {"lease": {"durationSeconds": TIMING.duration, "renewSeconds": TIMING.renew}},
         "pod": {"resources": {"requests": {"cpu": "50m", "memory": "64Mi"}}},
     });
+    merge(&mut spec, differs);
+    spec
+}
+
+/// A spec of three nodes in two zones, with these differences.
+fn in_zones(differs: Value) -> Value {
+    let mut spec = spec(json!({"replicas": 3, "zones": ["west-1a", "west-1b"]}));
     merge(&mut spec, differs);
     spec
 }

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use brainy_coordination::ShardMap;
 use brainy_coordination::session::SessionRecord;
+use brainy_coordination::{NodeId, ShardMap};
 use brainy_kubernetes::names;
 use serde_json::{Value, json};
 
@@ -170,13 +170,15 @@ fn normal(key: &str, mut object: Value, hash: Option<&Value>) -> Value {
     }
 }
 
-/// How many shards each node has, sorted: which ones depends on what came first.
+/// How many shards each node has, sorted: which ones depends on what came first. A node that has left is named until the next map, and
+/// whether there is one depends on how many moves ended at once.
 fn spread(map: &str) -> Value {
     let map: ShardMap = serde_json::from_str(map).unwrap();
-    let mut counts: Vec<usize> = map.nodes.iter().map(|node| map.shards_of(node).count()).collect();
+    let each = map.nodes.iter().map(|node| (node, map.shards_of(node).count()));
+    let (nodes, mut counts): (Vec<&NodeId>, Vec<usize>) = each.filter(|(_, count)| *count > 0).unzip();
     counts.sort_unstable();
     let owned: usize = counts.iter().sum();
-    json!({"nodes": map.nodes, "shards": counts, "without owner": map.owners.len() - owned, "moves": map.moves, "given up": map.given_up})
+    json!({"nodes": nodes, "shards": counts, "without owner": map.owners.len() - owned, "moves": map.moves, "given up": map.given_up})
 }
 
 /// The template's hash is of the configuration too.

@@ -7,6 +7,7 @@ use std::fmt;
 
 use brainy_crds::condition::READY;
 use brainy_crds::{BrainyCluster, manifest, rules};
+use brainy_operator::layout::Layout;
 use futures::future::join_all;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -23,10 +24,14 @@ const WALKS: usize = 8;
 /// Steps of each (`BRAINY_TEST_STEPS`).
 const STEPS: usize = 3;
 
-/// Left out: what is fixed (strategy, bucket, class), what needs nodes that are not played (other patterns) or that is over only when
-/// somebody says so (pausing, approvals; e2e/tests/rollouts.rs has them), and parts whose values are [listed](LISTED).
-const LEFT_OUT: [&str; 13] = [
+/// Of every second walk.
+const ZONES: [&str; 2] = ["west-1a", "west-1b"];
+
+/// Left out: what is fixed (strategy, bucket, class), what needs nodes that are not played (other patterns) or cert-manager, or that is
+/// over only when somebody says so (pausing, approvals; e2e/tests/rollouts.rs has them), and parts whose values are [listed](LISTED).
+const LEFT_OUT: [&str; 15] = [
     "shards",
+    "zones",
     "storage.strategy",
     "storage.bucket",
     "storage.volume.storageClassName",
@@ -34,6 +39,7 @@ const LEFT_OUT: [&str; 13] = [
     "storage.layers",
     "coordination.pattern",
     "coordination.lease",
+    "tls",
     "paused",
     "rollout",
     "application",
@@ -124,6 +130,7 @@ fn listed() -> Vec<(&'static str, Vec<Value>, Vec<Value>)> {
     vec![
         ("replicas", vec![json!(0), json!(1), json!(2), json!(3), json!(-1), json!(1001)], vec![]),
         ("shards", vec![json!(5)], vec![]),
+        ("zones", vec![json!(["east"]), json!([]), json!(["east", "east"]), json!(ZONES)], vec![]),
         ("storage.strategy", vec![json!("Shared")], vec![]),
         ("storage.bucket", vec![json!({"name": "data"})], vec![]),
         ("coordination.pattern", vec![json!("StorageNative"), json!("Another")], vec![]),
@@ -209,12 +216,15 @@ impl Walk {
         let schema = manifest::schema().unwrap();
         let mut found = Vec::new();
         leaves(&schema["properties"]["spec"], &[], &mut found);
-        let spec = json!({
+        let mut spec = json!({
             "replicas": 2,
             "shards": 4,
             "storage": {"strategy": "Isolated", "volume": {"size": "1Gi"}},
             "coordination": {"lease": {"durationSeconds": TIMING.duration, "renewSeconds": TIMING.renew}},
         });
+        if seed % 2 == 1 {
+            spec["zones"] = json!(ZONES);
+        }
         Self { spec, dice: Dice::new(seed), leaves: found, size: 1 }
     }
 
@@ -251,22 +261,20 @@ fn step(field: &str, value: Value, is_impossible: bool) -> Step {
 
 /// What no fresh cluster has: volumes and sessions of nodes that were there before, what the first spec of a StatefulSet has fixed, and
 /// that a cluster once hibernated.
-fn as_fresh(mut state: State, replicas: i64) -> State {
+fn as_fresh(mut state: State, spec: &Value) -> State {
+    let replicas = spec["replicas"].as_i64().unwrap();
+    let zones: Vec<String> = serde_json::from_value(spec["zones"].clone()).unwrap_or_default();
+    let layout = Layout::of(NAME, &zones);
     let is_beyond = |key: &str| {
-        let of_a_node = key.starts_with("persistentvolumeclaims/") || key.starts_with("leases/");
-        of_a_node
-            && key
-                .rsplit('-')
-                .next()
-                .and_then(|ordinal| ordinal.parse().ok())
-                .is_some_and(|ordinal: i64| ordinal >= replicas)
+        let node = key.strip_prefix("persistentvolumeclaims/data-").or_else(|| key.strip_prefix("leases/"));
+        node.and_then(|node| layout.slot_of(node)).is_some_and(|slot| i64::from(slot) >= replicas)
     };
     // One that hibernates keeps the map of its nodes, and what they need to come back.
     let is_kept = |key: &str| {
         replicas == 0 && ["configmaps/demo-shard-map", "roles/demo-node", "poddisruptionbudgets/demo"].contains(&key)
     };
     state.retain(|key, _| !is_beyond(key) && !key.starts_with("lives of ") && !is_kept(key));
-    if let Some(set) = state.get_mut(&format!("statefulsets/{NAME}")) {
+    for (_, set) in state.iter_mut().filter(|(key, _)| key.starts_with("statefulsets/")) {
         set["spec"]["volumeClaimTemplates"] = Value::Null;
     }
     if let Some(cluster) = state.get_mut(&format!("brainyclusters/{NAME}")) {
@@ -287,13 +295,13 @@ fn as_fresh(mut state: State, replicas: i64) -> State {
     state
 }
 
-async fn fresh(plane: &ControlPlane, spec: &Value, replicas: i64) -> Result<State, String> {
+async fn fresh(plane: &ControlPlane, spec: &Value) -> Result<State, String> {
     let run = Run::start(plane).await;
     ask(&plane.client, run.namespace(), Some(spec)).await;
     let rests = run.comes_to_rest().await;
     run.ends();
     rests.map_err(|why| format!("a fresh cluster: {why}"))?;
-    Ok(as_fresh(state::of(plane, run.namespace()).await, replicas))
+    Ok(as_fresh(state::of(plane, run.namespace()).await, spec))
 }
 
 async fn walk(plane: &ControlPlane, seed: u64, steps: usize) -> Result<Counts, String> {
@@ -324,11 +332,10 @@ async fn walk(plane: &ControlPlane, seed: u64, steps: usize) -> Result<Counts, S
             }
             (Ok(()), true) => {
                 counts.taken += 1;
-                let replicas = next["replicas"].as_i64().unwrap();
-                let (rests, fresh) = tokio::join!(run.comes_to_rest(), fresh(plane, &next, replicas));
+                let (rests, fresh) = tokio::join!(run.comes_to_rest(), fresh(plane, &next));
                 rests.map_err(said)?;
                 let fresh = fresh.map_err(said)?;
-                let now = as_fresh(state::of(plane, run.namespace()).await, replicas);
+                let now = as_fresh(state::of(plane, run.namespace()).await, &next);
                 if now != fresh {
                     return Err(said(state::difference(&fresh, &now)));
                 }

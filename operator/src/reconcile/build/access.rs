@@ -20,7 +20,7 @@ pub(super) fn role(cluster: &ValidatedCluster, sessions: i32) -> Role {
         rules.push(rule("", "configmaps", vec![names::shard_map(&cluster.name)], &["get", "list", "watch"]));
     }
     if matches!(cluster.storage, ValidatedStorage::Isolated) && cluster.pattern != Pattern::Consensus {
-        let leases = (0..sessions).map(|ordinal| names::node(&cluster.name, ordinal)).collect();
+        let leases = cluster.layout.nodes(sessions).collect();
         rules.push(rule("coordination.k8s.io", "leases", leases, &["get", "patch"]));
     }
     Role { metadata: metadata(cluster, names::node_account(&cluster.name)), rules: Some(rules) }

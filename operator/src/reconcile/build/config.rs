@@ -62,7 +62,7 @@ pub fn cluster_spec(
     placement: Policy,
     volumes: &BTreeSet<i32>,
 ) -> ClusterSpec {
-    let node = |ordinal| NodeId(names::node(&cluster.name, ordinal));
+    let node = |slot| NodeId(cluster.layout.node(slot));
     ClusterSpec {
         revision: 0,
         cluster: cluster.uid.clone(),

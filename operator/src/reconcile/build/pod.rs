@@ -15,8 +15,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::config::DATA;
 use super::statefulset::DATA_VOLUME;
-use super::{SidecarImage, labels, selector};
+use super::{SidecarImage, labels, selector, zone_labels};
 use crate::reconcile::validate::ValidatedCluster;
+use crate::shards::ZONE_LABEL;
 
 /// Annotation of the pod template: changes with the configuration, so that a change is rolled out.
 pub const CONFIG_HASH_ANNOTATION: &str = "brainy.io/config-hash";
@@ -27,9 +28,15 @@ const GRACE_SECONDS: i64 = 60;
 /// Files are readable by the owner and the pod's group alone.
 const FILE_MODE: i32 = 0o440;
 
-pub(super) fn template(cluster: &ValidatedCluster, sidecar: &SidecarImage, config: &ConfigMap) -> PodTemplateSpec {
+pub(super) fn template(
+    cluster: &ValidatedCluster,
+    sidecar: &SidecarImage,
+    config: &ConfigMap,
+    zone: Option<&str>,
+) -> PodTemplateSpec {
     let mut all_labels = cluster.pod.labels.clone();
     all_labels.extend(labels(&cluster.name));
+    all_labels.extend(zone_labels(zone));
     let mut annotations = cluster.pod.annotations.clone();
     annotations.insert(CONFIG_HASH_ANNOTATION.to_owned(), hash_of(config));
     PodTemplateSpec {
@@ -38,7 +45,7 @@ pub(super) fn template(cluster: &ValidatedCluster, sidecar: &SidecarImage, confi
             annotations: Some(annotations),
             ..ObjectMeta::default()
         }),
-        spec: Some(spec(cluster, sidecar)),
+        spec: Some(spec(cluster, sidecar, zone)),
     }
 }
 
@@ -50,7 +57,10 @@ fn hash_of(config: &ConfigMap) -> String {
     format!("{:016x}", xxh3_64(text.as_bytes()))
 }
 
-fn spec(cluster: &ValidatedCluster, sidecar: &SidecarImage) -> PodSpec {
+fn spec(cluster: &ValidatedCluster, sidecar: &SidecarImage, zone: Option<&str>) -> PodSpec {
+    // It holds beside whatever affinity the user wants: of the terms of an affinity one is enough.
+    let mut node_selector = cluster.pod.node_selector.clone();
+    node_selector.extend(zone.map(|zone| (ZONE_LABEL.to_owned(), zone.to_owned())));
     let own = sidecar_container(cluster, sidecar);
     let (init_containers, containers) = match &cluster.application {
         // A native sidecar: it is up before the application starts, and stops after it.
@@ -69,7 +79,7 @@ fn spec(cluster: &ValidatedCluster, sidecar: &SidecarImage) -> PodSpec {
         volumes: Some(volumes(cluster)),
         affinity: Some(cluster.pod.affinity.clone().unwrap_or_else(|| spread_over_hosts(cluster))),
         tolerations: some(cluster.pod.tolerations.clone()),
-        node_selector: (!cluster.pod.node_selector.is_empty()).then(|| cluster.pod.node_selector.clone()),
+        node_selector: (!node_selector.is_empty()).then_some(node_selector),
         priority_class_name: cluster.pod.priority_class_name.clone(),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
         security_context: Some(PodSecurityContext {

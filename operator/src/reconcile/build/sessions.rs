@@ -1,7 +1,6 @@
 //! One Lease per node, where Kubernetes keeps the sessions (strategy Isolated, pattern Leader).
 
 use brainy_coordination::bucket::spec::Pattern;
-use brainy_kubernetes::names;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 
 use super::metadata;
@@ -11,11 +10,10 @@ use crate::reconcile::validate::ValidatedCluster;
 pub(super) fn leases(cluster: &ValidatedCluster, sessions: i32) -> Vec<Lease> {
     match (cluster.storage.bucket(), cluster.pattern) {
         (Some(_), _) | (None, Pattern::Consensus) => Vec::new(),
-        (None, _) => (0..sessions)
-            .map(|ordinal| Lease {
-                metadata: metadata(cluster, names::node(&cluster.name, ordinal)),
-                spec: Some(LeaseSpec::default()),
-            })
+        (None, _) => cluster
+            .layout
+            .nodes(sessions)
+            .map(|node| Lease { metadata: metadata(cluster, node), spec: Some(LeaseSpec::default()) })
             .collect(),
     }
 }

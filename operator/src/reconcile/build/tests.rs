@@ -1,14 +1,16 @@
 use serde_json::json;
 
 use super::*;
-use crate::fixtures::{cluster, isolated, shared};
+use crate::fixtures::{cluster, isolated, shared, zoned};
+use crate::reconcile::dereference::{Dereferenced, Sets};
 use crate::reconcile::validate::validate;
+use crate::shards::ZONE_LABEL;
 
 fn carried(nodes: i32) -> Carried {
     Carried {
         replicas: nodes,
         sessions: nodes,
-        claim_template: None,
+        claim_templates: Vec::new(),
         volumes: BTreeSet::new(),
         placement: Policy { max_moves: Some(5), ..Policy::default() },
         consensus_since: None,
@@ -27,13 +29,13 @@ fn built(cluster: &brainy_crds::BrainyCluster) -> KubernetesResources<Prepared> 
 }
 
 fn pod_of(resources: &KubernetesResources<Prepared>) -> k8s_openapi::api::core::v1::PodSpec {
-    resources.statefulset.spec.clone().unwrap().template.spec.unwrap()
+    resources.statefulsets[0].spec.clone().unwrap().template.spec.unwrap()
 }
 
 #[test]
 fn objects_of_an_isolated_cluster() {
     let resources = built(&isolated());
-    insta::assert_yaml_snapshot!("isolated_statefulset", resources.statefulset);
+    insta::assert_yaml_snapshot!("isolated_statefulset", resources.statefulsets[0]);
     insta::assert_yaml_snapshot!("isolated_role", resources.role);
     insta::assert_yaml_snapshot!("isolated_role_binding", resources.role_binding);
     insta::assert_yaml_snapshot!("isolated_service", resources.service);
@@ -53,10 +55,57 @@ fn objects_of_a_shared_cluster_with_an_application() {
     }))
     .unwrap();
     let resources = built(&wish);
-    insta::assert_yaml_snapshot!("shared_statefulset", resources.statefulset);
+    insta::assert_yaml_snapshot!("shared_statefulset", resources.statefulsets[0]);
     insta::assert_yaml_snapshot!("shared_role", resources.role);
     insta::assert_yaml_snapshot!("shared_config_map", resources.config_map);
     assert!(resources.sessions.is_empty(), "sessions lie in the bucket");
+}
+
+#[test]
+fn objects_of_a_cluster_in_zones() {
+    let resources = built(&zoned());
+    insta::assert_yaml_snapshot!("zoned_statefulsets", resources.statefulsets);
+    let sessions: Vec<_> = resources.sessions.iter().map(|session| session.metadata.name.clone().unwrap()).collect();
+    let nodes = ["demo-west-1a-0", "demo-west-1b-0", "demo-west-1c-0", "demo-west-1a-1", "demo-west-1b-1"];
+    assert_eq!(sessions, nodes);
+    assert_eq!(resources.role.rules.unwrap().pop().unwrap().resource_names.unwrap(), nodes);
+    let without = built(&isolated());
+    assert_eq!(resources.config_map, without.config_map, "a node is not told of zones");
+    assert_eq!(resources.service, without.service, "nodes of all zones find each other by one name");
+}
+
+#[test]
+fn a_node_of_a_zone_runs_nowhere_else_whatever_the_affinity() {
+    let mut wish = zoned();
+    wish.spec.pod = serde_json::from_value(json!({
+        "nodeSelector": {"disk": "fast"},
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "a", "operator": "Exists"}]},
+            {"matchExpressions": [{"key": "b", "operator": "Exists"}]},
+        ]}}},
+        "labels": {names::ZONE_LABEL: "forged"},
+    }))
+    .unwrap();
+    for (set, zone) in built(&wish).statefulsets.into_iter().zip(["west-1a", "west-1b", "west-1c"]) {
+        let template = set.spec.unwrap().template;
+        assert_eq!(template.metadata.unwrap().labels.unwrap()[names::ZONE_LABEL], zone);
+        let pod = template.spec.unwrap();
+        let selector = [("disk", "fast"), (ZONE_LABEL, zone)].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(pod.node_selector, Some(selector.into()));
+        assert_eq!(pod.affinity, wish.spec.pod.affinity);
+    }
+}
+
+#[test]
+fn members_of_the_nodes_group_are_spread_over_zones() {
+    let mut wish = zoned();
+    wish.spec.replicas = 9;
+    wish.spec.coordination.pattern = brainy_crds::Pattern::Consensus;
+    let text = &built(&wish).config_map.data.unwrap()[names::CLUSTER_SPEC_KEY];
+    let told: brainy_coordination::bucket::spec::ClusterSpec = serde_json::from_str(text).unwrap();
+    let members = brainy_coordination::consensus::membership::electorate(&told.nodes);
+    let of = |zone: &str| members.iter().filter(|node| node.0.contains(zone)).count();
+    assert_eq!([of("-west-1a-"), of("-west-1b-"), of("-west-1c-")], [3, 2, 2]);
 }
 
 #[test]
@@ -79,7 +128,7 @@ fn another_pattern_restarts_no_pod_and_a_node_that_elects_the_controller_may_do_
     let mut native = shared();
     native.spec.coordination.pattern = brainy_crds::Pattern::StorageNative;
     let (leader, native) = (built(&shared()), built(&native));
-    assert_eq!(native.statefulset, leader.statefulset);
+    assert_eq!(native.statefulsets, leader.statefulsets);
     assert_eq!(native.config_map, leader.config_map);
     assert_eq!(native.role.rules, Some(Vec::new()));
 }
@@ -101,7 +150,7 @@ fn nodes_that_keep_the_map_among_them_need_nothing_of_kubernetes_and_hear_of_eac
     };
     assert_eq!((told(&three).unwrap().nodes.len(), told(&five).unwrap().nodes.len()), (3, 5));
     assert_eq!(told(&three).unwrap().placement, carried(3).placement);
-    let template = |built: &KubernetesResources<Prepared>| built.statefulset.spec.clone().unwrap().template;
+    let template = |built: &KubernetesResources<Prepared>| built.statefulsets[0].spec.clone().unwrap().template;
     assert_eq!(template(&three), template(&five));
     let mounted = serde_json::to_string(&pod_of(&three).volumes).unwrap();
     assert!(mounted.contains(names::CLUSTER_SPEC_KEY), "{mounted}");
@@ -111,26 +160,27 @@ fn nodes_that_keep_the_map_among_them_need_nothing_of_kubernetes_and_hear_of_eac
 #[test]
 fn who_keeps_the_map_shows_in_the_statefulset() {
     let mut wish = isolated();
-    let found = |statefulset| crate::reconcile::dereference::Dereferenced {
+    let found = |live: Vec<Option<StatefulSet>>| Dereferenced {
         cluster: isolated(),
-        statefulset,
+        sets: Sets { layout: validate(&isolated()).unwrap().layout, live, others: Vec::new(), taken: Vec::new() },
         pods: Vec::new(),
-        claims: Vec::new(),
+        claims: crate::volumes::Claims::default(),
         credentials: None,
     };
-    assert_eq!(found(None).consensus_since(), None);
-    assert_eq!(found(Some(built(&wish).statefulset)).consensus_since(), None);
+    let live = |wish: &brainy_crds::BrainyCluster| built(wish).statefulsets.into_iter().map(Some).collect();
+    assert_eq!(found(vec![None]).consensus_since(), None);
+    assert_eq!(found(live(&wish)).consensus_since(), None);
     wish.spec.coordination.pattern = brainy_crds::Pattern::Consensus;
-    assert_eq!(found(Some(built(&wish).statefulset)).consensus_since(), Some(4));
+    assert_eq!(found(live(&wish)).consensus_since(), Some(4));
 }
 
 #[test]
 fn nodes_over_a_bucket_have_a_volume_for_their_log_and_nothing_else() {
     let mut wish = shared();
-    assert_eq!(built(&wish).statefulset.spec.unwrap().volume_claim_templates, None);
+    assert_eq!(built(&wish).statefulsets.remove(0).spec.unwrap().volume_claim_templates, None);
     wish.spec.coordination.pattern = brainy_crds::Pattern::Consensus;
     let resources = built(&wish);
-    let claims = resources.statefulset.spec.clone().unwrap().volume_claim_templates.unwrap();
+    let claims = resources.statefulsets[0].spec.clone().unwrap().volume_claim_templates.unwrap();
     assert_eq!(claims.len(), 1);
     let mounts = pod_of(&resources).containers[0].volume_mounts.clone().unwrap();
     assert!(mounts.iter().any(|mount| mount.name == DATA_VOLUME && mount.mount_path == "/data"), "{mounts:?}");
@@ -161,7 +211,7 @@ fn every_object_belongs_to_the_cluster_by_uid_and_is_selected_by_label() {
         &resources.role_binding.metadata,
         &resources.service.metadata,
         &resources.config_map.metadata,
-        &resources.statefulset.metadata,
+        &resources.statefulsets[0].metadata,
         &disruption_budget(&validate(&isolated()).unwrap(), 1).metadata,
         &resources.sessions[0].metadata,
     ];
@@ -204,7 +254,7 @@ fn with_an_application_the_sidecar_is_a_native_sidecar_and_without_it_the_contai
 
 #[test]
 fn a_changed_configuration_changes_the_template_and_an_equal_one_does_not() {
-    let template = |wish: &brainy_crds::BrainyCluster| built(wish).statefulset.spec.unwrap().template;
+    let template = |wish: &brainy_crds::BrainyCluster| built(wish).statefulsets.remove(0).spec.unwrap().template;
     assert_eq!(template(&isolated()), template(&isolated()));
     let mut changed = isolated();
     changed.spec.coordination.lease.duration_seconds = 60;
@@ -214,7 +264,8 @@ fn a_changed_configuration_changes_the_template_and_an_equal_one_does_not() {
 #[test]
 fn a_user_s_labels_never_replace_the_ones_that_select_the_pods() {
     let spec = json!({"storage": {}, "pod": {"labels": {"brainy.io/cluster": "other", "team": "blue"}}});
-    let labels = built(&cluster("demo", spec)).statefulset.spec.unwrap().template.metadata.unwrap().labels.unwrap();
+    let labels =
+        built(&cluster("demo", spec)).statefulsets.remove(0).spec.unwrap().template.metadata.unwrap().labels.unwrap();
     assert_eq!((labels[names::CLUSTER_LABEL].as_str(), labels["team"].as_str()), ("demo", "blue"));
 }
 
@@ -222,7 +273,7 @@ fn a_user_s_labels_never_replace_the_ones_that_select_the_pods() {
 fn deleting_or_scaling_the_statefulset_deletes_no_volume_whatever_the_policy() {
     let mut wish = isolated();
     wish.spec.deletion_policy = brainy_crds::DeletionPolicy::Delete;
-    let policy = built(&wish).statefulset.spec.unwrap().persistent_volume_claim_retention_policy.unwrap();
+    let policy = built(&wish).statefulsets.remove(0).spec.unwrap().persistent_volume_claim_retention_policy.unwrap();
     assert_eq!((policy.when_deleted.as_deref(), policy.when_scaled.as_deref()), (Some("Retain"), Some("Retain")));
 }
 
@@ -230,11 +281,11 @@ fn deleting_or_scaling_the_statefulset_deletes_no_volume_whatever_the_policy() {
 fn the_live_claim_template_is_kept_because_it_can_t_be_changed() {
     let mut wish = isolated();
     wish.spec.storage.volume = serde_json::from_value(json!({"size": "5Gi"})).unwrap();
-    let live = built(&isolated()).statefulset.spec.unwrap().volume_claim_templates.unwrap().remove(0);
-    let carried = Carried { claim_template: Some(live.clone()), ..carried(3) };
+    let live = built(&isolated()).statefulsets.remove(0).spec.unwrap().volume_claim_templates.unwrap().remove(0);
+    let carried = Carried { claim_templates: vec![Some(live.clone())], ..carried(3) };
     let sidecar = SidecarImage { image: "i".into(), pull_policy: "Never".into() };
-    let again = build(&validate(&wish).unwrap(), &sidecar, &carried);
-    assert_eq!(again.statefulset.spec.unwrap().volume_claim_templates.unwrap(), [live]);
+    let mut again = build(&validate(&wish).unwrap(), &sidecar, &carried);
+    assert_eq!(again.statefulsets.remove(0).spec.unwrap().volume_claim_templates.unwrap(), [live]);
 }
 
 #[test]

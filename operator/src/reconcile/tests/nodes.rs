@@ -101,13 +101,13 @@ async fn every_volume_goes_with_the_cluster_if_the_policy_is_delete_and_none_oth
     for ordinal in [0, 4] {
         world.add_claim(ordinal);
     }
-    world
-        .api
-        .insert(stranger, &json!({"metadata": {"name": "data-demo-x-0", "labels": {"brainy.io/cluster": "demo"}}}));
     let theirs = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "backup", "uid": "theirs"}]);
     world.api.edit(&claim_path(4), |claim| claim["metadata"]["ownerReferences"] = theirs);
 
     world.reconcile().await.unwrap();
+    world
+        .api
+        .insert(stranger, &json!({"metadata": {"name": "data-demo-x-0", "labels": {"brainy.io/cluster": "demo"}}}));
     assert_eq!((owners(&world, 0), owners(&world, 4)), (vec![], vec!["theirs".to_owned()]));
     set_policy(&world, "Delete");
     world.reconcile().await.unwrap();
