@@ -3,7 +3,8 @@
 # the parts that are named (cached-get durable-set many-keys s3-requests increments placement); and, unless parts were named, how long
 # clients wait while nodes come and go. Needs no cluster.
 # bench.sh coordination: only the latter.
-# bench.sh operator: what 500 clusters on simulated nodes (BRAINY_BENCH_CLUSTERS) cost the operator.
+# bench.sh operator: what 500 clusters on simulated nodes (BRAINY_BENCH_CLUSTERS) cost the operator, and how long a cluster is without
+# one when its leader is killed.
 # bench.sh cluster: sizes, memory and times to Ready, on Kubernetes.
 # Nothing fails on a number.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -34,7 +35,7 @@ coordination() {
 operator() {
   scripts/prerequisites.sh --without-cluster
   step "a control plane" e2e/cluster/tools.sh control-plane
-  step "measuring" cargo_static test --workspace --test control_plane -- --ignored --nocapture figures
+  step "measuring" cargo_static test --workspace --test control_plane -- --ignored --nocapture --test-threads 1 figures
 }
 
 on_cluster() {

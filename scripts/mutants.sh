@@ -34,10 +34,20 @@ check() {
   return $bad
 }
 
+# A file that is there and is the same stays as it is: what was compiled from a mutant of it is older than it, and so is not taken for
+# the real thing.
 copy_tree() {
-  rm -rf "$TREE"
+  local path
   mkdir -p "$TREE"
-  git ls-files -z --cached --others --exclude-standard | tar --null --files-from=- --create | tar --extract --directory "$TREE"
+  git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' path; do
+    if [ ! -e "$path" ] || cmp --silent "$path" "$TREE/$path"; then continue; fi
+    mkdir -p "$TREE/$(dirname "$path")"
+    cp "$path" "$TREE/$path"
+  done
+  # What is no longer there.
+  (cd "$TREE" && find . -type f -print0) | while IFS= read -r -d '' path; do
+    [ -e "$path" ] || rm "$TREE/$path"
+  done
 }
 
 # Outside of any repository: inside one, paths would be taken as the repository's.

@@ -68,6 +68,17 @@ chart() {
   source e2e/cluster/versions.sh
   helm lint --strict charts/brainy-operator
   helm template brainy-operator charts/brainy-operator --namespace brainy-system --kube-version "$KUBERNETES_VERSION" >/dev/null
+  # What is cert-manager's may be touched only where that is asked for, with either way of granting.
+  local grants count
+  for grants in "certManager.enabled=false 0" "certManager.enabled=true 1" \
+    "certManager.enabled=true,rbac.scope=Namespaces,watchNamespaces={a,b} 2"; do
+    count=$(helm template brainy-operator charts/brainy-operator --kube-version "$KUBERNETES_VERSION" --set "${grants% *}" |
+      grep -c 'apiGroups: \[cert-manager.io\]' || true)
+    if [ "$count" != "${grants##* }" ]; then
+      echo "--set ${grants% *}: $count grants of what is cert-manager's, not ${grants##* }"
+      return 1
+    fi
+  done
   # Every setting is described: an unknown one is refused.
   if helm template brainy-operator charts/brainy-operator --kube-version "$KUBERNETES_VERSION" --set noSuchSetting=1 >/dev/null 2>&1; then
     echo "the chart takes a setting that it does not know"
