@@ -75,6 +75,8 @@ pub(super) struct Engine {
     folder: PathBuf,
     database: Database,
     data: Keyspace,
+    /// How large its tables are.
+    table: u64,
     writer: Mutex<Writer>,
     failure: OnceLock<Error>,
     syncs: AtomicU64,
@@ -105,9 +107,10 @@ impl Engine {
     /// Opens a folder, or lays out a new one. Blocks.
     pub(super) fn open(folder: &Path) -> Result<Self, Error> {
         let Opened { folder, lock, database, data, unflushed, refused } = folder::open(folder)?;
+        let table = settings::table_of(&data);
         let writer = Writer {
             unflushed,
-            seal_at: settings::memory_table(data.disk_space()),
+            seal_at: settings::memory_table(data.disk_space(), table),
             rests: false,
             #[cfg(test)]
             broken: false,
@@ -116,6 +119,7 @@ impl Engine {
             folder,
             database,
             data,
+            table,
             writer: Mutex::new(writer),
             failure: OnceLock::new(),
             syncs: AtomicU64::new(0),
@@ -128,6 +132,11 @@ impl Engine {
         // What was read back from the journal into memory goes to the disk, so that memory is free again.
         engine.make_way(&mut engine.writer()).map_err(Failed::into_error)?;
         Ok(engine)
+    }
+
+    /// How large its tables are.
+    pub(super) fn table(&self) -> u64 {
+        self.table
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -214,12 +223,19 @@ impl Engine {
             // once full, is never emptied again: the thread waits for room in it.
             self.seal(writer).map_err(Failed::Clean)?;
         }
-        while self.data.sealed_memtable_count() > settings::MAX_SEALED || self.data.l0_table_count() > settings::MAX_L0
-        {
+        while self.is_behind() {
             self.failure().map_or(Ok(()), |error| Err(Failed::Clean(error)))?;
             std::thread::sleep(LOOK_AGAIN);
         }
         Ok(())
+    }
+
+    /// Whether too much waits to be written to the disk, or to be sorted in there. Of what is to be sorted in only while that goes on:
+    /// it is begun anew only when there is more to write.
+    fn is_behind(&self) -> bool {
+        let sealed = self.data.sealed_memtable_count();
+        let sorts = sealed > 0 || self.database.active_compactions() > 0;
+        sealed > settings::MAX_SEALED || sorts && self.data.l0_table_count() > settings::MAX_L0
     }
 
     /// What is in memory is to go to a table on the disk. Does not wait for it.
@@ -227,7 +243,7 @@ impl Engine {
         let sealed = self.data.rotate_memtable();
         sealed.map_err(|error| self.fail(&format!("its memory could not be flushed: {error}")))?;
         writer.unflushed = 0;
-        writer.seal_at = settings::memory_table(self.data.disk_space());
+        writer.seal_at = settings::memory_table(self.data.disk_space(), self.table);
         Ok(())
     }
 
@@ -257,19 +273,31 @@ impl Engine {
 
     fn room_now(&self) -> Result<(u64, bool), Error> {
         let disk = statvfs(&self.folder).map_err(|errno| failure("examining", &self.folder, &errno.into()))?;
-        let in_memory =
-            self.writer().unflushed + self.data.sealed_memtable_count() as u64 * settings::MEMORY_TABLE_BYTES;
-        let reserve = settings::reserve(disk.f_blocks.saturating_mul(disk.f_frsize)) + in_memory;
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        Ok((free.saturating_sub(reserve), free > reserve / 2))
+        let in_memory = self.in_memory();
+        let reserve = self.reserve(disk.f_blocks.saturating_mul(disk.f_frsize));
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize).saturating_sub(in_memory);
+        Ok((free.saturating_sub(reserve), free > settings::reserve_of_removals(reserve)))
     }
 
     /// How many bytes the data has on the disk, and will have once what is in memory is there too. More than its keys and
     /// values: what was replaced is part of it until tables are rewritten.
     pub(super) fn data_bytes(&self) -> u64 {
-        let in_memory =
-            self.writer().unflushed + self.data.sealed_memtable_count() as u64 * settings::MEMORY_TABLE_BYTES;
-        self.data.disk_space() + in_memory
+        self.data.disk_space() + self.in_memory()
+    }
+
+    /// Bytes in memory that are on their way to the disk, or will be, at most.
+    fn in_memory(&self) -> u64 {
+        self.writer().unflushed + self.data.sealed_memtable_count() as u64 * self.memory_most()
+    }
+
+    /// How much of what was written last is in memory at most before it is sealed.
+    fn memory_most(&self) -> u64 {
+        settings::memory_table(u64::MAX, self.table)
+    }
+
+    /// What the engine needs free on a disk of this size, besides what is in memory.
+    fn reserve(&self, disk: u64) -> u64 {
+        settings::reserve(disk, self.table)
     }
 
     /// What a write that found no room is told.

@@ -89,7 +89,8 @@ impl EmbeddedDatabase {
     pub fn disk(&self) -> Disk {
         // It keeps no database open that nobody else has.
         let engine = Arc::downgrade(&self.inner.engine);
-        Disk::of(self.folder(), |disk| settings::reserve(disk) + settings::MEMORY_TABLE_BYTES)
+        let table = self.inner.engine.table();
+        Disk::of(self.folder(), move |disk| settings::reserve(disk, table) + settings::memory_table(u64::MAX, table))
             .with_data(move || engine.upgrade().map(|engine| engine.data_bytes()))
     }
 
