@@ -223,19 +223,25 @@ impl Engine {
             // once full, is never emptied again: the thread waits for room in it.
             self.seal(writer).map_err(Failed::Clean)?;
         }
-        while self.is_behind() {
+        loop {
+            let (sealed, unsorted) = (self.data.sealed_memtable_count(), self.data.l0_table_count());
+            if sealed <= settings::MAX_SEALED && unsorted <= settings::MAX_L0 {
+                return Ok(());
+            }
             self.failure().map_or(Ok(()), |error| Err(Failed::Clean(error)))?;
+            if sealed == 0 && self.database.active_compactions() == 0 {
+                self.sort().map_err(Failed::Clean)?;
+            }
             std::thread::sleep(LOOK_AGAIN);
         }
-        Ok(())
     }
 
-    /// Whether too much waits to be written to the disk, or to be sorted in there. Of what is to be sorted in only while that goes on:
-    /// it is begun anew only when there is more to write.
-    fn is_behind(&self) -> bool {
-        let sealed = self.data.sealed_memtable_count();
-        let sorts = sealed > 0 || self.database.active_compactions() > 0;
-        sealed > settings::MAX_SEALED || sorts && self.data.l0_table_count() > settings::MAX_L0
+    /// Has the engine sort in what it has written to the disk. By itself it does one step of that each time that it has written something,
+    /// which may be too few: then the next write would wait for what nobody does.
+    fn sort(&self) -> Result<(), Error> {
+        // To bring in nothing is the one way to say so. It leaves an empty file, which goes when the database is opened.
+        let asked = self.data.start_ingestion().and_then(|nothing| nothing.finish());
+        asked.map_err(|error| engine_failure("sorting", &self.folder, &error))
     }
 
     /// What is in memory is to go to a table on the disk. Does not wait for it.
@@ -274,9 +280,12 @@ impl Engine {
     fn room_now(&self) -> Result<(u64, bool), Error> {
         let disk = statvfs(&self.folder).map_err(|errno| failure("examining", &self.folder, &errno.into()))?;
         let in_memory = self.in_memory();
-        let reserve = self.reserve(disk.f_blocks.saturating_mul(disk.f_frsize));
+        let reserve = settings::reserve(self.data.disk_space() + in_memory, self.table);
         let free = disk.f_bavail.saturating_mul(disk.f_frsize).saturating_sub(in_memory);
-        Ok((free.saturating_sub(reserve), free > settings::reserve_of_removals(reserve)))
+        // What is being rewritten takes of the reserve meanwhile, as it may.
+        let rewrites = self.database.active_compactions() > 0;
+        let has_removals = free > if rewrites { settings::LEAST } else { settings::reserve_of_removals(reserve) };
+        Ok((free.saturating_sub(reserve), has_removals))
     }
 
     /// How many bytes the data has on the disk, and will have once what is in memory is there too. More than its keys and
@@ -293,11 +302,6 @@ impl Engine {
     /// How much of what was written last is in memory at most before it is sealed.
     fn memory_most(&self) -> u64 {
         settings::memory_table(u64::MAX, self.table)
-    }
-
-    /// What the engine needs free on a disk of this size, besides what is in memory.
-    fn reserve(&self, disk: u64) -> u64 {
-        settings::reserve(disk, self.table)
     }
 
     /// What a write that found no room is told.

@@ -22,12 +22,16 @@ const TABLE_BYTES: std::ops::RangeInclusive<u64> = 512 << 10..=64 << 20;
 /// A table is this many times as large as what is brought to the disk at a time. The engine rewrites once each time that it is
 /// brought something: were sorted tables as small as that, it could not keep up.
 const BROUGHT_FOR_A_TABLE: u64 = 4;
-/// How many sorted tables are rewritten at once, at most: all that are not sorted in yet with those of the first sorted level, or one
-/// of a level with those below it. New ones are written before the old ones go, and a disk that is full meanwhile ends the
-/// engine.
-const TABLES_AT_ONCE: u64 = 12;
-/// The least that must stay free.
+/// How many sorted tables are rewritten at once, at most: the engine takes one with up to fifty of the level below it, or all that are
+/// not sorted in yet with the first sorted level. New ones are written before the old ones go, and a disk that is full
+/// meanwhile ends the engine.
+const TABLES_AT_ONCE: u64 = 60;
+/// And the old ones of the time before may still be there: they go with what is brought to the disk next.
+const TIMES: u64 = 2;
+/// The least that must stay free for that.
 const LEAST_RESERVE: u64 = 4 << 20;
+/// And while it goes on.
+pub(super) const LEAST: u64 = 1 << 20;
 /// Blocks of tables read last. With a million keys, what tells in which block a key is takes 12 MiB: with less than that, a
 /// read costs twice as much. An idle node has read nothing.
 const CACHE_BYTES: u64 = 32 << 20;
@@ -76,15 +80,21 @@ pub(super) fn memory_table(on_disk: u64, table: u64) -> u64 {
     (on_disk / 4).clamp(LEAST_MEMORY_TABLE_BYTES, MEMORY_TABLE_BYTES).min(table / BROUGHT_FOR_A_TABLE)
 }
 
-/// What must stay free on a disk of this size, so that tables of this size can be rewritten: a tenth, 6 to 768 MiB, or up to a
-/// quarter where it is another size since, or the database was laid out by an earlier version.
-pub(super) fn reserve(disk: u64, table: u64) -> u64 {
-    (TABLES_AT_ONCE * table).min(disk / 4).max(LEAST_RESERVE)
+/// What must stay free, so that tables of this size can be rewritten, where there is so much data.
+pub(super) fn reserve(data: u64, table: u64) -> u64 {
+    (TIMES * (TABLES_AT_ONCE * table).min(data)).max(LEAST_RESERVE)
 }
 
-/// How much of that removals leave: they make room only once tables are rewritten.
+/// The same when a disk of this size is full: a fifth (up to 7.5 GiB), or up to half of it where it is smaller than 300 MiB, has another
+/// size since, or the database was laid out by an earlier version.
+pub(super) fn reserve_of_full(disk: u64, table: u64) -> u64 {
+    reserve(disk / 4, table)
+}
+
+/// How much of that removals leave. They take little, and make room only once tables are rewritten; what is being rewritten, or was
+/// just now, takes its part meanwhile.
 pub(super) fn reserve_of_removals(reserve: u64) -> u64 {
-    reserve / 4 * 3
+    reserve / 8
 }
 
 #[cfg(test)]
@@ -104,16 +114,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_rewritten_at_once_finds_room_in_a_tenth_of_the_disk() {
+    fn what_is_rewritten_finds_room_in_a_fifth_of_the_disk() {
         for disk in [GIB / 16, GIB / 8, GIB, 10 * GIB, 1000 * GIB] {
-            let (table, reserve) = (table_for(disk), reserve(disk, table_for(disk)));
-            assert!(reserve <= (disk / 10).max(6 << 20), "{disk}: {reserve} bytes");
-            // All that may wait to be sorted in, and the first sorted level.
+            let table = table_for(disk);
+            let reserve = reserve_of_full(disk, table);
+            assert!(reserve <= if disk < GIB { disk / 2 } else { disk / 5 }, "{disk}: {reserve} bytes");
+            // All that may wait to be sorted in, and the first sorted level, twice over.
             let brought = memory_table(u64::MAX, table) * (MAX_L0 as u64 + 1);
-            assert!(reserve_of_removals(reserve) >= brought + 4 * table, "{disk}: {table} bytes a table");
+            assert!(
+                reserve - reserve_of_removals(reserve) >= 2 * (50 * table + brought),
+                "{disk}: {table} bytes a table"
+            );
         }
         let before = *TABLE_BYTES.end();
-        assert_eq!((reserve(GIB, before), reserve(1000 * GIB, before)), (GIB / 4, 768 << 20));
+        assert_eq!((reserve(0, before), reserve(GIB, before)), (LEAST_RESERVE, 2 * GIB), "all of it can be rewritten");
+        assert_eq!((reserve_of_full(GIB, before), reserve_of_full(1000 * GIB, before)), (GIB / 2, 7680 << 20));
     }
 
     #[test]
