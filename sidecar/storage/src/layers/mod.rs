@@ -1,6 +1,6 @@
 //! Layers: what lies between an application and a store. From the application down: [`caching`], [`batching`],
 //! [`limiting`], [`compression`]; and [`observing`], which is always there, directly over the store. [`tiering`] makes one store
-//! of two, below all of these but the last.
+//! of two, and [`regions`] one of several, below all of these but the last.
 
 pub mod batching;
 pub mod caching;
@@ -8,6 +8,7 @@ pub mod compression;
 mod gates;
 pub mod limiting;
 pub mod observing;
+pub mod regions;
 mod stack;
 pub mod tiering;
 
