@@ -33,14 +33,14 @@ async fn a_removal_is_forgotten_once_every_region_has_it_and_no_sooner() {
     assert_eq!(world.agreed("k").await.as_deref(), Some("2"));
 }
 
-/// The way of the third region to the second can be read and not written.
+/// The others see it, and can't write over it.
 #[tokio::test(start_paused = true)]
 async fn a_removal_stays_where_one_region_has_what_was_removed() {
     let world = World::new(restless()).await;
     world.nodes[0].set("k", 1).await;
     world.drained().await;
     for node in &world.nodes[..2] {
-        Fate::set(&node.ways[2].fate.full, true);
+        *node.ways[2].fate.refuses.lock().unwrap() = Some(key("k"));
     }
     assert!(world.nodes[0].delete("k").await);
     world.wait(LONG).await;
@@ -49,7 +49,7 @@ async fn a_removal_stays_where_one_region_has_what_was_removed() {
         assert!(world.stood(region, "k").await.is_some_and(|stood| stood.value.is_none()), "forgotten too soon");
     }
     for node in &world.nodes[..2] {
-        Fate::set(&node.ways[2].fate.full, false);
+        *node.ways[2].fate.refuses.lock().unwrap() = None;
     }
     until("it is forgotten", async || is_forgotten(&world, "k").await).await;
     assert_eq!(world.nodes[2].get("k").await, None);

@@ -16,7 +16,9 @@ async fn a_write_needs_the_own_region_alone_and_gets_to_all() {
     let world = World::new(Replication::default()).await;
     // The others take it, and don't answer.
     let others = [0, 2].map(|region| &world.nodes[1].ways[region].fate);
-    others.map(|fate| Fate::set(&fate.hold_writes, true));
+    for fate in others {
+        Fate::set(&fate.hold_writes, true);
+    }
     world.nodes[1].set("first", 1).await;
     for fate in others {
         fate.held().await;

@@ -23,6 +23,8 @@ pub(crate) struct Fate {
     pub(crate) lies: AtomicBool,
     /// Puts lose their answers.
     pub(crate) mute: AtomicBool,
+    /// Puts of this key are refused.
+    pub(crate) refuses: Mutex<Option<Key>>,
     /// Puts are lost on their way, and nobody is told.
     pub(crate) drops: AtomicBool,
     pub(crate) hold_reads: AtomicBool,
@@ -43,6 +45,7 @@ impl Default for Fate {
             full: AtomicBool::default(),
             lies: AtomicBool::default(),
             mute: AtomicBool::default(),
+            refuses: Mutex::default(),
             drops: AtomicBool::default(),
             hold_reads: AtomicBool::default(),
             hold_writes: AtomicBool::default(),
@@ -146,6 +149,9 @@ impl StorageAdapter for Tier {
             .alive(async {
                 tokio::task::yield_now().await;
                 self.fate.check_room()?;
+                if self.fate.refuses.lock().unwrap().as_ref() == Some(key) {
+                    return Err(Error::unavailable("Refused", "it takes anything but this"));
+                }
                 self.fate.hold(&self.fate.hold_writes).await;
                 if self.fate.lies.load(Ordering::SeqCst) {
                     return Ok(Outcome::Applied(Version { revision: 1, tag: "lie".into() }));

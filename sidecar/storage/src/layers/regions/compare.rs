@@ -16,7 +16,7 @@ use super::region::{Merged, Missed, PAGE, Space};
 use super::store::Store;
 use super::sweep::{self, Removal};
 use super::{Run, rounds};
-use crate::{Condition, Error, Key, Outcome, Value};
+use crate::{Condition, Error, Key, Value};
 
 const TREE: &str = "tree";
 const LEAVES: &str = "leaf/";
@@ -142,18 +142,16 @@ async fn publish(store: &Store, pairs: &[Pair]) -> Result<(), Error> {
         Some(before) => tree_now.differs(before),
         None => (0..1 << tree_now.bits()).collect(),
     };
-    let meta = &store.regions[store.here].meta;
-    let put = async |key: Key, bytes| {
-        store.check_claim()?;
-        match meta.put(&key, Value::Bytes(bytes), &Condition::Any).await? {
-            Outcome::Unknown(why) => Err(Missed::Unknown(why.0).into_error()),
-            Outcome::Applied(_) | Outcome::Rejected(_) => Ok(()),
-        }
-    };
+    let here = &store.regions[store.here];
     for at in changed {
-        put(leaf_key(tree_now.bits(), at)?, digest::encode_leaf(leaf(pairs, tree_now.bits(), at))).await?;
+        store.check_claim()?;
+        let pairs = digest::encode_leaf(leaf(pairs, tree_now.bits(), at));
+        let put = here.put_meta(leaf_key(tree_now.bits(), at)?.as_str(), Value::Bytes(pairs), &Condition::Any).await;
+        put.map_err(Missed::into_error)?;
     }
-    put(Key::new(TREE)?, tree_now.encode()).await
+    store.check_claim()?;
+    let put = here.put_meta(TREE, Value::Bytes(tree_now.encode()), &Condition::Any).await;
+    put.map(drop).map_err(Missed::into_error)
 }
 
 /// The keys that another region lacks, or of which it has another write; `None`: that is not said there.

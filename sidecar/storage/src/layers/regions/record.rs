@@ -206,8 +206,8 @@ mod tests {
             let mut shuffled: Vec<Record> = order.iter().map(|index| index.get(&records).clone()).collect();
             shuffled.extend(records.iter().rev().cloned());
             let greatest = records.iter().max_by(|a, b| a.order(b)).unwrap();
-            prop_assert_eq!(after(&records).as_ref(), Some(greatest));
-            prop_assert_eq!(after(&shuffled).as_ref(), Some(greatest));
+            prop_assert_eq!(after(&records), Some(greatest.clone()));
+            prop_assert_eq!(after(&shuffled), Some(greatest.clone()));
             prop_assert!(greatest.join(&key(), greatest).unwrap().is_none());
         }
     }
