@@ -265,11 +265,18 @@ struct Observer {
     may: Vec<May>,
     /// The greatest that was seen to stand in the region that had acknowledged it, right after it did.
     greatest: Vec<Option<Stood>>,
+    /// Something was removed of which the stamp was not seen: by a decision, or by who was not answered.
+    unseen: Vec<bool>,
     happened: Happened,
 }
 
 impl Observer {
     async fn hear(&mut self, node: usize, at: usize, act: Act, heard: Heard) -> Result<(), String> {
+        self.unseen[at] |= match act {
+            Act::Swap(_, None) => true,
+            Act::Delete => heard.is_err(),
+            _ => false,
+        };
         match heard {
             Ok(Some(answer)) => {
                 self.happened.answered += 1;
@@ -407,7 +414,8 @@ impl Observer {
             }
             let greatest = &self.greatest[at];
             // A removal that stood everywhere may be forgotten by now.
-            let is_forgotten = stood.is_none() && greatest.as_ref().is_none_or(|greatest| greatest.value.is_none());
+            let was_removed = self.unseen[at] || greatest.as_ref().is_none_or(|greatest| greatest.value.is_none());
+            let is_forgotten = stood.is_none() && was_removed;
             if at >= DECIDED && stood < *greatest && !is_forgotten {
                 return Err(format!("{greatest:#?} was acknowledged in key {at}, and {stood:#?} stands"));
             }
@@ -421,7 +429,13 @@ async fn live(day: &Day) -> Result<Happened, String> {
     let open = |weather: &Weather| FarBucket::new(weather.clone(), false).open();
     let world = World::over(day.weathers.iter().map(open).collect(), NODES, restless());
     let nothing = vec![May(vec![Standing::default()]); KEYS];
-    let mut observer = Observer { world, may: nothing, greatest: vec![None; KEYS], happened: Happened::default() };
+    let mut observer = Observer {
+        world,
+        may: nothing,
+        greatest: vec![None; KEYS],
+        unseen: vec![false; KEYS],
+        happened: Happened::default(),
+    };
     for step in &day.steps {
         observer.step(*step).await?;
     }
