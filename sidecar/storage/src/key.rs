@@ -43,6 +43,11 @@ impl Namespace {
         checked("namespace", text.into(), MAX_NAMESPACE_BYTES).map(Self)
     }
 
+    /// One of the program's own, short and not empty.
+    pub(crate) fn of_ours(name: &'static str) -> Self {
+        Self(name.to_owned())
+    }
+
     /// As text.
     pub fn as_str(&self) -> &str {
         &self.0

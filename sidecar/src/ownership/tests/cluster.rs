@@ -191,9 +191,10 @@ impl Cluster {
         let strategy = match &self.data {
             Data::Volumes(_) => Strategy::Isolated {
                 documents: group.as_ref().map_or_else(|| Arc::clone(&link) as _, |group| group.documents()),
-                volumes: Arc::new(OnDisk { data: self.volume(name), engine: Engine::Embedded }),
+                volumes: Arc::new(OnDisk { data: self.volume(name), kind: Engine::Embedded.into() }),
                 peers: Arc::new(peers),
                 throttle: Throttle::new(BYTES_PER_SECOND),
+                gauge: None,
             },
             data @ (Data::Namespaces(..) | Data::Shards(_)) => Strategy::Bucket {
                 bucket: Arc::new(Bucket { link: Arc::clone(&link), node: id(name), data: data.clone() }),

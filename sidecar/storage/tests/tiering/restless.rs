@@ -1,0 +1,41 @@
+//! A store over two tiers in which everything moves all the time: what is written is demoted as soon as it can be, and what is
+//! read promoted.
+
+use std::sync::Arc;
+
+use brainy_storage::StorageAdapter;
+use brainy_storage::layers::batching::Sole;
+use brainy_storage::layers::tiering::{Cold, Tiering, Tiers};
+
+use super::bucket::FarBucket;
+use super::harness::rough::Weather;
+
+/// Neither loses nor delays anything.
+pub(crate) fn calm() -> Weather {
+    Weather { pauses: vec![1], losses: vec![None], echoes: vec![None] }
+}
+
+/// The adapter over an empty bucket.
+pub(crate) fn bucket() -> Arc<dyn StorageAdapter> {
+    FarBucket::new(calm(), false).open()
+}
+
+/// Everything moves while the store is in use.
+pub(crate) fn over(hot: Arc<dyn StorageAdapter>, cold: Arc<dyn StorageAdapter>) -> Arc<dyn StorageAdapter> {
+    let tiers = Tiers::new(Tiering { promote_after_reads: 1, demote_after_ms: 0, ..Tiering::default() });
+    let store = tiers.over(hot, Cold { store: cold, longest_path: 1024 }, Arc::new(Sole));
+    let in_use = Arc::downgrade(&store);
+    tokio::spawn(async move {
+        let mut turn: u64 = 0;
+        while in_use.strong_count() > 0 {
+            tiers.run(Some(0));
+            turn += 1;
+            match turn % 64 {
+                // Others must have their turn, also those that wait for a disk.
+                0 => tokio::time::sleep(std::time::Duration::from_millis(1)).await,
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    });
+    store
+}
