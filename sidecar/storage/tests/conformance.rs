@@ -56,11 +56,15 @@ async fn embedded_conforms() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_tiers_conform_while_everything_moves_between_them() {
-    let memory = || -> Arc<dyn StorageAdapter> { Arc::new(MemoryAdapter::new()) };
-    let report = conformance::run(|| restless::over(memory(), memory())).await;
-    assert!(report.is_clean(), "{report}");
-    let report = conformance::run(|| restless::over(memory(), restless::bucket())).await;
-    assert!(report.is_clean(), "{report}");
+    fn memory() -> Arc<dyn StorageAdapter> {
+        Arc::new(MemoryAdapter::new())
+    }
+    for cold in [memory, restless::bucket] {
+        let tiers = restless::tiers();
+        let report = conformance::run(|| restless::over(&tiers, memory(), cold())).await;
+        assert!(report.is_clean(), "{report}");
+        restless::assert_moved(&tiers);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,8 +74,10 @@ async fn an_embedded_database_conforms_as_the_hot_tier_of_a_bucket() {
     let count = std::sync::atomic::AtomicU32::new(0);
     let next = || count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let open = || Arc::new(database.store(&format!("shard-{:03}", next())).unwrap());
-    let report = conformance::run(|| restless::over(open(), restless::bucket())).await;
+    let tiers = restless::tiers();
+    let report = conformance::run(|| restless::over(&tiers, open(), restless::bucket())).await;
     assert!(report.is_clean(), "{report}");
+    restless::assert_moved(&tiers);
 }
 
 /// Ways to be wrong, each of which some real adapter has been.

@@ -94,12 +94,14 @@ fn two_tiers_are_linearizable() {
     let memory = || -> Store { Arc::new(MemoryAdapter::new()) };
     for runtime in [one_thread(), threads()] {
         for rough in [false, true] {
-            let store = |run: &Run| restless::over(memory(), FarBucket::adapter(run.weather.clone(), false));
+            let tiers = restless::tiers();
+            let store = |run: &Run| restless::over(&tiers, memory(), FarBucket::adapter(run.weather.clone(), false));
             let judged = judge(&runtime, MANY, Seed::Any, rough, store);
             let tally = judged.unwrap_or_else(|why| panic!("{why}"));
             println!("{tally:?}");
             assert!(tally.at_once > 0 && tally.unknown == 0, "{tally:?}");
             assert!(tally.failed * 20 < tally.operations, "too much fails: {tally:?}");
+            restless::assert_moved(&tiers);
         }
     }
 }
@@ -108,13 +110,15 @@ fn two_tiers_are_linearizable() {
 fn an_embedded_database_and_a_bucket_are_linearizable_as_tiers() {
     let (folder, count) = (tempfile::tempdir().unwrap(), AtomicU32::new(0));
     let database = EmbeddedDatabase::open(folder.path()).unwrap();
+    let tiers = restless::tiers();
     let store = |run: &Run| {
         let hot = database.store(&count.fetch_add(1, Ordering::Relaxed).to_string()).unwrap();
-        restless::over(Arc::new(hot), FarBucket::adapter(run.weather.clone(), false))
+        restless::over(&tiers, Arc::new(hot), FarBucket::adapter(run.weather.clone(), false))
     };
     let judged = judge(&threads(), FEW, Seed::Any, true, store);
     let tally = judged.unwrap_or_else(|why| panic!("{why}"));
     assert!(tally.at_once > 0 && tally.unknown == 0, "{tally:?}");
+    restless::assert_moved(&tiers);
 }
 
 #[test]

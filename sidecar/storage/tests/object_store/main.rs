@@ -131,7 +131,9 @@ async fn cached_memory_is_an_object_store() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_tiers_are_an_object_store() {
     let hot = || -> Arc<dyn StorageAdapter> { Arc::new(MemoryAdapter::new()) };
-    passes(|| restless::over(hot(), restless::bucket())).await;
+    let tiers = restless::tiers();
+    passes(|| restless::over(&tiers, hot(), restless::bucket())).await;
+    restless::assert_moved(&tiers);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,9 +20,24 @@ pub(crate) fn bucket() -> Arc<dyn StorageAdapter> {
     FarBucket::new(calm(), false).open()
 }
 
+/// Tiers between which everything is to move.
+pub(crate) fn tiers() -> Tiers {
+    Tiers::new(Tiering { promote_after_reads: 1, demote_after_ms: 0, ..Tiering::default() })
+}
+
+/// Whether anything did.
+pub(crate) fn assert_moved(tiers: &Tiers) {
+    let counts = tiers.counts();
+    assert!(counts.demoted > 0 && counts.promoted > 0 && counts.cold_reads > 0, "{counts:?}");
+}
+
 /// Everything moves while the store is in use.
-pub(crate) fn over(hot: Arc<dyn StorageAdapter>, cold: Arc<dyn StorageAdapter>) -> Arc<dyn StorageAdapter> {
-    let tiers = Tiers::new(Tiering { promote_after_reads: 1, demote_after_ms: 0, ..Tiering::default() });
+pub(crate) fn over(
+    tiers: &Tiers,
+    hot: Arc<dyn StorageAdapter>,
+    cold: Arc<dyn StorageAdapter>,
+) -> Arc<dyn StorageAdapter> {
+    let tiers = tiers.clone();
     let store = tiers.over(hot, Cold { store: cold, longest_path: 1024 }, Arc::new(Sole));
     let in_use = Arc::downgrade(&store);
     tokio::spawn(async move {
