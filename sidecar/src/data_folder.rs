@@ -249,7 +249,8 @@ impl DataFolder {
     pub fn disk(&self) -> Disk {
         match &self.data {
             Data::Embedded(database) => database.disk(),
-            Data::Files(shards) => Disk::of(shards, |_| 0),
+            // The folder itself may not be there yet.
+            Data::Files(shards) => Disk::of(shards.parent().unwrap_or(shards), |_| 0),
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use brainy_coordination::bucket::election::Told;
 use brainy_coordination::clock::Validity;
 use brainy_coordination::elector::Term;
-use brainy_coordination::session::{HeldShard, Meter, Requests, ShardLoad};
+use brainy_coordination::session::{HeldShard, Meter, Requests, ShardLoad, TieringLag};
 use brainy_coordination::{FencingToken, NodeId, ShardId, ShardMap};
 use brainy_storage::StorageAdapter;
 use brainy_storage::layers::LayerStack;
@@ -271,6 +271,13 @@ impl Table {
     /// The tiers of the shards, where they have two.
     pub(super) fn tiers(&self) -> Option<&Tiers> {
         self.layers.tiers()
+    }
+
+    /// How far the cold tier is behind, where there is one.
+    pub(super) fn tiering_lag(&self) -> Option<TieringLag> {
+        let lag = self.tiers()?.state().lag;
+        let (keys, seconds) = (lag.keys, lag.oldest_ms / 1000);
+        Some(TieringLag { keys, seconds, away: lag.problem.is_some(), foreign: lag.foreign })
     }
 
     /// How busy storage is, where it is limited.

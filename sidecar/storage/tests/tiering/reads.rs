@@ -142,4 +142,7 @@ async fn namespaces_are_apart_in_both_tiers_and_drained_after_a_restart() {
     assert_eq!(inner(&world).get(&key("k")).await.unwrap().unwrap().value, number(1));
     assert_eq!(world.get("k").await, None);
     assert_eq!(world.list().await, Vec::<String>::new());
+    let world = world.lose_the_disk();
+    let found = inner(&world).get(&key("k")).await.unwrap();
+    assert_eq!(found.map(|entry| entry.value), Some(number(1)), "it never got to the cold tier");
 }

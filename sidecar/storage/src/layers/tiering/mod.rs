@@ -348,6 +348,11 @@ impl Tiers {
         }
     }
 
+    /// What moves between them, and when.
+    pub fn settings(&self) -> &Tiering {
+        &self.0.settings
+    }
+
     /// How the tiers stand.
     pub fn state(&self) -> TieringState {
         let mut state = TieringState::default();
