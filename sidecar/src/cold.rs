@@ -7,11 +7,15 @@
 //! ```
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use brainy_kubernetes::config::{COLD_OWNER, COLD_SHARDS, ColdOwner};
 use brainy_storage::backends::disk::Disk;
 use brainy_storage::backends::s3::{S3Settings, S3Store};
 use brainy_storage::documents::{Documents, Swap};
@@ -27,10 +31,8 @@ use tokio::sync::watch;
 
 use crate::host;
 
-/// Folder of the shards' cold tiers.
-const SHARDS: &str = "cold/shards";
-/// Says whose they are.
-const OWNER: &str = "cold/cluster.json";
+/// In the folder of the hot tier: which cold one it belongs to.
+const REMEMBERED: &str = "cold.json";
 /// Longest name of an object, in bytes, of which the bucket's prefix takes a part.
 const LONGEST_NAME: usize = 1024;
 /// Between two proofs. One is a few hundred small requests.
@@ -40,16 +42,6 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 /// Time between looks how full the disk of the hot tier is.
 const DISK_LOOKS: Duration = Duration::from_secs(5);
 
-/// Whose cold tier is below a prefix.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Owner {
-    /// UID of the BrainyCluster, or the mark of a data folder.
-    pub uid: String,
-    /// How many shards its data is spread over.
-    pub shards: u32,
-}
-
 /// Whether the bucket may be used.
 #[derive(Clone, Debug)]
 enum Access {
@@ -58,13 +50,24 @@ enum Access {
     Open(S3Store),
 }
 
+/// Who asks for the cold tier.
+#[derive(Clone, Debug)]
+pub struct Claimant {
+    /// UID of the BrainyCluster, or the mark of a data folder.
+    pub uid: String,
+    /// How many shards its data is spread over.
+    pub shards: u32,
+    /// Folder of the hot tier: what cold tier it belongs to is remembered there.
+    pub folder: PathBuf,
+}
+
 /// The bucket. Clones share it.
 #[derive(Clone)]
 pub struct ColdBucket(Arc<Inner>);
 
 struct Inner {
     settings: S3Settings,
-    owner: Owner,
+    claimant: Claimant,
     compression: Option<Compression>,
     observing: Observing,
     access: watch::Sender<Access>,
@@ -80,22 +83,14 @@ impl ColdBucket {
     /// Opens the bucket in the background. Within a runtime.
     pub fn start(
         settings: S3Settings,
-        owner: Owner,
+        claimant: Claimant,
         compression: Option<Compression>,
         observing: Observing,
     ) -> Arc<Self> {
         let access = watch::Sender::new(Access::Closed("the bucket of the cold tier was not tested yet".to_owned()));
-        let bucket = Self(Arc::new(Inner { settings, owner, compression, observing, access }));
+        let bucket = Self(Arc::new(Inner { settings, claimant, compression, observing, access }));
         host::spawn(keep(bucket.clone()));
         Arc::new(bucket)
-    }
-
-    /// Why it is not used at the moment.
-    pub fn problem(&self) -> Option<String> {
-        match &*self.0.access.borrow() {
-            Access::Closed(why) => Some(why.clone()),
-            Access::Open(_) => None,
-        }
     }
 
     fn set(&self, access: Access) {
@@ -142,7 +137,12 @@ async fn open(bucket: &Inner) -> Result<S3Store, Error> {
     let store = S3Store::open(&bucket.settings).await?;
     store.check().await?;
     store.prove().await?;
-    must_own(&store.documents(""), &bucket.owner).await?;
+    let Claimant { folder, .. } = &bucket.claimant;
+    let remembered = remembered(folder).await?;
+    let mark = must_own(&store.documents(""), &bucket.claimant, remembered.as_deref()).await?;
+    if remembered.is_none() {
+        remember(folder, mark).await?;
+    }
     Ok(store)
 }
 
@@ -160,17 +160,28 @@ async fn lost(store: &S3Store) -> Error {
     }
 }
 
-/// Two owners of one place would mix their data: the first one writes down that it is its own.
-async fn must_own(documents: &impl Documents, me: &Owner) -> Result<(), Error> {
-    for _ in 0..2 {
-        if let Some(found) = documents.read(OWNER).await? {
-            let found: Owner = serde_json::from_slice(&found.body)
-                .map_err(|error| Error::Corrupt { key: OWNER.to_owned(), problem: error.to_string() })?;
-            return if found == *me { Ok(()) } else { Err(anothers(&found)) };
-        }
-        let body = serde_json::to_vec(me).map_err(|error| Error::invalid("owner", error.to_string()))?;
-        match documents.swap(OWNER, None, body.into()).await? {
-            Swap::Applied(_) => return Ok(()),
+/// Two owners of one place would mix their data: the first one writes down that it is its own. A cluster that was deleted and
+/// made anew finds its volumes again, and they know its cold tier by the mark. Returns the mark.
+async fn must_own(documents: &impl Documents, me: &Claimant, remembered: Option<&str>) -> Result<String, Error> {
+    for _ in 0..3 {
+        let (mark, stands) = match documents.read(COLD_OWNER).await? {
+            Some(document) => {
+                let found: ColdOwner = serde_json::from_slice(&document.body)
+                    .map_err(|error| Error::Corrupt { key: COLD_OWNER.to_owned(), problem: error.to_string() })?;
+                match (found.uid == me.uid, remembered == Some(found.mark.as_str())) {
+                    _ if found.shards != me.shards => return Err(anothers(&found)),
+                    (true, _) => return Ok(found.mark),
+                    (false, true) => (found.mark, Some(document.version)),
+                    (false, false) => return Err(anothers(&found)),
+                }
+            }
+            None if remembered.is_some() => return Err(missing()),
+            None => (chance::mark(), None),
+        };
+        let next = ColdOwner { uid: me.uid.clone(), shards: me.shards, mark: mark.clone() };
+        let body = serde_json::to_vec(&next).map_err(|error| Error::invalid("owner", error.to_string()))?;
+        match documents.swap(COLD_OWNER, stands.as_ref(), body.into()).await? {
+            Swap::Applied(_) => return Ok(mark),
             // Another node was first, or nobody knows: the next look tells.
             Swap::Rejected | Swap::Unknown(_) => {}
         }
@@ -178,13 +189,57 @@ async fn must_own(documents: &impl Documents, me: &Owner) -> Result<(), Error> {
     Err(Error::unavailable("Contended", "who owns the cold tier could not be found out"))
 }
 
-fn anothers(found: &Owner) -> Error {
+fn anothers(found: &ColdOwner) -> Error {
     let detail = format!(
         "the bucket and prefix hold the cold tier of {} with {} shards: choose another prefix, or delete what is below \
-         {SHARDS}/ and {OWNER} there",
+         {COLD_SHARDS}/ and {COLD_OWNER} there",
         found.uid, found.shards
     );
     Error::unavailable("AnothersColdTier", detail)
+}
+
+fn missing() -> Error {
+    let detail = format!(
+        "what is on this volume has a cold tier, and in the bucket and prefix there is none ({COLD_OWNER}): correct them, or \
+         bring the bucket back. If its data is lost for good, so is what was demoted: delete {REMEMBERED} in the data folder \
+         to go on without it"
+    );
+    Error::unavailable("ColdTierMissing", detail)
+}
+
+/// The mark of the cold tier that a hot one belongs to, as it is remembered.
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    mark: String,
+}
+
+async fn remembered(folder: &Path) -> Result<Option<String>, Error> {
+    let path = folder.join(REMEMBERED);
+    let read = blocking(move || match std::fs::read(&path) {
+        Ok(text) => Ok(Some(serde_json::from_slice::<Remembered>(&text).map_err(io::Error::from)?.mark)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    });
+    read.await.map_err(|error| Error::unavailable("Volume", format!("reading {REMEMBERED}: {error}")))
+}
+
+/// All of the file or nothing of it, also after a power failure.
+async fn remember(folder: &Path, mark: String) -> Result<(), Error> {
+    let folder = folder.to_owned();
+    let written = blocking(move || {
+        std::fs::create_dir_all(&folder)?;
+        let (path, beside) = (folder.join(REMEMBERED), folder.join(format!("{REMEMBERED}.new")));
+        let mut file = File::create(&beside)?;
+        file.write_all(&serde_json::to_vec(&Remembered { mark })?)?;
+        file.sync_all()?;
+        std::fs::rename(&beside, &path)?;
+        File::open(&folder)?.sync_all()
+    });
+    written.await.map_err(|error| Error::unavailable("Volume", format!("writing {REMEMBERED}: {error}")))
+}
+
+async fn blocking<T: Send + 'static>(act: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(act).await.unwrap_or_else(|broken| Err(io::Error::other(broken)))
 }
 
 fn in_words(error: &Error) -> String {
@@ -196,10 +251,17 @@ fn in_words(error: &Error) -> String {
 
 impl ColdStores for ColdBucket {
     fn cold(&self, name: &str) -> Cold {
-        let root = format!("{SHARDS}/{name}");
+        let root = format!("{COLD_SHARDS}/{name}");
         let taken = self.0.settings.prefix.len() + root.len() + 2;
         let shard = ColdShard { bucket: self.clone(), root, namespaces: Vec::new(), open: OnceLock::new() };
         Cold { store: Arc::new(shard), longest_path: LONGEST_NAME.saturating_sub(taken) }
+    }
+
+    fn problem(&self) -> Option<String> {
+        match &*self.0.access.borrow() {
+            Access::Closed(why) => Some(why.clone()),
+            Access::Open(_) => None,
+        }
     }
 }
 
@@ -282,8 +344,7 @@ impl DiskGauge {
         let gauge = self.clone();
         Arc::new(move || {
             let [used, total] = &*gauge.0;
-            let fullness =
-                Fullness { used: used.load(Ordering::Relaxed), total: total.load(Ordering::Relaxed) };
+            let fullness = Fullness { used: used.load(Ordering::Relaxed), total: total.load(Ordering::Relaxed) };
             (fullness.total > 0).then_some(fullness)
         })
     }
@@ -312,26 +373,53 @@ mod tests {
 
     use super::*;
 
-    fn owner(uid: &str, shards: u32) -> Owner {
-        Owner { uid: uid.to_owned(), shards }
+    fn claimant(uid: &str, shards: u32, folder: &Path) -> Claimant {
+        Claimant { uid: uid.to_owned(), shards, folder: folder.to_owned() }
     }
 
     #[tokio::test]
     async fn the_first_owner_of_a_place_keeps_it() {
-        let documents = MemoryDocuments::new();
-        must_own(&documents, &owner("a", 16)).await.unwrap();
-        must_own(&documents, &owner("a", 16)).await.unwrap();
-        for other in [owner("b", 16), owner("a", 8)] {
-            let refused = in_words(&must_own(&documents, &other).await.unwrap_err());
+        let (documents, folder) = (MemoryDocuments::new(), Path::new(""));
+        let own = async |uid, shards, mark| must_own(&documents, &claimant(uid, shards, folder), mark).await;
+        let mark = own("a", 16, None).await.unwrap();
+        assert_eq!(own("a", 16, None).await.unwrap(), mark);
+        assert_eq!(own("a", 16, Some(mark.as_str())).await.unwrap(), mark);
+        for (uid, shards, remembered) in
+            [("b", 16, None), ("a", 8, None), ("b", 16, Some("another")), ("b", 8, Some(mark.as_str()))]
+        {
+            let refused = in_words(&own(uid, shards, remembered).await.unwrap_err());
             assert!(refused.contains("of a with 16 shards") && refused.contains("another prefix"), "{refused}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_cluster_made_anew_over_its_volumes_finds_its_cold_tier_again() {
+        let (documents, folder) = (MemoryDocuments::new(), tempfile::tempdir().unwrap());
+        let own = async |uid, mark: Option<&str>| must_own(&documents, &claimant(uid, 16, folder.path()), mark).await;
+        assert_eq!(remembered(folder.path()).await.unwrap(), None);
+        remember(folder.path(), own("before", None).await.unwrap()).await.unwrap();
+        let mark = remembered(folder.path()).await.unwrap();
+        // A node with a new volume has to wait for one that has an old one.
+        assert!(own("after", None).await.is_err());
+        assert_eq!(own("after", mark.as_deref()).await.ok(), mark);
+        assert_eq!(own("after", None).await.ok(), mark);
+        assert!(own("before", None).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_volume_whose_cold_tier_is_gone_does_not_begin_a_new_one() {
+        let documents = MemoryDocuments::new();
+        let refused = must_own(&documents, &claimant("a", 16, Path::new("")), Some("mark")).await.unwrap_err();
+        assert!(matches!(&refused, Error::Unavailable { cause, .. } if cause == "ColdTierMissing"), "{refused}");
+        assert!(documents.names("").await.unwrap().is_empty());
     }
 
     #[tokio::test]
     async fn before_the_bucket_has_passed_it_is_neither_read_nor_written() {
         let settings = S3Settings { endpoint: Some("http://127.0.0.1:9".into()), ..S3Settings::new("b") };
         let metrics = crate::metrics::Metrics::default();
-        let bucket = ColdBucket::start(settings, owner("a", 16), None, metrics.observing("s3"));
+        let claimant = claimant("a", 16, Path::new("nowhere"));
+        let bucket = ColdBucket::start(settings, claimant, None, metrics.observing("s3"));
         let Cold { store, longest_path } = bucket.cold("007");
         assert_eq!(longest_path, 1024 - "/cold/shards/007/".len());
         let key = Key::new("k").unwrap();

@@ -14,7 +14,7 @@ use brainy_storage::layers::batching::BufferCounts;
 use brainy_storage::layers::caching::CacheCounts;
 use brainy_storage::layers::limiting::LimitCounts;
 use brainy_storage::layers::observing::Observing;
-use brainy_storage::layers::tiering::Tiers;
+use brainy_storage::layers::tiering::{TieringCounts, TieringState};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -222,7 +222,7 @@ impl Metrics {
         cache: Option<CacheCounts>,
         limits: Option<LimitCounts>,
         buffer: Option<BufferCounts>,
-        tiers: Option<&Tiers>,
+        tiering: Option<(TieringState, TieringCounts)>,
     ) -> Result<String, fmt::Error> {
         let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.ready.set(i64::from(status.ready));
@@ -244,8 +244,8 @@ impl Metrics {
         let buffer = buffer.unwrap_or_default();
         self.buffered.set(count(buffer.waiting));
         self.buffered_lost.inc_by(buffer.lost.saturating_sub(self.buffered_lost.get()));
-        if let Some(tiers) = tiers {
-            self.tiering.take(&tiers.state(), &tiers.counts());
+        if let Some((state, counts)) = tiering {
+            self.tiering.take(&state, &counts);
         }
         let mut text = String::new();
         encode(&mut text, &self.registry)?;

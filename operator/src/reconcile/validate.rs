@@ -340,7 +340,8 @@ fn tiering_of(cluster: &BrainyCluster) -> Result<Option<ValidatedTiering>, Refus
     let storage = &cluster.spec.storage;
     let Some(tiering) = &storage.tiering else { return Ok(None) };
     if storage.strategy != Strategy::Isolated {
-        let problem = "has a use with strategy Isolated only: with the others all data lies in the bucket already. Remove it";
+        let problem =
+            "has a use with strategy Isolated only: with the others all data lies in the bucket already. Remove it";
         return Err(Refusal::invalid("spec.storage.tiering", problem));
     }
     let hours = within("spec.storage.tiering.demoteAfterHours", tiering.demote_after_hours, 1, MAX_DEMOTE_HOURS)?;

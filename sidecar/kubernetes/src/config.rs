@@ -95,6 +95,23 @@ pub struct TieringConfig {
     pub settings: Tiering,
 }
 
+/// Folder of the shards' cold tiers, below the bucket's prefix.
+pub const COLD_SHARDS: &str = "cold/shards";
+/// The document that says whose they are.
+pub const COLD_OWNER: &str = "cold/cluster.json";
+
+/// Whose cold tier is below a prefix: [`COLD_OWNER`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ColdOwner {
+    /// UID of the BrainyCluster, or the mark of a data folder.
+    pub uid: String,
+    /// How many shards its data is spread over.
+    pub shards: u32,
+    /// Made with it. A volume that knows it has hot data of this very cold tier, whatever the UID of its cluster is now.
+    pub mark: String,
+}
+
 /// A bucket that all nodes share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -13,7 +13,7 @@ use brainy_storage::layers::{LayerStack, Layers};
 use super::shutdown::Signals;
 use super::{CommandError, Serving, listen, listen_unix};
 use crate::cli;
-use crate::cold::{ColdBucket, DiskGauge, Owner};
+use crate::cold::{Claimant, ColdBucket, DiskGauge};
 use crate::config::ConfigError;
 use crate::data_folder::DataFolder;
 use crate::http::StorageInfo;
@@ -44,8 +44,9 @@ pub async fn run(arguments: cli::Serve) -> Result<(), CommandError> {
     if let (Some(bucket), Some(mark)) = (&arguments.cold_bucket, folder.mark()) {
         let gauge = DiskGauge::default();
         tokio::spawn(gauge.clone().watch(folder.disk()));
-        let owner = Owner { uid: mark.to_owned(), shards: arguments.shards };
-        let cold = ColdBucket::start(cold_settings(bucket, &arguments.cold), owner, compression, metrics.observing("s3"));
+        let claimant = Claimant { uid: mark.to_owned(), shards: arguments.shards, folder: arguments.data.clone() };
+        let bucket = cold_settings(bucket, &arguments.cold);
+        let cold = ColdBucket::start(bucket, claimant, compression, metrics.observing("s3"));
         layers = layers.tiered(Tiers::new(tiering(&arguments.cold)).with_gauge(gauge.gauge()), cold);
     }
     let ownership = Ownership::standalone(arguments.shards, Arc::new(folder), layers);

@@ -47,9 +47,14 @@ pub(super) async fn describe(State(api): State<Api>) -> Response {
 }
 
 fn state(api: &Api) -> Tiering {
-    let tiers = api.ownership.tiers().map(|tiers| {
-        let TieringState { stores, hot, cold, lag, run } = tiers.state();
-        Tiers { ack: tiers.settings().ack, shards: stores, hot, cold, lag, run }
+    let stands = api.ownership.tiers().zip(api.ownership.tiering_state());
+    let tiers = stands.map(|(tiers, TieringState { stores, hot, cold, lag, run })| Tiers {
+        ack: tiers.settings().ack,
+        shards: stores,
+        hot,
+        cold,
+        lag,
+        run,
     });
     Tiering { enabled: tiers.is_some(), tiers }
 }
@@ -61,7 +66,8 @@ pub(super) async fn run(State(api): State<Api>, request: Request) -> Result<Resp
         return Err(Problem::invalid("unreadForSeconds", format!("is more than {MOST_SECONDS}")));
     }
     let Some(tiers) = api.ownership.tiers() else {
-        let detail = "the shards of this node have one tier: spec.storage.tiering, or --cold-bucket, gives them a cold one";
+        let detail =
+            "the shards of this node have one tier: spec.storage.tiering, or --cold-bucket, gives them a cold one";
         return Err(Problem::new(Kind::NoTiers, detail));
     };
     tiers.run(unread_for_seconds.map(|seconds| seconds * 1000));

@@ -59,7 +59,7 @@ use brainy_storage::layers::batching::BufferCounts;
 use brainy_storage::layers::caching::CacheCounts;
 use brainy_storage::layers::limiting::LimitCounts;
 use brainy_storage::layers::observing::Observing;
-use brainy_storage::layers::tiering::Tiers;
+use brainy_storage::layers::tiering::{TieringCounts, TieringState, Tiers};
 use brainy_storage::{Error, StorageAdapter};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -359,6 +359,16 @@ impl Ownership {
     /// The tiers of this node's shards; `None`: they have one.
     pub fn tiers(&self) -> Option<&Tiers> {
         self.table.tiers()
+    }
+
+    /// How these stand, and what they have done; `None`: shards have one tier.
+    pub fn tiering_figures(&self) -> Option<(TieringState, TieringCounts)> {
+        Some((self.tiering_state()?, self.tiers()?.counts()))
+    }
+
+    /// How these stand.
+    pub fn tiering_state(&self) -> Option<TieringState> {
+        self.table.tiering_state()
     }
 
     /// This node.

@@ -14,7 +14,7 @@ use brainy_coordination::controller::{MOVES_AT_ONCE, Rules};
 use brainy_coordination::session::holder::Identity;
 use brainy_coordination::session::{SessionHolder, SharedObservers};
 use brainy_coordination::{FencingToken, NodeId, ShardId, names};
-use brainy_kubernetes::config::{BucketConfig, ConsensusConfig, NodeConfig, StorageConfig};
+use brainy_kubernetes::config::{BucketConfig, ConsensusConfig, StorageConfig};
 use brainy_kubernetes::documents::KubernetesDocuments;
 use brainy_kubernetes::in_pod::{Access, NoAccess};
 use brainy_kubernetes::map_watch::MapWatch;
@@ -45,7 +45,7 @@ use super::shared::Shared;
 use super::table::Table;
 use super::volume::{OnDisk, Volumes};
 use super::{PeerClient, ShardStores, in_words, stopped};
-use crate::cold::{ColdBucket, DiskGauge, Owner};
+use crate::cold::{Claimant, ColdBucket, DiskGauge};
 use crate::config::NodeSettings;
 use crate::data_folder::Kind;
 use crate::host;
@@ -482,9 +482,11 @@ pub(super) fn parts(
             let kind = Kind { engine: (*engine).into(), tiered: tiering.is_some() };
             let volumes = Arc::new(OnDisk { data: data.clone(), kind });
             let gauge = tiering.as_ref().map(|tiering| {
-                let (gauge, owner) = (DiskGauge::default(), owner(cluster));
+                let gauge = DiskGauge::default();
                 let bucket = s3_settings(&tiering.bucket);
-                let cold = ColdBucket::start(bucket, owner, cluster.layers.compression, observing("s3"));
+                let (uid, folder) = (cluster.uid.clone(), data.join(&settings.node.0));
+                let claimant = Claimant { uid, shards: cluster.shards, folder };
+                let cold = ColdBucket::start(bucket, claimant, cluster.layers.compression, observing("s3"));
                 let tiers = Tiers::new(tiering.settings).with_gauge(gauge.gauge());
                 layers = std::mem::take(&mut layers).tiered(tiers, cold);
                 gauge
@@ -548,11 +550,6 @@ fn s3_settings(bucket: &BucketConfig) -> S3Settings {
         credentials,
         ..S3Settings::new(&bucket.bucket)
     }
-}
-
-/// Whose the cold tier is.
-fn owner(cluster: &NodeConfig) -> Owner {
-    Owner { uid: cluster.uid.clone(), shards: cluster.shards }
 }
 
 /// The bucket of strategy Shared, or Namespaced.

@@ -19,7 +19,7 @@ use brainy_storage::layers::batching::BufferCounts;
 use brainy_storage::layers::caching::CacheCounts;
 use brainy_storage::layers::compression::Compression;
 use brainy_storage::layers::limiting::LimitCounts;
-use brainy_storage::layers::tiering::Tiers;
+use brainy_storage::layers::tiering::{TieringState, Tiers};
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
@@ -273,9 +273,14 @@ impl Table {
         self.layers.tiers()
     }
 
+    /// How these stand.
+    pub(super) fn tiering_state(&self) -> Option<TieringState> {
+        self.layers.tiering_state()
+    }
+
     /// How far the cold tier is behind, where there is one.
     pub(super) fn tiering_lag(&self) -> Option<TieringLag> {
-        let lag = self.tiers()?.state().lag;
+        let lag = self.tiering_state()?.lag;
         let (keys, seconds) = (lag.keys, lag.oldest_ms / 1000);
         Some(TieringLag { keys, seconds, away: lag.problem.is_some(), foreign: lag.foreign })
     }
@@ -301,6 +306,9 @@ impl Table {
                 Phase::Idle => None,
             };
             let goes_on = before.as_ref().and_then(|before| before.goes_on());
+            if let Some((storage, _)) = &goes_on {
+                storage.resume();
+            }
             let storage = goes_on.unwrap_or_else(|| self.storage(shard, storage, &session));
             slot.phase = Phase::Serving(Tenure::new(token, storage, session, before));
             slot.why = None;

@@ -104,7 +104,10 @@ impl Notes {
                 self.answered.fetch_add(1, Ordering::SeqCst);
                 match said(&answer)["value"].as_i64() {
                     Some(sum) => {
-                        assert!(next.contains(&Some(sum)), "{key}: {line} came to {sum}, and should be one of {next:?}");
+                        assert!(
+                            next.contains(&Some(sum)),
+                            "{key}: {line} came to {sum}, and should be one of {next:?}"
+                        );
                         vec![Some(sum)]
                     }
                     None => next,

@@ -7,7 +7,9 @@ use brainy_coordination::NodeId;
 use brainy_coordination::bucket::spec::{ClusterSpec, Pattern};
 use brainy_coordination::placement::Policy;
 use brainy_crds::BucketSpec;
-use brainy_kubernetes::config::{BucketConfig, ConsensusConfig, NodeConfig, StorageConfig, TieringConfig, VolumeEngine};
+use brainy_kubernetes::config::{
+    BucketConfig, ConsensusConfig, NodeConfig, StorageConfig, TieringConfig, VolumeEngine,
+};
 use brainy_kubernetes::names;
 use k8s_openapi::api::core::v1::ConfigMap;
 

@@ -152,12 +152,7 @@ pub(super) struct Volume {
 
 impl Volume {
     /// Opens a volume, or lays out a new one, as `kind` has it.
-    pub(super) async fn open(
-        data: &Path,
-        node: &NodeId,
-        shards: u32,
-        kind: impl Into<Kind>,
-    ) -> Result<Self, Error> {
+    pub(super) async fn open(data: &Path, node: &NodeId, shards: u32, kind: impl Into<Kind>) -> Result<Self, Error> {
         let kind = kind.into();
         let (data, node) = (data.to_owned(), node.clone());
         let opening = blocking(move || {

@@ -9,7 +9,7 @@ use super::caching::{Cache, CacheCounts, CacheSize};
 use super::compression::Compression;
 use super::limiting::{LimitCounts, Limiter, Limiting};
 use super::observing::Observing;
-use super::tiering::{ColdStores, Tiers};
+use super::tiering::{ColdStores, TieringState, Tiers};
 use crate::StorageAdapter;
 
 /// Which layers there are. The cache lies above the queue, so that a read never waits for a flush, and above compression, so
@@ -78,6 +78,14 @@ impl LayerStack {
     /// The tiers of its stores; `None`: they have one.
     pub fn tiers(&self) -> Option<&Tiers> {
         self.tiers.as_ref().map(|(tiers, _)| tiers)
+    }
+
+    /// How these stand, and what is wrong with the cold ones.
+    pub fn tiering_state(&self) -> Option<TieringState> {
+        let (tiers, cold) = self.tiers.as_ref()?;
+        let mut state = tiers.state();
+        state.lag.problem = state.lag.problem.or_else(|| cold.problem());
+        Some(state)
     }
 
     /// For the backend that the layers will lie over.

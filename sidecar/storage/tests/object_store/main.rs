@@ -6,10 +6,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod broken;
 #[path = "../linearizability/bucket.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod bucket;
-mod broken;
 #[path = "../s3/gateway.rs"]
 #[allow(dead_code, reason = "other tests of S3 need more of it")]
 mod gateway;

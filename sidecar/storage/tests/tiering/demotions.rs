@@ -22,7 +22,10 @@ async fn what_was_not_read_for_a_week_goes_and_what_was_read_stays() {
     world.set("written", number(2)).await;
     world.clock.fetch_add(4 * DAY, Ordering::SeqCst);
     world.run(7 * DAY).await;
-    assert_eq!((world.is_hot("read").await, world.is_hot("left").await, world.is_hot("written").await), (true, false, true));
+    assert_eq!(
+        (world.is_hot("read").await, world.is_hot("left").await, world.is_hot("written").await),
+        (true, false, true)
+    );
     let state = world.state();
     assert_eq!((state.run.examined, state.run.demoted, state.run.failed), (3, 1, 0), "{state:?}");
     assert_eq!((state.hot.keys, state.cold.keys), (2, 3));

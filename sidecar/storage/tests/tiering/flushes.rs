@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use brainy_storage::backends::memory::MemoryAdapter;
-use brainy_storage::layers::tiering::Tiering;
 use brainy_storage::Condition;
+use brainy_storage::backends::memory::MemoryAdapter;
 use brainy_storage::backends::objects::{Bucket, When, Written};
+use brainy_storage::layers::tiering::Tiering;
 
 use super::bucket::FarBucket;
 use super::tier::Fate;
@@ -141,7 +141,8 @@ async fn a_creation_that_arrives_late_does_not_bring_back_what_was_removed() {
 #[tokio::test(start_paused = true)]
 async fn what_comes_and_goes_before_it_was_sent_leaves_nothing_in_the_cold_tier() {
     let bucket = FarBucket::new(calm(), false);
-    let world = World::on(Arc::new(MemoryAdapter::new()), bucket.open(), Tiering { max_flushes: 1, ..Tiering::default() });
+    let world =
+        World::on(Arc::new(MemoryAdapter::new()), bucket.open(), Tiering { max_flushes: 1, ..Tiering::default() });
     Fate::set(&world.cold.fate.hold_writes, true);
     world.set("first", number(1)).await;
     world.cold.fate.held().await;

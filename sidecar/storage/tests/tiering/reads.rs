@@ -61,7 +61,10 @@ async fn a_promotion_never_brings_back_what_was_removed() {
     world.set("k", number(1)).await;
     world.demote_all().await;
     Fate::set(&world.cold.fate.hold_reads, true);
-    let reading = { let store = world.store.clone(); tokio::spawn(async move { store.get(&key("k")).await.unwrap() }) };
+    let reading = {
+        let store = world.store.clone();
+        tokio::spawn(async move { store.get(&key("k")).await.unwrap() })
+    };
     world.cold.fate.held().await;
     Fate::set(&world.cold.fate.hold_reads, false);
     world.delete("k").await;

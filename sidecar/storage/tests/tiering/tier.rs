@@ -156,7 +156,11 @@ impl StorageAdapter for Tier {
                 }
                 let outcome = self.inner.put(key, value, condition).await;
                 tokio::task::yield_now().await;
-                if self.fate.mute.load(Ordering::SeqCst) && matches!(outcome, Ok(Outcome::Applied(_))) { unknown() } else { outcome }
+                if self.fate.mute.load(Ordering::SeqCst) && matches!(outcome, Ok(Outcome::Applied(_))) {
+                    unknown()
+                } else {
+                    outcome
+                }
             })
             .await
     }

@@ -467,4 +467,8 @@ impl StorageAdapter for BatchingAdapter {
     async fn settle(&self) -> Result<(), Error> {
         self.inner.settle().await
     }
+
+    fn resume(&self) {
+        self.inner.resume();
+    }
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Number;
 
+use super::listing;
 use super::promotion::promote;
 use super::spaces::Space;
 use super::store::{InUse, Store, hash, read};
 use super::writing::{Answers, Item, from_cold, write};
-use super::listing;
 use crate::layers::batching::{as_kind, removed, sum, swapped, written};
 use crate::operation::{Request, only};
 use crate::{
@@ -133,6 +133,10 @@ impl StorageAdapter for TieringAdapter {
         }
         self.store().rest().await;
         self.store().hot.settle().await
+    }
+
+    fn resume(&self) {
+        self.store().wake();
     }
 
     async fn get_batch(&self, keys: &[Key]) -> Vec<Result<Option<Entry>, Error>> {

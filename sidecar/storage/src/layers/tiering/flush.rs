@@ -171,7 +171,8 @@ impl Flushing<'_> {
         let mut stands = if self.inherits { None } else { known.or(over) };
         for _ in 0..MAX_ATTEMPTS {
             self.send()?;
-            let condition = stands.as_ref().map_or(Condition::Absent, |noted| Condition::Version(noted.version.clone()));
+            let condition =
+                stands.as_ref().map_or(Condition::Absent, |noted| Condition::Version(noted.version.clone()));
             let value = Value::Bytes(sealed.bytes.clone());
             let bytes = sealed.bytes.len() as u64;
             match self.cold().put(self.key(), value, &condition).await {

@@ -229,6 +229,9 @@ pub struct Cold {
 pub trait ColdStores: fmt::Debug + Send + Sync + 'static {
     /// That of the store with this name.
     fn cold(&self, name: &str) -> Cold;
+
+    /// Why none of them can be used at the moment, if that is so.
+    fn problem(&self) -> Option<String>;
 }
 
 /// How much a tier holds, about.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::access::Access;
@@ -19,8 +19,6 @@ use crate::layers::batching::Claim;
 use crate::layers::gates::{Gates, Place};
 use crate::{Error, Key, Namespace, StorageAdapter};
 
-/// How long a store rests that was settled, unless it is used.
-const REST: Duration = Duration::from_secs(60);
 /// Namespaces of the hot store: the records of users, and what this layer keeps for itself.
 const DATA: &str = "d";
 const META: &str = "m";
@@ -292,10 +290,9 @@ async fn attend(store: Arc<Store>) {
         store.idle.send_replace(now != Mode::Working);
         match now {
             Mode::Ended => return,
-            // Where the store was not given away after all, and nobody asks for anything, it goes on by itself.
             Mode::Resting => {
-                if timeout(REST, mode.changed()).await.is_err() {
-                    store.wake();
+                if mode.changed().await.is_err() {
+                    return;
                 }
             }
             Mode::Working => {

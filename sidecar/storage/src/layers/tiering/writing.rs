@@ -17,7 +17,9 @@ use crate::group::{Change, Judged, judge};
 use crate::layers::gates::Place;
 use crate::operation::Request;
 use crate::performed::{Performed, Stands};
-use crate::{Condition, Done, Entry, Error, Key, Operation, Outcome, StorageAdapter, Unknown, Value, Version, WriteResult};
+use crate::{
+    Condition, Done, Entry, Error, Key, Operation, Outcome, StorageAdapter, Unknown, Value, Version, WriteResult,
+};
 
 /// Longest wait for room in the journal, or for a write to be in the cold tier: less than a request may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -186,8 +188,7 @@ impl Writes<'_> {
                 answers[index] = self.settle(judgement, outcome);
             }
         }
-        let contended =
-            |item: &Item| Error::Contended { key: item.key.to_string(), attempts: MAX_ATTEMPTS };
+        let contended = |item: &Item| Error::Contended { key: item.key.to_string(), attempts: MAX_ATTEMPTS };
         let answers = answers.into_iter().zip(self.items);
         answers.map(|(done, item)| done.unwrap_or_else(|| vec![Err(contended(item)); item.requests.len()])).collect()
     }
@@ -248,8 +249,7 @@ impl Writes<'_> {
             Err(error) => return Err(vec![Err(error); requests.len()]),
         };
         // What is written has that revision.
-        let stands =
-            Stands { revision: revision - 1, entry: ground.entry.as_ref(), performed: &ground.performed };
+        let stands = Stands { revision: revision - 1, entry: ground.entry.as_ref(), performed: &ground.performed };
         let judged = judge(key, stands, requests);
         let (value, performed) = match judged.change() {
             Change::Nothing => {
@@ -383,6 +383,7 @@ fn is_removal(requests: &[Request]) -> bool {
 
 /// What operations the value remembers matters to them: all but plain writes, and one removal alone.
 fn needs_memory(requests: &[Request]) -> bool {
-    let forgets = |operation: &Operation| matches!(operation, Operation::Remove { .. } | Operation::Swap { new: None, .. });
+    let forgets =
+        |operation: &Operation| matches!(operation, Operation::Remove { .. } | Operation::Swap { new: None, .. });
     requests.iter().any(|request| request.id.is_some() || requests.len() > 1 && forgets(&request.operation))
 }

@@ -218,6 +218,10 @@ impl StorageAdapter for BufferedAdapter {
         self.buffer.settle().await?;
         self.inner.settle().await
     }
+
+    fn resume(&self) {
+        self.inner.resume();
+    }
 }
 
 /// A page of the store as it will be: with the keys that were written, and without those that were removed. There must be
