@@ -394,7 +394,7 @@ async fn live(day: &Day, sweeps: bool) -> Result<Happened, String> {
     observer.end().await
 }
 
-fn days(seed: Seed, sweeps: bool) -> Result<Happened, TestError<Day>> {
+fn days(seed: Seed, sweeps: bool) -> Result<Happened, Box<TestError<Day>>> {
     let config = Config { cases: DAYS, failure_persistence: None, max_shrink_iters: 2000, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, seed.random());
     let all = std::cell::RefCell::new(Happened::default());
@@ -421,6 +421,8 @@ fn nothing_acknowledged_is_lost_on_any_day() {
 /// Why the cold tier has to leave tombstones; and that days are bad enough to notice.
 #[test]
 fn a_bucket_that_loses_its_tombstones_is_caught() {
-    let judged = days(Seed::Same, true);
-    assert!(matches!(&judged, Err(TestError::Fail(..))), "nothing noticed: {judged:?}");
+    match days(Seed::Same, true).map_err(|error| *error) {
+        Err(TestError::Fail(why, day)) => println!("{day:?}\n{why}"),
+        other => panic!("nothing noticed: {other:?}"),
+    }
 }

@@ -145,7 +145,7 @@ impl Access {
             // What is damaged is made anew in time: it says nothing of what is stored.
             let Ok(Some(Value::Bytes(mut bytes))) = entry.map(|entry| entry.map(|entry| entry.value)) else { continue };
             let mut part = self.part(at);
-            if let Some(given_up) = bytes.try_get_u32().ok() {
+            if let Ok(given_up) = bytes.try_get_u32() {
                 part.given_up = part.given_up.max(given_up);
             }
             while bytes.remaining() >= ITEM {

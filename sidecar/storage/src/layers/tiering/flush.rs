@@ -49,7 +49,7 @@ pub(super) async fn attend(store: &Arc<Store>) {
     }
 }
 
-async fn fly(store: &Store, flight: Flight) {
+async fn fly(store: &Store, flight: Box<Flight>) {
     // Closed never: it is the process's.
     let _place = store.shared.flights.acquire().await;
     let said = Box::pin(flush(store, &flight)).await;

@@ -79,7 +79,7 @@ pub(super) enum Said {
 
 /// What there is to do.
 pub(super) enum Next {
-    Fly(Flight),
+    Fly(Box<Flight>),
     At(Instant),
     /// Until something is noted or ends.
     Nothing,
@@ -228,7 +228,7 @@ impl Pending {
                 line.phase = Phase::Flying { again: false };
                 state.flying += 1;
                 let (space, sent, known) = (Arc::clone(&line.space), line.sent, line.known.clone());
-                return Next::Fly(Flight { place, space, sent, known });
+                return Next::Fly(Box::new(Flight { place, space, sent, known }));
             }
         }
         state.resting.keys().next().map_or(Next::Nothing, |(at, _)| Next::At(*at))

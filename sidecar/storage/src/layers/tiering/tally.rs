@@ -59,11 +59,10 @@ pub(super) async fn load(store: &Store) -> Result<(), Error> {
     let Some(entry) = store.meta.get(&name()?).await? else { return Ok(()) };
     if let Value::Json(json) = entry.value
         && let Ok(saved) = serde_json::from_value::<Saved>(json)
+        && !store.tally.loaded.swap(true, std::sync::atomic::Ordering::Relaxed)
     {
-        if !store.tally.loaded.swap(true, std::sync::atomic::Ordering::Relaxed) {
-            let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-            store.tally.cold.add(number(saved.cold_keys), number(saved.cold_bytes));
-        }
+        let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        store.tally.cold.add(number(saved.cold_keys), number(saved.cold_bytes));
     }
     Ok(())
 }
