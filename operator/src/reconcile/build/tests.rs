@@ -65,7 +65,8 @@ fn objects_of_a_shared_cluster_with_an_application() {
 fn nodes_with_a_cold_tier_know_its_bucket_and_have_its_keys() {
     let mut wish = isolated();
     wish.spec.storage.tiering =
-        serde_json::from_value(json!({"bucket": {"name": "cold", "prefix": "p", "credentialsSecret": "keys"}})).unwrap();
+        serde_json::from_value(json!({"bucket": {"name": "cold", "prefix": "p", "credentialsSecret": "keys"}}))
+            .unwrap();
     let resources = built(&wish);
     let text = &resources.config_map.data.as_ref().unwrap()[names::NODE_CONFIG_KEY];
     let config: brainy_kubernetes::config::NodeConfig = serde_yaml::from_str(text).unwrap();

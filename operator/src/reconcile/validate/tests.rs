@@ -23,7 +23,8 @@ fn a_cold_tier_goes_with_volumes_alone() {
     let valid = validate(&tiered(json!({"bucket": bucket}))).unwrap();
     assert_eq!(valid.any_bucket().map(|bucket| bucket.name.as_str()), Some("cold"));
     assert_eq!((valid.storage.bucket(), valid.tiering.unwrap().settings), (None, Tiering::default()));
-    let asked = json!({"bucket": bucket, "ack": "Cold", "demoteAfterHours": 1, "watermarkPercent": 50, "promoteAfterReads": 0});
+    let asked =
+        json!({"bucket": bucket, "ack": "Cold", "demoteAfterHours": 1, "watermarkPercent": 50, "promoteAfterReads": 0});
     let settings = validate(&tiered(asked)).unwrap().tiering.unwrap().settings;
     let expected = Tiering {
         ack: tiering::Ack::Cold,

@@ -40,3 +40,18 @@ pub(super) async fn promote(
         Err(error) => tracing::debug!(%error, key = key.as_str(), "a key that is read often stays in the cold tier"),
     }
 }
+
+/// Removes a mark that was put into the cold tier for a removal, whose process died with its hot tier before it removed the mark
+/// again: nobody else will, and until then the key is listed. As with a promotion, if nobody writes the key.
+pub(super) async fn clear_mark(store: &Store, space: &Arc<Space>, key: &Key, generation: u64, mark: &Noted) {
+    let hash = hash(&space.folder, key);
+    let Some(_alone) = store.gates.try_alone((Arc::clone(&space.folder), key.clone())) else { return };
+    if store.generation(hash) != generation || !store.may_write() {
+        return;
+    }
+    match space.cold.remove(key, &Condition::Version(mark.version.clone())).await {
+        Ok(Outcome::Applied(_)) => store.tally.cold.add(-1, -super::flush::signed(mark.bytes)),
+        Ok(Outcome::Rejected(_) | Outcome::Unknown(_)) => {}
+        Err(error) => tracing::debug!(%error, key = key.as_str(), "a mark of a removal stays in the cold tier"),
+    }
+}
