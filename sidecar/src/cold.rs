@@ -192,7 +192,8 @@ async fn must_own(documents: &impl Documents, me: &Claimant, remembered: Option<
 fn anothers(found: &ColdOwner) -> Error {
     let detail = format!(
         "the bucket and prefix hold the cold tier of {} with {} shards: choose another prefix, or delete what is below \
-         {COLD_SHARDS}/ and {COLD_OWNER} there",
+         {COLD_SHARDS}/ and {COLD_OWNER} there. If that one has lost all its volumes, and this is to go on with its data and \
+         has as many shards, delete {COLD_OWNER} alone",
         found.uid, found.shards
     );
     Error::unavailable("AnothersColdTier", detail)

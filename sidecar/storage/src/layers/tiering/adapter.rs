@@ -61,7 +61,11 @@ impl TieringAdapter {
         store.shared.counts.cold_reads.add(1);
         let Some((sealed, noted)) = from_cold(key, found)? else { return Ok(None) };
         if sealed.is_removal() {
-            clear_mark(store, &self.space, key, generation, &noted).await;
+            let (store, space, key) = (Arc::clone(store), Arc::clone(&self.space), key.clone());
+            let clearing =
+                tokio::spawn(async move { clear_mark(&store, &space, &key, generation, (sealed, noted)).await });
+            // There is nothing, whatever becomes of the mark.
+            let _cleared = clearing.await;
             return Ok(None);
         }
         let entry = sealed.entry();
