@@ -21,6 +21,7 @@ mod links;
 mod spec;
 mod store;
 mod support;
+mod tiering;
 #[path = "../sidecar/support/tls.rs"]
 #[allow(dead_code, reason = "shared")]
 mod tls;

@@ -19,3 +19,4 @@ mod openapi;
 mod process;
 mod requests;
 mod support;
+mod tiering;
