@@ -41,6 +41,8 @@ integration() {
     # They have a step of their own.
     [ "$name" != control_plane ] || continue
     [ "$name" != r2 ] || [ -n "${BRAINY_MINIFLARE:-}" ] || continue
+    # A name chooses the tests of all crates that have it, and those there need a cluster.
+    [ ! -e "e2e/tests/$name.rs" ] || die "e2e/tests/$name.rs has the name of $path: give it another"
     tests+=(--test "$name")
   done
   # The queries of alerts and dashboard are read as helm renders them.
