@@ -1,13 +1,12 @@
 //! Small disks in the memory of the workers, as volumes of a test's own: where volumes are folders of one large disk, none is
 //! ever full.
 
+use k8s_openapi::api::core::v1::PersistentVolume;
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::DeleteParams;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::json;
-
-use k8s_openapi::api::core::v1::PersistentVolume;
-use k8s_openapi::api::storage::v1::StorageClass;
 
 use crate::helper::{self, Rights};
 use crate::{Environment, brainy, hosts};
@@ -54,6 +53,11 @@ impl Disks {
         format!("{}-{at}", self.name)
     }
 
+    /// Where its host has it.
+    fn path(&self, at: usize) -> String {
+        format!("{}/{}", helper::DISKS, self.volume(at))
+    }
+
     async fn make(&self, mebibytes: u64) -> anyhow::Result<()> {
         let class = json!({
             "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": self.name},
@@ -71,7 +75,7 @@ impl Disks {
                     "accessModes": ["ReadWriteOnce"],
                     "persistentVolumeReclaimPolicy": "Retain",
                     "storageClassName": self.name,
-                    "local": {"path": format!("{}/{}", helper::DISKS, self.volume(at))},
+                    "local": {"path": self.path(at)},
                     "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}},
                 },
             });
@@ -83,7 +87,7 @@ impl Disks {
     /// Gives all of them this size, whoever uses them meanwhile.
     pub async fn resize(&self, mebibytes: u64) -> anyhow::Result<()> {
         for (at, host) in self.hosts.iter().enumerate() {
-            let path = format!("{}/{}", helper::DISKS, self.volume(at));
+            let path = self.path(at);
             let arguments = ["disk", "--path", &path, "--mebibytes", &mebibytes.to_string()].map(str::to_owned);
             helper::run(&self.environment, "disk", host, &arguments, Rights::Disks).await?;
         }

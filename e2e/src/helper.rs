@@ -47,7 +47,7 @@ impl Listening {
         arguments: &[String],
         port: u16,
     ) -> anyhow::Result<Self> {
-        let name = format!("{what}-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+        let name = named(what);
         let pods = start(environment, &name, host, arguments, Some(port), Rights::Signals).await?;
         until(&format!("the helper pod {name} to listen"), Duration::from_secs(90), || async {
             let status = pods.get(&name).await?.status.unwrap_or_default();
@@ -114,6 +114,11 @@ pub fn container_arguments(pod: &Pod) -> Vec<String> {
     ids.flat_map(|id| ["--container".to_owned(), id]).collect()
 }
 
+/// A name of its own.
+fn named(what: &str) -> String {
+    format!("{what}-{}", &uuid::Uuid::new_v4().simple().to_string()[..8])
+}
+
 /// Runs one on a host to its end, and returns what it has said.
 pub async fn run(
     environment: &Environment,
@@ -122,7 +127,7 @@ pub async fn run(
     arguments: &[String],
     rights: Rights,
 ) -> anyhow::Result<String> {
-    let name = format!("{what}-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+    let name = named(what);
     let pods = start(environment, &name, host, arguments, None, rights).await?;
     let phase = until(&format!("the helper pod {name} to end"), Duration::from_secs(60), || async {
         let phase = pods.get(&name).await?.status.and_then(|status| status.phase).unwrap_or_default();

@@ -1,6 +1,5 @@
 //! Disks that are full: what is refused then, what goes on, and what it takes to go on as before.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -12,7 +11,6 @@ use brainy_e2e::records::Records;
 use brainy_e2e::sidecar::{ItemOutcome, SidecarClient};
 use brainy_e2e::{Environment, Seen, specs, until, with_temp_namespace};
 use hyper::Method;
-use kube::ResourceExt;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
@@ -73,10 +71,6 @@ async fn fill(node: &SidecarClient) -> anyhow::Result<Records> {
     anyhow::bail!("no disk became full")
 }
 
-async fn uids(cluster: &Cluster) -> anyhow::Result<BTreeSet<String>> {
-    Ok(cluster.pods().await?.iter().filter_map(ResourceExt::uid).collect())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_told_refuses_values_only_outlives_a_restart_and_serves_as_before_once_it_is_larger()
 -> anyhow::Result<()> {
@@ -92,18 +86,11 @@ async fn a_full_disk_is_told_refuses_values_only_outlives_a_restart_and_serves_a
             verify(&cluster.node(1), &kept).await?;
 
             // What hangs on a full disk hangs here: both nodes begin anew on theirs.
-            let before = uids(&cluster).await?;
+            let before = cluster.pod_uids().await?;
             for node in ["c-0", "c-1"] {
                 cluster.pods_api().delete(node, &DeleteParams::default()).await?;
             }
-            until("both nodes to have been made anew", LONG, || async {
-                let now = uids(&cluster).await?;
-                Ok(match now.len() == 2 && now.is_disjoint(&before) {
-                    true => Seen::Done(()),
-                    false => Seen::NotYet(format!("{} pods", now.len())),
-                })
-            })
-            .await?;
+            cluster.until_replaced(&before, 2, LONG).await?;
             cluster.ready().await?;
             verify(&cluster.node(0), &kept).await?;
             let (gone, kept): (Records, Records) =
@@ -117,7 +104,7 @@ async fn a_full_disk_is_told_refuses_values_only_outlives_a_restart_and_serves_a
                 ensure!(answer.status.is_success(), "a removal was refused: {}", answer.status);
             }
 
-            let before = uids(&cluster).await?;
+            let before = cluster.pod_uids().await?;
             disks.resize(3 * DISK).await?;
             until("values to be taken again", LIMIT, || async {
                 let (_, refusal) = write(&cluster.node(0), &batch(900_000)).await?;
@@ -125,7 +112,7 @@ async fn a_full_disk_is_told_refuses_values_only_outlives_a_restart_and_serves_a
             })
             .await?;
             cluster.until_condition("VolumesHealthy", "True", Some("RoomLeft"), LIMIT).await?;
-            ensure!(uids(&cluster).await? == before, "a node was restarted");
+            ensure!(cluster.pod_uids().await? == before, "a node was restarted");
             verify(&cluster.node(1), &kept).await?;
             let removed: Vec<&str> = gone.keys().map(String::as_str).collect();
             for keys in removed.chunks(BATCH) {

@@ -1,6 +1,5 @@
 //! A release that brings another sidecar: nothing restarts before it is approved. In a file of its own: all clusters get it.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,7 +10,6 @@ use brainy_e2e::helm::{chart, install, values};
 use brainy_e2e::load::{self, Progress, verify};
 use brainy_e2e::specs::{self, prepare_bucket, sample};
 use brainy_e2e::{Environment, Seen, until, with_temp_namespace};
-use kube::ResourceExt;
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -25,10 +23,6 @@ async fn images(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
     let pods = cluster.pods().await?;
     let images = pods.into_iter().filter_map(|pod| pod.spec?.containers.into_iter().next()?.image);
     Ok(images.collect())
-}
-
-async fn uids(cluster: &Cluster) -> anyhow::Result<BTreeSet<String>> {
-    Ok(cluster.pods().await?.iter().filter_map(ResourceExt::uid).collect())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,11 +54,11 @@ async fn another_sidecar_waits_for_an_approval_or_the_next_change_and_loses_noth
 }
 
 async fn upgraded(asked: &Cluster, taken: &Cluster) -> anyhow::Result<()> {
-    let before = [uids(asked).await?, uids(taken).await?];
+    let before = [asked.pod_uids().await?, taken.pod_uids().await?];
     let waiting = asked.until_condition(CHANGES_APPROVED, "False", Some("PlanPending"), SOON).await?;
     taken.until_condition(CHANGES_APPROVED, "False", Some("PlanPending"), SOON).await?;
     sleep(A_WHILE).await;
-    ensure!([uids(asked).await?, uids(taken).await?] == before, "an upgrade of the operator restarted nodes");
+    ensure!([asked.pod_uids().await?, taken.pod_uids().await?] == before, "an upgrade of the operator restarted nodes");
     let old = images(asked).await?;
 
     // One by its plan, the other along with a change of its own.
@@ -73,7 +67,7 @@ async fn upgraded(asked: &Cluster, taken: &Cluster) -> anyhow::Result<()> {
     taken.change(json!({"pod": {"annotations": {"example.org/change": "1"}}})).await?;
     for (cluster, before) in [asked, taken].into_iter().zip(before) {
         until("every node to have the other sidecar", Duration::from_secs(240), || async {
-            let (now, images) = (uids(cluster).await?, images(cluster).await?);
+            let (now, images) = (cluster.pod_uids().await?, images(cluster).await?);
             let all = images.len() == 2 && images.iter().all(|image| image.ends_with(&format!(":{OTHER}")));
             Ok(if all && now.is_disjoint(&before) { Seen::Done(()) } else { Seen::NotYet(format!("{images:?}")) })
         })

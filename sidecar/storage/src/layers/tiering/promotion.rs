@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::record::{Noted, Record, Sealed, State};
 use super::spaces::{Gone, Space};
 use super::store::{Store, hash};
+use crate::layers::gates::{Alone, Place};
 use crate::performed::Performed;
 use crate::{Condition, Error, Key, Outcome, Version};
 
@@ -19,11 +20,7 @@ pub(super) async fn promote(
     (sealed, noted): (Sealed, Noted),
 ) {
     let hash = hash(&space.folder, key);
-    // Who writes the key just now makes what was found an old value.
-    let Some(_alone) = store.gates.try_alone((Arc::clone(&space.folder), key.clone())) else { return };
-    if store.generation(hash) != generation || !store.may_write() {
-        return;
-    }
+    let Some(_alone) = alone_since(generation, store, (Arc::clone(&space.folder), key.clone())) else { return };
     let now = store.now();
     let value = Record { sealed, state: State::Clean(noted), written_at: now }.to_value();
     let bytes = super::flush::signed(super::size(&value));
@@ -42,6 +39,13 @@ pub(super) async fn promote(
     }
 }
 
+/// Alone with a key that nobody writes just now, or has written since this generation: what was found then is no old value.
+fn alone_since(generation: u64, store: &Store, place: Place) -> Option<Alone<'_>> {
+    let hash = hash(&place.0, &place.1);
+    let alone = store.gates.try_alone(place)?;
+    (store.generation(hash) == generation && store.may_write()).then_some(alone)
+}
+
 /// Removes a mark that was put into the cold tier for a removal, whose process died with its hot tier before it removed the mark
 /// again: nobody else will, and until then the key is listed. Like any removal it is written to the hot tier, and brought to
 /// the cold one as long as it takes. As with a promotion, only if nobody writes the key.
@@ -52,13 +56,9 @@ pub(super) async fn clear_mark(
     generation: u64,
     (mark, noted): (Sealed, Noted),
 ) {
-    let hash = hash(&space.folder, key);
     let place = (Arc::clone(&space.folder), key.clone());
-    let Some(_alone) = store.gates.try_alone(place.clone()) else { return };
-    if store.generation(hash) != generation || !store.may_write() {
-        return;
-    }
-    let _writing = store.begin(vec![hash]);
+    let Some(_alone) = alone_since(generation, store, place.clone()) else { return };
+    let _writing = store.begin(vec![hash(&space.folder, key)]);
     let (record, outcome) = match removal(store, space, key, mark.revision(), noted).await {
         Ok(written) => written,
         Err(error) => {
