@@ -34,6 +34,13 @@ integration() {
     scripts/prerequisites.sh node 2>&1 || true
     skip=(-- --skip r2_is_an_object_store)
   fi
+  if scripts/prerequisites.sh s3-clients 2>/dev/null; then
+    BRAINY_S3_CLIENTS=$(scripts/s3-clients.sh)
+    export BRAINY_S3_CLIENTS
+  else
+    echo "LEFT OUT: S3 clients of others (boto3, the aws command, the AWS SDK for JavaScript). To run these tests too:"
+    scripts/prerequisites.sh s3-clients 2>&1 || true
+  fi
   for path in {crds,operator,sidecar,sidecar/*}/tests/*; do
     name=$(basename "$path" .rs)
     # Beside the tests lie the cases that they have found.
@@ -41,6 +48,7 @@ integration() {
     # They have a step of their own.
     [ "$name" != control_plane ] || continue
     [ "$name" != r2 ] || [ -n "${BRAINY_MINIFLARE:-}" ] || continue
+    [ "$name" != s3_clients ] || [ -n "${BRAINY_S3_CLIENTS:-}" ] || continue
     tests+=(--test "$name")
   done
   # The queries of alerts and dashboard are read as helm renders them.

@@ -53,7 +53,7 @@ pub async fn run(arguments: cli::Node) -> Result<(), CommandError> {
     let internal = listener::app(Arc::clone(&router), Some(ownership.clone()), Outlet::default());
     tokio::spawn(listener::serve(others, certificates, name, connections.clone(), internal));
     let serving =
-        Serving::start(router, ownership.clone(), metrics, settings.storage_info(), tcp, (Some(unix), outside));
+        Serving::start(router, ownership.clone(), metrics, settings.storage_info(), tcp, (Some(unix), outside), None);
     tracing::info!(node = %settings.node, address = %settings.address, api = %arguments.listen, "serving");
 
     signals.first().await;
