@@ -120,6 +120,12 @@ pub struct Node {
     /// Unix socket of the storage API.
     #[arg(long, env = "BRAINY_SOCKET", default_value = DEFAULT_SOCKET)]
     pub socket: PathBuf,
+    /// Address of S3, where the cluster has it.
+    #[arg(long, env = "BRAINY_S3_LISTEN", default_value = "127.0.0.1:7780")]
+    pub s3_listen: SocketAddr,
+    /// Unix socket of S3, besides.
+    #[arg(long, env = "BRAINY_S3_SOCKET", default_value = "/run/brainy/s3.sock")]
+    pub s3_socket: PathBuf,
     /// Address for other nodes (mutual TLS).
     #[arg(long, env = "BRAINY_PEERS", default_value = "0.0.0.0:7701")]
     pub peers: SocketAddr,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use brainy_kubernetes::names::S3_PORT;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -13,9 +14,6 @@ use crate::metrics::Metrics;
 use crate::routing::Router;
 use crate::s3::sweeper::Times;
 use crate::s3::{Access, Gateway};
-
-/// Where S3 is served unless said otherwise.
-pub(super) const DEFAULT_PORT: u16 = 7780;
 
 /// Where S3 is served, and how.
 pub(super) struct S3Listeners {
@@ -29,7 +27,7 @@ pub(super) struct S3Listeners {
 impl S3Listeners {
     /// The address that clients are told.
     pub(super) fn address(&self) -> SocketAddr {
-        self.tcp.local_addr().unwrap_or(SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT)))
+        self.tcp.local_addr().unwrap_or(SocketAddr::from(([127, 0, 0, 1], S3_PORT)))
     }
 
     /// Serves until `stop` is raised. Connections have places of their own; bodies and answers share the storage API's memory.

@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use brainy_kubernetes::names::S3_PORT;
 use brainy_storage::layers::batching::{Ack, Batching};
 use brainy_storage::layers::caching::CacheSize;
 use brainy_storage::layers::compression::{Algorithm, Compression};
 use brainy_storage::layers::limiting::Limiting;
 use brainy_storage::layers::{LayerStack, Layers};
 
-use super::s3::{DEFAULT_PORT, S3Listeners};
+use super::s3::S3Listeners;
 use super::shutdown::Signals;
 use super::{CommandError, Serving, listen, listen_unix};
 use crate::cli;
@@ -76,7 +77,7 @@ fn s3(arguments: &cli::Serve) -> Result<Option<S3Listeners>, CommandError> {
         ),
     };
     // Who lets the system choose one port has no use for a fixed other.
-    let port = if arguments.listen.port() == 0 { 0 } else { DEFAULT_PORT };
+    let port = if arguments.listen.port() == 0 { 0 } else { S3_PORT };
     let tcp = match arguments.s3_listen {
         Some(address) => listen(address)?,
         None => match listen(SocketAddr::new(arguments.listen.ip(), port)) {

@@ -12,6 +12,7 @@ use s3s::dto::{
     CommonPrefix, EncodingType, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, Object,
     ObjectStorageClass, Owner,
 };
+use tokio::time::Instant;
 
 use super::failure::{Answer, Failure};
 use super::{DEFAULT_PAGE, Gateway, buckets, heads, names};
@@ -23,7 +24,7 @@ const MOST: usize = 100_000;
 /// Keys asked of the shards at a time.
 const STEP: usize = 1_000;
 /// Bytes of memory that a key in an answer takes: itself twice, what is told of it, and the text made of both.
-const KEY_BYTES: u64 = 1_300;
+const KEY_BYTES: u64 = 1_200;
 
 /// Where a page begins: behind a key, or behind all keys that begin with a common prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,7 +161,7 @@ struct Found {
     prefixes: Vec<CommonPrefix>,
     /// Where the next page begins; `None`: this was the last.
     next: Option<After>,
-    _room: Room,
+    _rooms: Vec<Room>,
 }
 
 impl Gateway {
@@ -242,8 +243,6 @@ impl Gateway {
     async fn find(&self, wanted: Wanted) -> Answer<Found> {
         self.is_there_now(&wanted.bucket).await?;
         let namespace = names::bucket(&wanted.bucket)?;
-        let deadline = tokio::time::Instant::now() + self.0.outlet.patience();
-        let room = self.0.outlet.room(wanted.most as u64 * KEY_BYTES, deadline).await.ok_or_else(Failure::crowded)?;
         let unpaged = self.0.page == 0 && wanted.most == MOST;
         let mut gathering = Gathering {
             prefix: wanted.prefix,
@@ -254,9 +253,7 @@ impl Gateway {
             truncated: false,
         };
         // A page of no keys has no place where the next begins.
-        if wanted.most > 0 {
-            self.gather(&namespace, &mut gathering).await?;
-        }
+        let rooms = if wanted.most > 0 { self.gather(&namespace, &mut gathering).await? } else { Vec::new() };
         if unpaged && gathering.truncated {
             let message = format!(
                 "There are more than {MOST} keys, and a listing has all of them at once here: ask by longer prefixes, or set \
@@ -289,12 +286,21 @@ impl Gateway {
                 }
             }
         }
-        Ok(Found { objects, prefixes, next, _room: room })
+        Ok(Found { objects, prefixes, next, _rooms: rooms })
     }
 
-    async fn gather(&self, namespace: &Namespace, gathering: &mut Gathering) -> Answer<()> {
+    /// Puts a page together; gives the room in memory that it takes, which grows as keys come: most listings are short.
+    async fn gather(&self, namespace: &Namespace, gathering: &mut Gathering) -> Answer<Vec<Room>> {
+        let outlet = &self.0.outlet;
+        let step = STEP.min(gathering.most) as u64 * KEY_BYTES;
+        let deadline = Instant::now() + outlet.patience();
+        let mut rooms = vec![outlet.room(step, deadline).await.ok_or_else(Failure::crowded)?];
         let mut seen: Option<Key> = None;
         loop {
+            if gathering.items.len() >= rooms.len() * STEP {
+                // Who holds some and waits for more could wait for another who does.
+                rooms.push(outlet.try_room(step).ok_or_else(Failure::crowded)?);
+            }
             let limit = (gathering.most - gathering.items.len() + 1).min(STEP);
             let listing = Listing {
                 namespace: Some(namespace.clone()),
@@ -305,7 +311,7 @@ impl Gateway {
             let page = self.0.router.list(&listing).await?;
             seen = page.keys.last().cloned().or(listing.after);
             if !gathering.take(page.keys) || !page.more {
-                return Ok(());
+                return Ok(rooms);
             }
         }
     }

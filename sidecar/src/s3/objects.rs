@@ -31,7 +31,7 @@ use crate::routing::{Call, Reply, Sight};
 const MOST_DELETED: usize = 1000;
 
 /// Attempts to read an object that is written over meanwhile.
-const ATTEMPTS: u32 = 5;
+const ATTEMPTS: u32 = 3;
 
 /// Where an object is to be written, and under which condition.
 #[derive(Clone, Copy)]

@@ -205,6 +205,7 @@ impl Node {
                 credentials: Some(folder.clone()),
             }),
             layers: serde_yaml::from_str("caching: {entries: 1000, bytes: 1000000}").unwrap(),
+            s3: None,
             consensus: None,
             lease_seconds: setup.lease.as_secs(),
             renew_seconds: setup.renew.as_secs(),
