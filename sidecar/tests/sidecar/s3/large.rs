@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart};
 use brainy_sidecar::s3::sweeper::Times;
-use brainy_storage::{Key, Namespace, StorageAdapter};
+use brainy_storage::{Namespace, StorageAdapter};
 use futures::future::join_all;
 
 use super::site::{BUCKET, Site, refusal};

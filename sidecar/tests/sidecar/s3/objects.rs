@@ -62,7 +62,7 @@ async fn bytes_come_back_whatever_their_number() {
         let put = site.client().put_object().bucket(BUCKET).key("k").body(body.clone().into());
         put.send().await.unwrap();
         let got = site.client().get_object().bucket(BUCKET).key("k").send().await.unwrap();
-        assert_eq!((got.content_length, got.content_type.as_deref()), (Some(size), Some("binary/octet-stream")));
+        assert_eq!((got.content_length, got.content_type.as_deref()), (Some(size), Some("application/octet-stream")));
         assert!(got.body.collect().await.unwrap().to_vec() == body, "{size} bytes");
     }
 }
