@@ -244,7 +244,7 @@ mod tests {
     }
 
     const SENT: &[u8] =
-        b"5;chunk-signature=ab\r\nhello\r\nb\r\n, wide world\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n";
+        b"5;chunk-signature=ab\r\nhello\r\nc\r\n, wide world\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n";
 
     #[test]
     fn chunks_are_taken_apart_wherever_they_are_cut_on_their_way() {
