@@ -174,9 +174,12 @@ fn named(checksum: s3s::dto::Checksum) -> BTreeMap<String, String> {
     all.into_iter().filter_map(|(name, sum)| Some((name.to_owned(), sum?))).collect()
 }
 
-/// The fields of an answer that tell checksums.
+/// The fields of an answer that tell checksums. With `..` at the end it has others, which say nothing.
 macro_rules! checksums {
-    ($checksums:expr, $output:ident { $($field:ident: $value:expr),* $(,)? }) => {{
+    ($checksums:expr, $output:ident { $($field:ident: $value:expr,)* .. }) => {
+        checksums!($checksums, $output { $($field: $value,)* } ..s3s::dto::$output::default())
+    };
+    ($checksums:expr, $output:ident { $($field:ident: $value:expr),* $(,)? } $(..$rest:expr)?) => {{
         let of = |name: &str| $checksums.get(name).cloned();
         s3s::dto::$output {
             checksum_crc32: of("crc32"),
@@ -185,7 +188,7 @@ macro_rules! checksums {
             checksum_sha1: of("sha1"),
             checksum_sha256: of("sha256"),
             $($field: $value,)*
-            ..Default::default()
+            $(..$rest)?
         }
     }};
 }

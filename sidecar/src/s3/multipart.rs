@@ -89,8 +89,8 @@ impl Gateway {
         }
         let bytes = incoming.length().min(uploads::MEMORY);
         let _room = self.0.intake.room(bytes).await.ok_or_else(Failure::crowded)?;
-        let brought = self.bring(upload, number, Source::Request(incoming)).await?;
-        Ok(checksums!(brought.checksums, UploadPartOutput { e_tag: Some(ETag::Strong(brought.md5)) }))
+        let brought = self.bring(upload, number, Source::Request(Box::new(incoming))).await?;
+        Ok(checksums!(brought.checksums, UploadPartOutput { e_tag: Some(ETag::Strong(brought.md5)), .. }))
     }
 
     pub(super) async fn upload_part_copy(&self, input: UploadPartCopyInput) -> Answer<UploadPartCopyOutput> {
@@ -502,6 +502,7 @@ fn completed(input: &CompleteMultipartUploadInput, head: &Head) -> CompleteMulti
             e_tag: Some(heads::etag(head)),
             key: Some(input.key.clone()),
             location: Some(format!("/{}/{}", input.bucket, input.key)),
+            ..
         }
     )
 }

@@ -72,7 +72,7 @@ impl Gateway {
         let target =
             Target { bucket: &input.bucket, namespace: &namespace, key: &key, wanted: &wanted, headers: &headers };
         let head = if large {
-            self.put_in_pieces(target, head, Source::Request(incoming)).await?
+            self.put_in_pieces(target, head, Source::Request(Box::new(incoming))).await?
         } else {
             let body = incoming.piece(uploads::PIECE).await?;
             let summed = incoming.end().await?;
@@ -81,7 +81,7 @@ impl Gateway {
         };
         Ok(checksums!(
             head.checksums,
-            PutObjectOutput { checksum_type: heads::checksum_type(&head), e_tag: Some(heads::etag(&head)) }
+            PutObjectOutput { checksum_type: heads::checksum_type(&head), e_tag: Some(heads::etag(&head)), .. }
         ))
     }
 

@@ -102,7 +102,7 @@ pub(super) struct Upload {
 /// Where the bytes of a part come from.
 pub(super) enum Source {
     /// A request's body.
-    Request(Incoming),
+    Request(Box<Incoming>),
     /// Another object.
     Object(Reading, Box<Sums>),
 }

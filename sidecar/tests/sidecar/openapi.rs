@@ -204,9 +204,7 @@ async fn objects(seen: &mut Seen) {
     let app = App::new();
     let head = Head { size: 1, parts: Some(Parts::default()), ..Head::default() };
     let (key, value) = (Key::new("k").unwrap(), brainy_storage::Value::Object(Object::whole(head, Bytes::new())));
-    for (namespace, id, path) in
-        [(None, "get", "/v1/kv/k"), (Some("ns"), "getInNamespace", "/v1/namespaces/ns/kv/k")]
-    {
+    for (namespace, id, path) in [(None, "get", "/v1/kv/k"), (Some("ns"), "getInNamespace", "/v1/namespaces/ns/kv/k")] {
         let namespace = namespace.map(|name| Namespace::new(name).unwrap());
         let put = Call::Put { key: key.clone(), value: value.clone(), condition: Condition::Any };
         assert!(matches!(app.router().run_one(namespace.as_ref(), put).await, Reply::Written(_)));

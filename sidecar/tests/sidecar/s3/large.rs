@@ -156,7 +156,7 @@ async fn an_upload_is_completed_with_what_was_brought_or_not_at_all() {
         assert_eq!(refusal(upload.complete(parts).send().await), (400, code.into()));
     }
     put(&site, "k", b"x").await;
-    let taken = upload.complete(&[large.clone()]).if_none_match("*").send().await;
+    let taken = upload.complete(std::slice::from_ref(&large)).if_none_match("*").send().await;
     assert_eq!(refusal(taken), (412, "PreconditionFailed".into()));
     assert_eq!(get(&site, "k", None).await, b"x");
     upload.complete(&[large]).send().await.unwrap();
