@@ -6,7 +6,7 @@
 # which test of which package catches it.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-FOLDERS=(sidecar/mutants sidecar/storage/mutants)
+FOLDERS=(operator/mutants sidecar/mutants sidecar/storage/mutants)
 # Beside the everyday build: what is compiled from a mutant must never be taken for the real thing.
 WORK=${CARGO_TARGET_DIR:-$ROOT/target}/mutants
 TREE=$WORK/tree

@@ -52,6 +52,8 @@ async fn volumes_grow_though_no_pod_is_ready_never_shrink_and_warn_before_they_a
 async fn grow_shrink_and_warn(environment: &Environment, namespace: &str) -> anyhow::Result<()> {
     let mut spec = specs::isolated(2);
     spec["storage"]["volume"]["storageClassName"] = json!(namespace);
+    // However full their host's disk is, whose bounds these volumes have.
+    spec["storage"]["volume"]["warnPercent"] = json!(99);
     let cluster = Cluster::apply(environment, namespace, "c", spec).await?;
     cluster.ready().await?;
     cluster.until_condition("VolumesHealthy", "True", Some("RoomLeft"), LIMIT).await?;
@@ -76,7 +78,7 @@ async fn grow_shrink_and_warn(environment: &Environment, namespace: &str) -> any
     cluster.until_condition("VolumesHealthy", "False", Some("VolumesNotShrunk"), LIMIT).await?;
     ensure!(sizes(environment, namespace).await?.iter().all(|size| size.ends_with(" 2Gi")), "a volume shrank");
 
-    // These volumes have the bounds of their host's disk, of which more than a hundredth is in use.
+    // More than a hundredth of the host's disk is in use.
     cluster.change(json!({"storage": {"volume": {"size": "2Gi", "warnPercent": 1}}})).await?;
     let warned = cluster.until_condition("VolumesHealthy", "False", Some("VolumeNearlyFull"), LIMIT).await?;
     let conditions = warned.status.unwrap_or_default().conditions;
@@ -89,7 +91,9 @@ async fn grow_shrink_and_warn(environment: &Environment, namespace: &str) -> any
 async fn a_lost_volume_is_told_never_served_empty_and_given_up_only_when_asked() -> anyhow::Result<()> {
     let environment = &Environment::from_variables().await?;
     with_temp_namespace(environment, "lost", |namespace| async move {
-        let cluster = Cluster::apply(environment, &namespace, "c", specs::isolated(3)).await?;
+        let mut spec = specs::isolated(3);
+        spec["storage"]["volume"]["warnPercent"] = json!(99);
+        let cluster = Cluster::apply(environment, &namespace, "c", spec).await?;
         cluster.ready().await?;
         load::write(&cluster.node(0), &sample("before", 300), &Progress::default(), None).await?;
         let before = cluster.shard_map().await?;

@@ -113,11 +113,15 @@ pub trait StorageAdapter: Debug + Send + Sync + 'static {
     fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter>;
 
     /// Returns when all that was acknowledged is durable, which it is at once wherever nothing is acknowledged before
-    /// (a [buffer](crate::layers::batching::Ack::Buffered) does that). Fails when it never will be; may wait as long as
+    /// (a [buffer](crate::layers::batching::Ack::Buffered) does that). It does no work of its own after that until it is used
+    /// again, or [resumed](Self::resume). Fails when it never will be; may wait as long as
     /// the store takes no writes: bound it.
     async fn settle(&self) -> Result<(), Error> {
         Ok(())
     }
+
+    /// Goes on with work of its own that [`settle`](Self::settle) has ended: the store is not given away after all.
+    fn resume(&self) {}
 
     /// Writes a value, whatever stands there.
     async fn set(&self, key: &Key, value: Value) -> WriteResult<Version> {

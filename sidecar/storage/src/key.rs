@@ -56,6 +56,11 @@ impl Namespace {
         self.0.starts_with(RESERVED)
     }
 
+    /// One of the program's own, short and not empty.
+    pub(crate) fn of_ours(name: &'static str) -> Self {
+        Self(name.to_owned())
+    }
+
     /// As text.
     pub fn as_str(&self) -> &str {
         &self.0

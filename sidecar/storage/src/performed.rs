@@ -44,6 +44,14 @@ impl Performed {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// These, and before them those of an older write of the key that are not among them: the newest of all.
+    pub(crate) fn after(&self, older: &Self) -> Self {
+        let is_new = |record: &&Record| !self.0.iter().any(|mine| mine.id == record.id);
+        let mut all: Vec<Record> = older.0.iter().filter(is_new).chain(&self.0).cloned().collect();
+        all.drain(..all.len().saturating_sub(Self::MOST));
+        Self(all)
+    }
 }
 
 /// What stands under a key, with all that a backend has to know of it to write there.

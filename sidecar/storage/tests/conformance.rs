@@ -2,6 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "linearizability/bucket.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod bucket;
+#[path = "linearizability/harness/mod.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod harness;
+#[path = "tiering/restless.rs"]
+mod restless;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -43,6 +52,32 @@ async fn embedded_conforms() {
     // All stores of one database: they must not see each other either.
     let report = conformance::run(|| Arc::new(database.store(&format!("shard-{:03}", next())).unwrap())).await;
     assert!(report.is_clean(), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_tiers_conform_while_everything_moves_between_them() {
+    fn memory() -> Arc<dyn StorageAdapter> {
+        Arc::new(MemoryAdapter::new())
+    }
+    for cold in [memory, restless::bucket] {
+        let tiers = restless::tiers();
+        let report = conformance::run(|| restless::over(&tiers, memory(), cold())).await;
+        assert!(report.is_clean(), "{report}");
+        restless::assert_moved(&tiers);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_embedded_database_conforms_as_the_hot_tier_of_a_bucket() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = EmbeddedDatabase::open(folder.path()).unwrap();
+    let count = std::sync::atomic::AtomicU32::new(0);
+    let next = || count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let open = || Arc::new(database.store(&format!("shard-{:03}", next())).unwrap());
+    let tiers = restless::tiers();
+    let report = conformance::run(|| restless::over(&tiers, open(), restless::bucket())).await;
+    assert!(report.is_clean(), "{report}");
+    restless::assert_moved(&tiers);
 }
 
 /// Ways to be wrong, each of which some real adapter has been.

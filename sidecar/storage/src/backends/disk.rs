@@ -13,8 +13,18 @@ use crate::Error;
 #[derive(Clone, Debug)]
 pub struct Disk {
     folder: PathBuf,
-    kept_free: fn(u64) -> u64,
+    kept_free: KeptFree,
     data: Option<Data>,
+}
+
+/// Says how many bytes stay free on a disk of so many.
+#[derive(Clone)]
+struct KeptFree(Arc<dyn Fn(u64) -> u64 + Send + Sync>);
+
+impl fmt::Debug for KeptFree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeptFree")
+    }
 }
 
 /// Says how many bytes of the disk are a backend's own.
@@ -38,8 +48,8 @@ pub struct DiskUse {
 
 impl Disk {
     /// The disk that a folder is on; `kept_free`: what stays free on one of so many bytes.
-    pub fn of(folder: &Path, kept_free: fn(u64) -> u64) -> Self {
-        Self { folder: folder.to_owned(), kept_free, data: None }
+    pub fn of(folder: &Path, kept_free: impl Fn(u64) -> u64 + Send + Sync + 'static) -> Self {
+        Self { folder: folder.to_owned(), kept_free: KeptFree(Arc::new(kept_free)), data: None }
     }
 
     /// With what says how many of its bytes are the backend's own data; `None`: not any more.
@@ -60,7 +70,7 @@ impl Disk {
         let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
         // What only root may use is no room for us.
         let (used, free) = (bytes(disk.f_blocks.saturating_sub(disk.f_bfree)), bytes(disk.f_bavail));
-        Ok(DiskUse { used, total: (used + free).saturating_sub((self.kept_free)(bytes(disk.f_blocks))) })
+        Ok(DiskUse { used, total: (used + free).saturating_sub((self.kept_free.0)(bytes(disk.f_blocks))) })
     }
 }
 

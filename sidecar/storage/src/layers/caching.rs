@@ -456,6 +456,10 @@ impl StorageAdapter for CachingAdapter {
         self.inner.settle().await
     }
 
+    fn resume(&self) {
+        self.inner.resume();
+    }
+
     fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter> {
         let mut namespaces = self.namespaces.clone();
         namespaces.push(namespace.clone());

@@ -327,6 +327,10 @@ impl StorageAdapter for LimitingAdapter {
         self.inner.settle().await
     }
 
+    fn resume(&self) {
+        self.inner.resume();
+    }
+
     fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter> {
         self.limiter.over(self.inner.with_namespace(namespace))
     }

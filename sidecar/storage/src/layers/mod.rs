@@ -1,11 +1,14 @@
 //! Layers: what lies between an application and a store. From the application down: [`caching`], [`batching`],
-//! [`limiting`], [`compression`]; and [`observing`], which is always there, directly over the store.
+//! [`limiting`], [`compression`]; and [`observing`], which is always there, directly over the store. [`tiering`] makes one store
+//! of two, below all of these but the last.
 
 pub mod batching;
 pub mod caching;
 pub mod compression;
+mod gates;
 pub mod limiting;
 pub mod observing;
 mod stack;
+pub mod tiering;
 
 pub use stack::{LayerStack, Layers};

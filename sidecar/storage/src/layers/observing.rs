@@ -269,6 +269,10 @@ impl StorageAdapter for ObservingAdapter {
         self.inner.settle().await
     }
 
+    fn resume(&self) {
+        self.inner.resume();
+    }
+
     fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter> {
         self.observing.over(self.inner.with_namespace(namespace))
     }

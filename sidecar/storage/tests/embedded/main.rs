@@ -310,21 +310,10 @@ async fn a_database_in_use_is_refused_at_once_and_free_when_it_is_closed() {
     assert!(open(folder.path()).store("a").unwrap().get(&key("a")).await.unwrap().is_some());
 }
 
-/// Needs a file system of its own, which only root can mount; CI runs as root.
 #[tokio::test]
 async fn a_full_disk_refuses_values_cleanly_and_takes_them_again_when_there_is_room() {
     let folder = tempfile::tempdir().unwrap();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=40m", "tmpfs"])
-        .arg(folder.path())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    if !mounted {
-        eprintln!("skipped: mounting a small file system is not allowed here");
-        return;
-    }
-    let _unmount = Unmount(folder.path());
+    let Some(_unmount) = small_disk(folder.path(), 40) else { return };
     let database = open(&folder.path().join("database"));
     let store = database.store("a").unwrap();
     let value = |n: u64| Value::Bytes(Bytes::from(vec![n as u8; 1 << 20]));
@@ -349,6 +338,69 @@ async fn a_full_disk_refuses_values_cleanly_and_takes_them_again_when_there_is_r
     let enlarged = Command::new("mount").args(["-o", "remount,size=80m"]).arg(folder.path()).status();
     assert!(enlarged.is_ok_and(|status| status.success()));
     assert!(matches!(store.set(&key("k00"), value(0)).await, Ok(Outcome::Applied(_))));
+}
+
+/// Not how full it is when values are refused ends an engine, but what it rewrites after that, and at each start.
+#[tokio::test]
+async fn a_disk_filled_to_its_end_has_room_for_what_is_rewritten_and_for_every_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(_unmount) = small_disk(folder.path(), 128) else { return };
+    // What no compression makes small.
+    let mut seed: u64 = 1;
+    let mut value = || {
+        let next = || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as u8
+        };
+        Value::Bytes(std::iter::repeat_with(next).take(32 << 10).collect::<Vec<u8>>().into())
+    };
+    let mut written: BTreeMap<String, Value> = BTreeMap::new();
+    for start in 0..4 {
+        let database = open(&folder.path().join("database"));
+        let store = database.store("a").unwrap();
+        for (name, value) in written.iter().step_by(97) {
+            assert_eq!(store.get(&key(name)).await.unwrap().unwrap().value, *value, "{name}");
+        }
+        let mut refusals = 0;
+        // New keys and others written over, until it is refused again and again.
+        for number in 0.. {
+            let name = format!("k{:05}", if number % 3 == 0 { number } else { number + 10_000 * start });
+            let value = value();
+            match store.set(&key(&name), value.clone()).await {
+                Ok(Outcome::Applied(_)) => drop(written.insert(name, value)),
+                refused => {
+                    assert_eq!(cause(refused), "DiskFull");
+                    refusals += 1;
+                    // What goes on in the background needs its time.
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                }
+            }
+            if refusals == 50 {
+                break;
+            }
+        }
+        assert_eq!(database.failure(), None);
+        for name in written.keys().step_by(50).cloned().collect::<Vec<_>>() {
+            assert_eq!(store.delete(&key(&name)).await.unwrap(), Outcome::Applied(true));
+            written.remove(&name);
+        }
+        assert_eq!(database.audit().await.unwrap().keys, written.len() as u64);
+    }
+    assert!(written.len() > 400, "{} values", written.len());
+}
+
+/// A file system of its own, of so many MiB, which only root can mount; CI runs as root. `None`: it can't be.
+fn small_disk(folder: &Path, mebibytes: u32) -> Option<Unmount<'_>> {
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "tmpfs"])
+        .arg(folder)
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !mounted {
+        eprintln!("skipped: mounting a small file system is not allowed here");
+    }
+    mounted.then_some(Unmount(folder))
 }
 
 struct Unmount<'a>(&'a Path);

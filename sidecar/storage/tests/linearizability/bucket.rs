@@ -25,11 +25,20 @@ struct Inner {
 }
 
 impl FarBucket {
-    /// The adapter over an empty bucket. One that sweeps keeps no tombstone: a removed value leaves nothing.
-    pub(crate) fn adapter(weather: Weather, sweeps: bool) -> Arc<dyn StorageAdapter> {
+    /// An empty bucket. One that sweeps keeps no tombstone: a removed value leaves nothing.
+    pub(crate) fn new(weather: Weather, sweeps: bool) -> Self {
         let (objects, writes) = (Mutex::default(), AtomicUsize::new(0));
-        let bucket = Self(Arc::new(Inner { objects, writes, road: Road::new(weather), sweeps }));
-        Arc::new(BucketStore::new(bucket).adapter("s"))
+        Self(Arc::new(Inner { objects, writes, road: Road::new(weather), sweeps }))
+    }
+
+    /// The adapter over an empty bucket.
+    pub(crate) fn adapter(weather: Weather, sweeps: bool) -> Arc<dyn StorageAdapter> {
+        Self::new(weather, sweeps).open()
+    }
+
+    /// An adapter over it.
+    pub(crate) fn open(&self) -> Arc<dyn StorageAdapter> {
+        Arc::new(BucketStore::new(self.clone()).adapter("s"))
     }
 }
 

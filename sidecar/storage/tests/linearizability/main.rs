@@ -10,6 +10,9 @@ mod bucket;
 #[allow(dead_code, reason = "other tests of S3 need more of it")]
 mod gateway;
 mod harness;
+#[path = "../tiering/restless.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod restless;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -83,6 +86,39 @@ fn memory_is_linearizable_behind_a_buffer() {
         println!("{tally:?}");
         assert!(tally.at_once > 0 && tally.failed == 0, "{tally:?}");
     }
+}
+
+/// While everything is demoted and promoted all the time; with a bucket at the end of a rough road as the cold tier.
+#[test]
+fn two_tiers_are_linearizable() {
+    let memory = || -> Store { Arc::new(MemoryAdapter::new()) };
+    for runtime in [one_thread(), threads()] {
+        for rough in [false, true] {
+            let tiers = restless::tiers();
+            let store = |run: &Run| restless::over(&tiers, memory(), FarBucket::adapter(run.weather.clone(), false));
+            let judged = judge(&runtime, MANY, Seed::Any, rough, store);
+            let tally = judged.unwrap_or_else(|why| panic!("{why}"));
+            println!("{tally:?}");
+            assert!(tally.at_once > 0 && tally.unknown == 0, "{tally:?}");
+            assert!(tally.failed * 20 < tally.operations, "too much fails: {tally:?}");
+            restless::assert_moved(&tiers);
+        }
+    }
+}
+
+#[test]
+fn an_embedded_database_and_a_bucket_are_linearizable_as_tiers() {
+    let (folder, count) = (tempfile::tempdir().unwrap(), AtomicU32::new(0));
+    let database = EmbeddedDatabase::open(folder.path()).unwrap();
+    let tiers = restless::tiers();
+    let store = |run: &Run| {
+        let hot = database.store(&count.fetch_add(1, Ordering::Relaxed).to_string()).unwrap();
+        restless::over(&tiers, Arc::new(hot), FarBucket::adapter(run.weather.clone(), false))
+    };
+    let judged = judge(&threads(), FEW, Seed::Any, true, store);
+    let tally = judged.unwrap_or_else(|why| panic!("{why}"));
+    assert!(tally.at_once > 0 && tally.unknown == 0, "{tally:?}");
+    restless::assert_moved(&tiers);
 }
 
 #[test]

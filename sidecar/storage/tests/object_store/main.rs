@@ -7,11 +7,19 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod broken;
+#[path = "../linearizability/bucket.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod bucket;
 #[path = "../s3/gateway.rs"]
 #[allow(dead_code, reason = "other tests of S3 need more of it")]
 mod gateway;
+#[path = "../linearizability/harness/mod.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod harness;
 mod multipart;
 mod object;
+#[path = "../tiering/restless.rs"]
+mod restless;
 mod store;
 #[path = "../r2/worker.rs"]
 #[allow(dead_code, reason = "other tests of R2 need more of it")]
@@ -118,6 +126,14 @@ async fn memory_is_an_object_store() {
 #[tokio::test(flavor = "multi_thread")]
 async fn cached_memory_is_an_object_store() {
     passes_cached(|| Arc::new(MemoryAdapter::new())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_tiers_are_an_object_store() {
+    let hot = || -> Arc<dyn StorageAdapter> { Arc::new(MemoryAdapter::new()) };
+    let tiers = restless::tiers();
+    passes(|| restless::over(&tiers, hot(), restless::bucket())).await;
+    restless::assert_moved(&tiers);
 }
 
 #[tokio::test(flavor = "multi_thread")]

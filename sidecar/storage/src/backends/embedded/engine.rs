@@ -75,6 +75,8 @@ pub(super) struct Engine {
     folder: PathBuf,
     database: Database,
     data: Keyspace,
+    /// How large its tables are.
+    table: u64,
     writer: Mutex<Writer>,
     failure: OnceLock<Error>,
     syncs: AtomicU64,
@@ -105,9 +107,10 @@ impl Engine {
     /// Opens a folder, or lays out a new one. Blocks.
     pub(super) fn open(folder: &Path) -> Result<Self, Error> {
         let Opened { folder, lock, database, data, unflushed, refused } = folder::open(folder)?;
+        let table = settings::table_of(&data);
         let writer = Writer {
             unflushed,
-            seal_at: settings::memory_table(data.disk_space()),
+            seal_at: settings::memory_table(data.disk_space(), table),
             rests: false,
             #[cfg(test)]
             broken: false,
@@ -116,6 +119,7 @@ impl Engine {
             folder,
             database,
             data,
+            table,
             writer: Mutex::new(writer),
             failure: OnceLock::new(),
             syncs: AtomicU64::new(0),
@@ -128,6 +132,11 @@ impl Engine {
         // What was read back from the journal into memory goes to the disk, so that memory is free again.
         engine.make_way(&mut engine.writer()).map_err(Failed::into_error)?;
         Ok(engine)
+    }
+
+    /// How large its tables are.
+    pub(super) fn table(&self) -> u64 {
+        self.table
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -214,12 +223,25 @@ impl Engine {
             // once full, is never emptied again: the thread waits for room in it.
             self.seal(writer).map_err(Failed::Clean)?;
         }
-        while self.data.sealed_memtable_count() > settings::MAX_SEALED || self.data.l0_table_count() > settings::MAX_L0
-        {
+        loop {
+            let (sealed, unsorted) = (self.data.sealed_memtable_count(), self.data.l0_table_count());
+            if sealed <= settings::MAX_SEALED && unsorted <= settings::MAX_L0 {
+                return Ok(());
+            }
             self.failure().map_or(Ok(()), |error| Err(Failed::Clean(error)))?;
+            if sealed == 0 && self.database.active_compactions() == 0 {
+                self.sort().map_err(Failed::Clean)?;
+            }
             std::thread::sleep(LOOK_AGAIN);
         }
-        Ok(())
+    }
+
+    /// Has the engine sort in what it has written to the disk. By itself it does one step of that each time that it has written something,
+    /// which may be too few: then the next write would wait for what nobody does.
+    fn sort(&self) -> Result<(), Error> {
+        // To bring in nothing is the one way to say so. It leaves an empty file, which goes when the database is opened.
+        let asked = self.data.start_ingestion().and_then(|nothing| nothing.finish());
+        asked.map_err(|error| engine_failure("sorting", &self.folder, &error))
     }
 
     /// What is in memory is to go to a table on the disk. Does not wait for it.
@@ -227,7 +249,7 @@ impl Engine {
         let sealed = self.data.rotate_memtable();
         sealed.map_err(|error| self.fail(&format!("its memory could not be flushed: {error}")))?;
         writer.unflushed = 0;
-        writer.seal_at = settings::memory_table(self.data.disk_space());
+        writer.seal_at = settings::memory_table(self.data.disk_space(), self.table);
         Ok(())
     }
 
@@ -257,19 +279,29 @@ impl Engine {
 
     fn room_now(&self) -> Result<(u64, bool), Error> {
         let disk = statvfs(&self.folder).map_err(|errno| failure("examining", &self.folder, &errno.into()))?;
-        let in_memory =
-            self.writer().unflushed + self.data.sealed_memtable_count() as u64 * settings::MEMORY_TABLE_BYTES;
-        let reserve = settings::reserve(disk.f_blocks.saturating_mul(disk.f_frsize)) + in_memory;
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        Ok((free.saturating_sub(reserve), free > reserve / 2))
+        let in_memory = self.in_memory();
+        let reserve = settings::reserve(self.data.disk_space() + in_memory, self.table);
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize).saturating_sub(in_memory);
+        // What is being rewritten takes of the reserve meanwhile, as it may.
+        let rewrites = self.database.active_compactions() > 0;
+        let has_removals = free > if rewrites { settings::LEAST } else { settings::reserve_of_removals(reserve) };
+        Ok((free.saturating_sub(reserve), has_removals))
     }
 
     /// How many bytes the data has on the disk, and will have once what is in memory is there too. More than its keys and
     /// values: what was replaced is part of it until tables are rewritten.
     pub(super) fn data_bytes(&self) -> u64 {
-        let in_memory =
-            self.writer().unflushed + self.data.sealed_memtable_count() as u64 * settings::MEMORY_TABLE_BYTES;
-        self.data.disk_space() + in_memory
+        self.data.disk_space() + self.in_memory()
+    }
+
+    /// Bytes in memory that are on their way to the disk, or will be, at most.
+    fn in_memory(&self) -> u64 {
+        self.writer().unflushed + self.data.sealed_memtable_count() as u64 * self.memory_most()
+    }
+
+    /// How much of what was written last is in memory at most before it is sealed.
+    fn memory_most(&self) -> u64 {
+        settings::memory_table(u64::MAX, self.table)
     }
 
     /// What a write that found no room is told.

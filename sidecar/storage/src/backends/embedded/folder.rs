@@ -12,6 +12,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use fjall::{Database, Keyspace};
+use rustix::fs::statvfs;
 
 use super::settings;
 use crate::Error;
@@ -60,8 +61,9 @@ pub(super) fn open(folder: &Path) -> Result<Opened, Error> {
         suspect(&folder);
         open_failure(&folder, error)
     };
+    let disk = disk_bytes(&folder)?;
     let database = settings::database(&engine).open().map_err(failed)?;
-    let data = database.keyspace("data", settings::keyspace).map_err(failed)?;
+    let data = database.keyspace("data", || settings::keyspace(disk)).map_err(failed)?;
     flush_folders(&engine).map_err(|error| failure("flushing", &engine, &error))?;
     let flush = || sync_folder(&folder).map_err(|error| failure("flushing", &folder, &error));
     flush()?;
@@ -71,6 +73,12 @@ pub(super) fn open(folder: &Path) -> Result<Opened, Error> {
         flush()?;
     }
     Ok(Opened { folder, lock, database, data, unflushed, refused })
+}
+
+/// The size of the disk.
+fn disk_bytes(folder: &Path) -> Result<u64, Error> {
+    let disk = statvfs(folder).map_err(|errno| failure("examining", folder, &errno.into()))?;
+    Ok(disk.f_blocks.saturating_mul(disk.f_frsize))
 }
 
 /// A failure of the engine in our words.

@@ -22,6 +22,7 @@ use serde_json::Number;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use super::gates::Place;
 use crate::encoding::keys_folder;
 use crate::operation::Request;
 use crate::{
@@ -185,9 +186,6 @@ struct Waiting {
     answer: oneshot::Sender<WriteResult<Done>>,
 }
 
-/// Where a key lies among all namespaces.
-type Place = (Arc<str>, Key);
-
 #[derive(Debug, Default)]
 struct State {
     waiting: Vec<Waiting>,
@@ -348,28 +346,28 @@ impl BatchingAdapter {
     }
 }
 
-fn written(done: Done) -> Option<Version> {
+pub(super) fn written(done: Done) -> Option<Version> {
     match done {
         Done::Written(version) => Some(version),
         _ => None,
     }
 }
 
-fn removed(done: Done) -> Option<bool> {
+pub(super) fn removed(done: Done) -> Option<bool> {
     match done {
         Done::Removed(there) => Some(there),
         _ => None,
     }
 }
 
-fn swapped(done: Done) -> Option<Option<Version>> {
+pub(super) fn swapped(done: Done) -> Option<Option<Version>> {
     match done {
         Done::Swapped(version) => Some(version),
         _ => None,
     }
 }
 
-fn sum(done: Done) -> Option<(Number, Version)> {
+pub(super) fn sum(done: Done) -> Option<(Number, Version)> {
     match done {
         Done::Sum(sum, version) => Some((sum, version)),
         _ => None,
@@ -377,7 +375,7 @@ fn sum(done: Done) -> Option<(Number, Version)> {
 }
 
 /// The answer to an operation that is always answered with `Some` of its own kind.
-fn as_kind<T>(answer: WriteResult<Done>, kind: impl FnOnce(Done) -> Option<T>) -> WriteResult<T> {
+pub(super) fn as_kind<T>(answer: WriteResult<Done>, kind: impl FnOnce(Done) -> Option<T>) -> WriteResult<T> {
     Ok(match answer? {
         Outcome::Applied(done) => match kind(done) {
             Some(done) => Outcome::Applied(done),
@@ -468,5 +466,9 @@ impl StorageAdapter for BatchingAdapter {
 
     async fn settle(&self) -> Result<(), Error> {
         self.inner.settle().await
+    }
+
+    fn resume(&self) {
+        self.inner.resume();
     }
 }

@@ -72,7 +72,7 @@ fn any_loss() -> impl Strategy<Value = Loss> {
 }
 
 /// Of the writes in rough weather about one in five is lost, and of the requests to a bucket every other arrives twice.
-fn any_weather(rough: bool) -> impl Strategy<Value = Weather> {
+pub(crate) fn any_weather(rough: bool) -> impl Strategy<Value = Weather> {
     let lost = (0..5_u8, any_loss()).prop_map(move |(chance, loss)| (rough && chance == 4).then_some(loss));
     let echo = (0..2_u8, 1..60_u8).prop_map(move |(chance, turns)| (rough && chance == 1).then_some(turns));
     (vec(0..6_u8, 1..16), vec(lost, 8..16), vec(echo, 8..16)).prop_map(|(pauses, losses, echoes)| Weather {

@@ -37,7 +37,7 @@ pub(crate) enum Seed {
 }
 
 impl Seed {
-    fn random(self) -> TestRng {
+    pub(crate) fn random(self) -> TestRng {
         match (self, std::env::var("BRAINY_TEST_SEED")) {
             (Self::Any, Ok(number)) => {
                 let mut bytes = [0; 32];

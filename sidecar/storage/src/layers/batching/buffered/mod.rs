@@ -6,13 +6,12 @@
 //!
 //! - `line`: one key between its acknowledgement and its flush; `state`: all of them.
 //! - `flusher`: sends what is due, and finds out what became of it.
-//! - `gates`: one writer of a key at a time; `told`: the versions that clients know.
+//! - `layers::gates`: one writer of a key at a time; `told`: the versions that clients know.
 //!
 //! The version of a write that was not flushed can't be the store's own, which is made when it is written. It is one that
 //! is translated, as long as it is among the newest; after that, or elsewhere, a condition on it does not hold.
 
 mod flusher;
-mod gates;
 mod line;
 mod state;
 mod told;
@@ -218,6 +217,10 @@ impl StorageAdapter for BufferedAdapter {
     async fn settle(&self) -> Result<(), Error> {
         self.buffer.settle().await?;
         self.inner.settle().await
+    }
+
+    fn resume(&self) {
+        self.inner.resume();
     }
 }
 

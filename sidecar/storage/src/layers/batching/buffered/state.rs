@@ -10,9 +10,9 @@ use tokio::time::Instant;
 use super::super::{Batching, Claim, Counts, Forget, Place};
 use super::Read;
 use super::flusher::attend;
-use super::gates::Gates;
 use super::line::{Found, Line, Sent};
 use super::told::Told;
+use crate::layers::gates::Gates;
 use crate::{Done, Entry, Error, Key, Operation, StorageAdapter, Version, WriteResult};
 
 /// Acknowledged writes that may wait: so many batches.

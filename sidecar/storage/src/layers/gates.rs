@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
-use super::super::Place;
+use crate::Key;
+
+/// Where a key lies among all namespaces: the folder of its namespace, and the key.
+pub(super) type Place = (Arc<str>, Key);
 
 /// One for each key in use.
 #[derive(Debug, Default)]
@@ -76,6 +79,12 @@ impl Gates {
         inside
     }
 
+    /// Enters alone, if nobody is inside.
+    pub(super) fn try_alone(&self, place: Place) -> Option<Alone<'_>> {
+        let (ticket, lock) = self.ticket(place);
+        Some(Alone { _inside: lock.try_write_owned().ok()?, _ticket: ticket })
+    }
+
     /// Enters with others.
     pub(super) async fn together(&self, place: Place) -> Together<'_> {
         let (ticket, lock) = self.ticket(place);
@@ -88,7 +97,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::Key;
 
     fn place(key: &str) -> Place {
         ("kv/".into(), Key::new(key).unwrap())
@@ -101,6 +109,7 @@ mod tests {
             async |key| tokio::time::timeout(Duration::from_millis(5), gates.alone(vec![place(key)])).await.is_ok();
         let both = gates.alone(vec![place("b"), place("a"), place("b")]).await;
         assert!(!is_free("a").await && !is_free("b").await && is_free("c").await);
+        assert!(gates.try_alone(place("a")).is_none() && gates.try_alone(place("c")).is_some());
         drop(both);
         let (first, second) = (gates.together(place("a")).await, gates.together(place("a")).await);
         assert!(!is_free("a").await);
