@@ -83,6 +83,51 @@ pub struct Serve {
     /// How values of more than 1,024 bytes are compressed, where that makes them smaller.
     #[arg(long, env = "BRAINY_COMPRESSION", value_enum, default_value_t = CompressionChoice::None)]
     pub compression: CompressionChoice,
+    /// Bucket of an S3-compatible store for what is not read for long: the cold tier. A new data folder is made with it, and
+    /// can't be used without it afterwards.
+    #[arg(long, env = "BRAINY_COLD_BUCKET")]
+    pub cold_bucket: Option<String>,
+    /// The cold tier.
+    #[command(flatten)]
+    pub cold: ColdTier,
+}
+
+/// The cold tier of a data folder.
+#[derive(Clone, Debug, Args)]
+pub struct ColdTier {
+    /// Prefix of its objects, without slashes at its ends.
+    #[arg(long = "cold-prefix", env = "BRAINY_COLD_PREFIX", default_value = "", requires = "cold_bucket")]
+    pub prefix: String,
+    /// Region to sign for.
+    #[arg(long = "cold-region", env = "BRAINY_COLD_REGION", default_value = "us-east-1", requires = "cold_bucket")]
+    pub region: String,
+    /// Address of the server, for everything but AWS.
+    #[arg(long = "cold-endpoint", env = "BRAINY_COLD_ENDPOINT", requires = "cold_bucket")]
+    pub endpoint: Option<String>,
+    /// Folder with the files accessKeyId and secretAccessKey; without it what the environment offers.
+    #[arg(long = "cold-credentials", env = "BRAINY_COLD_CREDENTIALS", requires = "cold_bucket")]
+    pub credentials: Option<PathBuf>,
+    /// When a write is acknowledged: once it is durable in the data folder, or once it is in the bucket too.
+    #[arg(long = "tiering-ack", env = "BRAINY_TIERING_ACK", value_enum, default_value_t = TieringAck::Hot, requires = "cold_bucket")]
+    pub ack: TieringAck,
+    /// Hours after which a key that was not read or written is kept in the bucket alone.
+    #[arg(long = "demote-after-hours", env = "BRAINY_DEMOTE_AFTER_HOURS", default_value_t = 168, value_parser = clap::value_parser!(u64).range(1..=876_000), requires = "cold_bucket")]
+    pub demote_after_hours: u64,
+    /// How full the disk may be, in percent, before the oldest keys are kept in the bucket alone.
+    #[arg(long = "watermark-percent", env = "BRAINY_WATERMARK_PERCENT", default_value_t = 80, value_parser = clap::value_parser!(u8).range(10..=95), requires = "cold_bucket")]
+    pub watermark_percent: u8,
+    /// How often a key is read in the bucket, of late, before it comes back to the data folder; 0: it never does.
+    #[arg(long = "promote-after-reads", env = "BRAINY_PROMOTE_AFTER_READS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=255), requires = "cold_bucket")]
+    pub promote_after_reads: u32,
+}
+
+/// When a write is acknowledged that has two tiers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TieringAck {
+    /// Once it is in the hot one.
+    Hot,
+    /// Once it is in both.
+    Cold,
 }
 
 /// When a write is acknowledged.
@@ -186,6 +231,14 @@ mod tests {
     fn serve_needs_no_argument() {
         let Command::Serve(serve) = Cli::parse_from(["brainy-sidecar", "serve"]).command else { panic!() };
         assert_eq!((serve.listen.port(), serve.listen.ip().is_loopback(), serve.shards), (7700, true, 256));
+    }
+
+    #[test]
+    fn a_cold_tier_needs_a_bucket() {
+        let parse = |more: &[&str]| Cli::try_parse_from(["brainy-sidecar", "serve"].iter().chain(more));
+        assert!(parse(&["--tiering-ack", "cold"]).is_err());
+        assert!(parse(&["--tiering-ack", "cold", "--cold-bucket", "b"]).is_ok());
+        assert!(parse(&["--watermark-percent", "99", "--cold-bucket", "b"]).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! - [`routing`]: takes each operation to the owner of its shard.
 //! - [`s3`]: S3 on loopback, over the same shards.
 //! - [`ownership`]: decides which shards this node serves.
+//! - [`cold`]: the bucket of the cold tier.
 //! - [`locks`]: named locks for applications.
 //! - [`peers`]: node-to-node traffic, mutual TLS only.
 //! - [`commands`], [`cli`], [`config`], [`data_folder`]: how the process starts and ends.
@@ -13,6 +14,7 @@
 //! - `host`: tasks and the time of day; a simulation runs many processes in one.
 
 pub mod cli;
+pub mod cold;
 pub mod commands;
 pub mod config;
 pub mod data_folder;

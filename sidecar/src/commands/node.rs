@@ -49,7 +49,8 @@ pub async fn run(arguments: cli::Node) -> Result<(), CommandError> {
     let peers = PeerPool::new(certificates.clone(), cluster, namespace);
     let metrics = Arc::new(Metrics::default());
     metrics.watch_volume(settings.data());
-    let observing = metrics.observing(settings.storage_info().backend);
+    let watching = Arc::clone(&metrics);
+    let observing = move |backend| watching.observing(backend);
     let ownership = Ownership::start(&settings, Arc::new(peers.clone()), observing).map_err(|error| start(&error))?;
     let owners = Arc::new(ownership.clone());
     let router = Arc::new(Router::new(owners, Some(Arc::new(peers)), Patience::default(), Arc::clone(&metrics)));

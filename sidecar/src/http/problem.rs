@@ -52,6 +52,8 @@ pub enum Kind {
     NoLocks,
     /// The process is no node of a cluster.
     NoCluster,
+    /// The shards have one tier.
+    NoTiers,
     /// Too many writers at once on one key.
     Contended,
     /// Too many connections at once, or too many bytes on their way in.
@@ -88,6 +90,7 @@ impl Kind {
             Self::LockLost => ("lock-lost", "The holder is none any more", StatusCode::CONFLICT),
             Self::NoLocks => ("no-locks", "Named locks are not offered here", StatusCode::SERVICE_UNAVAILABLE),
             Self::NoCluster => ("no-cluster", "No node of a cluster", StatusCode::CONFLICT),
+            Self::NoTiers => ("no-tiers", "No cold tier", StatusCode::CONFLICT),
             Self::Contended => ("contended", "Too many writers on one key", StatusCode::SERVICE_UNAVAILABLE),
             Self::Overloaded => ("overloaded", "Too much at once", StatusCode::SERVICE_UNAVAILABLE),
             Self::OutcomeUnknown => ("outcome-unknown", "Outcome unknown", StatusCode::GATEWAY_TIMEOUT),

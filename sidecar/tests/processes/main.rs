@@ -22,6 +22,7 @@ mod s3;
 mod spec;
 mod store;
 mod support;
+mod tiering;
 #[path = "../sidecar/support/tls.rs"]
 #[allow(dead_code, reason = "shared")]
 mod tls;

@@ -20,3 +20,4 @@ mod process;
 mod requests;
 mod s3;
 mod support;
+mod tiering;

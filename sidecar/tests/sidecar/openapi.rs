@@ -11,6 +11,7 @@ use brainy_sidecar::http::server::{API_LIMITS, Limits};
 use brainy_sidecar::ownership::StoreProof;
 use brainy_sidecar::routing::{Call, Reply};
 use brainy_storage::backends::s3::Capabilities;
+use brainy_storage::layers::tiering::Tiering;
 use brainy_storage::object::{Head, Parts};
 use brainy_storage::{Condition, Error, Key, Namespace, Object};
 use bytes::Bytes;
@@ -44,7 +45,7 @@ fn requests(key: &str, shard: &str) -> Vec<Request> {
             // Not the one that it has: it is renewed after this.
             "releaseLocks" => Some(r#"{"names":["y"],"holder":"h"}"#),
             "acquireShards" | "releaseShards" | "withdrawShards" => Some(r#"{"shards":[1]}"#),
-            "drainNode" | "undrainNode" => Some("{}"),
+            "drainNode" | "undrainNode" | "runTiering" => Some("{}"),
             _ => None,
         };
         let path = template
@@ -175,6 +176,14 @@ async fn locking(seen: &mut Seen) {
     seen.insert(("lock", app.get("/v1/locks/x").await.status.as_u16()));
 }
 
+/// What depends on whether there is a cold tier.
+async fn tiered(seen: &mut Seen) {
+    let app = App::tiered(Tiering::default());
+    for request in good_requests().iter().filter(|request| request.path.starts_with("/v1/tiering")) {
+        seen.insert((request.id, request.status(&app, "", &[]).await));
+    }
+}
+
 /// What depends on the connection.
 async fn over_connections(seen: &mut Seen) {
     let app = App::new();
@@ -228,6 +237,7 @@ async fn every_answer_that_is_described_is_given_and_every_one_that_is_given_is_
     faulty(&mut seen).await;
     objects(&mut seen).await;
     locking(&mut seen).await;
+    tiered(&mut seen).await;
     over_connections(&mut seen).await;
     let described = described();
     assert!(IN_A_CLUSTER.iter().all(|answer| described.contains(answer)));

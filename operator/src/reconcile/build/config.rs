@@ -7,7 +7,9 @@ use brainy_coordination::NodeId;
 use brainy_coordination::bucket::spec::{ClusterSpec, Pattern};
 use brainy_coordination::placement::Policy;
 use brainy_crds::{BucketSpec, S3Access};
-use brainy_kubernetes::config::{BucketConfig, ConsensusConfig, NodeConfig, S3Config, StorageConfig, VolumeEngine};
+use brainy_kubernetes::config::{
+    BucketConfig, ConsensusConfig, NodeConfig, S3Config, StorageConfig, TieringConfig, VolumeEngine,
+};
 use brainy_kubernetes::names;
 use k8s_openapi::api::core::v1::ConfigMap;
 
@@ -36,6 +38,10 @@ pub fn node_config(cluster: &ValidatedCluster, consensus_since: Option<i64>) -> 
                     brainy_crds::VolumeEngine::Files => VolumeEngine::Files,
                 },
                 move_mebibytes_per_second: cluster.move_mebibytes_per_second,
+                tiering: cluster.tiering.as_ref().map(|tiering| TieringConfig {
+                    bucket: bucket_config(&tiering.bucket),
+                    settings: tiering.settings,
+                }),
             },
             ValidatedStorage::Namespaced(bucket) => StorageConfig::Namespaced(bucket_config(bucket)),
             ValidatedStorage::Shared(bucket) => StorageConfig::Shared(bucket_config(bucket)),

@@ -265,7 +265,7 @@ fn volumes(cluster: &ValidatedCluster) -> Vec<Volume> {
         },
         secret(names::tls_secret(&cluster.name), "tls", &["ca.crt", "tls.crt", "tls.key"]),
     ];
-    if let Some(bucket) = cluster.storage.bucket()
+    if let Some(bucket) = cluster.any_bucket()
         && let Some(name) = &bucket.credentials_secret
     {
         sources.push(secret(name.clone(), "credentials", &["accessKeyId", "secretAccessKey"]));

@@ -102,6 +102,24 @@ fn s3_is_configured_and_its_keys_are_given_to_both_containers() {
 }
 
 #[test]
+fn nodes_with_a_cold_tier_know_its_bucket_and_have_its_keys() {
+    let mut wish = isolated();
+    wish.spec.storage.tiering =
+        serde_json::from_value(json!({"bucket": {"name": "cold", "prefix": "p", "credentialsSecret": "keys"}}))
+            .unwrap();
+    let resources = built(&wish);
+    let text = &resources.config_map.data.as_ref().unwrap()[names::NODE_CONFIG_KEY];
+    let config: brainy_kubernetes::config::NodeConfig = serde_yaml::from_str(text).unwrap();
+    let brainy_kubernetes::config::StorageConfig::Isolated { tiering: Some(tiering), .. } = config.storage else {
+        panic!("{text}")
+    };
+    assert_eq!((tiering.bucket.bucket.as_str(), tiering.bucket.prefix.as_str()), ("cold", "p"));
+    let mounted = serde_json::to_string(&pod_of(&resources).volumes).unwrap();
+    assert!(tiering.bucket.credentials.is_some() && mounted.contains("\"name\":\"keys\""), "{mounted}");
+    assert_eq!(resources.role, built(&isolated()).role, "nodes need no more rights");
+}
+
+#[test]
 fn objects_of_a_cluster_in_zones() {
     let resources = built(&zoned());
     insta::assert_yaml_snapshot!("zoned_statefulsets", resources.statefulsets);

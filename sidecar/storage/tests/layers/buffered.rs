@@ -38,7 +38,7 @@ impl World {
         let batching = Some(Batching { max_delay_ms, max_items, ack: Ack::Buffered });
         let stack = LayerStack::new(Layers { caching, batching, ..Layers::default() });
         let (slow, claim) = (Arc::new(Slow::new()), Arc::new(Ours(AtomicBool::new(true))));
-        let store = stack.over_while(Arc::clone(&slow) as _, Arc::clone(&claim) as _);
+        let store = stack.over_while("s", Arc::clone(&slow) as _, Arc::clone(&claim) as _);
         Self { slow, claim, stack, store }
     }
 
@@ -53,6 +53,22 @@ impl World {
 
     async fn settle(&self) -> Result<(), Error> {
         tokio::time::timeout(LONG, self.store.settle()).await.expect("it never settles")
+    }
+
+    /// Writes a key and has it flushed; its place in memory is taken by another key.
+    async fn write_and_forget(&self, value: i64) -> Entry {
+        let version = self.set("a", value).await;
+        self.settle().await.unwrap();
+        self.set("b", value).await;
+        self.settle().await.unwrap();
+        Entry { value: number(value), version }
+    }
+
+    /// Waits until a read is held up there, and holds up no other.
+    async fn held(&self, hold: &AtomicBool) {
+        let looked = tokio::time::timeout(LONG, self.slow.looked.acquire()).await;
+        looked.expect("nothing is held up").unwrap().forget();
+        hold.store(false, Ordering::SeqCst);
     }
 
     async fn get(&self, key: &str) -> Option<Entry> {
@@ -149,21 +165,44 @@ async fn a_write_alone_is_flushed_after_the_delay_and_many_without() {
 async fn a_version_that_was_acknowledged_holds_after_the_flush_and_an_older_one_does_not() {
     let world = World::flushing_at(1000);
     let old = world.set("a", 1).await;
-    let version = world.set("a", 2).await;
-    world.settle().await.unwrap();
-    // Its place in memory is taken by another key.
-    world.set("b", 1).await;
-    world.settle().await.unwrap();
+    let version = world.write_and_forget(2).await.version;
     assert_eq!(world.get("a").await.unwrap().version, version);
     let put = async |version| world.store.put(&name("a"), number(3), &Condition::Version(version)).await;
     assert!(matches!(put(old).await, Ok(Outcome::Rejected(Some(_)))));
     // Whoever does not know it (a later tenure) refuses it, rather than to take it for another.
-    let later = LayerStack::default().over(Arc::clone(&world.slow) as _);
+    let later = LayerStack::default().over("s", Arc::clone(&world.slow) as _);
     let refused = later.put(&name("a"), number(9), &Condition::Version(version.clone())).await;
     assert!(matches!(refused, Ok(Outcome::Rejected(Some(_)))), "{refused:?}");
     assert!(matches!(put(version).await, Ok(Outcome::Applied(_))));
     world.settle().await.unwrap();
     assert_eq!(world.stored("a").await, Some(number(3)));
+}
+
+/// Values come and go while a read is on its way: it may answer with any of them, but under the version that its writer was
+/// told, which the store does not know.
+#[tokio::test]
+async fn a_slow_read_knows_what_it_found_by_a_version_that_was_acknowledged() {
+    for batch in [false, true] {
+        let world = World::flushing_at(1000);
+        let mut written = vec![world.write_and_forget(1).await];
+        world.slow.hold_looks.store(true, Ordering::SeqCst);
+        let store = Arc::clone(&world.store);
+        let read = tokio::spawn(async move {
+            match batch {
+                true => store.get_batch(&[name("a")]).await.remove(0),
+                false => store.get(&name("a")).await,
+            }
+        });
+        world.held(&world.slow.hold_looks).await;
+        written.push(world.write_and_forget(2).await);
+        world.slow.hold_reads.store(true, Ordering::SeqCst);
+        world.slow.go_on.add_permits(1);
+        world.held(&world.slow.hold_reads).await;
+        written.push(world.write_and_forget(3).await);
+        world.slow.go_on.add_permits(1);
+        let found = tokio::time::timeout(LONG, read).await.expect("it never ends").unwrap().unwrap().unwrap();
+        assert!(written.contains(&found), "{found:?} is none of {written:?}");
+    }
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub(crate) fn number(n: i64) -> Value {
     Value::Json(json!(n))
 }
 
-/// A store whose reads can be held up after they have looked, whose writes can be held up before they take effect, or lose
+/// A store whose reads can be held up before and after they have looked, whose writes can be held up before they take effect, or lose
 /// their answers.
 #[derive(Debug)]
 pub(crate) struct Slow {
@@ -31,6 +31,7 @@ pub(crate) struct Slow {
     pub(crate) writes: Mutex<Vec<Condition>>,
     /// How many operations were asked for as one, each time.
     pub(crate) portions: Mutex<Vec<usize>>,
+    pub(crate) hold_looks: AtomicBool,
     pub(crate) hold_reads: AtomicBool,
     pub(crate) hold_writes: AtomicBool,
     /// One for each that is held up.
@@ -52,6 +53,7 @@ impl Slow {
             reads: AtomicU32::new(0),
             writes: Mutex::default(),
             portions: Mutex::default(),
+            hold_looks: AtomicBool::new(false),
             hold_reads: AtomicBool::new(false),
             hold_writes: AtomicBool::new(false),
             looked: Semaphore::new(0),
@@ -83,6 +85,7 @@ impl StorageAdapter for Slow {
         if self.blind.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |blind| blind.checked_sub(1)).is_ok() {
             return Err(Error::unavailable("Blind", "it can't be read"));
         }
+        self.hold(&self.hold_looks).await;
         let found = self.inner.get(key).await;
         self.hold(&self.hold_reads).await;
         found

@@ -1,7 +1,8 @@
 //! The storage API in this process, called without a connection.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -16,8 +17,10 @@ use brainy_sidecar::locks::{Alone, Locks};
 use brainy_sidecar::metrics::Metrics;
 use brainy_sidecar::ownership::Ownership;
 use brainy_sidecar::routing::{Patience, Router};
+use brainy_storage::backends::memory::MemoryAdapter;
 use brainy_storage::documents::Documents;
 use brainy_storage::layers::limiting::Limiting;
+use brainy_storage::layers::tiering::{Cold, ColdStores, Tiering, Tiers};
 use brainy_storage::layers::{LayerStack, Layers};
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -41,6 +44,21 @@ pub(crate) struct App {
     pub(crate) ownership: Ownership,
     pub(crate) stop: StopSender,
     stopped: Stop,
+}
+
+/// The cold tiers of the shards.
+#[derive(Debug, Default)]
+struct ColdMemory(Mutex<HashMap<String, MemoryAdapter>>);
+
+impl ColdStores for ColdMemory {
+    fn cold(&self, name: &str) -> Cold {
+        let store = self.0.lock().unwrap().entry(name.to_owned()).or_default().clone();
+        Cold { store: Arc::new(store), longest_path: 1000 }
+    }
+
+    fn problem(&self) -> Option<String> {
+        None
+    }
 }
 
 pub(crate) fn storage_info() -> StorageInfo {
@@ -71,14 +89,31 @@ impl App {
         Self::assemble(PATIENCE, Intake::default(), Outlet::default(), Layers::default(), Some(locks))
     }
 
+    /// With a cold tier under each shard, in memory too.
+    pub(crate) fn tiered(tiering: Tiering) -> Self {
+        let layers = LayerStack::default().tiered(Tiers::new(tiering), Arc::new(ColdMemory::default()));
+        Self::over(PATIENCE, Intake::default(), Outlet::default(), |_| layers, None)
+    }
+
     fn with(patience: Patience, intake: Intake, outlet: Outlet, layers: Layers) -> Self {
         Self::assemble(patience, intake, outlet, layers, None)
     }
 
     fn assemble(patience: Patience, intake: Intake, outlet: Outlet, layers: Layers, locks: Option<Locks>) -> Self {
+        let observed = |metrics: &Metrics| LayerStack::new(layers).observed(metrics.observing("memory"));
+        Self::over(patience, intake, outlet, observed, locks)
+    }
+
+    fn over(
+        patience: Patience,
+        intake: Intake,
+        outlet: Outlet,
+        layers: impl FnOnce(&Metrics) -> LayerStack,
+        locks: Option<Locks>,
+    ) -> Self {
         let stores = Arc::new(MemoryStores::default());
         let metrics = Arc::new(Metrics::default());
-        let layers = LayerStack::new(layers).observed(metrics.observing("memory"));
+        let layers = layers(&metrics);
         let mut ownership = Ownership::standalone(SHARDS, Arc::clone(&stores) as _, layers);
         if let Some(locks) = locks {
             ownership = ownership.with_locks(locks);

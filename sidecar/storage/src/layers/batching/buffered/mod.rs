@@ -25,7 +25,7 @@ use serde_json::Number;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
-use self::state::Buffer;
+use self::state::{Buffer, Known};
 use super::{Place, as_kind, removed, sum, swapped, written};
 use crate::encoding::keys_folder;
 use crate::{
@@ -124,11 +124,16 @@ fn busy() -> Error {
 impl StorageAdapter for BufferedAdapter {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
         let place = self.place(key);
-        if let Some(now) = self.buffer.lock().now(&place) {
-            return Ok(now);
+        loop {
+            let told = match self.buffer.lock().known(&place) {
+                Known::Now(now) => return Ok(now),
+                Known::Told(told) => told,
+            };
+            let found = self.inner.get(key).await?;
+            if let Some(seen) = self.buffer.lock().seen(&place, told.as_ref(), found) {
+                return Ok(seen);
+            }
         }
-        let found = self.inner.get(key).await?;
-        Ok(self.buffer.lock().seen(&place, found))
     }
 
     async fn put(&self, key: &Key, value: Value, condition: &Condition) -> WriteResult<Version> {
@@ -189,17 +194,36 @@ impl StorageAdapter for BufferedAdapter {
     }
 
     async fn get_batch(&self, keys: &[Key]) -> Vec<Result<Option<Entry>, Error>> {
-        let known: Vec<Option<Option<Entry>>> = {
+        let places: Vec<Place> = keys.iter().map(|key| self.place(key)).collect();
+        let mut answers: Vec<Option<Result<Option<Entry>, Error>>> = vec![None; keys.len()];
+        loop {
+            let (mut open, mut asked) = (Vec::new(), Vec::new());
+            {
+                let state = self.buffer.lock();
+                for ((place, key), answer) in places.iter().zip(keys).zip(&mut answers) {
+                    match answer.is_none().then(|| state.known(place)) {
+                        Some(Known::Now(now)) => *answer = Some(Ok(now)),
+                        Some(Known::Told(told)) => {
+                            open.push((place, told, answer));
+                            asked.push(key.clone());
+                        }
+                        None => {}
+                    }
+                }
+            }
+            if asked.is_empty() {
+                return answers.into_iter().flatten().collect();
+            }
+            let mut found = self.inner.get_batch(&asked).await.into_iter();
             let state = self.buffer.lock();
-            keys.iter().map(|key| state.now(&self.place(key))).collect()
-        };
-        let asked: Vec<Key> =
-            keys.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(key, _)| key.clone()).collect();
-        let found = if asked.is_empty() { Vec::new() } else { self.inner.get_batch(&asked).await };
-        let state = self.buffer.lock();
-        let mut found = asked.iter().zip(found).map(|(key, found)| Ok(state.seen(&self.place(key), found?)));
-        let lost = || Err(Error::unavailable("Interrupted", "the store did not answer for every key of a batch"));
-        known.into_iter().map(|known| known.map_or_else(|| found.next().unwrap_or_else(lost), Ok)).collect()
+            let lost = || Err(Error::unavailable("Interrupted", "the store did not answer for every key of a batch"));
+            for (place, told, answer) in open {
+                *answer = match found.next().unwrap_or_else(lost) {
+                    Ok(found) => state.seen(place, told.as_ref(), found).map(Ok),
+                    Err(error) => Some(Err(error)),
+                };
+            }
+        }
     }
 
     async fn put_batch(&self, items: Vec<(Key, Value, Condition)>) -> Vec<WriteResult<Version>> {

@@ -11,7 +11,7 @@ use super::super::{Batching, Claim, Counts, Forget, Place};
 use super::Read;
 use super::flusher::attend;
 use super::line::{Found, Line, Sent};
-use super::told::Told;
+use super::told::{Pair, Told, told_for};
 use crate::layers::gates::Gates;
 use crate::{Done, Entry, Error, Key, Operation, StorageAdapter, Version, WriteResult};
 
@@ -111,6 +111,14 @@ pub(super) enum Said {
     Stands(Option<Entry>),
     /// It was not written, or nobody can tell.
     Failed(Error),
+}
+
+/// What is known of a key.
+pub(super) enum Known {
+    /// What clients see.
+    Now(Option<Entry>),
+    /// Only what clients were told last.
+    Told(Option<Pair>),
 }
 
 /// What there is to do for who flushes.
@@ -401,22 +409,32 @@ impl State {
         self.lines.get(place).map(|held| held.line.now().cloned())
     }
 
-    /// What clients see, where this was found in the store.
-    pub(super) fn seen(&self, place: &Place, found: Option<Entry>) -> Option<Entry> {
+    /// What is known of a key before the store is asked for it.
+    pub(super) fn known(&self, place: &Place) -> Known {
+        self.now(place).map_or_else(|| Known::Told(self.last_told(place)), Known::Now)
+    }
+
+    /// What clients see, where this was found in the store since that was told last. `None`: writes came and went meanwhile,
+    /// and nobody knows any more under which version clients know what was found. It is to be read again.
+    pub(super) fn seen(&self, place: &Place, told: Option<&Pair>, found: Option<Entry>) -> Option<Option<Entry>> {
         if let Some(now) = self.now(place) {
-            return now;
+            return Some(now);
         }
-        let told = self.told_of(place, found.as_ref());
-        found.map(|entry| Entry { version: told.unwrap_or(entry.version), value: entry.value })
+        let Some(entry) = found else { return Some(None) };
+        let last = self.last_told(place);
+        match told_for(told, &entry).or_else(|| told_for(last.as_ref(), &entry)) {
+            Some(version) => Some(Some(Entry { version, value: entry.value })),
+            None => (last.as_ref() == told).then_some(Some(entry)),
+        }
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The version that clients were told for what was found in the store.
-    fn told_of(&self, place: &Place, found: Option<&Entry>) -> Option<Version> {
-        self.told().of(&(self.store, place.clone()), found)
+    /// What clients were told last of a key, and what the store has it under.
+    fn last_told(&self, place: &Place) -> Option<Pair> {
+        self.told().last(&(self.store, place.clone())).cloned()
     }
 
     /// The keys of a folder that the store may not have as clients see them, and whether they have a value.
@@ -440,7 +458,8 @@ impl State {
         if !self.lines.contains_key(place) {
             let unread = || Err(Error::unavailable("Interrupted", "the store did not answer for a key"));
             let stored = found.get(&place.1).cloned().unwrap_or_else(unread)?;
-            let told = self.told_of(place, stored.as_ref());
+            let last = self.last_told(place);
+            let told = stored.as_ref().and_then(|entry| told_for(last.as_ref(), entry));
             self.lines.insert(place.clone(), Held::new(Line::new(stored, told), store));
         }
         Ok(&mut self.lines.get_mut(place).ok_or_else(over)?.line)

@@ -12,14 +12,17 @@ pub(in super::super) const LEAST: usize = 10_000;
 /// The newest of them: at least so many, at most twice as many.
 #[derive(Debug)]
 pub(in super::super) struct Told {
-    /// By store and key: the version told, and the store's.
+    /// By store and key.
     young: Versions,
     old: Versions,
     least: usize,
     stores: u64,
 }
 
-type Versions = HashMap<(u64, Place), (Version, Version)>;
+/// The version that clients were told, and the store's.
+pub(super) type Pair = (Version, Version);
+
+type Versions = HashMap<(u64, Place), Pair>;
 
 impl Told {
     pub(in super::super) fn new(least: usize) -> Self {
@@ -39,12 +42,15 @@ impl Told {
         self.young.insert(place, (told, stored));
     }
 
-    /// The version that clients were told for what was found in the store.
-    pub(super) fn of(&self, place: &(u64, Place), found: Option<&Entry>) -> Option<Version> {
-        let found = &found?.version;
-        let (told, stored) = self.young.get(place).or_else(|| self.old.get(place))?;
-        (stored == found).then(|| told.clone())
+    /// What was told last.
+    pub(super) fn last(&self, place: &(u64, Place)) -> Option<&Pair> {
+        self.young.get(place).or_else(|| self.old.get(place))
     }
+}
+
+/// The version that clients were told for what was found in the store, if it is this one.
+pub(super) fn told_for(pair: Option<&Pair>, found: &Entry) -> Option<Version> {
+    pair.filter(|(_, stored)| *stored == found.version).map(|(told, _)| told.clone())
 }
 
 #[cfg(test)]
@@ -65,10 +71,10 @@ mod tests {
             told.add(place(n), version("told", n), version("stored", n));
         }
         for n in 3..7 {
-            assert_eq!(told.of(&place(n), Some(&entry(n))), Some(version("told", n)), "{n}");
+            assert_eq!(told_for(told.last(&place(n)), &entry(n)), Some(version("told", n)), "{n}");
         }
-        assert_eq!(told.of(&place(0), Some(&entry(0))), None, "memory has an end");
-        assert_eq!(told.of(&(other, place(6).1), Some(&entry(6))), None, "every store has its own");
-        assert_eq!((told.of(&place(6), Some(&entry(8))), told.of(&place(6), None)), (None, None));
+        assert_eq!(told.last(&place(0)), None, "memory has an end");
+        assert_eq!(told.last(&(other, place(6).1)), None, "every store has its own");
+        assert_eq!(told_for(told.last(&place(6)), &entry(8)), None);
     }
 }
