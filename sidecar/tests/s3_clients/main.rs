@@ -1,5 +1,6 @@
 //! S3 clients that are not ours, unmodified, against the program: each does what its users do, and says what was not as expected.
-//! `scripts/s3-clients.sh` installs them; `BRAINY_S3_CLIENTS` is its folder.
+//! `scripts/s3-clients.sh` installs them; `BRAINY_S3_CLIENTS` is its folder. `BRAINY_RCLONE` is the program rclone, as
+//! `e2e/cluster/tools.sh rclone` builds it.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on should say where")]
 
 use std::io::{BufRead, BufReader, Read};
@@ -100,4 +101,14 @@ fn the_sdk_for_javascript_finds_what_it_expects() {
     let program = clients().join("node/suite.mjs");
     std::fs::copy(source().join("sdk_js/suite.mjs"), &program).unwrap();
     site.run(Command::new("node").arg(program));
+}
+
+#[test]
+fn rclone_finds_what_it_has_synced() {
+    let site = Site::start();
+    let work = site.folder.path().join("work");
+    std::fs::create_dir(&work).unwrap();
+    let rclone = std::env::var_os("BRAINY_RCLONE");
+    let rclone = rclone.expect("BRAINY_RCLONE is not set: `e2e/cluster/tools.sh rclone` builds it");
+    site.run(Command::new("bash").arg(source().join("rclone.sh")).arg(rclone).arg(work));
 }

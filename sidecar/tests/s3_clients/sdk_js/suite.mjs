@@ -12,7 +12,7 @@ import { Upload } from '@aws-sdk/lib-storage'
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner'
 
 const Bucket = 'node'
-const client = new S3Client({ forcePathStyle: true, maxAttempts: 2 })
+const client = new S3Client({ forcePathStyle: true })
 const send = (Command, input) => client.send(new Command({ Bucket, ...input }))
 const text = async (Key, input) => (await send(GetObjectCommand, { Key, ...input })).Body.transformToString()
 const refused = async (work, status, name) => {
