@@ -23,9 +23,9 @@ use crate::Error;
 const ATTEMPTS: u32 = 3;
 /// Before the second attempt of an ordinary request; doubles for the third.
 const BACKOFF: Duration = Duration::from_millis(100);
-/// Shorter than servers keep an idle connection, so that a request rarely meets one that is just being closed: its
-/// outcome would be unknown.
-const IDLE_CONNECTION: Duration = Duration::from_secs(10);
+/// Much shorter than servers keep an idle connection (some 5 s), so that a request rarely meets one that is just being closed:
+/// its outcome would be unknown.
+const IDLE_CONNECTION: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug)]
 pub(super) struct Clients {
