@@ -22,6 +22,18 @@ simulation() {
   BRAINY_SIM_SEEDS=$SIM_SEEDS cargo_static test --workspace --lib -- --nocapture simulation::every_shard
 }
 
+# S3 clients of others, where this machine can have them: where it says that they are left out, their tests are.
+s3_clients() {
+  if scripts/prerequisites.sh s3-clients 2>/dev/null; then
+    BRAINY_S3_CLIENTS=$(scripts/s3-clients.sh)
+    e2e/cluster/tools.sh rclone
+    export BRAINY_S3_CLIENTS BRAINY_RCLONE=$BRAINY_CACHE/bin/rclone
+  else
+    echo "LEFT OUT: S3 clients of others (boto3, the aws command, the AWS SDK for JavaScript, rclone). To run these tests too:"
+    scripts/prerequisites.sh s3-clients 2>&1 || true
+  fi
+}
+
 # Each crate's tests/ folder, with a real S3 server and Cloudflare's runtime for those that need one. The runtime comes with
 # Node, which nothing else needs: without it, its tests are left out.
 integration() {
@@ -34,6 +46,7 @@ integration() {
     scripts/prerequisites.sh node 2>&1 || true
     skip=(-- --skip r2_is_an_object_store)
   fi
+  s3_clients
   for path in {crds,operator,sidecar,sidecar/*}/tests/*; do
     name=$(basename "$path" .rs)
     # Beside the tests lie the cases that they have found.
@@ -43,6 +56,7 @@ integration() {
     [ "$name" != r2 ] || [ -n "${BRAINY_MINIFLARE:-}" ] || continue
     # A name chooses the tests of all crates that have it, and those there need a cluster.
     [ ! -e "e2e/tests/$name.rs" ] || die "e2e/tests/$name.rs has the name of $path: give it another"
+    [ "$name" != s3_clients ] || [ -n "${BRAINY_S3_CLIENTS:-}" ] || continue
     tests+=(--test "$name")
   done
   # The queries of alerts and dashboard are read as helm renders them.

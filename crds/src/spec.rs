@@ -79,6 +79,10 @@ pub struct BrainyClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub application: Option<ApplicationSpec>,
 
+    /// S3 on the pod's loopback, beside the storage API. Absent: it is not served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s3: Option<S3Spec>,
+
     /// Settings of every node's pod.
     #[serde(default)]
     pub pod: PodSpec,
@@ -579,6 +583,34 @@ impl Default for LeaseSpec {
     fn default() -> Self {
         Self { duration_seconds: default_duration(), renew_seconds: default_renew() }
     }
+}
+
+/// S3 on the pod's loopback: buckets are namespaces of the storage API. The application finds it, and the keys, in
+/// `AWS_ENDPOINT_URL_S3`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_REGION`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct S3Spec {
+    /// Whether it is served, at `127.0.0.1:7780` and a Unix socket.
+    #[serde(default)]
+    pub enabled: bool,
+    /// Who may ask.
+    #[serde(default)]
+    pub access: S3Access,
+    /// Most keys on a page of a listing; 0: all there are at once, for programs that take the first page for the whole (1000 if it is left
+    /// out).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100_000))]
+    pub list_page_size: Option<i32>,
+}
+
+/// Who may ask S3.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum S3Access {
+    /// Whoever signs with the keys of the Secret `<cluster>-s3`, which the operator makes.
+    #[default]
+    Keys,
+    /// Every container of the pod; signatures are not looked at, and requests of web pages refused.
+    Anyone,
 }
 
 /// The application container. It gets `BRAINY_STORAGE_URL`, `BRAINY_STORAGE_SOCKET` and `BRAINY_NODE_ID`.

@@ -46,6 +46,21 @@ pub struct Serve {
     /// Unix socket of the storage API, besides.
     #[arg(long, env = "BRAINY_SOCKET")]
     pub socket: Option<PathBuf>,
+    /// Address of S3, on loopback as the storage API. [default: 127.0.0.1:7780]
+    #[arg(long, env = "BRAINY_S3_LISTEN", conflicts_with = "no_s3")]
+    pub s3_listen: Option<SocketAddr>,
+    /// Unix socket of S3, besides.
+    #[arg(long, env = "BRAINY_S3_SOCKET", conflicts_with = "no_s3")]
+    pub s3_socket: Option<PathBuf>,
+    /// Folder with accessKeyId and secretAccessKey, by which requests of S3 must be signed; without it anyone may ask.
+    #[arg(long, env = "BRAINY_S3_KEYS", conflicts_with = "no_s3")]
+    pub s3_keys: Option<PathBuf>,
+    /// Most keys on a page of a listing of S3; 0: all there are, for programs that ask for no second page.
+    #[arg(long, env = "BRAINY_S3_PAGE_SIZE", default_value_t = crate::s3::DEFAULT_PAGE, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub s3_page_size: u32,
+    /// Serve no S3.
+    #[arg(long, env = "BRAINY_NO_S3")]
+    pub no_s3: bool,
     /// Shards of a new data folder. It never changes afterwards.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=16_384))]
     pub shards: u32,
@@ -150,6 +165,12 @@ pub struct Node {
     /// Unix socket of the storage API.
     #[arg(long, env = "BRAINY_SOCKET", default_value = DEFAULT_SOCKET)]
     pub socket: PathBuf,
+    /// Address of S3, where the cluster has it.
+    #[arg(long, env = "BRAINY_S3_LISTEN", default_value = "127.0.0.1:7780")]
+    pub s3_listen: SocketAddr,
+    /// Unix socket of S3, besides.
+    #[arg(long, env = "BRAINY_S3_SOCKET", default_value = "/run/brainy/s3.sock")]
+    pub s3_socket: PathBuf,
     /// Address for other nodes (mutual TLS).
     #[arg(long, env = "BRAINY_PEERS", default_value = "0.0.0.0:7701")]
     pub peers: SocketAddr,

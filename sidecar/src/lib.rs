@@ -3,6 +3,7 @@
 //!
 //! - [`http`]: the storage API on loopback and a Unix socket.
 //! - [`routing`]: takes each operation to the owner of its shard.
+//! - [`s3`]: S3 on loopback, over the same shards.
 //! - [`ownership`]: decides which shards this node serves.
 //! - [`cold`]: the bucket of the cold tier.
 //! - [`locks`]: named locks for applications.
@@ -25,4 +26,5 @@ pub mod metrics;
 pub mod ownership;
 pub mod peers;
 pub mod routing;
+pub mod s3;
 pub mod traces;

@@ -8,7 +8,7 @@ use brainy_coordination::marker::ADOPT;
 use brainy_coordination::placement::Balance;
 use brainy_crds::{
     ApplicationSpec, BrainyCluster, BucketSpec, CertificateIssuer, DEFAULT_REGION, DeletionPolicy, IssuerRef,
-    LayerKind, PodSpec, Provider, Strategy, TieringAck, VolumeSpec,
+    LayerKind, PodSpec, Provider, S3Access, Strategy, TieringAck, VolumeSpec,
 };
 use brainy_storage::layers::Layers;
 use brainy_storage::layers::batching::{Ack, Batching};
@@ -35,6 +35,10 @@ const MAX_REPLICAS: i32 = 1000;
 /// Most shards of a cluster.
 const MAX_SHARDS: i32 = 16384;
 const MAX_MOVE_RATE: i32 = 100_000;
+/// Keys on a page of a listing of S3 where nothing is said, as in S3 itself.
+const LIST_PAGE_SIZE: i32 = 1000;
+/// Most keys on a page of a listing of S3.
+const MAX_LIST_PAGE_SIZE: i32 = 100_000;
 /// Longest time before a key is demoted: ten years.
 const MAX_DEMOTE_HOURS: i32 = 87_600;
 const MILLISECONDS_OF_AN_HOUR: u64 = 60 * 60 * 1000;
@@ -84,6 +88,8 @@ pub struct ValidatedCluster {
     pub renew_seconds: u64,
     /// The container beside the sidecar.
     pub application: Option<ApplicationSpec>,
+    /// S3 beside the storage API, where it is served.
+    pub s3: Option<ValidatedS3>,
     /// Pod settings.
     pub pod: PodSpec,
     /// Where the nodes' certificates come from.
@@ -94,6 +100,15 @@ pub struct ValidatedCluster {
     pub adopt: Option<String>,
     /// Makes an object belong to this very BrainyCluster.
     pub owner: OwnerReference,
+}
+
+/// S3 on the pods' loopback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ValidatedS3 {
+    /// Who may ask.
+    pub access: S3Access,
+    /// Most keys on a page of a listing; 0: all there are.
+    pub list_page_size: u32,
 }
 
 /// Where the nodes' certificates come from.
@@ -198,6 +213,7 @@ pub fn validate(cluster: &BrainyCluster) -> Result<ValidatedCluster, Refusal> {
         ),
         renew_seconds: u64::from(renewal_of(cluster)?.unsigned_abs()),
         application: spec.application.clone(),
+        s3: s3_of(cluster)?,
         pod: spec.pod.clone(),
         certificates: certificates_of(cluster)?,
         deletion_policy: spec.deletion_policy,
@@ -297,6 +313,13 @@ fn move_rate_of(cluster: &BrainyCluster) -> Result<Option<u32>, Refusal> {
         return Err(Refusal::invalid(FIELD, "has a use with strategy Isolated only: remove it"));
     }
     Ok(Some(within(FIELD, rate, 1, MAX_MOVE_RATE)?.unsigned_abs()))
+}
+
+fn s3_of(cluster: &BrainyCluster) -> Result<Option<ValidatedS3>, Refusal> {
+    let Some(s3) = cluster.spec.s3.as_ref().filter(|s3| s3.enabled) else { return Ok(None) };
+    let page = s3.list_page_size.unwrap_or(LIST_PAGE_SIZE);
+    let list_page_size = within("spec.s3.listPageSize", page, 0, MAX_LIST_PAGE_SIZE)?.unsigned_abs();
+    Ok(Some(ValidatedS3 { access: s3.access, list_page_size }))
 }
 
 fn certificates_of(cluster: &BrainyCluster) -> Result<Certificates, Refusal> {

@@ -24,6 +24,9 @@ pub struct NodeConfig {
     /// What lies over it.
     #[serde(default, skip_serializing_if = "Layers::is_empty")]
     pub layers: Layers,
+    /// S3 beside the storage API; none: it is not served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s3: Option<S3Config>,
     /// The nodes keep the coordination documents among them (pattern Consensus).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consensus: Option<ConsensusConfig>,
@@ -31,6 +34,16 @@ pub struct NodeConfig {
     pub lease_seconds: u64,
     /// Time between renewals in seconds.
     pub renew_seconds: u64,
+}
+
+/// S3 on the pod's loopback.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct S3Config {
+    /// Folder with the files `accessKeyId` and `secretAccessKey`, by which requests must be signed; none: anyone in the pod may ask.
+    pub keys: Option<PathBuf>,
+    /// Most keys on a page of a listing; 0: all there are.
+    pub list_page_size: u32,
 }
 
 /// The nodes' group.

@@ -4,6 +4,7 @@
 //! - [`routes`]: the table of all routes, each [`counted`]; [`openapi`]: the document that describes them.
 //! - [`request`], [`intake`], [`answer`], [`outlet`], [`problem`]: how requests are read and answers written.
 //! - `memory`, `weight`: what large bodies and answers share, and what they take of it.
+//! - `voice`: the last word on a connection, in the language of its listener.
 //! - [`server`]: connections, their limits and their end.
 
 mod answer;
@@ -25,6 +26,7 @@ pub mod server;
 mod shards;
 mod storage_info;
 mod tiering;
+pub mod voice;
 mod weight;
 
 use std::sync::Arc;

@@ -16,6 +16,7 @@ mod figures;
 #[allow(dead_code, reason = "shared")]
 mod history;
 mod links;
+mod s3;
 #[path = "../../storage/tests/linearizability/harness/spec.rs"]
 #[allow(dead_code, reason = "shared")]
 mod spec;

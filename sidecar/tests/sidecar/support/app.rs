@@ -39,6 +39,7 @@ pub(crate) const PATIENCE: Patience = Patience { owner: Duration::from_secs(2), 
 /// A sidecar that runs alone.
 pub(crate) struct App {
     app: axum::Router,
+    router: Arc<Router>,
     pub(crate) stores: Arc<MemoryStores>,
     pub(crate) ownership: Ownership,
     pub(crate) stop: StopSender,
@@ -117,10 +118,10 @@ impl App {
         if let Some(locks) = locks {
             ownership = ownership.with_locks(locks);
         }
-        let router = Router::new(Arc::new(ownership.clone()), None, patience, Arc::clone(&metrics));
+        let router = Arc::new(Router::new(Arc::new(ownership.clone()), None, patience, Arc::clone(&metrics)));
         let (stop, stopped) = server::stop();
         let api = Api {
-            router: Arc::new(router),
+            router: Arc::clone(&router),
             ownership: ownership.clone(),
             metrics,
             storage: Arc::new(storage_info()),
@@ -129,7 +130,12 @@ impl App {
             outlet,
             stop: stopped.clone(),
         };
-        Self { app: routes::app(api), stores, ownership, stop, stopped }
+        Self { app: routes::app(api), router, stores, ownership, stop, stopped }
+    }
+
+    /// For what else is served over the same shards.
+    pub(crate) fn router(&self) -> Arc<Router> {
+        Arc::clone(&self.router)
     }
 
     /// Serves it over TCP, until the end of the test.
