@@ -76,7 +76,7 @@ controlplane() {
 crds() {
   build_programs
   "$(static_folder)/crdgen" --check
-  "$(static_folder)/brainy-validate" crds/examples/*.yaml
+  "$(static_folder)/brainy-validate" crds/examples/*.yaml examples/*/cluster.yaml
 }
 
 chart() {
@@ -120,6 +120,7 @@ e2e() {
   scripts/images.sh
   refresh
   scripts/install.sh
+  s3_clients
   # Tests wait far more than they compute: several at once. The binaries run one after the other: what one test binary does
   # to the operator never meets another's tests.
   local test tests=()

@@ -32,13 +32,13 @@ struct Told {
     large: Mutex<BTreeMap<String, u64>>,
 }
 
-fn client(address: SocketAddr) -> Client {
+pub(crate) fn client(address: SocketAddr, id: &str, secret: &str) -> Client {
     let tls = TlsContext::builder().with_trust_store(TrustStore::empty()).build().unwrap();
     let http = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(tls);
     let config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .http_client(http.build_https())
-        .credentials_provider(Credentials::new("any", "any", None, None, "test"))
+        .credentials_provider(Credentials::new(id, secret, None, None, "test"))
         .region(Region::new("us-east-1"))
         .endpoint_url(format!("http://{address}"))
         .force_path_style(true)
@@ -91,7 +91,7 @@ fn what_s3_has_acknowledged_is_there_after_a_process_was_killed() {
     let Some(mut cluster) = Cluster::start(Setup { nodes: 3, s3: true, ..Setup::default() }) else { return };
     cluster.settled();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let clients: Vec<Client> = cluster.nodes.iter().map(|node| client(node.s3)).collect();
+    let clients: Vec<Client> = cluster.nodes.iter().map(|node| client(node.s3, "any", "any")).collect();
     let told = Arc::new(Told::default());
     runtime.block_on(async {
         clients[0].create_bucket().bucket(BUCKET).send().await.unwrap();

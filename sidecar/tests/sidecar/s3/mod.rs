@@ -10,3 +10,4 @@ mod objects;
 mod refusals;
 mod signatures;
 mod site;
+mod suite;
