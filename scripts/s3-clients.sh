@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the S3 clients that the sidecar is tested with (boto3 and the aws command line from PyPI, the AWS SDK for JavaScript from
+# Installs the S3 clients that the sidecar is tested with (boto3, pyarrow and the aws command line from PyPI, the AWS SDK for JavaScript from
 # npm), once for each content of their lists, and prints the folder. Needs Python with venv, and Node with npm for the first time.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -17,7 +17,7 @@ if [ ! -d "$folder" ]; then
   mv "$folder.new" "$folder"
   if ! { python3 -m venv "$folder/python" && "$folder/python/bin/pip" install --quiet --requirement "$SOURCE/requirements.txt" >&2; }; then
     rm -rf "$folder"
-    die "boto3 and the aws command line could not be installed"
+    die "boto3, pyarrow and the aws command line could not be installed"
   fi
 fi
 echo "$folder"

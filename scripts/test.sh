@@ -29,7 +29,7 @@ s3_clients() {
     e2e/cluster/tools.sh rclone
     export BRAINY_S3_CLIENTS BRAINY_RCLONE=$BRAINY_CACHE/bin/rclone
   else
-    echo "LEFT OUT: S3 clients of others (boto3, the aws command, the AWS SDK for JavaScript, rclone). To run these tests too:"
+    echo "LEFT OUT: S3 clients of others (boto3, pyarrow, the aws command, the AWS SDK for JavaScript, rclone). To run these tests too:"
     scripts/prerequisites.sh s3-clients 2>&1 || true
   fi
 }

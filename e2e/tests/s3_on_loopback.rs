@@ -12,10 +12,11 @@ use brainy_e2e::brainy::Cluster;
 use brainy_e2e::forward::Relay;
 use brainy_e2e::kill::Killer;
 use brainy_e2e::specs;
-use brainy_e2e::{Environment, with_temp_namespace};
+use brainy_e2e::{Environment, Seen, until, with_temp_namespace};
 use brainy_kubernetes::names::{self, S3_PORT};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
+use kube::api::DeleteParams;
 use serde_json::json;
 use tokio::fs;
 use tokio::io::AsyncWriteExt;
@@ -25,6 +26,8 @@ use tokio::time::sleep;
 
 /// Between two strikes: what was killed has come back, and clients have got somewhere.
 const REST: Duration = Duration::from_secs(10);
+/// For a pod to be made anew.
+const AGAIN: Duration = Duration::from_secs(120);
 /// For everything that the clients do, on a small machine under load.
 const LIMIT: Duration = Duration::from_secs(900);
 
@@ -112,7 +115,9 @@ async fn clients(tools: &Tools, doors: &[Door], work: &Path) -> anyhow::Result<(
     let (one, other) = (&doors[0], &doors[1]);
     let suite = tools.program("sidecar/tests/s3_clients/sdk_js/suite.mjs").await?;
     run("@aws-sdk/client-s3", one.command("node").arg(suite)).await?;
-    run("boto3", other.command(tools.clients.join("python/bin/python")).arg(tools.suite("boto3_suite.py"))).await?;
+    let python = tools.clients.join("python/bin/python");
+    run("boto3", other.command(&python).arg(tools.suite("boto3_suite.py"))).await?;
+    run("pyarrow", one.command(&python).arg(tools.suite("pyarrow_suite.py"))).await?;
     let (cli, files) = (work.join("cli"), work.join("rclone"));
     fs::create_dir(&cli).await?;
     fs::create_dir(&files).await?;
@@ -129,13 +134,24 @@ async fn writer(program: &Path, door: &Door, who: &str, told: &Path) -> anyhow::
     Ok(command.spawn()?)
 }
 
-/// Strikes the third node until all clients have done.
+/// Strikes the third node until all clients have done: two times its containers, then the whole pod. Containers that are killed time
+/// and again would be started again later and later.
 async fn strike(environment: &Environment, cluster: &Cluster, mut over: watch::Receiver<bool>) -> anyhow::Result<u32> {
     let (pod, mut strikes) = (names::node(&cluster.name, 2), 0);
     loop {
-        let killer = Killer::beside(environment, cluster.pods_api(), &pod).await?;
-        killer.strike().await?;
         strikes += 1;
+        if strikes % 3 == 0 {
+            let before = cluster.pod_uids().await?;
+            cluster.pods_api().delete(&pod, &DeleteParams::default().grace_period(0)).await?;
+            until("the pod to be made anew", AGAIN, || async {
+                let now = cluster.pod_uids().await?;
+                Ok(if now.len() == 3 && now != before { Seen::Done(()) } else { Seen::NotYet(format!("{now:?}")) })
+            })
+            .await?;
+            cluster.ready().await?;
+        } else {
+            Killer::beside(environment, cluster.pods_api(), &pod).await?.strike().await?;
+        }
         tokio::select! {
             () = sleep(REST) => {}
             changed = over.wait_for(|over| *over) => {

@@ -79,10 +79,19 @@ fn source() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/s3_clients")
 }
 
+fn python(suite: &str) {
+    let python = clients().join("python/bin/python");
+    Site::start().run(Command::new(python).arg(source().join(suite)));
+}
+
 #[test]
 fn boto3_finds_what_it_expects() {
-    let python = clients().join("python/bin/python");
-    Site::start().run(Command::new(python).arg(source().join("boto3_suite.py")));
+    python("boto3_suite.py");
+}
+
+#[test]
+fn apache_arrow_reads_the_data_set_that_it_has_written() {
+    python("pyarrow_suite.py");
 }
 
 #[test]

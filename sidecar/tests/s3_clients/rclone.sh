@@ -8,7 +8,7 @@ export RCLONE_CONFIG=$work/rclone.conf RCLONE_CONFIG_BRAINY_TYPE=s3 RCLONE_CONFI
   RCLONE_CONFIG_BRAINY_ENV_AUTH=true RCLONE_CONFIG_BRAINY_ENDPOINT=$AWS_ENDPOINT_URL_S3 RCLONE_CONFIG_BRAINY_REGION=$AWS_REGION
 touch "$RCLONE_CONFIG"
 # Small enough for parts.
-options=(--s3-upload-cutoff 5M --s3-chunk-size 5M --retries 1 --low-level-retries 3 --stats 0 --log-level NOTICE)
+options=(--s3-upload-cutoff 5M --s3-chunk-size 5M --retries 1 --low-level-retries "${AWS_MAX_ATTEMPTS:-3}" --stats 0 --log-level NOTICE)
 there=brainy:rclone/files
 
 files=$work/files
