@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# prerequisites.sh [node | --without-cluster]: names every missing prerequisite with the command that installs it. With `node`, only
-# what the tests of the R2 backend need beyond the rest.
+# prerequisites.sh [node | s3-clients | --without-cluster]: names every missing prerequisite with the command that installs it. With
+# `node`, only what the tests of the R2 backend need beyond the rest; with `s3-clients`, what those with S3 clients of others do.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 RUST=1.95
@@ -50,8 +50,16 @@ check_node() {
   command -v npm >/dev/null || missing "npm" "it comes with Node: $how"
 }
 
+check_python() {
+  command -v python3 >/dev/null || { missing "Python" "sudo apt-get install python3 python3-venv"; return; }
+  python3 -c 'import ensurepip, venv' 2>/dev/null || missing "Python's venv" "sudo apt-get install python3-venv"
+}
+
 if [ "${1:-}" = node ]; then
   check_node
+elif [ "${1:-}" = s3-clients ]; then
+  check_node
+  check_python
 else
   check_rust
   check_go

@@ -22,6 +22,18 @@ simulation() {
   BRAINY_SIM_SEEDS=$SIM_SEEDS cargo_static test --workspace --lib -- --nocapture simulation::every_shard
 }
 
+# S3 clients of others, where this machine can have them: where it says that they are left out, their tests are.
+s3_clients() {
+  if scripts/prerequisites.sh s3-clients 2>/dev/null; then
+    BRAINY_S3_CLIENTS=$(scripts/s3-clients.sh)
+    e2e/cluster/tools.sh rclone
+    export BRAINY_S3_CLIENTS BRAINY_RCLONE=$BRAINY_CACHE/bin/rclone
+  else
+    echo "LEFT OUT: S3 clients of others (boto3, pyarrow, the aws command, the AWS SDK for JavaScript, rclone). To run these tests too:"
+    scripts/prerequisites.sh s3-clients 2>&1 || true
+  fi
+}
+
 # Each crate's tests/ folder, with a real S3 server and Cloudflare's runtime for those that need one. The runtime comes with
 # Node, which nothing else needs: without it, its tests are left out.
 integration() {
@@ -34,6 +46,7 @@ integration() {
     scripts/prerequisites.sh node 2>&1 || true
     skip=(-- --skip r2_is_an_object_store)
   fi
+  s3_clients
   for path in {crds,operator,sidecar,sidecar/*}/tests/*; do
     name=$(basename "$path" .rs)
     # Beside the tests lie the cases that they have found.
@@ -41,6 +54,9 @@ integration() {
     # They have a step of their own.
     [ "$name" != control_plane ] || continue
     [ "$name" != r2 ] || [ -n "${BRAINY_MINIFLARE:-}" ] || continue
+    # A name chooses the tests of all crates that have it, and those there need a cluster.
+    [ ! -e "e2e/tests/$name.rs" ] || die "e2e/tests/$name.rs has the name of $path: give it another"
+    [ "$name" != s3_clients ] || [ -n "${BRAINY_S3_CLIENTS:-}" ] || continue
     tests+=(--test "$name")
   done
   # The queries of alerts and dashboard are read as helm renders them.
@@ -60,7 +76,7 @@ controlplane() {
 crds() {
   build_programs
   "$(static_folder)/crdgen" --check
-  "$(static_folder)/brainy-validate" crds/examples/*.yaml
+  "$(static_folder)/brainy-validate" crds/examples/*.yaml examples/*/cluster.yaml
 }
 
 chart() {
@@ -104,6 +120,7 @@ e2e() {
   scripts/images.sh
   refresh
   scripts/install.sh
+  s3_clients
   # Tests wait far more than they compute: several at once. The binaries run one after the other: what one test binary does
   # to the operator never meets another's tests.
   local test tests=()

@@ -7,6 +7,7 @@ pub mod contest;
 pub mod dapr;
 pub mod delay;
 pub mod http;
+pub mod large;
 pub mod light;
 pub mod load;
 pub mod plain;

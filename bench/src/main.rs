@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::Context;
 use brainy_bench::contest::Plan;
 use brainy_bench::rows;
-use brainy_bench::scenarios::{Setup, cached_get, durable_set, increments, many_keys, placement, s3_requests};
+use brainy_bench::scenarios::{
+    Setup, cached_get, durable_set, increments, many_keys, placement, s3_requests, s3_server,
+};
 use brainy_bench::server::Places;
 use brainy_e2e::report::table;
 use clap::{Parser, ValueEnum};
@@ -39,6 +41,9 @@ struct Arguments {
     /// Keys of the large store.
     #[arg(long, default_value_t = 1_000_000)]
     keys: u64,
+    /// Size of the large object, in MiB.
+    #[arg(long, default_value_t = 1024)]
+    object_megabytes: u64,
 }
 
 /// What can be measured.
@@ -52,6 +57,8 @@ enum Part {
     ManyKeys,
     /// What the adapter costs over aws-sdk-s3.
     S3Requests,
+    /// S3 as the sidecar serves it.
+    S3Server,
     /// Many clients that increment one key on S3.
     Increments,
     /// The controller's work for the largest cluster.
@@ -77,6 +84,7 @@ async fn main() -> anyhow::Result<()> {
         },
         plan: Plan { rounds: arguments.rounds.max(1), duration: Duration::try_from_secs_f64(arguments.seconds)? },
         many: arguments.keys.max(1),
+        large_megabytes: arguments.object_megabytes.max(1),
     };
     let parts = if arguments.parts.is_empty() { Part::value_variants().to_vec() } else { arguments.parts };
     let mut rows = vec![rows::HEADING.map(String::from).to_vec()];
@@ -96,6 +104,7 @@ async fn measure(part: Part, setup: &Setup) -> anyhow::Result<Vec<rows::Row>> {
         Part::DurableSet => durable_set::measure(setup).await,
         Part::ManyKeys => many_keys::measure(setup).await,
         Part::S3Requests => s3_requests::measure(setup).await,
+        Part::S3Server => s3_server::measure(setup).await,
         Part::Increments => increments::measure(setup).await,
         Part::Placement => placement::measure(),
     }

@@ -22,8 +22,17 @@ fn ticks(stat: &str) -> Option<u64> {
 
 /// Resident memory in bytes.
 pub fn resident(pid: u32) -> anyhow::Result<u64> {
+    memory(pid, "VmRSS:")
+}
+
+/// The most that was ever resident, in bytes.
+pub fn peak(pid: u32) -> anyhow::Result<u64> {
+    memory(pid, "VmHWM:")
+}
+
+fn memory(pid: u32, field: &str) -> anyhow::Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).context("the process has ended")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field)).with_context(|| format!("no {field}"))?;
     let kibibytes: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
     Ok(kibibytes * 1024)
 }
@@ -42,6 +51,7 @@ mod tests {
     fn this_process_uses_something() {
         let pid = std::process::id();
         assert!(resident(pid).unwrap() > 100_000);
+        assert!(peak(pid).unwrap() > 100_000);
         cpu(pid).unwrap();
     }
 }

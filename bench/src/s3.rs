@@ -1,12 +1,19 @@
-//! An S3 server, and two ways to it: aws-sdk-s3 as it is, and the adapter.
+//! S3 servers, and ways to them: aws-sdk-s3 as it is, the adapter, and requests that are signed before.
 
+use std::net::SocketAddr;
 use std::process::Command;
+use std::time::SystemTime;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{
     BehaviorVersion, Credentials as Keys, Region, RequestChecksumCalculation, ResponseChecksumValidation,
 };
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sigv4::http_request::{
+    PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings, UriPathNormalizationMode,
+    sign,
+};
+use aws_sigv4::sign::v4::SigningParams;
 use brainy_storage::backends::s3::{Credentials, S3Settings, S3Store};
 use bytes::Bytes;
 
@@ -27,6 +34,49 @@ pub async fn start(places: &Places, name: &str) -> anyhow::Result<Option<Server>
     command.args(["--access", ACCESS_KEY_ID, "--secret", SECRET_ACCESS_KEY, "--port", &address.to_string()]);
     command.args(["--quiet", "--keep-alive", "posix"]).arg(folder);
     Ok(Some(Server::start(command, address, "/", any, &places.log(name)).await?))
+}
+
+/// `brainy-sidecar serve`, where it serves S3 for who has the keys, and the address of its storage API.
+pub async fn sidecar(places: &Places, name: &str) -> anyhow::Result<(Server, SocketAddr)> {
+    let keys = places.data.join(format!("{name}-keys"));
+    std::fs::create_dir_all(&keys)?;
+    std::fs::write(keys.join("accessKeyId"), ACCESS_KEY_ID)?;
+    std::fs::write(keys.join("secretAccessKey"), SECRET_ACCESS_KEY)?;
+    let (api, address) = (free_address()?, free_address()?);
+    let mut command = Command::new(places.programs.join("brainy-sidecar"));
+    command.args(["serve", "--listen", &api.to_string(), "--s3-listen", &address.to_string(), "--s3-keys"]);
+    command.arg(keys).arg("--data").arg(places.data.join(name)).env("BRAINY_LOG", "warn");
+    Ok((Server::start(command, address, "/", any, &places.log(name)).await?, api))
+}
+
+/// A request with its body, signed: it is good for a quarter of an hour.
+pub fn signed(address: SocketAddr, method: &str, path: &str, body: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut request = head(address, method, path, SignableBody::Bytes(body), body.len() as u64)?;
+    request.extend_from_slice(body);
+    Ok(request)
+}
+
+/// The head of a request whose body is not signed.
+pub fn signed_head(address: SocketAddr, method: &str, path: &str, length: u64) -> anyhow::Result<Vec<u8>> {
+    head(address, method, path, SignableBody::UnsignedPayload, length)
+}
+
+fn head(address: SocketAddr, method: &str, path: &str, body: SignableBody<'_>, length: u64) -> anyhow::Result<Vec<u8>> {
+    let mut settings = SigningSettings::default();
+    settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+    settings.percent_encoding_mode = PercentEncodingMode::Single;
+    settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+    let identity = Keys::new(ACCESS_KEY_ID, SECRET_ACCESS_KEY, None, None, "bench").into();
+    let params = SigningParams::builder().identity(&identity).region("us-east-1").name("s3");
+    let params = params.time(SystemTime::now()).settings(settings).build()?;
+    let (uri, host) = (format!("http://{address}{path}"), address.to_string());
+    let request = SignableRequest::new(method, uri, std::iter::once(("host", host.as_str())), body)?;
+    let (signed, _) = sign(request, &params.into())?.into_parts();
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {length}\r\n");
+    for (name, value) in signed.headers() {
+        head += &format!("{name}: {value}\r\n");
+    }
+    Ok((head + "\r\n").into_bytes())
 }
 
 /// The adapter's way, proved safe.

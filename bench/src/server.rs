@@ -82,6 +82,11 @@ impl Server {
         process::resident(self.child.id())
     }
 
+    /// The most resident memory so far, in bytes.
+    pub fn peak(&self) -> anyhow::Result<u64> {
+        process::peak(self.child.id())
+    }
+
     /// A contender: so many clients that have any of the exchanges.
     pub fn contender(self: &Rc<Self>, clients: usize, exchanges: Arc<[Exchange]>) -> Contender {
         let (server, measured) = (Rc::clone(self), Rc::clone(self));

@@ -79,6 +79,10 @@ pub struct BrainyClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub application: Option<ApplicationSpec>,
 
+    /// S3 on the pod's loopback, beside the storage API. Absent: it is not served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s3: Option<S3Spec>,
+
     /// Settings of every node's pod.
     #[serde(default)]
     pub pod: PodSpec,
@@ -114,6 +118,8 @@ fn default_shards() -> i32 {
 #[schemars(extend("x-kubernetes-validations" = [
     {"rule": "self.strategy == 'Isolated' || has(self.bucket)", "message": "storage.bucket is required with strategy Namespaced or Shared: nodes share their data through it"},
     {"rule": "self.strategy != 'Isolated' || !has(self.bucket)", "message": "storage.bucket has no use with strategy Isolated: data lives on each node's volume. Remove storage.bucket, or choose strategy Namespaced or Shared"},
+    {"rule": "self.strategy == 'Isolated' || !has(self.tiering)", "message": "storage.tiering has a use with strategy Isolated only: with Namespaced and Shared all data lies in the bucket already. Remove storage.tiering, or choose strategy Isolated"},
+    {"rule": "has(self.tiering) == has(oldSelf.tiering) && (!has(self.tiering) || (self.tiering.bucket.name == oldSelf.tiering.bucket.name && (has(self.tiering.bucket.prefix) ? self.tiering.bucket.prefix : '') == (has(oldSelf.tiering.bucket.prefix) ? oldSelf.tiering.bucket.prefix : '')))", "message": "storage.tiering can't be added or removed, and its bucket's name and prefix can't be changed, once the BrainyCluster is there: what is on the volumes is not whole without it. Create a new BrainyCluster and copy the data"},
     {"rule": "!has(self.layers) || self.layers.all(layer, self.layers.exists_one(other, other.type == layer.type))", "message": "storage.layers has a layer twice: each type may come once"},
     {"rule": "!has(self.layers) || !self.layers.exists(layer, layer.type == 'Caching') || self.layers[0].type == 'Caching'", "message": "storage.layers: Caching must come first: below Batching a read would have to wait for a flush, below Compression each read would decompress"},
     {"rule": "!has(self.layers) || !self.layers.exists(layer, layer.type == 'Batching') || !self.layers.exists(layer, layer.type == 'Limiting') || self.layers[self.layers[0].type == 'Caching' ? 1 : 0].type == 'Batching'", "message": "storage.layers: Limiting must come after Batching: above it a write that waits for its flush would take up a place among the operations under way"},
@@ -133,6 +139,11 @@ pub struct StorageSpec {
     /// The bucket that the nodes share (strategies Namespaced and Shared).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bucket: Option<BucketSpec>,
+
+    /// A cold tier under the volumes: what is not read for long is kept in a bucket alone (strategy Isolated). Chosen when the
+    /// cluster is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tiering: Option<TieringSpec>,
 
     /// Layers over the store, from the application down: Caching, Batching, Limiting, Compression. Any of them may be left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -245,6 +256,51 @@ pub enum Provider {
     S3,
     /// Cloudflare R2, by its S3 API.
     R2,
+}
+
+/// Two tiers: each node's volume, and a bucket for what is not read for long.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TieringSpec {
+    /// The bucket. What the nodes keep in it is not whole without their volumes, nor the other way round.
+    pub bucket: BucketSpec,
+    /// When a write is acknowledged.
+    #[serde(default)]
+    pub ack: TieringAck,
+    /// Hours after which a key that was not read or written is kept in the bucket alone.
+    #[serde(default = "default_demote_after_hours")]
+    #[schemars(range(min = 1, max = 87_600))]
+    pub demote_after_hours: i32,
+    /// How full a volume may be, in percent, before its oldest keys are kept in the bucket alone.
+    #[serde(default = "default_watermark_percent")]
+    #[schemars(range(min = 10, max = 95))]
+    pub watermark_percent: i32,
+    /// How often a key is read in the bucket, of late, before it comes back to the volume; 0: it never does.
+    #[serde(default = "default_promote_after_reads")]
+    #[schemars(range(min = 0, max = 255))]
+    pub promote_after_reads: i32,
+}
+
+/// When a write is acknowledged that has two tiers.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum TieringAck {
+    /// Once it is durable on the volume. Who loses a volume loses what the bucket does not have yet.
+    #[default]
+    Hot,
+    /// Once it is in the bucket too.
+    Cold,
+}
+
+fn default_demote_after_hours() -> i32 {
+    168
+}
+
+fn default_watermark_percent() -> i32 {
+    80
+}
+
+fn default_promote_after_reads() -> i32 {
+    3
 }
 
 /// One layer over the store.
@@ -527,6 +583,34 @@ impl Default for LeaseSpec {
     fn default() -> Self {
         Self { duration_seconds: default_duration(), renew_seconds: default_renew() }
     }
+}
+
+/// S3 on the pod's loopback: buckets are namespaces of the storage API. The application finds it, and the keys, in
+/// `AWS_ENDPOINT_URL_S3`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_REGION`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct S3Spec {
+    /// Whether it is served, at `127.0.0.1:7780` and a Unix socket.
+    #[serde(default)]
+    pub enabled: bool,
+    /// Who may ask.
+    #[serde(default)]
+    pub access: S3Access,
+    /// Most keys on a page of a listing; 0: all there are at once, for programs that take the first page for the whole (1000 if it is left
+    /// out).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100_000))]
+    pub list_page_size: Option<i32>,
+}
+
+/// Who may ask S3.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum S3Access {
+    /// Whoever signs with the keys of the Secret `<cluster>-s3`, which the operator makes.
+    #[default]
+    Keys,
+    /// Every container of the pod; signatures are not looked at, and requests of web pages refused.
+    Anyone,
 }
 
 /// The application container. It gets `BRAINY_STORAGE_URL`, `BRAINY_STORAGE_SOCKET` and `BRAINY_NODE_ID`.

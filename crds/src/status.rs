@@ -126,4 +126,6 @@ pub mod condition {
     pub const CERTIFICATES_READY: &str = "CertificatesReady";
     /// Every volume has the size that the spec wants, and room (strategy Isolated).
     pub const VOLUMES_HEALTHY: &str = "VolumesHealthy";
+    /// The cold tier has all that was acknowledged, but for what is new (where the spec asks for one).
+    pub const TIERING_HEALTHY: &str = "TieringHealthy";
 }

@@ -29,6 +29,7 @@ version_of() {
     kind) echo "$KIND_VERSION" ;;
     kwok) echo "$KWOK_VERSION" ;;
     local-path-provisioner) echo "$LOCAL_PATH_VERSION" ;;
+    rclone) echo "$RCLONE_VERSION" ;;
     versitygw) echo "$VERSITYGW_VERSION" ;;
     *) echo "$KUBERNETES_VERSION" ;;
   esac
@@ -97,6 +98,30 @@ build_cert_manager() {
   quietly build-cert-manager go_static -C "$mod" build -trimpath -ldflags "$GO_STRIP" -o "$mod/cert-manager-$CERT_MANAGER_VERSION" .
   mkdir -p "$TOOLS_DIR"
   mv "$mod/cert-manager-$CERT_MANAGER_VERSION" "$TOOLS_DIR/"
+  rm -rf "$mod"
+  exec {LOCK_FD}>&-
+}
+
+# build_rclone: its commands and stores from its module, those that are tested with (rclone/main.go).
+build_rclone() {
+  local LOCK_FD source mod
+  is_built rclone && return 0
+  need_go
+  start_build rclone
+  is_built rclone && { exec {LOCK_FD}>&-; return 0; }
+  say "building rclone $RCLONE_VERSION from Go modules (about 3 min the first time)"
+  mod=$(new_tmp build-rclone)
+  source=$(go mod download -json "github.com/rclone/rclone@$RCLONE_VERSION" | sed -nE 's/^\t"Dir": "(.*)",?$/\1/p')
+  # The versions of all that it is made of are those that it was published with.
+  sed -E 's#^module .*#module brainy-e2e/rclone#' "$source/go.mod" >"$mod/go.mod"
+  printf '\nrequire github.com/rclone/rclone %s\n' "$RCLONE_VERSION" >>"$mod/go.mod"
+  cp --no-preserve=mode "$source/go.sum" "$mod/go.sum"
+  cp "$CLUSTER_DIR/rclone/main.go" "$mod/main.go"
+  # `go get` would fetch what all of its stores are made of.
+  quietly build-rclone go_static -C "$mod" build -mod=mod -trimpath -ldflags "$GO_STRIP -X github.com/rclone/rclone/fs.Version=$RCLONE_VERSION" \
+    -o "$mod/rclone-$RCLONE_VERSION" .
+  mkdir -p "$TOOLS_DIR"
+  mv "$mod/rclone-$RCLONE_VERSION" "$TOOLS_DIR/"
   rm -rf "$mod"
   exec {LOCK_FD}>&-
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# tools.sh [kind|kubectl|helm|versitygw|daprd|placement|cert-manager|control-plane ...]: puts the named tools (default: the first four; dapr's are for
-# `make bench`, the programs of a control plane for the operator's tests without machines) into $BRAINY_CACHE/bin. Needs Go, not docker.
+# tools.sh [kind|kubectl|helm|versitygw|daprd|placement|cert-manager|control-plane|rclone ...]: puts the named tools (default: the first four; dapr's are for
+# `make bench`, the programs of a control plane for the operator's tests without machines, rclone for the sidecar's of S3) into $BRAINY_CACHE/bin. Needs Go, not docker.
 # A tool is kept as tools/NAME-VERSION; bin/NAME is a link to it. What is there in the right version is not rebuilt.
 set -euo pipefail
 # shellcheck source=lib.sh
@@ -33,6 +33,7 @@ tool() {
     etcd | kube-apiserver | kube-controller-manager) build_kubernetes_programs "$name" ;;
     kind)      build_installable kind sigs.k8s.io/kind "about 10 s" ;;
     cert-manager) build_cert_manager ;;
+    rclone) build_rclone ;;
     kwok)      build_installable kwok sigs.k8s.io/kwok/cmd/kwok "about 2 min" ;;
     helm)      build_kubernetes_programs helm ;;
     versitygw) build_installable versitygw github.com/versity/versitygw/cmd/versitygw "about 70 s" \
@@ -45,7 +46,7 @@ tool() {
         return
       fi
       build_kubernetes_programs kubectl ;;
-    *) die "unknown tool: $name (there are: kind kubectl helm versitygw daprd placement cert-manager control-plane)" ;;
+    *) die "unknown tool: $name (there are: kind kubectl helm versitygw daprd placement cert-manager control-plane rclone)" ;;
   esac
   link "$name" "$TOOLS_DIR/$name-$(version_of "$name")"
 }

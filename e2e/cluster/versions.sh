@@ -11,6 +11,8 @@ DAPR_VERSION=v1.14.0
 KWOK_VERSION=v0.8.0
 # Issues certificates in one of the operator's tests against an API server without machines.
 CERT_MANAGER_VERSION=v1.21.2
+# A client that the sidecar's S3 is tested with.
+RCLONE_VERSION=v1.75.1
 
 # The last Kubernetes line that still starts on a cgroup v1 host (with failCgroupV1: false).
 KUBERNETES_VERSION=v1.35.4

@@ -1,5 +1,6 @@
 //! BrainyClusters: applying, waiting, looking.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -189,6 +190,30 @@ impl Cluster {
         let mut pods = self.pods_api().list(&wanted).await?.items;
         pods.sort_by_key(ResourceExt::name_any);
         Ok(pods)
+    }
+
+    /// Their UIDs, which tell whether one was replaced.
+    pub async fn pod_uids(&self) -> anyhow::Result<BTreeSet<String>> {
+        Ok(self.pods().await?.iter().filter_map(ResourceExt::uid).collect())
+    }
+
+    /// Waits until none of these pods is left, and there are so many others.
+    pub async fn until_replaced(
+        &self,
+        before: &BTreeSet<String>,
+        wanted: usize,
+        limit: Duration,
+    ) -> anyhow::Result<()> {
+        until("every pod to be replaced", limit, || async {
+            let now = self.pod_uids().await?;
+            let left = now.intersection(before).count();
+            Ok(if left == 0 && now.len() == wanted {
+                Seen::Done(())
+            } else {
+                Seen::NotYet(format!("{left} old pods of {}", now.len()))
+            })
+        })
+        .await
     }
 
     /// A client of a node's storage API.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::{ContainerStatus, Namespace, Pod, PodStatus};
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use serde_json::json;
+use kube::api::{DeleteParams, LogParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream};
 use tokio::time::timeout;
 
@@ -19,6 +19,17 @@ pub const NAMESPACE: &str = "brainy-e2e-tools";
 const LASTS_SECONDS: u64 = 3600;
 /// How long one may take to begin what it is told to.
 const WORD: Duration = Duration::from_secs(20);
+/// Where hosts have the disks that [`Rights::Disks`] is about.
+pub const DISKS: &str = "/var/lib/brainy-e2e";
+
+/// What one may do on its host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// Signal any process.
+    Signals,
+    /// Mount disks below [`DISKS`], for the host and all its pods.
+    Disks,
+}
 
 /// One that listens on a port.
 pub struct Listening {
@@ -36,8 +47,8 @@ impl Listening {
         arguments: &[String],
         port: u16,
     ) -> anyhow::Result<Self> {
-        let name = format!("{what}-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
-        let pods = start(environment, &name, host, arguments, Some(port)).await?;
+        let name = named(what);
+        let pods = start(environment, &name, host, arguments, Some(port), Rights::Signals).await?;
         until(&format!("the helper pod {name} to listen"), Duration::from_secs(90), || async {
             let status = pods.get(&name).await?.status.unwrap_or_default();
             let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
@@ -103,17 +114,74 @@ pub fn container_arguments(pod: &Pod) -> Vec<String> {
     ids.flat_map(|id| ["--container".to_owned(), id]).collect()
 }
 
-/// Starts one on a host: with the host's process table, the right to signal any process, and nothing more.
-pub async fn start(
+/// A name of its own.
+fn named(what: &str) -> String {
+    format!("{what}-{}", &uuid::Uuid::new_v4().simple().to_string()[..8])
+}
+
+/// Runs one on a host to its end, and returns what it has said.
+pub async fn run(
+    environment: &Environment,
+    what: &str,
+    host: &str,
+    arguments: &[String],
+    rights: Rights,
+) -> anyhow::Result<String> {
+    let name = named(what);
+    let pods = start(environment, &name, host, arguments, None, rights).await?;
+    let phase = until(&format!("the helper pod {name} to end"), Duration::from_secs(60), || async {
+        let phase = pods.get(&name).await?.status.and_then(|status| status.phase).unwrap_or_default();
+        Ok(if phase == "Succeeded" || phase == "Failed" {
+            Seen::Done(phase)
+        } else {
+            Seen::NotYet(format!("phase {phase}"))
+        })
+    })
+    .await?;
+    let said = pods.logs(&name, &LogParams::default()).await?;
+    pods.delete(&name, &DeleteParams::default().grace_period(0)).await?;
+    ensure!(phase == "Succeeded", "the helper pod {name} failed: {said}");
+    Ok(said)
+}
+
+/// Starts one on a host: with the host's process table, its rights, and nothing more.
+async fn start(
     environment: &Environment,
     name: &str,
     host: &str,
     arguments: &[String],
     port: Option<u16>,
+    rights: Rights,
 ) -> anyhow::Result<Api<Pod>> {
     ensure_namespace(environment).await?;
+    let pod = serde_json::from_value(pod(&environment.tools_image, name, host, arguments, port, rights))?;
+    let pods: Api<Pod> = Api::namespaced(environment.client.clone(), NAMESPACE);
+    pods.create(&PostParams::default(), &pod).await.with_context(|| format!("can't start the helper pod {name}"))?;
+    Ok(pods)
+}
+
+fn pod(image: &str, name: &str, host: &str, arguments: &[String], port: Option<u16>, rights: Rights) -> Value {
     let probe = port.map(|port| json!({"tcpSocket": {"port": port}, "periodSeconds": 1}));
-    let pod = serde_json::from_value(json!({
+    let (security, mounts, volumes) = match rights {
+        Rights::Signals => (
+            json!({
+                "runAsUser": 0,
+                "runAsNonRoot": false,
+                "allowPrivilegeEscalation": false,
+                "readOnlyRootFilesystem": true,
+                "capabilities": {"drop": ["ALL"], "add": ["KILL"]},
+            }),
+            json!([]),
+            json!([]),
+        ),
+        // Only a privileged container's mounts reach its host.
+        Rights::Disks => (
+            json!({"runAsUser": 0, "runAsNonRoot": false, "privileged": true, "readOnlyRootFilesystem": true}),
+            json!([{"name": "disks", "mountPath": DISKS, "mountPropagation": "Bidirectional"}]),
+            json!([{"name": "disks", "hostPath": {"path": DISKS, "type": "DirectoryOrCreate"}}]),
+        ),
+    };
+    json!({
         "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {
             "nodeName": host,
@@ -125,22 +193,15 @@ pub async fn start(
             "tolerations": [{"operator": "Exists"}],
             "containers": [{
                 "name": "tools",
-                "image": environment.tools_image,
+                "image": image,
                 "args": arguments,
                 "readinessProbe": probe,
-                "securityContext": {
-                    "runAsUser": 0,
-                    "runAsNonRoot": false,
-                    "allowPrivilegeEscalation": false,
-                    "readOnlyRootFilesystem": true,
-                    "capabilities": {"drop": ["ALL"], "add": ["KILL"]},
-                },
+                "securityContext": security,
+                "volumeMounts": mounts,
             }],
+            "volumes": volumes,
         },
-    }))?;
-    let pods: Api<Pod> = Api::namespaced(environment.client.clone(), NAMESPACE);
-    pods.create(&PostParams::default(), &pod).await.with_context(|| format!("can't start the helper pod {name}"))?;
-    Ok(pods)
+    })
 }
 
 async fn ensure_namespace(environment: &Environment) -> anyhow::Result<()> {

@@ -38,12 +38,18 @@ pub async fn steady(environment: &Environment) -> anyhow::Result<String> {
     of(environment, STORAGE_NAMESPACE, STORE).await?.into_iter().next().context("the S3 server runs nowhere")
 }
 
+/// The hosts that pods are placed on.
+pub async fn workers(environment: &Environment) -> anyhow::Result<Vec<String>> {
+    let hosts: Api<Node> = Api::all(environment.client.clone());
+    let found = hosts.list(&ListParams::default().labels(&format!("!{CONTROL_PLANE}"))).await?;
+    Ok(found.items.iter().map(ResourceExt::name_any).collect())
+}
+
 /// A worker that can be taken away: the S3 server is on another one, and the cluster's DNS is moved to others if need be.
 pub async fn dispensable(environment: &Environment) -> anyhow::Result<String> {
     let hosts: Api<Node> = Api::all(environment.client.clone());
-    let workers = hosts.list(&ListParams::default().labels(&format!("!{CONTROL_PLANE}"))).await?;
     let spared = of(environment, STORAGE_NAMESPACE, STORE).await?;
-    let mut names = workers.items.iter().map(ResourceExt::name_any);
+    let mut names = workers(environment).await?.into_iter();
     let host = names.find(|name| !spared.contains(name)).context("there is one worker only: it has the S3 server")?;
     if of(environment, DNS_NAMESPACE, DNS).await?.contains(&host) {
         schedulable(&hosts, &host, false).await?;

@@ -1,35 +1,15 @@
 //! The chart: an upgrade upgrades the CustomResourceDefinition, and an uninstall keeps it with all that it defines. In a file
 //! of its own: for a moment there is no operator.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, ensure};
 use brainy_crds::manifest;
 use brainy_e2e::brainy::Cluster;
-use brainy_e2e::environment::OPERATOR_NAMESPACE;
+use brainy_e2e::helm::{RELEASE, chart, helm, install, values};
 use brainy_e2e::{Environment, specs, with_temp_namespace};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, ResourceExt};
-use tokio::process::Command;
-
-const RELEASE: &str = "brainy-operator";
-
-async fn helm(arguments: &[&str]) -> anyhow::Result<String> {
-    let output = Command::new("helm")
-        .args(arguments)
-        .args(["--namespace", OPERATOR_NAMESPACE])
-        .env("KUBECONFIG", std::env::var("E2E_KUBECONFIG").or_else(|_| std::env::var("KUBECONFIG"))?)
-        .output()
-        .await
-        .context("can't run helm")?;
-    ensure!(output.status.success(), "helm {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-async fn install(chart: &Path, values: &Path) -> anyhow::Result<()> {
-    let (chart, values) = (chart.to_string_lossy(), values.to_string_lossy());
-    helm(&["upgrade", "--install", RELEASE, &chart, "--values", &values, "--wait", "--timeout", "3m"]).await.map(drop)
-}
 
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(to)?;
@@ -63,9 +43,7 @@ async fn an_upgrade_upgrades_the_definition_and_an_uninstall_keeps_it_and_every_
 }
 
 async fn upgraded_and_kept(environment: &Environment, folder: &Path) -> anyhow::Result<()> {
-    let chart = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../charts/brainy-operator");
-    let values = folder.join("values.json");
-    std::fs::write(&values, helm(&["get", "values", RELEASE, "--output", "json"]).await?)?;
+    let (chart, values) = (chart(), values(folder).await?);
     let crds: Api<CustomResourceDefinition> = Api::all(environment.client.clone());
     let described = first_column(&crds).await?;
 
@@ -75,9 +53,9 @@ async fn upgraded_and_kept(environment: &Environment, folder: &Path) -> anyhow::
     let text = std::fs::read_to_string(&file)?;
     ensure!(text.contains(&described), "the chart's definition is not the installed one");
     std::fs::write(&file, text.replace(&described, "changed by an upgrade"))?;
-    install(&newer, &values).await?;
+    install(&newer, &values, &[]).await?;
     ensure!(first_column(&crds).await? == "changed by an upgrade", "the upgrade did not upgrade the definition");
-    install(&chart, &values).await?;
+    install(&chart, &values, &[]).await?;
     ensure!(first_column(&crds).await? == described, "the second upgrade did not upgrade the definition");
 
     with_temp_namespace(environment, "chart", |namespace| async move {
@@ -94,7 +72,7 @@ async fn upgraded_and_kept(environment: &Environment, folder: &Path) -> anyhow::
         }
         .await;
         // Whatever came out, the tests after this one need an operator.
-        install(&chart, &values).await?;
+        install(&chart, &values, &[]).await?;
         uninstalled?;
         cluster.ready().await?;
         let after = cluster.pods().await?.first().and_then(ResourceExt::uid);

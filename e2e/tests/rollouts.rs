@@ -1,6 +1,5 @@
 //! Changes that wait, clusters that are not to be changed, pods that are resized, clusters of no nodes.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -18,22 +17,11 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(60);
+/// For every pod to be replaced.
+const REPLACED: Duration = Duration::from_secs(240);
 
 async fn write(node: &SidecarClient, records: &Records) -> anyhow::Result<()> {
     load::write(node, records, &Progress::default(), None).await.map(drop)
-}
-
-async fn pods(cluster: &Cluster) -> anyhow::Result<BTreeSet<String>> {
-    Ok(cluster.pods().await?.iter().filter_map(ResourceExt::uid).collect())
-}
-
-async fn all_are_replaced(cluster: &Cluster, before: &BTreeSet<String>, wanted: usize) -> anyhow::Result<()> {
-    until("every pod to be replaced", Duration::from_secs(240), || async {
-        let now = pods(cluster).await?;
-        let left = now.intersection(before).count();
-        Ok(if left == 0 && now.len() == wanted { Seen::Done(()) } else { Seen::NotYet(format!("{left} old pods")) })
-    })
-    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,7 +32,7 @@ async fn a_paused_cluster_serves_and_is_not_changed() -> anyhow::Result<()> {
         cluster.ready().await?;
         let records = sample("paused", 300);
         write(&cluster.node(0), &records).await?;
-        let before = pods(&cluster).await?;
+        let before = cluster.pod_uids().await?;
         let wish = json!({"paused": true, "replicas": 3, "pod": {"annotations": {"example.org/change": "1"}}});
         cluster.change(wish).await?;
         cluster.until_condition(PROGRESSING, "False", Some("Paused"), SOON).await?;
@@ -60,11 +48,11 @@ async fn a_paused_cluster_serves_and_is_not_changed() -> anyhow::Result<()> {
         .await?;
         verify(&cluster.node(1), &records).await?;
         ensure!(cluster.pods().await?.len() == 2, "a paused cluster grew");
-        let now = pods(&cluster).await?;
+        let now = cluster.pod_uids().await?;
         ensure!(now.intersection(&before).count() == 1, "a pod was replaced while the cluster was paused");
 
         cluster.change(json!({"paused": false})).await?;
-        all_are_replaced(&cluster, &now, 3).await?;
+        cluster.until_replaced(&now, 3, REPLACED).await?;
         cluster.ready().await?;
         verify(&cluster.node(2), &records).await
     })
@@ -81,23 +69,23 @@ async fn with_manual_a_change_waits_for_its_plan_and_a_plan_that_drifted_is_refu
         cluster.ready().await?;
         let records = sample("planned", 300);
         write(&cluster.node(0), &records).await?;
-        let before = pods(&cluster).await?;
+        let before = cluster.pod_uids().await?;
         cluster.change(json!({"pod": {"annotations": {"example.org/change": "1"}}})).await?;
         let waiting = cluster.until_condition(CHANGES_APPROVED, "False", Some("PlanPending"), SOON).await?;
         cluster.until_event("PlanPending").await?;
         let first = waiting.status.and_then(|status| status.plan).context("no plan")?;
         ensure!(first.restarts == ["c-1", "c-0"], "the plan restarts {:?}", first.restarts);
-        ensure!(pods(&cluster).await? == before, "a pod was replaced before the plan was approved");
+        ensure!(cluster.pod_uids().await? == before, "a pod was replaced before the plan was approved");
 
         // Another change comes in between.
         cluster.change(json!({"replicas": 3, "rollout": {"approvedPlan": first.hash}})).await?;
         let refused = cluster.until_condition(CHANGES_APPROVED, "False", Some("PlanDrifted"), SOON).await?;
         let second = refused.status.and_then(|status| status.plan).context("no plan")?;
         ensure!(second.hash != first.hash && second.shards_moved == Some(10), "{second:?}");
-        ensure!(pods(&cluster).await? == before, "a plan that drifted was carried out");
+        ensure!(cluster.pod_uids().await? == before, "a plan that drifted was carried out");
 
         cluster.change(json!({"rollout": {"approvedPlan": second.hash}})).await?;
-        all_are_replaced(&cluster, &before, 3).await?;
+        cluster.until_replaced(&before, 3, REPLACED).await?;
         cluster.ready().await?;
         cluster.until_condition(CHANGES_APPROVED, "True", Some("NothingPending"), SOON).await?;
         verify(&cluster.node(2), &records).await
@@ -111,7 +99,7 @@ async fn more_cpu_and_memory_restart_no_container() -> anyhow::Result<()> {
     with_temp_namespace(environment, "resize", |namespace| async move {
         let cluster = Cluster::apply(environment, &namespace, "c", specs::isolated(2)).await?;
         cluster.ready().await?;
-        let before = pods(&cluster).await?;
+        let before = cluster.pod_uids().await?;
         cluster.change(json!({"pod": {"resources": {"requests": {"cpu": "20m", "memory": "32Mi"}}}})).await?;
         until("both pods to have been resized", SOON * 2, || async {
             let now = cluster.pods().await?;
@@ -126,7 +114,7 @@ async fn more_cpu_and_memory_restart_no_container() -> anyhow::Result<()> {
         .await?;
         cluster.until_condition(PROGRESSING, "False", Some("Settled"), SOON * 2).await?;
         let now = cluster.pods().await?;
-        ensure!(pods(&cluster).await? == before, "a pod was replaced");
+        ensure!(cluster.pod_uids().await? == before, "a pod was replaced");
         let restarts: i32 = now.iter().flat_map(brainy_e2e::kill::restarts).sum();
         ensure!(restarts == 0, "a container was restarted");
         Ok(())

@@ -85,15 +85,9 @@ async fn are_dealt_out(environment: &Environment, cluster: &Cluster, shares: &[(
 
 /// All pods are replaced, those of one zone before the first of the next.
 async fn rolls_zone_by_zone(environment: &Environment, cluster: &Cluster, zones: &[&Zone]) -> anyhow::Result<()> {
-    let before: BTreeSet<String> = cluster.pods().await?.iter().filter_map(ResourceExt::uid).collect();
+    let before = cluster.pod_uids().await?;
     cluster.change(json!({"pod": {"annotations": {"example.org/change": "1"}}})).await?;
-    until("every pod to be replaced", LIMIT, || async {
-        let now = cluster.pods().await?;
-        let left = now.iter().filter_map(ResourceExt::uid).filter(|uid| before.contains(uid)).count();
-        let is_done = left == 0 && now.len() == before.len();
-        Ok(if is_done { Seen::Done(()) } else { Seen::NotYet(format!("{left} of {} are left", now.len())) })
-    })
-    .await?;
+    cluster.until_replaced(&before, before.len(), LIMIT).await?;
     cluster.ready().await?;
     cluster.until_condition(PROGRESSING, "False", Some("Settled"), LIMIT).await?;
     // Each waits for the one before to be ready, so that no two were made in the same second.

@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 use crate::reconcile::Error;
 use crate::reconcile::apply::Ledger;
 use crate::reconcile::build::SidecarImage;
-use crate::reconcile::{planning, rolling};
+use crate::reconcile::{planning, rolling, s3_keys};
 use crate::seen::Seen;
 use crate::{identity, shards, storage, volumes};
 
@@ -72,6 +72,8 @@ pub struct ClusterMemory {
     pub still_since: Option<Duration>,
     /// The nodes' certificates.
     pub certificates: identity::Memory,
+    /// The keys of S3.
+    pub s3_keys: s3_keys::Memory,
     /// Failed reconciles in a row.
     pub failures: u32,
     unsettled_since: Option<Duration>,

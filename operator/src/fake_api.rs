@@ -98,6 +98,7 @@ impl FakeApi {
             return failure(*code, "Refused");
         }
         let is_status = path.ends_with("/status");
+        let resizer = path.ends_with("/resize").then(|| parameter(query, "fieldManager").unwrap_or("unknown"));
         let path = path.trim_end_matches("/status").trim_end_matches("/resize");
         match method {
             "GET" if is_collection(path) => state.list(path, query),
@@ -109,7 +110,10 @@ impl FakeApi {
             "PUT" => state.replace(path, body),
             "PATCH" => {
                 let before = (state.objects.get(path).cloned(), state.version);
-                let answer = state.patch(path, body, content.contains("apply"), is_status);
+                let answer = match resizer {
+                    Some(manager) => state.resize(path, &body, manager),
+                    None => state.patch(path, body, content.contains("apply"), is_status),
+                };
                 if query.contains("dryRun=All") {
                     state.version = before.1;
                     match before.0 {
@@ -207,6 +211,40 @@ impl State {
         if after == before { (200, before) } else { (200, self.store(path, after)) }
     }
 
+    /// Gives containers of a pod other amounts, and notes whose they are now, as far as they are others.
+    fn resize(&mut self, path: &str, patch: &Value, manager: &str) -> Answer {
+        let Some(mut pod) = self.objects.get(path).cloned() else {
+            return failure(404, "NotFound");
+        };
+        let entry = json!({"manager": manager, "operation": "Update", "subresource": "resize", "fieldsV1": {}});
+        let entries = pod["metadata"].as_object_mut().unwrap().entry("managedFields").or_insert_with(|| json!([]));
+        let entries = entries.as_array_mut().unwrap();
+        let is_its = |there: &Value| there["manager"] == manager && there["subresource"] == "resize";
+        let at = entries.iter().position(is_its).unwrap_or(entries.len());
+        let mut entry = entries.get(at).cloned().unwrap_or(entry);
+        for wanted in patch["spec"]["containers"].as_array().into_iter().flatten() {
+            let containers = pod["spec"]["containers"].as_array_mut().unwrap();
+            let container = containers.iter_mut().find(|container| container["name"] == wanted["name"]).unwrap();
+            let key = format!("k:{}", json!({"name": wanted["name"]}));
+            for (kind, amounts) in wanted["resources"].as_object().into_iter().flatten() {
+                for (name, amount) in amounts.as_object().into_iter().flatten() {
+                    if container["resources"][kind][name] != *amount {
+                        container["resources"][kind][name] = amount.clone();
+                        entry["fieldsV1"]["f:spec"]["f:containers"][&key]["f:resources"][format!("f:{kind}")]
+                            [format!("f:{name}")] = json!({});
+                    }
+                }
+            }
+        }
+        let entries = pod["metadata"]["managedFields"].as_array_mut().unwrap();
+        if at < entries.len() {
+            entries[at] = entry;
+        } else {
+            entries.push(entry);
+        }
+        (200, self.store(path, pod))
+    }
+
     fn delete(&mut self, path: &str, body: &Value) -> Answer {
         let Some(before) = self.objects.get(path) else {
             return failure(404, "NotFound");
@@ -218,6 +256,10 @@ impl State {
         self.objects.remove(path);
         (200, json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}))
     }
+}
+
+fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('='))
 }
 
 fn is_collection(path: &str) -> bool {

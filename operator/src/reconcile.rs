@@ -20,6 +20,7 @@ mod hibernation;
 mod pattern;
 pub mod planning;
 pub mod rolling;
+pub mod s3_keys;
 mod scaling;
 pub mod status;
 mod stuck;
@@ -221,6 +222,10 @@ async fn steps(
             }
             other => other?,
         }
+    }
+    if !paused {
+        // Before the pods that mount them.
+        s3_keys::keep(context, &effective, &mut memory.s3_keys).await?;
     }
     seen.wanted = effective.replicas;
     zones::note(seen, validated, found);

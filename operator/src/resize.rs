@@ -1,11 +1,16 @@
 //! Which pods get other resources while they run, through the subresource `pods/resize` (Kubernetes 1.33). Pure.
 //!
 //! A pod can where its template and the newest one differ in nothing but how much CPU and memory its containers have. What is
-//! compared are the two templates, as the StatefulSet controller keeps them: a pod itself has much that no template says.
+//! compared are the two templates, as the StatefulSet controller keeps them: a pod itself has much that no template says. What a pod was given
+//! where it runs its `managedFields` tell, for it still names the template that it was made from.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, Value, json};
+
+/// The subresource, as URLs and `managedFields` have it.
+pub const SUBRESOURCE: &str = "resize";
 
 /// What becomes of a pod that was not made from the newest template.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,9 +30,21 @@ const LISTS: [&str; 2] = ["containers", "initContainers"];
 /// What can be changed while a container runs.
 const RESIZABLE: [&str; 2] = ["cpu", "memory"];
 
-/// What becomes of a pod, made from the template `from`, where the newest is `to`.
-pub fn in_place(pod: &Value, from: &Value, to: &Value) -> InPlace {
-    if without_resources(from) != without_resources(to) || !is_resizable(from, to) {
+/// Whether this manager has given a pod other amounts where it runs. It may have been given those of its template again.
+pub fn was_resized(pod: &Pod, manager: &str) -> bool {
+    pod.metadata
+        .managed_fields
+        .iter()
+        .flatten()
+        .any(|entry| entry.subresource.as_deref() == Some(SUBRESOURCE) && entry.manager.as_deref() == Some(manager))
+}
+
+/// What becomes of a pod, made from the template `from` and since then resized by `manager` alone, where the newest is `to`.
+pub fn in_place(pod: &Value, from: &Value, to: &Value, manager: &str) -> InPlace {
+    if without_resources(from) != without_resources(to)
+        || !is_resizable(from, to)
+        || has_been_given_more(pod, to, manager)
+    {
         return InPlace::No;
     }
     let mut spec = Map::new();
@@ -113,6 +130,36 @@ fn is_resizable(from: &Value, to: &Value) -> bool {
     })
 }
 
+/// Whether a resize gave a container an amount that the template has none of: it does not go by another.
+fn has_been_given_more(pod: &Value, template: &Value, manager: &str) -> bool {
+    LISTS.iter().any(|list| {
+        let wanted: BTreeMap<&str, Amounts> = containers(&template["spec"], list).collect();
+        given(pod, list, manager)
+            .iter()
+            .any(|(container, what)| wanted.get(container.as_str()).is_some_and(|wanted| !wanted.0.contains_key(what)))
+    })
+}
+
+/// The amounts that a manager has set where the pod runs, by the names of their containers, as `managedFields` have them:
+/// `{"f:spec": {"f:containers": {"k:{\"name\":\"app\"}": {"f:resources": {"f:requests": {"f:cpu": {}}}}}}}`.
+fn given(pod: &Value, list: &str, manager: &str) -> BTreeSet<(String, (&'static str, String))> {
+    let mut found = BTreeSet::new();
+    let entries = pod["metadata"]["managedFields"].as_array().into_iter().flatten();
+    for entry in entries.filter(|entry| entry["subresource"] == SUBRESOURCE && entry["manager"] == manager) {
+        let containers = entry["fieldsV1"]["f:spec"][format!("f:{list}")].as_object().into_iter().flatten();
+        for (key, owned) in containers {
+            let key = key.strip_prefix("k:").and_then(|key| serde_json::from_str::<Value>(key).ok());
+            let Some(name) = key.as_ref().and_then(|key| key["name"].as_str()) else { continue };
+            for kind in ["requests", "limits"] {
+                let amounts = owned["f:resources"][format!("f:{kind}")].as_object().into_iter().flatten();
+                let amounts = amounts.filter_map(|(field, _)| field.strip_prefix("f:"));
+                found.extend(amounts.map(|amount| (name.to_owned(), (kind, amount.to_owned()))));
+            }
+        }
+    }
+    found
+}
+
 fn without_resources(template: &Value) -> Value {
     let mut template = template.clone();
     for list in LISTS {
@@ -137,6 +184,11 @@ fn condition<'a>(pod: &'a Value, kind: &str) -> Option<(&'a str, &'a str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What becomes of a pod that only the operator may have resized.
+    fn in_place(pod: &Value, from: &Value, to: &Value) -> InPlace {
+        super::in_place(pod, from, to, "operator")
+    }
 
     /// A template whose one container has these resources.
     fn template(resources: Value) -> Value {
@@ -171,6 +223,27 @@ mod tests {
             in_place(&pod(there, json!([])), &template(json!({"limits": {"cpu": "1"}})), &limited),
             InPlace::Done
         );
+    }
+
+    #[test]
+    fn what_a_resize_has_given_does_not_stay_where_the_newest_template_has_none_of_it() {
+        let (old, new) = (template(cpu("100m")), template(cpu("200m")));
+        let more = json!({"requests": {"cpu": "200m"}, "limits": {"cpu": "1"}});
+        let by = |manager: &str, limits: Value| {
+            let container = json!({"f:resources": {"f:requests": {"f:cpu": {}}, "f:limits": limits}});
+            let fields = json!({"f:spec": {"f:containers": {"k:{\"name\":\"app\"}": container}}});
+            let mut pod = pod(more.clone(), json!([]));
+            pod["metadata"]["managedFields"] =
+                json!([{"manager": manager, "operation": "Update", "subresource": "resize", "fieldsV1": fields}]);
+            let typed: Pod = serde_json::from_value(pod.clone()).unwrap();
+            assert_eq!(was_resized(&typed, "operator"), manager == "operator");
+            (in_place(&pod, &old, &new), in_place(&pod, &new, &new), in_place(&pod, &old, &template(more.clone())))
+        };
+        let limited = json!({"f:cpu": {}});
+        assert_eq!(by("operator", limited.clone()), (InPlace::No, InPlace::No, InPlace::Done));
+        // Admission's, and what anybody else has given.
+        assert_eq!(by("operator", json!({})), (InPlace::Done, InPlace::Done, InPlace::Done));
+        assert_eq!(by("another", limited), (InPlace::Done, InPlace::Done, InPlace::Done));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! precondition and after a fresh read (R10), and its resize.
 //!
 //! The revision of a pod is the hash of its template, which the StatefulSet controller puts on it as a label: whoever comes to
-//! a rollout half way sees by it which pods are done.
+//! a rollout half way sees by it which pods are done. A pod that was resized has that label still; its amounts say what it is.
 
 use std::cmp::Reverse;
 
@@ -23,13 +23,13 @@ pub struct NodePod {
     pub set: usize,
     /// Its place in the StatefulSet.
     pub ordinal: i32,
-    /// It was made from its StatefulSet's newest template.
+    /// It was made from its StatefulSet's newest template, and not resized since.
     pub newest: bool,
     /// It passes its readiness probe.
     pub ready: bool,
     /// It is on its way out.
     pub deleting: bool,
-    /// What can be done without replacing it, where it was made from another template.
+    /// What can be done without replacing it, where it is not.
     pub in_place: InPlace,
 }
 

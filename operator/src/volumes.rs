@@ -4,6 +4,7 @@
 mod growth;
 pub mod health;
 mod lifetime;
+pub mod tiering;
 
 use std::collections::BTreeSet;
 

@@ -46,6 +46,21 @@ pub struct Serve {
     /// Unix socket of the storage API, besides.
     #[arg(long, env = "BRAINY_SOCKET")]
     pub socket: Option<PathBuf>,
+    /// Address of S3, on loopback as the storage API. [default: 127.0.0.1:7780]
+    #[arg(long, env = "BRAINY_S3_LISTEN", conflicts_with = "no_s3")]
+    pub s3_listen: Option<SocketAddr>,
+    /// Unix socket of S3, besides.
+    #[arg(long, env = "BRAINY_S3_SOCKET", conflicts_with = "no_s3")]
+    pub s3_socket: Option<PathBuf>,
+    /// Folder with accessKeyId and secretAccessKey, by which requests of S3 must be signed; without it anyone may ask.
+    #[arg(long, env = "BRAINY_S3_KEYS", conflicts_with = "no_s3")]
+    pub s3_keys: Option<PathBuf>,
+    /// Most keys on a page of a listing of S3; 0: all there are, for programs that ask for no second page.
+    #[arg(long, env = "BRAINY_S3_PAGE_SIZE", default_value_t = crate::s3::DEFAULT_PAGE, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub s3_page_size: u32,
+    /// Serve no S3.
+    #[arg(long, env = "BRAINY_NO_S3")]
+    pub no_s3: bool,
     /// Shards of a new data folder. It never changes afterwards.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=16_384))]
     pub shards: u32,
@@ -68,6 +83,51 @@ pub struct Serve {
     /// How values of more than 1,024 bytes are compressed, where that makes them smaller.
     #[arg(long, env = "BRAINY_COMPRESSION", value_enum, default_value_t = CompressionChoice::None)]
     pub compression: CompressionChoice,
+    /// Bucket of an S3-compatible store for what is not read for long: the cold tier. A new data folder is made with it, and
+    /// can't be used without it afterwards.
+    #[arg(long, env = "BRAINY_COLD_BUCKET")]
+    pub cold_bucket: Option<String>,
+    /// The cold tier.
+    #[command(flatten)]
+    pub cold: ColdTier,
+}
+
+/// The cold tier of a data folder.
+#[derive(Clone, Debug, Args)]
+pub struct ColdTier {
+    /// Prefix of its objects, without slashes at its ends.
+    #[arg(long = "cold-prefix", env = "BRAINY_COLD_PREFIX", default_value = "", requires = "cold_bucket")]
+    pub prefix: String,
+    /// Region to sign for.
+    #[arg(long = "cold-region", env = "BRAINY_COLD_REGION", default_value = "us-east-1", requires = "cold_bucket")]
+    pub region: String,
+    /// Address of the server, for everything but AWS.
+    #[arg(long = "cold-endpoint", env = "BRAINY_COLD_ENDPOINT", requires = "cold_bucket")]
+    pub endpoint: Option<String>,
+    /// Folder with the files accessKeyId and secretAccessKey; without it what the environment offers.
+    #[arg(long = "cold-credentials", env = "BRAINY_COLD_CREDENTIALS", requires = "cold_bucket")]
+    pub credentials: Option<PathBuf>,
+    /// When a write is acknowledged: once it is durable in the data folder, or once it is in the bucket too.
+    #[arg(long = "tiering-ack", env = "BRAINY_TIERING_ACK", value_enum, default_value_t = TieringAck::Hot, requires = "cold_bucket")]
+    pub ack: TieringAck,
+    /// Hours after which a key that was not read or written is kept in the bucket alone.
+    #[arg(long = "demote-after-hours", env = "BRAINY_DEMOTE_AFTER_HOURS", default_value_t = 168, value_parser = clap::value_parser!(u64).range(1..=876_000), requires = "cold_bucket")]
+    pub demote_after_hours: u64,
+    /// How full the disk may be, in percent, before the oldest keys are kept in the bucket alone.
+    #[arg(long = "watermark-percent", env = "BRAINY_WATERMARK_PERCENT", default_value_t = 80, value_parser = clap::value_parser!(u8).range(10..=95), requires = "cold_bucket")]
+    pub watermark_percent: u8,
+    /// How often a key is read in the bucket, of late, before it comes back to the data folder; 0: it never does.
+    #[arg(long = "promote-after-reads", env = "BRAINY_PROMOTE_AFTER_READS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=255), requires = "cold_bucket")]
+    pub promote_after_reads: u32,
+}
+
+/// When a write is acknowledged that has two tiers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TieringAck {
+    /// Once it is in the hot one.
+    Hot,
+    /// Once it is in both.
+    Cold,
 }
 
 /// When a write is acknowledged.
@@ -105,6 +165,12 @@ pub struct Node {
     /// Unix socket of the storage API.
     #[arg(long, env = "BRAINY_SOCKET", default_value = DEFAULT_SOCKET)]
     pub socket: PathBuf,
+    /// Address of S3, where the cluster has it.
+    #[arg(long, env = "BRAINY_S3_LISTEN", default_value = "127.0.0.1:7780")]
+    pub s3_listen: SocketAddr,
+    /// Unix socket of S3, besides.
+    #[arg(long, env = "BRAINY_S3_SOCKET", default_value = "/run/brainy/s3.sock")]
+    pub s3_socket: PathBuf,
     /// Address for other nodes (mutual TLS).
     #[arg(long, env = "BRAINY_PEERS", default_value = "0.0.0.0:7701")]
     pub peers: SocketAddr,
@@ -165,6 +231,14 @@ mod tests {
     fn serve_needs_no_argument() {
         let Command::Serve(serve) = Cli::parse_from(["brainy-sidecar", "serve"]).command else { panic!() };
         assert_eq!((serve.listen.port(), serve.listen.ip().is_loopback(), serve.shards), (7700, true, 256));
+    }
+
+    #[test]
+    fn a_cold_tier_needs_a_bucket() {
+        let parse = |more: &[&str]| Cli::try_parse_from(["brainy-sidecar", "serve"].iter().chain(more));
+        assert!(parse(&["--tiering-ack", "cold"]).is_err());
+        assert!(parse(&["--tiering-ack", "cold", "--cold-bucket", "b"]).is_ok());
+        assert!(parse(&["--watermark-percent", "99", "--cold-bucket", "b"]).is_err());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use brainy_coordination::{FencingToken, ShardId};
 use brainy_kubernetes::config::VolumeEngine;
+use brainy_storage::backends::disk::Disk;
 use brainy_storage::backends::embedded::EmbeddedDatabase;
 use brainy_storage::backends::filesystem::FilesystemAdapter;
 use brainy_storage::layers::compression::Compression;
@@ -59,6 +60,26 @@ impl Engine {
             Self::Files => "filesystem",
         }
     }
+}
+
+/// What a data folder or a volume is. It never changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// What it keeps its data in.
+    pub engine: Engine,
+    /// It is the hot of two tiers: its data can't be read without the cold one.
+    pub tiered: bool,
+}
+
+impl From<Engine> for Kind {
+    fn from(engine: Engine) -> Self {
+        Self { engine, tiered: false }
+    }
+}
+
+/// Whether a folder is the hot of two tiers, in words.
+pub(crate) fn tiers(tiered: bool) -> &'static str {
+    if tiered { "as the hot of two tiers" } else { "alone, with no cold tier" }
 }
 
 /// Why a data folder can't be used.
@@ -107,6 +128,17 @@ pub enum FolderError {
         /// What was asked for.
         asked: Engine,
     },
+    /// Its data is whole without a cold tier, or it is not.
+    #[error(
+        "the data folder {folder} keeps its data {}, and was asked for {}: start it as it was made, or choose another folder with --data",
+        tiers(*.found), tiers(!*.found)
+    )]
+    OtherTiers {
+        /// The folder.
+        folder: PathBuf,
+        /// It is the hot of two tiers.
+        found: bool,
+    },
     /// Its database can't be opened.
     #[error("the database in the data folder {folder} can't be opened: {source}")]
     Database {
@@ -125,6 +157,7 @@ fn process(pid: Option<u32>) -> String {
 #[derive(Debug)]
 pub struct DataFolder {
     data: Data,
+    mark: Option<String>,
     compression: Option<Compression>,
     /// The kernel frees the lock when the process ends, however it ends. Declared last, so that it is given back last.
     _lock: File,
@@ -142,6 +175,12 @@ struct NodeFile {
     /// Folders of before there was a choice keep files.
     #[serde(default = "files")]
     engine: Engine,
+    /// It is the hot of two tiers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    tiered: bool,
+    /// What tells this folder from every other one, where it has a cold tier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mark: Option<String>,
 }
 
 fn files() -> Engine {
@@ -152,6 +191,15 @@ impl DataFolder {
     /// Takes a folder, which is made if it does not exist: for this engine, or the embedded one if none is asked for.
     /// Blocks.
     pub fn take(path: &Path, shards: u32, engine: Option<Engine>) -> Result<Self, FolderError> {
+        Self::take_as(path, shards, engine, false)
+    }
+
+    /// The same for the hot of two tiers.
+    pub fn take_hot(path: &Path, shards: u32, engine: Option<Engine>) -> Result<Self, FolderError> {
+        Self::take_as(path, shards, engine, true)
+    }
+
+    fn take_as(path: &Path, shards: u32, engine: Option<Engine>, tiered: bool) -> Result<Self, FolderError> {
         let folder = || path.to_owned();
         let failed = |doing| move |source| FolderError::Unusable { folder: folder(), doing, source };
         fs::create_dir_all(path).map_err(failed("making it"))?;
@@ -161,7 +209,8 @@ impl DataFolder {
             Ok(text) => serde_json::from_slice(&text).map_err(io::Error::from).map_err(failed("reading node.json"))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let engine = if holds_files(path) { Engine::Files } else { engine.unwrap_or(Engine::Embedded) };
-                let new = NodeFile { shards, engine };
+                let mark = tiered.then(brainy_storage::chance::mark);
+                let new = NodeFile { shards, engine, tiered, mark };
                 write_durably(path, &file, &new).map_err(failed("writing node.json"))?;
                 new
             }
@@ -173,6 +222,9 @@ impl DataFolder {
         if let Some(asked) = engine.filter(|asked| *asked != found.engine) {
             return Err(FolderError::OtherEngine { folder: folder(), found: found.engine, asked });
         }
+        if found.tiered != tiered {
+            return Err(FolderError::OtherTiers { folder: folder(), found: found.tiered });
+        }
         let data = match found.engine {
             Engine::Files => Data::Files(path.join("shards")),
             Engine::Embedded => {
@@ -180,12 +232,26 @@ impl DataFolder {
                 Data::Embedded(database.map_err(|source| FolderError::Database { folder: folder(), source })?)
             }
         };
-        Ok(Self { data, compression: None, _lock: lock })
+        Ok(Self { data, mark: found.mark, compression: None, _lock: lock })
     }
 
     /// Compresses what is written from now on.
     pub fn with_compression(self, compression: Option<Compression>) -> Self {
         Self { compression, ..self }
+    }
+
+    /// What tells it from every other folder, if it is the hot of two tiers.
+    pub fn mark(&self) -> Option<&str> {
+        self.mark.as_deref()
+    }
+
+    /// The disk that it is on.
+    pub fn disk(&self) -> Disk {
+        match &self.data {
+            Data::Embedded(database) => database.disk(),
+            // The folder itself may not be there yet.
+            Data::Files(shards) => Disk::of(shards.parent().unwrap_or(shards), |_| 0),
+        }
     }
 
     /// What it keeps its data in.
@@ -327,6 +393,21 @@ mod tests {
         assert!(message.contains("`files`") && message.contains("`embedded`"), "{message}");
         assert!(message.contains("without --engine"), "{message}");
         assert_eq!(DataFolder::take(folder.path(), 16, None).unwrap().engine(), Engine::Files);
+    }
+
+    #[test]
+    fn a_folder_is_the_hot_of_two_tiers_or_whole_by_itself_and_never_changes() {
+        for tiered in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let taken = DataFolder::take_as(folder.path(), 16, None, tiered).unwrap();
+            let mark = taken.mark().map(str::to_owned);
+            assert_eq!(mark.is_some(), tiered);
+            drop(taken);
+            let message = DataFolder::take_as(folder.path(), 16, None, !tiered).unwrap_err().to_string();
+            assert!(message.contains(tiers(tiered)) && message.contains("another folder"), "{message}");
+            let again = DataFolder::take_as(folder.path(), 16, None, tiered).unwrap();
+            assert_eq!(again.mark().map(str::to_owned), mark);
+        }
     }
 
     #[test]

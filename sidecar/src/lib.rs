@@ -3,7 +3,9 @@
 //!
 //! - [`http`]: the storage API on loopback and a Unix socket.
 //! - [`routing`]: takes each operation to the owner of its shard.
+//! - [`s3`]: S3 on loopback, over the same shards.
 //! - [`ownership`]: decides which shards this node serves.
+//! - [`cold`]: the bucket of the cold tier.
 //! - [`locks`]: named locks for applications.
 //! - [`peers`]: node-to-node traffic, mutual TLS only.
 //! - [`commands`], [`cli`], [`config`], [`data_folder`]: how the process starts and ends.
@@ -12,6 +14,7 @@
 //! - `host`: tasks and the time of day; a simulation runs many processes in one.
 
 pub mod cli;
+pub mod cold;
 pub mod commands;
 pub mod config;
 pub mod data_folder;
@@ -23,4 +26,5 @@ pub mod metrics;
 pub mod ownership;
 pub mod peers;
 pub mod routing;
+pub mod s3;
 pub mod traces;

@@ -2,6 +2,7 @@
 //! the operations of a store.
 
 mod storage;
+mod tiering;
 mod volume;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use brainy_storage::layers::batching::BufferCounts;
 use brainy_storage::layers::caching::CacheCounts;
 use brainy_storage::layers::limiting::LimitCounts;
 use brainy_storage::layers::observing::Observing;
+use brainy_storage::layers::tiering::{TieringCounts, TieringState};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -23,6 +25,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use self::storage::StorageFigures;
+use self::tiering::TieringFigures;
 use self::volume::VolumeFigures;
 use crate::ownership::NodeStatus;
 
@@ -83,6 +86,7 @@ pub struct Metrics {
     refused: Counter,
     buffered: Gauge,
     buffered_lost: Counter,
+    tiering: TieringFigures,
     storage: Arc<StorageFigures>,
     volume: Arc<VolumeFigures>,
 }
@@ -141,6 +145,8 @@ impl Default for Metrics {
         let buffered_lost = Counter::default();
         let help = "Acknowledged writes that were given up before they were durable";
         registry.register("buffered_writes_lost", help, buffered_lost.clone());
+        let tiering = TieringFigures::default();
+        tiering.register(&mut registry);
         let storage = Arc::new(StorageFigures::default());
         registry.register_collector(Box::new(Arc::clone(&storage)));
         let volume = Arc::new(VolumeFigures::default());
@@ -168,6 +174,7 @@ impl Default for Metrics {
             refused,
             buffered,
             buffered_lost,
+            tiering,
             storage,
             volume,
         }
@@ -215,6 +222,7 @@ impl Metrics {
         cache: Option<CacheCounts>,
         limits: Option<LimitCounts>,
         buffer: Option<BufferCounts>,
+        tiering: Option<(TieringState, TieringCounts)>,
     ) -> Result<String, fmt::Error> {
         let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.ready.set(i64::from(status.ready));
@@ -236,6 +244,9 @@ impl Metrics {
         let buffer = buffer.unwrap_or_default();
         self.buffered.set(count(buffer.waiting));
         self.buffered_lost.inc_by(buffer.lost.saturating_sub(self.buffered_lost.get()));
+        if let Some((state, counts)) = tiering {
+            self.tiering.take(&state, &counts);
+        }
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

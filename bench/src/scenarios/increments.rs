@@ -34,7 +34,7 @@ pub async fn measure(setup: &Setup) -> anyhow::Result<Vec<Row>> {
     let far = format!("http://{}", network.address);
     let near = s3::store(&format!("http://{}", server.address)).await?.adapter("layers");
     let layers = Layers { caching: Some(CacheSize::default()), batching: Some(BATCHING), ..Layers::default() };
-    let store = LayerStack::new(layers).over(Arc::new(s3::store(&far).await?.adapter("layers")));
+    let store = LayerStack::new(layers).over("layers", Arc::new(s3::store(&far).await?.adapter("layers")));
     let raw = Raw::new(&far);
     raw.create("counter", Bytes::from("0")).await?;
     let [stacked, naive] = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));

@@ -6,6 +6,7 @@ pub mod increments;
 pub mod many_keys;
 pub mod placement;
 pub mod s3_requests;
+pub mod s3_server;
 
 use std::sync::Arc;
 
@@ -30,6 +31,8 @@ pub struct Setup {
     pub plan: Plan,
     /// Keys of the large store.
     pub many: u64,
+    /// Size of the large object in MiB.
+    pub large_megabytes: u64,
 }
 
 /// A value of the usual size: letters that do not repeat soon.

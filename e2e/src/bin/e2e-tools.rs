@@ -1,9 +1,12 @@
 //! What the tests run inside the cluster, as one static binary: `kill` (SIGKILL for the processes of containers), `hold`
-//! (processes that stand still for a while), `rss` (their memory), `count` (the smallest application that uses the storage
-//! API), `hand` (the application whose clients are judged) and `drive` (who tells them what to ask).
+//! (processes that stand still for a while), `rss` (their memory), `disk` (a small disk of a host), `count` (the smallest
+//! application that uses the storage API), `hand` (the application whose clients are judged) and `drive` (who tells them what
+//! to ask).
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::ffi::CString;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -15,6 +18,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
@@ -72,6 +76,15 @@ enum Arguments {
         #[arg(long, required = true)]
         container: Vec<String>,
     },
+    /// Mounts a disk in the host's memory, gives one that is mounted another size, or (size 0) takes it away again.
+    Disk {
+        /// Where.
+        #[arg(long)]
+        path: PathBuf,
+        /// Its size.
+        #[arg(long)]
+        mebibytes: u64,
+    },
     /// Counts a key up once a second through the storage API of its own pod.
     Count {
         /// Where the storage API is.
@@ -128,6 +141,7 @@ async fn main() -> anyhow::Result<()> {
             println!("{}", least_resident(&container).await?);
             Ok(())
         }
+        Arguments::Disk { path, mebibytes } => disk(&path, mebibytes),
         Arguments::Count { url, socket, node, key } => count(&url, &socket, &node, &key).await,
         Arguments::Hand { driver, cluster, clients, url, node } => lend(&driver, &url, &cluster, &node, clients).await,
         Arguments::Drive { listen, seed } => clients::drive(TcpListener::bind(("0.0.0.0", listen)).await?, seed).await,
@@ -220,6 +234,24 @@ fn processes_of(containers: &[String]) -> anyhow::Result<Vec<i32>> {
         }
     }
     Ok(found)
+}
+
+fn disk(path: &Path, mebibytes: u64) -> anyhow::Result<()> {
+    std::fs::create_dir_all(path)?;
+    let parent = path.parent().context("the root is no disk")?;
+    let is_mounted = std::fs::metadata(path)?.dev() != std::fs::metadata(parent)?.dev();
+    if mebibytes == 0 {
+        if is_mounted {
+            unmount(path, UnmountFlags::DETACH)?;
+        }
+        return Ok(std::fs::remove_dir(path)?);
+    }
+    let options = CString::new(format!("size={mebibytes}m,mode=0777"))?;
+    match is_mounted {
+        true => mount_remount(path, MountFlags::empty(), &options)?,
+        false => mount("brainy-e2e", path, "tmpfs", MountFlags::empty(), Some(options.as_c_str()))?,
+    }
+    Ok(())
 }
 
 async fn least_resident(containers: &[String]) -> anyhow::Result<u64> {

@@ -150,7 +150,7 @@ impl Operation {
 fn number(datum: &Datum) -> Value {
     match datum.to_value() {
         Stored::Json(json) => json,
-        Stored::Bytes(_) => Value::Null,
+        Stored::Bytes(_) | Stored::Object(_) => Value::Null,
     }
 }
 

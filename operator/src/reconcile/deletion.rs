@@ -25,7 +25,7 @@ pub(super) async fn keep_finalizer(
     cluster: &BrainyCluster,
     validated: &ValidatedCluster,
 ) -> Result<(), Error> {
-    let needed = validated.deletion_policy == DeletionPolicy::Delete && validated.storage.bucket().is_some();
+    let needed = validated.deletion_policy == DeletionPolicy::Delete && validated.any_bucket().is_some();
     match (needed, has_finalizer(cluster)) {
         (true, false) => set_finalizer(context, cluster, true).await,
         (false, true) => set_finalizer(context, cluster, false).await,

@@ -112,7 +112,8 @@ pub async fn dereference(client: &Client, cluster: BrainyCluster) -> Result<Dere
         false => Vec::new(),
     };
     let claims = claims(client, &cluster).await?;
-    let credentials = match &cluster.spec.storage.bucket {
+    let storage = &cluster.spec.storage;
+    let credentials = match storage.bucket.as_ref().or(storage.tiering.as_ref().map(|tiering| &tiering.bucket)) {
         Some(bucket) => Some(credentials(client, &namespace, bucket).await?),
         None => None,
     };

@@ -12,9 +12,9 @@ use super::apply::delete_exactly;
 use super::build::{Applied, KubernetesResources};
 use super::dereference::{Dereferenced, Sets, pods};
 use super::validate::ValidatedCluster;
-use super::{Error, is_ready};
+use super::{Error, FIELD_MANAGER, is_ready};
 use crate::context::Context;
-use crate::resize::{InPlace, in_place};
+use crate::resize::{InPlace, SUBRESOURCE, in_place, was_resized};
 use crate::roller::{NodePod, Roll, decide};
 use crate::shards::Summary;
 
@@ -97,8 +97,9 @@ async fn resize(
     memory: &mut Memory,
 ) -> Result<Rollout, Error> {
     let api: Api<Pod> = Api::namespaced(context.client.clone(), &cluster.namespace);
-    let params = PatchParams::default();
-    match api.patch_subresource("resize", &pod.name, &params, &Patch::Strategic(patch)).await {
+    // By this name a later look knows what the pod was given.
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+    match api.patch_subresource(SUBRESOURCE, &pod.name, &params, &Patch::Strategic(patch)).await {
         Ok(_) => {
             tracing::info!(cluster = cluster.name, namespace = cluster.namespace, pod = pod.name, "resized a pod");
             context.events.resized_pod(&found.cluster, &pod.name).await;
@@ -118,7 +119,7 @@ async fn resize(
 }
 
 impl Memory {
-    /// Reads the templates of the revisions that pods have, and of the newest, where any pod has another.
+    /// Reads the templates of the revisions that pods have, and of the newest, where any pod has another or was resized.
     async fn learn(
         &mut self,
         context: &Context,
@@ -130,7 +131,7 @@ impl Memory {
         let revisions: BTreeSet<&str> = pods.iter().filter_map(revision).chain(newest.iter().copied()).collect();
         self.templates.retain(|revision, _| revisions.contains(revision.as_str()));
         self.refused.retain(|(_, revision)| newest.contains(revision.as_str()));
-        if revisions == newest {
+        if revisions == newest && !pods.iter().any(|pod| was_resized(pod, FIELD_MANAGER)) {
             return Ok(());
         }
         let api: Api<ControllerRevision> = Api::namespaced(context.client.clone(), &cluster.namespace);
@@ -154,7 +155,7 @@ impl Memory {
         match (from, self.templates.get(newest)) {
             (Some(from), Some(to)) if !self.refused.contains(&(uid, newest.to_owned())) => {
                 // It has been JSON just before.
-                in_place(&serde_json::to_value(pod).unwrap_or_default(), from, to)
+                in_place(&serde_json::to_value(pod).unwrap_or_default(), from, to, FIELD_MANAGER)
             }
             _ => InPlace::No,
         }
@@ -191,7 +192,8 @@ fn node_pods(cluster: &ValidatedCluster, pods: &[Pod], newest: &[String], memory
             set,
             ordinal,
             uid: pod.uid()?,
-            newest: revision(pod) == Some(newest),
+            // One that was resized may have what another template says, whichever it was made from.
+            newest: revision(pod) == Some(newest) && !was_resized(pod, FIELD_MANAGER),
             ready: is_ready(pod),
             deleting: pod.metadata.deletion_timestamp.is_some(),
             in_place: memory.in_place(pod, newest),

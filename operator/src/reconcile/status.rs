@@ -3,7 +3,7 @@
 
 use brainy_crds::condition::{
     CERTIFICATES_READY, CHANGES_APPROVED, DISRUPTION_ALLOWED, HIBERNATED, PROGRESSING, READY, SHARDS_ASSIGNED,
-    STORAGE_READY, VOLUMES_HEALTHY,
+    STORAGE_READY, TIERING_HEALTHY, VOLUMES_HEALTHY,
 };
 use brainy_crds::{BrainyCluster, BrainyClusterStatus, Plan};
 use jiff::Timestamp;
@@ -16,7 +16,7 @@ use super::build::selector_text;
 use super::disruption::Verdict;
 use super::{Error, FIELD_MANAGER};
 use crate::identity;
-use crate::volumes::health;
+use crate::volumes::{health, tiering};
 
 /// Reason of Progressing: pods are replaced because their template changed.
 pub const ROLLING_OUT: &str = "RollingOut";
@@ -158,6 +158,7 @@ pub fn after(cluster: &BrainyCluster, seen: &Observation, now: Timestamp) -> Bra
     findings.extend(seen.shards.map(|shards| assigned(shards, &seen.draining, &seen.emptied)));
     findings.extend(seen.disruption.as_ref().map(|(verdict, long)| disruption(name, verdict, *long, &before)));
     findings.extend(seen.volumes.as_ref().and_then(|view| volumes(cluster, view, &before)));
+    findings.extend(seen.volumes.as_ref().and_then(cold_tier));
     findings.extend(seen.certificates.as_ref().map(certificates));
     status.conditions = merged(&before.conditions, findings, cluster.metadata.generation, now);
     status
@@ -324,6 +325,12 @@ fn volumes(cluster: &BrainyCluster, view: &health::View, before: &BrainyClusterS
     let (healthy, reason, message) = health::condition(name, view, was_nearly_full)?;
     let status = if healthy { "True" } else { "False" };
     Some(Finding { type_: VOLUMES_HEALTHY, status, reason: reason.into(), message })
+}
+
+fn cold_tier(view: &health::View) -> Option<Finding> {
+    let (healthy, reason, message) = tiering::condition(view.used.as_deref()?)?;
+    let status = if healthy { "True" } else { "False" };
+    Some(Finding { type_: TIERING_HEALTHY, status, reason: reason.into(), message })
 }
 
 fn certificates(view: &identity::View) -> Finding {

@@ -1,63 +1,94 @@
 //! Whether an apply would change nothing. Pure. In doubt it would: then one is made, and the API server decides.
 //!
-//! An object is as it is wished where it has all that the wish says, and the operator owns no field there that the wish does not have:
-//! one that it no longer wishes would go with the next apply.
+//! An object is as it is wished where the operator owns there exactly the fields that the wish has, and each has the value that the wish
+//! gives it. A field that it owns and no longer wishes would go with the next apply; one that it wishes and does not own, somebody else
+//! has written since. What is owned as one (a `nodeSelector`, the rules of a Role) is replaced as one: it has nothing but what the wish says.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+/// What says which object it is: nobody owns it.
+const OF_THE_OBJECT: [&str; 2] = ["apiVersion", "kind"];
+const OF_ITS_METADATA: [&str; 2] = ["name", "namespace"];
 
 /// Whether applying `wish` as `manager` would leave a live object as it is.
 pub(super) fn is_as_wished(wish: &impl Serialize, live: &impl Serialize, manager: &str) -> bool {
-    let (Ok(wish), Ok(live)) = (serde_json::to_value(wish), serde_json::to_value(live)) else { return false };
+    let (Ok(mut wish), Ok(live)) = (serde_json::to_value(wish), serde_json::to_value(live)) else { return false };
     let managed = serde_json::from_value::<Vec<ManagedFieldsEntry>>(live["metadata"]["managedFields"].clone());
     let applied = managed.unwrap_or_default().into_iter().find(|entry| {
         let is_ours = entry.manager.as_deref() == Some(manager) && entry.operation.as_deref() == Some("Apply");
         is_ours && entry.subresource.as_deref().unwrap_or_default().is_empty()
     });
     let Some(FieldsV1(owned)) = applied.and_then(|entry| entry.fields_v1) else { return false };
-    says_all(&wish, &live) && has_all(&owned, &wish)
+    if let Some(wish) = wish.as_object_mut() {
+        OF_THE_OBJECT.iter().for_each(|field| drop(wish.remove(*field)));
+        if let Some(metadata) = wish.get_mut("metadata").and_then(Value::as_object_mut) {
+            OF_ITS_METADATA.iter().for_each(|field| drop(metadata.remove(*field)));
+        }
+    }
+    is_owned_and_said(&wish, &live, &owned)
 }
 
-/// Whether the live value has all that the wish says. Lists must be as long: whether another's element is in them is for the API server
-/// to tell.
-fn says_all(wish: &Value, live: &Value) -> bool {
+/// Whether the fields of a set in the form of `fieldsV1` are those of the wish, and the live value has what the wish says of them.
+fn is_owned_and_said(wish: &Value, live: &Value, owned: &Value) -> bool {
+    let Some(owned) = owned.as_object() else { return false };
+    // `.`: the value itself.
+    let below: Vec<(&String, &Value)> = owned.iter().filter(|(name, _)| *name != ".").collect();
+    if below.is_empty() {
+        return is_same(wish, live);
+    }
     match (wish, live) {
-        (Value::Object(wish), Value::Object(live)) => wish
-            .iter()
-            .filter(|(_, value)| !value.is_null())
-            .all(|(name, value)| live.get(name).is_some_and(|live| says_all(value, live))),
-        (Value::Array(wish), Value::Array(live)) => {
-            wish.len() == live.len() && wish.iter().zip(live).all(|(wish, live)| says_all(wish, live))
+        (Value::Object(wish), Value::Object(live)) => {
+            let is_wished = |name: &str| {
+                name.strip_prefix("f:").and_then(|name| wish.get(name)).is_some_and(|value| !value.is_null())
+            };
+            below.iter().all(|(name, _)| is_wished(name))
+                && said(wish).all(|(name, value)| {
+                    let owned = owned.get(&format!("f:{name}"));
+                    owned.zip(live.get(name)).is_some_and(|(owned, live)| is_owned_and_said(value, live, owned))
+                })
         }
-        (wish, live) => wish == live,
+        // Lists must be as long: whether another's element is in them is for the API server to tell.
+        (Value::Array(wish), Value::Array(live)) => {
+            (wish.len(), wish.len()) == (live.len(), below.len())
+                && wish.iter().zip(live).all(|(wish, live)| {
+                    let its_own = below.iter().find(|(name, _)| is_of(wish, name));
+                    its_own.is_some_and(|(_, owned)| is_owned_and_said(wish, live, owned))
+                })
+        }
+        _ => false,
     }
 }
 
-/// Whether the wish has every field of a set in the form of `fieldsV1`.
-fn has_all(owned: &Value, wish: &Value) -> bool {
-    let Some(owned) = owned.as_object() else { return false };
-    owned.iter().all(|(name, below)| {
-        let inside = match name.split_once(':') {
-            Some(("f", field)) => wish.get(field).filter(|value| !value.is_null()),
-            Some(("k", keys)) => element(wish, |element| has_keys(element, keys)),
-            Some(("v", value)) => {
-                element(wish, |element| serde_json::from_str::<Value>(value).is_ok_and(|v| v == *element))
-            }
-            // `.`: the value itself.
-            _ => return name == ".",
-        };
-        inside.is_some_and(|inside| has_all(below, inside))
-    })
+/// Whether two values are the same. A field that is null is none.
+fn is_same(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Object(one), Value::Object(other)) => {
+            said(one).count() == said(other).count()
+                && said(one).all(|(name, value)| other.get(name).is_some_and(|other| is_same(value, other)))
+        }
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| is_same(one, other))
+        }
+        (one, other) => one == other,
+    }
 }
 
-fn element(list: &Value, is_it: impl Fn(&Value) -> bool) -> Option<&Value> {
-    list.as_array()?.iter().find(|element| is_it(element))
+fn said(fields: &Map<String, Value>) -> impl Iterator<Item = (&String, &Value)> {
+    fields.iter().filter(|(_, value)| !value.is_null())
 }
 
-fn has_keys(element: &Value, keys: &str) -> bool {
-    let keys = serde_json::from_str::<serde_json::Map<String, Value>>(keys).unwrap_or_default();
-    !keys.is_empty() && keys.iter().all(|(key, value)| element.get(key) == Some(value))
+/// Whether an element of a list is the one that a name of `fieldsV1` means: by its keys (`k:`), or by its value (`v:`).
+fn is_of(element: &Value, name: &str) -> bool {
+    match name.split_once(':') {
+        Some(("k", keys)) => {
+            let keys = serde_json::from_str::<Map<String, Value>>(keys).unwrap_or_default();
+            !keys.is_empty() && keys.iter().all(|(key, value)| element.get(key) == Some(value))
+        }
+        Some(("v", value)) => serde_json::from_str::<Value>(value).is_ok_and(|value| value == *element),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -68,8 +99,18 @@ mod tests {
 
     fn wish() -> Value {
         json!({
-            "metadata": {"name": "demo", "labels": {"a": "b"}},
-            "spec": {"replicas": 3, "nothing": null, "ports": [{"port": 7701, "protocol": "TCP"}], "words": ["x"]},
+            "apiVersion": "v1",
+            "kind": "Thing",
+            "metadata": {"name": "demo", "namespace": "team", "labels": {"a": "b"}},
+            "spec": {
+                "replicas": 3,
+                "nothing": null,
+                "ports": [{"port": 7701, "protocol": "TCP"}],
+                "words": ["x"],
+                "selector": {"zone": "west"},
+                "rules": [{"verbs": ["get"], "names": null}],
+                "folder": {},
+            },
         })
     }
 
@@ -85,6 +126,9 @@ mod tests {
                     "f:replicas": {},
                     "f:ports": {"k:{\"port\":7701,\"protocol\":\"TCP\"}": {".": {}, "f:port": {}, "f:protocol": {}}},
                     "f:words": {".": {}, "v:\"x\"": {}},
+                    "f:selector": {},
+                    "f:rules": {},
+                    "f:folder": {},
                 },
             }},
         ]);
@@ -134,6 +178,28 @@ mod tests {
         assert!(!changed(
             |live| live["metadata"]["managedFields"][2]["fieldsV1"]["f:spec"]["f:words"]["v:\"y\""] = json!({})
         ));
+    }
+
+    #[test]
+    fn what_is_replaced_as_one_has_nothing_else() {
+        assert!(!changed(|live| live["spec"]["selector"]["disk"] = json!("fast")), "a map");
+        assert!(!changed(|live| live["spec"]["rules"][0]["names"] = json!(["demo"])), "an element of a list");
+        assert!(!changed(|live| live["spec"]["rules"][0]["verbs"] = json!(["get", "list"])), "a list in a list");
+        assert!(changed(|live| live["spec"]["rules"][0]["names"] = Value::Null), "a field that is null is none");
+    }
+
+    #[test]
+    fn what_somebody_else_has_written_since_is_applied() {
+        let owned = |live: &mut Value, at: &str| {
+            live["metadata"]["managedFields"][2]["fieldsV1"]["f:spec"].as_object_mut().unwrap().remove(at);
+        };
+        for field in ["f:replicas", "f:ports", "f:selector"] {
+            assert!(!changed(|live| owned(live, field)), "{field}");
+        }
+        assert!(!changed(|live| {
+            owned(live, "f:selector");
+            live["spec"]["selector"]["disk"] = json!("fast");
+        }));
     }
 
     #[test]

@@ -8,13 +8,14 @@ use brainy_coordination::marker::ADOPT;
 use brainy_coordination::placement::Balance;
 use brainy_crds::{
     ApplicationSpec, BrainyCluster, BucketSpec, CertificateIssuer, DEFAULT_REGION, DeletionPolicy, IssuerRef,
-    LayerKind, PodSpec, Provider, Strategy, VolumeSpec,
+    LayerKind, PodSpec, Provider, S3Access, Strategy, TieringAck, VolumeSpec,
 };
 use brainy_storage::layers::Layers;
 use brainy_storage::layers::batching::{Ack, Batching};
 use brainy_storage::layers::caching::CacheSize;
 use brainy_storage::layers::compression::{Algorithm, Compression};
 use brainy_storage::layers::limiting::Limiting;
+use brainy_storage::layers::tiering::{self, Tiering};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
@@ -34,6 +35,13 @@ const MAX_REPLICAS: i32 = 1000;
 /// Most shards of a cluster.
 const MAX_SHARDS: i32 = 16384;
 const MAX_MOVE_RATE: i32 = 100_000;
+/// Keys on a page of a listing of S3 where nothing is said, as in S3 itself.
+const LIST_PAGE_SIZE: i32 = 1000;
+/// Most keys on a page of a listing of S3.
+const MAX_LIST_PAGE_SIZE: i32 = 100_000;
+/// Longest time before a key is demoted: ten years.
+const MAX_DEMOTE_HOURS: i32 = 87_600;
+const MILLISECONDS_OF_AN_HOUR: u64 = 60 * 60 * 1000;
 /// A node's volume where only its log is on it. A snapshot follows every thousand entries: this is plenty.
 const LOG_SIZE: &str = "1Gi";
 /// The region of every bucket on R2.
@@ -58,6 +66,8 @@ pub struct ValidatedCluster {
     pub shards: u32,
     /// Where data lives.
     pub storage: ValidatedStorage,
+    /// The cold tier under the volumes (strategy Isolated).
+    pub tiering: Option<ValidatedTiering>,
     /// Each node's volume: for its data (strategy Isolated), for its log (pattern Consensus).
     pub volume: Option<VolumeSpec>,
     /// From how many percent on a volume is nearly full.
@@ -78,6 +88,8 @@ pub struct ValidatedCluster {
     pub renew_seconds: u64,
     /// The container beside the sidecar.
     pub application: Option<ApplicationSpec>,
+    /// S3 beside the storage API, where it is served.
+    pub s3: Option<ValidatedS3>,
     /// Pod settings.
     pub pod: PodSpec,
     /// Where the nodes' certificates come from.
@@ -88,6 +100,15 @@ pub struct ValidatedCluster {
     pub adopt: Option<String>,
     /// Makes an object belong to this very BrainyCluster.
     pub owner: OwnerReference,
+}
+
+/// S3 on the pods' loopback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ValidatedS3 {
+    /// Who may ask.
+    pub access: S3Access,
+    /// Most keys on a page of a listing; 0: all there are.
+    pub list_page_size: u32,
 }
 
 /// Where the nodes' certificates come from.
@@ -117,6 +138,22 @@ impl ValidatedStorage {
             Self::Isolated => None,
             Self::Namespaced(bucket) | Self::Shared(bucket) => Some(bucket),
         }
+    }
+}
+
+/// Two tiers: the volumes, and a bucket.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedTiering {
+    /// The cold tier.
+    pub bucket: BucketSpec,
+    /// What moves between them, and when.
+    pub settings: Tiering,
+}
+
+impl ValidatedCluster {
+    /// The bucket that the nodes need, for all data or for what is cold.
+    pub fn any_bucket(&self) -> Option<&BucketSpec> {
+        self.storage.bucket().or(self.tiering.as_ref().map(|tiering| &tiering.bucket))
     }
 }
 
@@ -154,6 +191,7 @@ pub fn validate(cluster: &BrainyCluster) -> Result<ValidatedCluster, Refusal> {
         replicas: within("spec.replicas", spec.replicas, 0, MAX_REPLICAS)?,
         shards: within("spec.shards", spec.shards, 1, MAX_SHARDS)?.unsigned_abs(),
         storage: storage_of(cluster)?,
+        tiering: tiering_of(cluster)?,
         volume: volume_of(cluster)?,
         warn_percent: spec
             .storage
@@ -175,6 +213,7 @@ pub fn validate(cluster: &BrainyCluster) -> Result<ValidatedCluster, Refusal> {
         ),
         renew_seconds: u64::from(renewal_of(cluster)?.unsigned_abs()),
         application: spec.application.clone(),
+        s3: s3_of(cluster)?,
         pod: spec.pod.clone(),
         certificates: certificates_of(cluster)?,
         deletion_policy: spec.deletion_policy,
@@ -276,6 +315,13 @@ fn move_rate_of(cluster: &BrainyCluster) -> Result<Option<u32>, Refusal> {
     Ok(Some(within(FIELD, rate, 1, MAX_MOVE_RATE)?.unsigned_abs()))
 }
 
+fn s3_of(cluster: &BrainyCluster) -> Result<Option<ValidatedS3>, Refusal> {
+    let Some(s3) = cluster.spec.s3.as_ref().filter(|s3| s3.enabled) else { return Ok(None) };
+    let page = s3.list_page_size.unwrap_or(LIST_PAGE_SIZE);
+    let list_page_size = within("spec.s3.listPageSize", page, 0, MAX_LIST_PAGE_SIZE)?.unsigned_abs();
+    Ok(Some(ValidatedS3 { access: s3.access, list_page_size }))
+}
+
 fn certificates_of(cluster: &BrainyCluster) -> Result<Certificates, Refusal> {
     let tls = cluster.spec.tls.clone().unwrap_or_default();
     match (tls.issuer, tls.issuer_ref) {
@@ -311,6 +357,30 @@ fn storage_of(cluster: &BrainyCluster) -> Result<ValidatedStorage, Refusal> {
         (Strategy::Namespaced, Some(bucket)) => bucket_of(bucket).map(ValidatedStorage::Namespaced),
         (Strategy::Shared, Some(bucket)) => bucket_of(bucket).map(ValidatedStorage::Shared),
     }
+}
+
+fn tiering_of(cluster: &BrainyCluster) -> Result<Option<ValidatedTiering>, Refusal> {
+    let storage = &cluster.spec.storage;
+    let Some(tiering) = &storage.tiering else { return Ok(None) };
+    if storage.strategy != Strategy::Isolated {
+        let problem =
+            "has a use with strategy Isolated only: with the others all data lies in the bucket already. Remove it";
+        return Err(Refusal::invalid("spec.storage.tiering", problem));
+    }
+    let hours = within("spec.storage.tiering.demoteAfterHours", tiering.demote_after_hours, 1, MAX_DEMOTE_HOURS)?;
+    let percent = within("spec.storage.tiering.watermarkPercent", tiering.watermark_percent, 10, 95)?;
+    let reads = within("spec.storage.tiering.promoteAfterReads", tiering.promote_after_reads, 0, 255)?;
+    let settings = Tiering {
+        ack: match tiering.ack {
+            TieringAck::Hot => tiering::Ack::Hot,
+            TieringAck::Cold => tiering::Ack::Cold,
+        },
+        demote_after_ms: u64::from(hours.unsigned_abs()) * MILLISECONDS_OF_AN_HOUR,
+        watermark_percent: u8::try_from(percent).unwrap_or(u8::MAX),
+        promote_after_reads: reads.unsigned_abs(),
+        ..Tiering::default()
+    };
+    Ok(Some(ValidatedTiering { bucket: bucket_of(&tiering.bucket)?, settings }))
 }
 
 fn volume_of(cluster: &BrainyCluster) -> Result<Option<VolumeSpec>, Refusal> {

@@ -12,6 +12,7 @@ mod nodes;
 mod operator;
 mod processes;
 mod proxy;
+mod returns;
 mod scale;
 mod scenarios;
 mod state;

@@ -135,7 +135,8 @@ impl Reading {
     }
 }
 
-async fn metrics(port: u16) -> String {
+/// What an operator says there.
+pub(crate) async fn metrics(port: u16) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: it\r\nconnection: close\r\n\r\n").await.unwrap();
     let mut text = String::new();

@@ -15,6 +15,7 @@ use crate::cluster::ControlPlane;
 use crate::nodes::Timing;
 use crate::operator::Operator;
 use crate::proxy::{Proxy, Trouble, Write};
+use crate::scale::metrics;
 use crate::state::{self, State};
 
 /// The cluster.
@@ -211,6 +212,26 @@ impl<'a> Run<'a> {
     /// Nobody looks after the namespace any more.
     pub(crate) fn ends(&self) {
         self.operator.kill();
+    }
+
+    /// Kills the operator and starts it again. What it has written until it had looked at the cluster and was done with that.
+    pub(crate) async fn begins_anew(&self) -> Result<Vec<Write>, String> {
+        self.proxy.begin(Trouble::Away);
+        self.proxy.goes_on();
+        self.operator.start();
+        self.comes_to_rest().await?;
+        let is_done = |metrics: &str| {
+            let mut counts = metrics.lines().filter(|line| line.starts_with("brainy_operator_reconciles_total"));
+            counts.any(|line| line.rsplit(' ').next().is_some_and(|count| count != "0"))
+        };
+        let began = Instant::now();
+        while !is_done(&metrics(self.operator.metrics()).await) {
+            if began.elapsed() > LIMIT {
+                return Err("it does not look at the cluster".to_owned());
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+        Ok(self.proxy.writes())
     }
 
     async fn through(

@@ -50,6 +50,13 @@ pub(crate) async fn of(plane: &ControlPlane, namespace: &str) -> State {
         }
     }
     state.retain(|key, _| !OF_KUBERNETES.contains(&key.as_str()));
+    // Keys that were made once stay, whether anybody has them still or not.
+    let sets: String =
+        state.iter().filter(|(key, _)| key.starts_with("statefulsets/")).map(|(_, set)| set.to_string()).collect();
+    state.retain(|key, _| match key.strip_prefix("secrets/").filter(|name| name.ends_with("-s3")) {
+        Some(name) => sets.contains(&format!("\"{name}\"")),
+        None => true,
+    });
     let set = state.iter().find(|(key, _)| key.starts_with("statefulsets/")).map(|(_, set)| set);
     let hash = set.map(|set| set["spec"]["template"]["metadata"]["annotations"][CONFIG_HASH].clone());
     let mut state: State =

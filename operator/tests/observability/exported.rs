@@ -78,5 +78,5 @@ fn sidecar() -> String {
     metrics.of_requests("get").start().end(OutcomeLabel::Success);
     // Its series are there from then on.
     let _observing = metrics.observing("embedded");
-    metrics.encode(&NodeStatus::default(), None, None, None).unwrap()
+    metrics.encode(&NodeStatus::default(), None, None, None, None).unwrap()
 }

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use brainy_storage::layers::Layers;
+use brainy_storage::layers::tiering::Tiering;
 use serde::{Deserialize, Serialize};
 
 /// Configuration of a node.
@@ -23,6 +24,9 @@ pub struct NodeConfig {
     /// What lies over it.
     #[serde(default, skip_serializing_if = "Layers::is_empty")]
     pub layers: Layers,
+    /// S3 beside the storage API; none: it is not served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s3: Option<S3Config>,
     /// The nodes keep the coordination documents among them (pattern Consensus).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consensus: Option<ConsensusConfig>,
@@ -30,6 +34,16 @@ pub struct NodeConfig {
     pub lease_seconds: u64,
     /// Time between renewals in seconds.
     pub renew_seconds: u64,
+}
+
+/// S3 on the pod's loopback.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct S3Config {
+    /// Folder with the files `accessKeyId` and `secretAccessKey`, by which requests must be signed; none: anyone in the pod may ask.
+    pub keys: Option<PathBuf>,
+    /// Most keys on a page of a listing; 0: all there are.
+    pub list_page_size: u32,
 }
 
 /// The nodes' group.
@@ -74,11 +88,41 @@ pub enum StorageConfig {
         /// MiB that the node sends in a second, at most, of shards that it serves meanwhile; none: as the node has it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         move_mebibytes_per_second: Option<u32>,
+        /// The volume is the hot tier, and a bucket the cold one; none: the volume has everything.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tiering: Option<TieringConfig>,
     },
     /// In one bucket, below a namespace of each node.
     Namespaced(BucketConfig),
     /// In one bucket, each shard at one place.
     Shared(BucketConfig),
+}
+
+/// Two tiers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TieringConfig {
+    /// The cold tier.
+    pub bucket: BucketConfig,
+    /// What moves between the tiers, and when.
+    pub settings: Tiering,
+}
+
+/// Folder of the shards' cold tiers, below the bucket's prefix.
+pub const COLD_SHARDS: &str = "cold/shards";
+/// The document that says whose they are.
+pub const COLD_OWNER: &str = "cold/cluster.json";
+
+/// Whose cold tier is below a prefix: [`COLD_OWNER`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ColdOwner {
+    /// UID of the BrainyCluster, or the mark of a data folder.
+    pub uid: String,
+    /// How many shards its data is spread over.
+    pub shards: u32,
+    /// Made with it. A volume that knows it has hot data of this very cold tier, whatever the UID of its cluster is now.
+    pub mark: String,
 }
 
 /// A bucket that all nodes share.

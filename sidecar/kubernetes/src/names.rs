@@ -22,6 +22,8 @@ pub const ZONE_LABEL: &str = "brainy.io/zone";
 pub const ZONES_ANNOTATION: &str = "brainy.io/zones";
 /// Port of the storage API on the pod's loopback.
 pub const API_PORT: u16 = 7700;
+/// Port of S3 on the pod's loopback.
+pub const S3_PORT: u16 = 7780;
 /// Port of the node-to-node listener (mutual TLS only).
 pub const PEER_PORT: u16 = 7701;
 /// Port of `/metrics`, `/healthz` and `/readyz` (no secrets, no access control).
@@ -59,6 +61,11 @@ pub fn ca_secret(cluster: &str) -> String {
 /// Secret with the nodes' certificate: `ca.crt`, `tls.crt`, `tls.key`.
 pub fn tls_secret(cluster: &str) -> String {
     format!("{cluster}-node-tls")
+}
+
+/// Secret with the keys of S3, by which containers of the pod sign: `accessKeyId`, `secretAccessKey`.
+pub fn s3_secret(cluster: &str) -> String {
+    format!("{cluster}-s3")
 }
 
 /// The Issuer of cert-manager that signs only the cluster's authority, where the operator makes the issuers.

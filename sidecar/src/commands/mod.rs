@@ -2,6 +2,7 @@
 
 pub mod node;
 pub mod probe;
+mod s3;
 pub mod serve;
 mod shutdown;
 
@@ -91,10 +92,10 @@ fn listen_unix(path: &Path, mode: u32) -> Result<Socket, CommandError> {
     Socket::bind(path, mode).map_err(|source| CommandError::Listen { address: path.display().to_string(), source })
 }
 
-/// The storage API, listening.
+/// The storage API and S3, listening.
 struct Serving {
     stop: server::StopSender,
-    connections: Connections,
+    connections: Vec<Connections>,
     listeners: Vec<JoinHandle<()>>,
 }
 
@@ -106,12 +107,14 @@ impl Serving {
         storage: StorageInfo,
         tcp: TcpListener,
         (unix, outside): (Option<Socket>, Option<TcpListener>),
+        s3: Option<s3::S3Listeners>,
     ) -> Self {
         let (stop, stopped) = server::stop();
         let heartbeat = crate::health::Heartbeat::default();
         tokio::spawn(heartbeat.clone().beat());
         let connections = Connections::new(API_LIMITS, stopped.clone());
         let (storage, intake, outlet) = (Arc::new(storage), Intake::default(), Outlet::default());
+        let s3 = s3.map(|s3| s3.open(&router, &metrics, &intake, &outlet, stopped.clone()));
         let api = Api { router, ownership, metrics, storage, heartbeat, intake, outlet, stop: stopped };
         let observed = outside.map(|outside| (outside, routes::observed(api.clone())));
         let app = routes::app(api);
@@ -124,7 +127,12 @@ impl Serving {
             let few = Connections::new(OBSERVED_LIMITS, connections.stop());
             listeners.push(tokio::spawn(server::serve_tcp(outside, few, observed)));
         }
-        Self { stop, connections, listeners }
+        let mut all = vec![connections];
+        if let Some((connections, tasks)) = s3 {
+            all.push(connections);
+            listeners.extend(tasks);
+        }
+        Self { stop, connections: all, listeners }
     }
 
     /// Accepts nothing more and lets requests in progress end, within a bound.
@@ -132,7 +140,8 @@ impl Serving {
         self.stop.raise();
         // They end at once; with one of them goes the socket's file.
         futures::future::join_all(self.listeners).await;
-        if !self.connections.ended(LAST_REQUESTS).await {
+        let ended = self.connections.iter().map(|connections| connections.ended(LAST_REQUESTS));
+        if !futures::future::join_all(ended).await.into_iter().all(|ended| ended) {
             tracing::warn!("requests were still in progress at the end; their clients must take them for unknown");
         }
     }

@@ -60,7 +60,10 @@ pub(super) async fn get_batch(
     let mut items = Vec::with_capacity(replies.len());
     for (key, reply) in asked.keys.into_iter().zip(replies) {
         let (found, shown, problem) = match Problem::of(reply) {
-            Ok(Reply::Found(Some(entry))) => (Some(true), Shown::from(entry), None),
+            Ok(Reply::Found(Some(entry))) => {
+                let problem = answer::in_parts(&entry);
+                (Some(true), Shown::from(entry), problem)
+            }
             Ok(Reply::Found(None)) => (Some(false), Shown::default(), None),
             Ok(other) => (None, Shown::default(), Some(answer::mismatched(&other))),
             Err(problem) => (None, Shown::default(), Some(problem)),

@@ -64,7 +64,8 @@ fn with_status(good: bool, mut response: Response) -> Response {
 pub(super) async fn metrics(State(api): State<Api>) -> Response {
     api.metrics.look_at_volume().await;
     let (cache, limits) = (api.ownership.cache_counts(), api.ownership.limit_counts());
-    match api.metrics.encode(&api.ownership.status(), cache, limits, api.ownership.buffer_counts()) {
+    let (buffer, tiering) = (api.ownership.buffer_counts(), api.ownership.tiering_figures());
+    match api.metrics.encode(&api.ownership.status(), cache, limits, buffer, tiering) {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, kind)], text).into_response()

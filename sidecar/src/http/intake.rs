@@ -89,6 +89,22 @@ impl Intake {
         Ok((body, (room.unwrap_or_default(), parsed)))
     }
 
+    /// Up to here a body needs no room.
+    pub(crate) const SMALL: usize = SMALL;
+
+    /// For a body to come in.
+    pub(crate) fn time(&self) -> Duration {
+        self.time
+    }
+
+    /// Room for a body of so many bytes, in time for it to come in.
+    pub(crate) async fn room(&self, bytes: u64) -> Option<Room> {
+        if bytes <= SMALL as u64 {
+            return Some(Room::default());
+        }
+        self.bodies.set_aside(bytes * COPIES, Instant::now() + self.time).await
+    }
+
     /// Who holds this waits for no other, so that a body that holds its own room and waits for this one gets it.
     async fn for_parsed(&self, text: &[u8], deadline: Instant) -> Result<Room, Problem> {
         let bytes = weight::parsed(text);

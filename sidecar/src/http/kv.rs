@@ -20,7 +20,10 @@ pub(super) async fn get(State(api): State<Api>, target: Target) -> Result<Respon
     let read = || async {
         let key = target.key.clone();
         match Problem::of(api.router.run_one(target.namespace.as_ref(), Call::Get { key }).await)? {
-            Reply::Found(Some(entry)) => Ok(answer::entry(&entry)),
+            Reply::Found(Some(entry)) => match answer::in_parts(&entry) {
+                Some(problem) => Err(problem),
+                None => Ok(answer::entry(&entry)),
+            },
             Reply::Found(None) => {
                 Err(Problem::new(Kind::KeyNotFound, format!("key {:?} has no value", target.key.as_str())))
             }

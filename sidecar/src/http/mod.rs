@@ -1,9 +1,10 @@
 //! The storage API, over loopback TCP and a Unix socket. One file per resource.
 //!
-//! - [`kv`], [`batch`], [`list`]: values and keys; [`locks`]: named locks; [`requests`]: what this node wishes; [`shards`], [`storage_info`], [`health`]: what lies around them.
+//! - [`kv`], [`batch`], [`list`]: values and keys; [`locks`]: named locks; [`requests`]: what this node wishes; [`shards`], [`storage_info`], [`tiering`], [`health`]: what lies around them.
 //! - [`routes`]: the table of all routes, each [`counted`]; [`openapi`]: the document that describes them.
 //! - [`request`], [`intake`], [`answer`], [`outlet`], [`problem`]: how requests are read and answers written.
 //! - `memory`, `weight`: what large bodies and answers share, and what they take of it.
+//! - `voice`: the last word on a connection, in the language of its listener.
 //! - [`server`]: connections, their limits and their end.
 
 mod answer;
@@ -24,6 +25,8 @@ pub mod routes;
 pub mod server;
 mod shards;
 mod storage_info;
+mod tiering;
+pub mod voice;
 mod weight;
 
 use std::sync::Arc;

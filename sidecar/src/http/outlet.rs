@@ -54,7 +54,7 @@ impl Outlet {
         loop {
             let answer = ask().await?;
             let bytes = length(&answer);
-            if bytes <= SMALL || room.bytes() >= bytes.min(self.memory.most()) {
+            if self.suffices(&room, bytes) {
                 return Ok(keep(answer, room));
             }
             // Before more is set aside, or two who each hold some could wait for each other.
@@ -65,6 +65,26 @@ impl Outlet {
             drop(answer);
             room = self.memory.set_aside(bytes, deadline).await.ok_or_else(crowded)?;
         }
+    }
+
+    /// Whether so many bytes need no more than this room.
+    pub(crate) fn suffices(&self, room: &Room, bytes: u64) -> bool {
+        bytes <= SMALL || room.bytes() >= bytes.min(self.memory.most())
+    }
+
+    /// Room for so many bytes, if there is some now.
+    pub(crate) fn try_room(&self, bytes: u64) -> Option<Room> {
+        self.memory.try_set_aside(bytes)
+    }
+
+    /// Room for so many bytes, if there is some until `deadline`.
+    pub(crate) async fn room(&self, bytes: u64, deadline: Instant) -> Option<Room> {
+        self.memory.set_aside(bytes, deadline).await
+    }
+
+    /// How long to wait for room.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// An answer to what had no effect, if there is room for it.

@@ -24,6 +24,8 @@ pub enum Kind {
     MethodNotAllowed,
     /// The body did not come in in time.
     RequestTimeout,
+    /// The value is an object that is kept in parts.
+    InParts,
     /// The stored value is no number.
     NotANumber,
     /// `If-Match` or `If-None-Match` did not hold.
@@ -50,6 +52,8 @@ pub enum Kind {
     NoLocks,
     /// The process is no node of a cluster.
     NoCluster,
+    /// The shards have one tier.
+    NoTiers,
     /// Too many writers at once on one key.
     Contended,
     /// Too many connections at once, or too many bytes on their way in.
@@ -68,6 +72,7 @@ impl Kind {
             Self::RequestTimeout => {
                 ("request-timeout", "Request took too long to come in", StatusCode::REQUEST_TIMEOUT)
             }
+            Self::InParts => ("in-parts", "Object in parts", StatusCode::CONFLICT),
             Self::NotANumber => ("not-a-number", "Not a number", StatusCode::CONFLICT),
             Self::PreconditionFailed => ("precondition-failed", "Precondition failed", StatusCode::PRECONDITION_FAILED),
             Self::TooLarge => ("too-large", "Request too large", StatusCode::PAYLOAD_TOO_LARGE),
@@ -85,6 +90,7 @@ impl Kind {
             Self::LockLost => ("lock-lost", "The holder is none any more", StatusCode::CONFLICT),
             Self::NoLocks => ("no-locks", "Named locks are not offered here", StatusCode::SERVICE_UNAVAILABLE),
             Self::NoCluster => ("no-cluster", "No node of a cluster", StatusCode::CONFLICT),
+            Self::NoTiers => ("no-tiers", "No cold tier", StatusCode::CONFLICT),
             Self::Contended => ("contended", "Too many writers on one key", StatusCode::SERVICE_UNAVAILABLE),
             Self::Overloaded => ("overloaded", "Too much at once", StatusCode::SERVICE_UNAVAILABLE),
             Self::OutcomeUnknown => ("outcome-unknown", "Outcome unknown", StatusCode::GATEWAY_TIMEOUT),
@@ -179,6 +185,11 @@ impl Problem {
         self
     }
 
+    /// What to do about it.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// What went wrong.
     pub fn kind(&self) -> Kind {
         self.kind
@@ -205,14 +216,18 @@ impl Problem {
     /// The connection ends with it.
     pub(super) fn message(&self) -> Vec<u8> {
         let (_, _, status) = self.kind.parts();
-        let body = self.document().to_string();
-        let retry = if status == StatusCode::SERVICE_UNAVAILABLE { "retry-after: 1\r\n" } else { "" };
-        let head = format!(
-            "HTTP/1.1 {status}\r\ncontent-type: {MEDIA_TYPE}\r\nconnection: close\r\n{retry}content-length: {}\r\n\r\n",
-            body.len()
-        );
-        (head + &body).into_bytes()
+        message(status, MEDIA_TYPE, &self.document().to_string())
     }
+}
+
+/// A whole HTTP message that ends its connection.
+pub(super) fn message(status: StatusCode, media_type: &str, body: &str) -> Vec<u8> {
+    let retry = if status == StatusCode::SERVICE_UNAVAILABLE { "retry-after: 1\r\n" } else { "" };
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: {media_type}\r\nconnection: close\r\n{retry}content-length: {}\r\n\r\n",
+        body.len()
+    );
+    (head + body).into_bytes()
 }
 
 impl From<Error> for Problem {

@@ -69,7 +69,12 @@ async fn path_parameters<const COUNT: usize>(
 }
 
 fn scope(namespace: Option<String>) -> Result<Option<Namespace>, Problem> {
-    Ok(namespace.map(Namespace::new).transpose()?)
+    match namespace.map(Namespace::new).transpose()? {
+        Some(reserved) if reserved.is_reserved() => {
+            Err(Problem::invalid("namespace", "begins with U+0000: such names are the sidecar's own"))
+        }
+        namespace => Ok(namespace),
+    }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Scope {

@@ -8,7 +8,7 @@ use brainy_storage::{Key, Namespace};
 
 use super::counted::Counted;
 use super::problem::{Kind, Problem};
-use super::{Api, batch, health, kv, list, locks, openapi, requests, shards, storage_info};
+use super::{Api, batch, health, kv, list, locks, openapi, requests, shards, storage_info, tiering};
 
 /// One route.
 pub(super) struct Route {
@@ -65,6 +65,8 @@ pub(super) fn table() -> Vec<Route> {
         route(Method::POST, "/v1/locks:release", "releaseLocks", locks::release),
         route(Method::GET, "/v1/locks/{name}", "lock", locks::one),
         route(Method::GET, "/v1/storage", "storage", storage_info::describe),
+        route(Method::GET, "/v1/tiering", "tiering", tiering::describe),
+        route(Method::POST, "/v1/tiering:run", "runTiering", tiering::run),
         route(Method::GET, "/healthz", "healthz", health::healthz),
         route(Method::GET, "/readyz", "readyz", health::readyz),
         route(Method::GET, "/metrics", "metrics", health::metrics),

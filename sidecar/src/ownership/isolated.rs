@@ -68,7 +68,7 @@ impl Reporting for Isolated {
             requests: self.table.requests(),
             received,
             stored,
-            volume: self.volume.get().and_then(Volume::used),
+            volume: self.volume.get().and_then(Volume::used).map(|used| used.with_tiering(self.table.tiering_lag())),
             problem: self.table.problems(),
             ..Report::default()
         }

@@ -59,6 +59,7 @@ use brainy_storage::layers::batching::BufferCounts;
 use brainy_storage::layers::caching::CacheCounts;
 use brainy_storage::layers::limiting::LimitCounts;
 use brainy_storage::layers::observing::Observing;
+use brainy_storage::layers::tiering::{TieringCounts, TieringState, Tiers};
 use brainy_storage::{Error, StorageAdapter};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -305,13 +306,13 @@ impl Ownership {
         Self { table, role: Role::Alone(stores), locks }
     }
 
-    /// Takes part in a cluster; `observing` watches the shards' stores. Returns at once: what is in the way of serving
+    /// Takes part in a cluster; `observing` watches the shards' stores, by the backend. Returns at once: what is in the way of serving
     /// shows in [`status`](Self::status) and is tried again. When the last clone is dropped, everything stops as if the
     /// process had died; [`drain`](Self::drain) is the graceful way.
     pub fn start(
         settings: &NodeSettings,
         peers: Arc<dyn PeerClient>,
-        observing: Observing,
+        observing: impl Fn(&'static str) -> Observing,
     ) -> Result<Self, StartError> {
         Ok(Self::assemble(node::parts(settings, peers, observing)?))
     }
@@ -353,6 +354,21 @@ impl Ownership {
     /// How busy storage is; `None`: it is not limited.
     pub fn limit_counts(&self) -> Option<LimitCounts> {
         self.table.limit_counts()
+    }
+
+    /// The tiers of this node's shards; `None`: they have one.
+    pub fn tiers(&self) -> Option<&Tiers> {
+        self.table.tiers()
+    }
+
+    /// How these stand, and what they have done; `None`: shards have one tier.
+    pub fn tiering_figures(&self) -> Option<(TieringState, TieringCounts)> {
+        Some((self.tiering_state()?, self.tiers()?.counts()))
+    }
+
+    /// How these stand.
+    pub fn tiering_state(&self) -> Option<TieringState> {
+        self.table.tiering_state()
     }
 
     /// This node.

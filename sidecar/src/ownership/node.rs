@@ -24,6 +24,7 @@ use brainy_storage::documents::Documents;
 use brainy_storage::layers::LayerStack;
 use brainy_storage::layers::compression::Compression;
 use brainy_storage::layers::observing::Observing;
+use brainy_storage::layers::tiering::Tiers;
 use brainy_storage::{Error, StorageAdapter};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -44,7 +45,9 @@ use super::shared::Shared;
 use super::table::Table;
 use super::volume::{OnDisk, Volumes};
 use super::{PeerClient, ShardStores, in_words, stopped};
+use crate::cold::{Claimant, ColdBucket, DiskGauge};
 use crate::config::NodeSettings;
+use crate::data_folder::Kind;
 use crate::host;
 use crate::locks::Locks;
 
@@ -81,6 +84,8 @@ pub(super) enum Strategy {
         peers: Arc<dyn PeerClient>,
         /// How fast shards are sent that are served meanwhile.
         throttle: Throttle,
+        /// For who must know how full the volume is.
+        gauge: Option<DiskGauge>,
     },
     /// Shared or Namespaced.
     Bucket { bucket: Arc<dyn SharedBucket>, peers: Arc<dyn PeerClient> },
@@ -272,7 +277,7 @@ async fn serve(
 
     let proof = bucket.as_ref().map(|bucket| Arc::clone(&bucket.proof));
     let (reporting, work): (Arc<dyn Reporting>, _) = match (&parts.strategy, bucket) {
-        (Strategy::Isolated { volumes, peers, throttle, .. }, _) => {
+        (Strategy::Isolated { volumes, peers, throttle, gauge, .. }, _) => {
             let disks = (Arc::clone(volumes), throttle.clone());
             let isolated = Isolated::new(Arc::clone(table), maps, nodes, Arc::clone(peers), disks, life.clone(), news);
             // Before the session says anything: what it does not list as stored counts as not there.
@@ -283,6 +288,9 @@ async fn serve(
             }
             *slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Arc::clone(&isolated));
             if let Some(disk) = isolated.disk() {
+                if let Some(gauge) = gauge.clone() {
+                    tasks.spawn(host::task(gauge.watch(disk.clone())));
+                }
                 let isolated = Arc::clone(&isolated);
                 tasks.spawn(host::task(async move { isolated.watch_disk(disk).await }));
             }
@@ -451,7 +459,7 @@ pub enum StartError {
 pub(super) fn parts(
     settings: &NodeSettings,
     peers: Arc<dyn PeerClient>,
-    observing: Observing,
+    observing: impl Fn(&'static str) -> Observing,
 ) -> Result<Parts, StartError> {
     let cluster = &settings.cluster;
     // Where the nodes keep the map among them, they need no right in Kubernetes, nor Kubernetes.
@@ -461,8 +469,9 @@ pub(super) fn parts(
     };
     let maps = access.as_ref().and_then(|access| access.as_ref().ok()).map(watch);
     let group = cluster.consensus.as_ref().map(|consensus| Group::new(group_settings(settings, consensus, &peers)));
+    let mut layers = LayerStack::new(cluster.layers).observed(observing(settings.storage_info().backend));
     let strategy = match &cluster.storage {
-        StorageConfig::Isolated { data, engine, move_mebibytes_per_second } => {
+        StorageConfig::Isolated { data, engine, move_mebibytes_per_second, tiering } => {
             let documents: Arc<dyn Documents> = match (access, &group) {
                 (_, Some(group)) => group.documents(),
                 (access, None) => {
@@ -470,10 +479,21 @@ pub(super) fn parts(
                     Arc::new(KubernetesDocuments::new(access.bounded(), &cluster.namespace, &cluster.cluster))
                 }
             };
-            let volumes = Arc::new(OnDisk { data: data.clone(), engine: (*engine).into() });
+            let kind = Kind { engine: (*engine).into(), tiered: tiering.is_some() };
+            let volumes = Arc::new(OnDisk { data: data.clone(), kind });
+            let gauge = tiering.as_ref().map(|tiering| {
+                let gauge = DiskGauge::default();
+                let bucket = s3_settings(&tiering.bucket);
+                let (uid, folder) = (cluster.uid.clone(), data.join(&settings.node.0));
+                let claimant = Claimant { uid, shards: cluster.shards, folder };
+                let cold = ColdBucket::start(bucket, claimant, cluster.layers.compression, observing("s3"));
+                let tiers = Tiers::new(tiering.settings).with_gauge(gauge.gauge());
+                layers = std::mem::take(&mut layers).tiered(tiers, cold);
+                gauge
+            });
             let throttle =
                 Throttle::new(move_mebibytes_per_second.map_or(BYTES_PER_SECOND, |rate| u64::from(rate) << 20));
-            Strategy::Isolated { documents, volumes, peers, throttle }
+            Strategy::Isolated { documents, volumes, peers, throttle, gauge }
         }
         StorageConfig::Namespaced(bucket) | StorageConfig::Shared(bucket) => {
             if let Some(Err(why)) = access {
@@ -490,7 +510,7 @@ pub(super) fn parts(
         address: settings.address.clone(),
         cluster: cluster.uid.clone(),
         shards: cluster.shards,
-        layers: LayerStack::new(cluster.layers).observed(observing),
+        layers,
         ttl: Duration::from_secs(cluster.lease_seconds),
         renew: Duration::from_secs(cluster.renew_seconds),
         clock: Arc::new(SystemClock),
@@ -517,16 +537,19 @@ fn group_settings(
 }
 
 fn s3_bucket(settings: &NodeSettings, bucket: &BucketConfig, namespace: Option<NodeId>) -> Arc<dyn SharedBucket> {
-    let credentials = bucket.credentials.clone().map_or(Credentials::Environment, Credentials::Folder);
     let compression = settings.cluster.layers.compression;
-    let settings = S3Settings {
+    Arc::new(S3Bucket { settings: s3_settings(bucket), compression, namespace })
+}
+
+fn s3_settings(bucket: &BucketConfig) -> S3Settings {
+    let credentials = bucket.credentials.clone().map_or(Credentials::Environment, Credentials::Folder);
+    S3Settings {
         prefix: bucket.prefix.clone(),
         region: bucket.region.clone(),
         endpoint: bucket.endpoint.clone(),
         credentials,
         ..S3Settings::new(&bucket.bucket)
-    };
-    Arc::new(S3Bucket { settings, compression, namespace })
+    }
 }
 
 /// The bucket of strategy Shared, or Namespaced.

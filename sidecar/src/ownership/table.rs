@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use brainy_coordination::bucket::election::Told;
 use brainy_coordination::clock::Validity;
 use brainy_coordination::elector::Term;
-use brainy_coordination::session::{HeldShard, Meter, Requests, ShardLoad};
+use brainy_coordination::session::{HeldShard, Meter, Requests, ShardLoad, TieringLag};
 use brainy_coordination::{FencingToken, NodeId, ShardId, ShardMap};
 use brainy_storage::StorageAdapter;
 use brainy_storage::layers::LayerStack;
@@ -19,6 +19,7 @@ use brainy_storage::layers::batching::BufferCounts;
 use brainy_storage::layers::caching::CacheCounts;
 use brainy_storage::layers::compression::Compression;
 use brainy_storage::layers::limiting::LimitCounts;
+use brainy_storage::layers::tiering::{TieringState, Tiers};
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
@@ -212,7 +213,7 @@ impl Table {
         if let (Some(stores), Some(session)) = (&known.alone, &known.session) {
             return match stores.open(shard, ALONE) {
                 Ok(storage) => {
-                    let tenure = Tenure::new(ALONE, self.storage(storage, session), session.clone(), None);
+                    let tenure = Tenure::new(ALONE, self.storage(shard, storage, session), session.clone(), None);
                     let operation = Operation::begin(&tenure);
                     slot.phase = Phase::Serving(tenure);
                     Place::Here(operation)
@@ -267,6 +268,23 @@ impl Table {
         self.layers.buffer_counts()
     }
 
+    /// The tiers of the shards, where they have two.
+    pub(super) fn tiers(&self) -> Option<&Tiers> {
+        self.layers.tiers()
+    }
+
+    /// How these stand.
+    pub(super) fn tiering_state(&self) -> Option<TieringState> {
+        self.layers.tiering_state()
+    }
+
+    /// How far the cold tier is behind, where there is one.
+    pub(super) fn tiering_lag(&self) -> Option<TieringLag> {
+        let lag = self.tiering_state()?.lag;
+        let (keys, seconds) = (lag.keys, lag.oldest_ms / 1000);
+        Some(TieringLag { keys, seconds, away: lag.problem.is_some(), foreign: lag.foreign })
+    }
+
     /// How busy storage is, where it is limited.
     pub(super) fn limit_counts(&self) -> Option<LimitCounts> {
         self.layers.limit_counts()
@@ -288,7 +306,10 @@ impl Table {
                 Phase::Idle => None,
             };
             let goes_on = before.as_ref().and_then(|before| before.goes_on());
-            let storage = goes_on.unwrap_or_else(|| self.storage(storage, &session));
+            if let Some((storage, _)) = &goes_on {
+                storage.resume();
+            }
+            let storage = goes_on.unwrap_or_else(|| self.storage(shard, storage, &session));
             slot.phase = Phase::Serving(Tenure::new(token, storage, session, before));
             slot.why = None;
         });
@@ -302,9 +323,14 @@ impl Table {
     }
 
     /// A shard's storage below its layers, written to while the session holds.
-    fn storage(&self, store: Arc<dyn StorageAdapter>, session: &Validity) -> (Arc<dyn StorageAdapter>, Arc<Hold>) {
+    fn storage(
+        &self,
+        shard: ShardId,
+        store: Arc<dyn StorageAdapter>,
+        session: &Validity,
+    ) -> (Arc<dyn StorageAdapter>, Arc<Hold>) {
         let hold = Hold::new(session.clone());
-        (self.layers.over_while(store, hold.claim()), Arc::new(hold))
+        (self.layers.over_while(&shard.to_string(), store, hold.claim()), Arc::new(hold))
     }
 
     /// Lets no more operations in. The tenure that was, to be [ended](Tenure::end).

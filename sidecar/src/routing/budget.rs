@@ -58,10 +58,11 @@ impl Budget {
 
     /// Takes a value's share, or replaces the reply by a failure that says what to do.
     pub(crate) fn charge(&self, reply: Reply) -> Reply {
-        let Reply::Found(Some(entry)) = &reply else {
-            return reply;
+        let size = match &reply {
+            Reply::Found(Some(entry)) => size(&entry.value),
+            Reply::Seen(Some(sight)) => sight.head.weight(),
+            _ => return reply,
         };
-        let size = size(&entry.value);
         let taken = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(size));
         match taken {
             Ok(_) => reply,
@@ -94,6 +95,7 @@ pub(crate) fn size(value: &Value) -> u64 {
     }
     match value {
         Value::Bytes(bytes) => bytes.len() as u64,
+        Value::Object(object) => object.head.weight() + object.body.len() as u64,
         Value::Json(json) => {
             let mut count = Count(0);
             // Counting can't fail, and a JSON value always has a text.

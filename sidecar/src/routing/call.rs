@@ -1,5 +1,6 @@
 //! One operation on one key, and what can become of it. A batch is a list of calls.
 
+use brainy_storage::object::Head;
 use brainy_storage::{Condition, Done, Entry, Error, Key, Operation, OperationId, Value, Version};
 use serde_json::Number;
 
@@ -8,6 +9,11 @@ use serde_json::Number;
 pub enum Call {
     /// Reads.
     Get {
+        /// Of which key.
+        key: Key,
+    },
+    /// Asks what a value is, without its bytes.
+    Look {
         /// Of which key.
         key: Key,
     },
@@ -69,7 +75,7 @@ impl Call {
     /// The operation without its id; `None` for a read.
     pub fn into_operation(self) -> Option<(Key, Operation)> {
         Some(match self {
-            Self::Get { .. } => return None,
+            Self::Get { .. } | Self::Look { .. } => return None,
             Self::Put { key, value, condition } => (key, Operation::Put { value, condition }),
             Self::Remove { key, condition } => (key, Operation::Remove { condition }),
             Self::CompareAndSwap { key, old, new } => (key, Operation::Swap { old, new }),
@@ -87,6 +93,7 @@ impl Call {
     pub fn key(&self) -> &Key {
         match self {
             Self::Get { key }
+            | Self::Look { key }
             | Self::Put { key, .. }
             | Self::Remove { key, .. }
             | Self::CompareAndSwap { key, .. }
@@ -97,7 +104,26 @@ impl Call {
 
     /// It may change something: where its answer is lost, its outcome is unknown.
     pub fn writes(&self) -> bool {
-        !matches!(self, Self::Get { .. })
+        !matches!(self, Self::Get { .. } | Self::Look { .. })
+    }
+}
+
+/// What a value is, without its bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sight {
+    /// What is told of it; of its parts not which they are.
+    pub head: Head,
+    /// Its version.
+    pub version: Version,
+}
+
+impl From<&Entry> for Sight {
+    fn from(entry: &Entry) -> Self {
+        let mut head = Head::of(&entry.value);
+        if let Some(parts) = &mut head.parts {
+            parts.list = Vec::new();
+        }
+        Self { head, version: entry.version.clone() }
     }
 }
 
@@ -106,6 +132,8 @@ impl Call {
 pub enum Reply {
     /// `Get`: what stands there.
     Found(Option<Entry>),
+    /// `Look`: what stands there.
+    Seen(Option<Sight>),
     /// `Put`: the new version.
     Written(Version),
     /// `Remove`: whether there was something.
@@ -170,7 +198,7 @@ impl Attempt {
                 Self::Done(Reply::Unknown("this node lost the shard while it was writing".into()))
             }
             Reply::Unknown(why) => Self::Done(Reply::Unknown(why)),
-            Reply::Found(_) | Reply::Rejected(_) | Reply::Failed(_) | Reply::NoServer(_) => {
+            Reply::Found(_) | Reply::Seen(_) | Reply::Rejected(_) | Reply::Failed(_) | Reply::NoServer(_) => {
                 Self::NotServed("this node lost the shard while it was reading".into())
             }
         }

@@ -80,6 +80,12 @@ impl Router {
         }
     }
 
+    /// One page of the keys of those shards that this node serves, in byte order.
+    pub async fn list_own(&self, listing: &Listing) -> Result<Page, Reply> {
+        let shards: Vec<ShardId> = (0..self.owners.shards()).map(ShardId).collect();
+        self.list_here(&shards, listing).await.map(|portion| portion.page)
+    }
+
     async fn list_elsewhere(
         &self,
         nodes: BTreeMap<(NodeId, String), Vec<ShardId>>,

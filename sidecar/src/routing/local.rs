@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use brainy_storage::{Condition, Key, Namespace, Outcome, StorageAdapter, Value, WriteResult};
+use brainy_storage::{Condition, Entry, Error, Key, Namespace, Outcome, StorageAdapter, Value, WriteResult};
 use tracing::Instrument;
 
 use super::budget::{self, Budget, Reading};
-use super::{Attempt, Call, Leave, Reply};
+use super::{Attempt, Call, Leave, Reply, Sight};
 use crate::host;
 
 /// Most keys read at once from one shard while the size of its values is not known.
@@ -75,8 +75,7 @@ pub(super) fn scoped(storage: &Arc<dyn StorageAdapter>, namespace: Option<&Names
 
 async fn perform(storage: &dyn StorageAdapter, calls: Vec<Call>, budget: &Budget) -> Vec<Reply> {
     if calls.iter().all(|call| !call.writes()) {
-        let keys: Vec<Key> = calls.iter().map(|call| call.key().clone()).collect();
-        return read_many(storage, &keys, budget).await;
+        return read_many(storage, &calls, budget).await;
     }
     match plain_writes(calls) {
         Ok(items) => storage.set_batch(items).await.into_iter().map(|result| write(result, Reply::Written)).collect(),
@@ -104,11 +103,11 @@ fn plain_writes(calls: Vec<Call>) -> Result<Vec<(Key, Value)>, Vec<Call>> {
 }
 
 /// Reads in portions: as many keys at once as the largest value seen so far lets fit into the answer.
-async fn read_many(storage: &dyn StorageAdapter, keys: &[Key], budget: &Budget) -> Vec<Reply> {
-    let mut replies = Vec::with_capacity(keys.len());
+async fn read_many(storage: &dyn StorageAdapter, calls: &[Call], budget: &Budget) -> Vec<Reply> {
+    let mut replies = Vec::with_capacity(calls.len());
     let mut largest = 1;
     let mut portion = FIRST_READ;
-    let mut rest = keys;
+    let mut rest = calls;
     while !rest.is_empty() {
         if budget.left() == 0 {
             replies.extend(rest.iter().map(|_| budget::too_large()));
@@ -117,12 +116,12 @@ async fn read_many(storage: &dyn StorageAdapter, keys: &[Key], budget: &Budget) 
         let (now, later) = rest.split_at(portion.min(rest.len()));
         // Until what was found is charged, or dropped.
         let _turn = budget.reading.turn(now.len()).await;
-        for result in storage.get_batch(now).await {
-            let reply = result.map_or_else(Reply::Failed, Reply::Found);
-            if let Reply::Found(Some(entry)) = &reply {
+        let keys: Vec<Key> = now.iter().map(|call| call.key().clone()).collect();
+        for (call, result) in now.iter().zip(storage.get_batch(&keys).await) {
+            if let Ok(Some(entry)) = &result {
                 largest = largest.max(budget::size(&entry.value));
             }
-            replies.push(budget.charge(reply));
+            replies.push(budget.charge(read_reply(call, result)));
         }
         portion = usize::try_from((budget.left() / largest).clamp(1, MOST_READ)).unwrap_or(1);
         rest = later;
@@ -130,9 +129,21 @@ async fn read_many(storage: &dyn StorageAdapter, keys: &[Key], budget: &Budget) 
     replies
 }
 
+/// What a read is answered. What was looked at only leaves its bytes here.
+fn read_reply(call: &Call, found: Result<Option<Entry>, Error>) -> Reply {
+    match (call, found) {
+        (_, Err(error)) => Reply::Failed(error),
+        (Call::Look { .. }, Ok(found)) => Reply::Seen(found.as_ref().map(Sight::from)),
+        (_, Ok(found)) => Reply::Found(found),
+    }
+}
+
 async fn one(storage: &dyn StorageAdapter, call: Call) -> Reply {
     match call {
-        Call::Get { key } => storage.get(&key).await.map_or_else(Reply::Failed, Reply::Found),
+        read @ (Call::Get { .. } | Call::Look { .. }) => {
+            let found = storage.get(read.key()).await;
+            read_reply(&read, found)
+        }
         Call::Put { key, value, condition } => write(storage.put(&key, value, &condition).await, Reply::Written),
         Call::Remove { key, condition } => write(storage.remove(&key, &condition).await, Reply::Removed),
         Call::CompareAndSwap { key, old, new } => write(storage.compare_and_swap(&key, old, new).await, Reply::Swapped),

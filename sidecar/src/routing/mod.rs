@@ -26,7 +26,7 @@ use futures::future::join;
 use futures::stream::{self, StreamExt};
 use tokio::time::Instant;
 
-pub use call::{Attempt, Call, Reply};
+pub use call::{Attempt, Call, Reply, Sight};
 pub use listing::{Listing, Portion};
 pub use owners::{Leave, Owners, Peers, Spot};
 

@@ -5,6 +5,8 @@
 //! {"name":"Ada"}
 //! ```
 //!
+//! `type` is `json`, `bytes` or `object`; what the value of an [object](crate::object) looks like is told there.
+//!
 //! A value that is stored [compressed](crate::layers::compression) has two fields more: `"encoding":"zstd","length":4096`, the
 //! length being that of the value itself. It is read the same with that layer or without.
 //!
@@ -27,7 +29,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::layers::compression::{Algorithm, Compression};
 use crate::performed::Performed;
-use crate::{Entry, Error, Key, Value, Version};
+use crate::{Entry, Error, Key, Object, Value, Version};
 
 /// The format's version, the first thing in each envelope.
 const FORMAT: u32 = 1;
@@ -67,6 +69,7 @@ struct Header<'a> {
 enum Type {
     Json,
     Bytes,
+    Object,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -162,6 +165,7 @@ pub fn seal(
             (Type::Json, Bytes::from(text))
         }
         Value::Bytes(bytes) => (Type::Bytes, bytes.clone()),
+        Value::Object(object) => (Type::Object, object.to_bytes()?),
     };
     let compressed = compression.and_then(|how| Some((how.algorithm, how.compress(&plain)?)));
     let (encoding, length, payload) = match compressed {
@@ -246,6 +250,7 @@ fn open_unchecked(key: &str, bytes: &Bytes) -> Result<Envelope, String> {
     let value = match header.r#type {
         Type::Json => Value::Json(serde_json::from_slice(&payload).map_err(|why| format!("bad JSON: {why}"))?),
         Type::Bytes => Value::Bytes(payload),
+        Type::Object => Value::Object(Object::from_bytes(&payload)?),
     };
     let trail = Trail { performed: header.operations, before: header.before };
     Ok(Envelope { revision: header.revision, nonce: header.nonce, value: Some(value), trail })
@@ -276,6 +281,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::object::Head;
 
     fn key(text: &str) -> Key {
         Key::new(text).unwrap()
@@ -291,6 +297,7 @@ mod tests {
             Value::Json(json!({"a": [1, 2.5, "\n"]})),
             Value::Bytes(Bytes::new()),
             Value::Bytes(Bytes::from_static(b"\n\n\x00\xff")),
+            Value::Object(Object::whole(Head::default(), Bytes::from_static(b"\n{}\n"))),
         ];
         for value in values {
             let sealed = seal(&key("a\nb\""), 7, &new_nonce(), &value, &Trail::default(), None).unwrap();

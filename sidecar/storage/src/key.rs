@@ -6,6 +6,8 @@ use crate::Error;
 
 /// Longest key, in bytes of UTF-8.
 pub const MAX_KEY_BYTES: usize = 1024;
+/// What the names of reserved namespaces begin with.
+const RESERVED: char = '\0';
 /// Longest namespace, in bytes of UTF-8.
 pub const MAX_NAMESPACE_BYTES: usize = 256;
 
@@ -13,7 +15,8 @@ pub const MAX_NAMESPACE_BYTES: usize = 256;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(String);
 
-/// A namespace: 1 to 256 bytes of UTF-8, any characters. It can't see or escape into another.
+/// A namespace: 1 to 256 bytes of UTF-8, any characters. It can't see or escape into another. Whoever takes names from clients
+/// keeps them from those that are [reserved](Namespace::is_reserved).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Namespace(String);
 
@@ -41,6 +44,16 @@ impl Namespace {
     /// Checks the length.
     pub fn new(text: impl Into<String>) -> Result<Self, Error> {
         checked("namespace", text.into(), MAX_NAMESPACE_BYTES).map(Self)
+    }
+
+    /// A namespace for what a program keeps beside the values of its clients: `parts` tell it from others of its kind.
+    pub fn reserved(parts: &[&str]) -> Result<Self, Error> {
+        Self::new(format!("{RESERVED}{}", parts.join("/")))
+    }
+
+    /// Whether it is one that [`reserved`](Self::reserved) makes: it begins with U+0000.
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with(RESERVED)
     }
 
     /// One of the program's own, short and not empty.

@@ -6,18 +6,20 @@ use std::str::FromStr;
 use bytes::Bytes;
 use serde_json::{Number, Value as Json};
 
-use crate::{Error, Key};
+use crate::{Error, Key, Object};
 
 /// Deepest nesting of arrays and objects in a JSON value: what a JSON parser reads back.
 pub const MAX_JSON_DEPTH: usize = 127;
 
-/// What a key holds: a JSON value (any, also `0`, `""`, `false` and `null`... all of them values), or raw bytes.
+/// What a key holds: a JSON value (any, also `0`, `""`, `false` and `null`... all of them values), raw bytes, or an object.
 #[derive(Clone, Debug)]
 pub enum Value {
     /// A JSON value. Compared by value: `{"a":1,"b":2}` equals `{"b":2,"a":1}`, and `1` equals `1.0`.
     Json(serde_json::Value),
     /// Raw bytes. Compared byte by byte.
     Bytes(Bytes),
+    /// Bytes with what is told of them. Compared by all of it: an object never equals bytes or JSON.
+    Object(Object),
 }
 
 impl PartialEq for Value {
@@ -25,7 +27,8 @@ impl PartialEq for Value {
         match (self, other) {
             (Self::Json(a), Self::Json(b)) => same_json(a, b),
             (Self::Bytes(a), Self::Bytes(b)) => a == b,
-            (Self::Json(_), Self::Bytes(_)) | (Self::Bytes(_), Self::Json(_)) => false,
+            (Self::Object(a), Self::Object(b)) => a == b,
+            (Self::Json(_) | Self::Bytes(_) | Self::Object(_), _) => false,
         }
     }
 }
@@ -37,7 +40,7 @@ impl Value {
             Self::Json(json) if deeper_than(json, MAX_JSON_DEPTH) => {
                 Err(Error::invalid("value", format!("is nested deeper than {MAX_JSON_DEPTH} levels")))
             }
-            Self::Json(_) | Self::Bytes(_) => Ok(()),
+            Self::Json(_) | Self::Bytes(_) | Self::Object(_) => Ok(()),
         }
     }
 }

@@ -412,6 +412,7 @@ impl StorageAdapter for Broken {
         let text = |value: &Value| match value {
             Value::Json(json) => json.to_string().into_bytes(),
             Value::Bytes(bytes) => bytes.to_vec(),
+            Value::Object(object) => object.body.to_vec(),
         };
         let same = match (self.flaw, &current, &old) {
             (Flaw::SwapIgnoresTheOldValue, _, _) => true,

@@ -286,7 +286,7 @@ impl Client {
 fn ask(node: SocketAddr, key: &str, write: Option<&Intent>) -> Result<Response, Missing> {
     let number = |datum: &Datum| match datum.to_value() {
         brainy_storage::Value::Json(json) => json,
-        brainy_storage::Value::Bytes(_) => Value::Null,
+        brainy_storage::Value::Bytes(_) | brainy_storage::Value::Object(_) => Value::Null,
     };
     let of = |datum: &Option<Datum>| datum.as_ref().map_or(Value::Null, number);
     let with = |condition: &Condition| match condition {

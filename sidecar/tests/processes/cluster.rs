@@ -12,7 +12,7 @@ use brainy_coordination::bucket::spec::{self, ClusterSpec, Memory, Pattern};
 use brainy_coordination::placement::Policy;
 use brainy_coordination::{NodeId, names};
 use brainy_faults::WallClock;
-use brainy_kubernetes::config::{BucketConfig, NodeConfig, StorageConfig};
+use brainy_kubernetes::config::{BucketConfig, NodeConfig, S3Config, StorageConfig};
 use brainy_storage::documents::Documents;
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
@@ -45,6 +45,8 @@ pub(crate) struct Setup {
     pub(crate) wall_clocks: bool,
     /// Where traces are sent.
     pub(crate) collector: Option<SocketAddr>,
+    /// They serve S3 as well.
+    pub(crate) s3: bool,
 }
 
 impl Default for Setup {
@@ -57,6 +59,7 @@ impl Default for Setup {
             small_disk: false,
             wall_clocks: false,
             collector: None,
+            s3: false,
         }
     }
 }
@@ -84,6 +87,8 @@ pub(crate) struct Node {
     peers: SocketAddr,
     /// Of its storage API.
     pub(crate) api: SocketAddr,
+    /// Where it serves S3, if it does.
+    pub(crate) s3: SocketAddr,
     /// To the store.
     pub(crate) outward: Link,
     /// From the other nodes.
@@ -205,6 +210,7 @@ impl Node {
                 credentials: Some(folder.clone()),
             }),
             layers: serde_yaml::from_str("caching: {entries: 1000, bytes: 1000000}").unwrap(),
+            s3: setup.s3.then_some(S3Config { keys: None, list_page_size: 1000 }),
             consensus: None,
             lease_seconds: setup.lease.as_secs(),
             renew_seconds: setup.renew.as_secs(),
@@ -222,6 +228,7 @@ impl Node {
             collector: setup.collector,
             tls: kept,
             api: SocketAddr::from((inside, 7700)),
+            s3: SocketAddr::from((inside, 7780)),
             outward: Link::new(to_store, store.address),
             inward: Link::knowing(Arc::clone(&processes), SocketAddr::from((ip, PEERS)), peers),
             processes,
@@ -240,9 +247,11 @@ impl Node {
         let file = |end: &str| self.folder.join(format!("{}{end}", self.name));
         let log = File::options().create(true).append(true).open(file(".log")).unwrap();
         let _none_yet = std::fs::remove_file(file(".sock"));
+        let _nor_this = std::fs::remove_file(file(".s3.sock"));
         let mut command = Command::new(env!("CARGO_BIN_EXE_brainy-sidecar"));
         command.arg("node").arg("--config").arg(file(".yaml")).arg("--tls").arg(&self.tls);
         command.args(["--listen", &self.api.to_string(), "--peers", &self.peers.to_string()]);
+        command.args(["--s3-listen", &self.s3.to_string()]).arg("--s3-socket").arg(file(".s3.sock"));
         command.arg("--socket").arg(file(".sock")).args(["--node-id", &self.name, "--namespace", NAMESPACE]);
         command.args(["--pod-uid", &format!("uid-of-{}", self.name), "--pod-ip", &self.ip.to_string()]);
         if let Some(collector) = self.collector {

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::time::Duration;
 
 /// What becomes of what is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,8 @@ struct State {
     requests: AtomicUsize,
     /// Answers that forbid what was asked.
     forbidden: AtomicUsize,
+    /// How much later a question and its answer together arrive.
+    late: Mutex<Duration>,
 }
 
 /// Listens in place of a server, and passes on.
@@ -74,6 +77,7 @@ impl Link {
             changed: Condvar::new(),
             requests: AtomicUsize::new(0),
             forbidden: AtomicUsize::new(0),
+            late: Mutex::default(),
         });
         let listener = TcpListener::bind(there).unwrap();
         let link = Self { state };
@@ -90,6 +94,11 @@ impl Link {
     pub(crate) fn set(&self, way: Way) {
         self.state.ways.lock().unwrap().all = way;
         self.state.changed.notify_all();
+    }
+
+    /// A question and its answer together take so much longer from now on.
+    pub(crate) fn set_late(&self, by: Duration) {
+        *self.state.late.lock().unwrap() = by;
     }
 
     /// Of what this node asks alone.
@@ -169,6 +178,8 @@ impl Link {
             if !requests && buffer[..read].starts_with(FORBIDDEN) {
                 self.state.forbidden.fetch_add(1, Ordering::SeqCst);
             }
+            let late = *self.state.late.lock().unwrap();
+            std::thread::sleep(late / 2);
             match self.passable(caller, requests) {
                 Way::Busy if requests => {
                     let _ = from.write_all(BUSY);

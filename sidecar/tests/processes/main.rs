@@ -15,12 +15,16 @@ mod figures;
 #[path = "../../src/ownership/simulation/history.rs"]
 #[allow(dead_code, reason = "shared")]
 mod history;
+mod ledger;
 mod links;
+mod s3;
+mod s3_figures;
 #[path = "../../storage/tests/linearizability/harness/spec.rs"]
 #[allow(dead_code, reason = "shared")]
 mod spec;
 mod store;
 mod support;
+mod tiering;
 #[path = "../sidecar/support/tls.rs"]
 #[allow(dead_code, reason = "shared")]
 mod tls;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::routing::get;
 use brainy_sidecar::http::server::{self, Connections, Limits, StopSender};
+use brainy_sidecar::http::voice::Voice;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -16,8 +17,14 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 /// Only a hanging test ever meets it.
 const LONG: Duration = Duration::from_secs(30);
 /// None of which a test meets that does not set it. A place that only comes free because a head never came is no place.
-const LIMITS: Limits =
-    Limits { connections: 8, head: Duration::from_secs(3600), write: LONG, idle: Duration::ZERO, wait: LONG };
+const LIMITS: Limits = Limits {
+    connections: 8,
+    head: Duration::from_secs(3600),
+    write: LONG,
+    idle: Duration::ZERO,
+    wait: LONG,
+    voice: Voice::Problems,
+};
 
 struct Server {
     address: SocketAddr,

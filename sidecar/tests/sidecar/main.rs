@@ -18,4 +18,6 @@ mod once;
 mod openapi;
 mod process;
 mod requests;
+mod s3;
 mod support;
+mod tiering;

@@ -9,8 +9,12 @@ use std::time::Duration;
 use axum::http::{HeaderValue, StatusCode};
 use brainy_sidecar::http::server::{API_LIMITS, Limits};
 use brainy_sidecar::ownership::StoreProof;
-use brainy_storage::Error;
+use brainy_sidecar::routing::{Call, Reply};
 use brainy_storage::backends::s3::Capabilities;
+use brainy_storage::layers::tiering::Tiering;
+use brainy_storage::object::{Head, Parts};
+use brainy_storage::{Condition, Error, Key, Namespace, Object};
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::support::app::{Answer, App};
@@ -41,7 +45,7 @@ fn requests(key: &str, shard: &str) -> Vec<Request> {
             // Not the one that it has: it is renewed after this.
             "releaseLocks" => Some(r#"{"names":["y"],"holder":"h"}"#),
             "acquireShards" | "releaseShards" | "withdrawShards" => Some(r#"{"shards":[1]}"#),
-            "drainNode" | "undrainNode" => Some("{}"),
+            "drainNode" | "undrainNode" | "runTiering" => Some("{}"),
             _ => None,
         };
         let path = template
@@ -172,6 +176,14 @@ async fn locking(seen: &mut Seen) {
     seen.insert(("lock", app.get("/v1/locks/x").await.status.as_u16()));
 }
 
+/// What depends on whether there is a cold tier.
+async fn tiered(seen: &mut Seen) {
+    let app = App::tiered(Tiering::default());
+    for request in good_requests().iter().filter(|request| request.path.starts_with("/v1/tiering")) {
+        seen.insert((request.id, request.status(&app, "", &[]).await));
+    }
+}
+
 /// What depends on the connection.
 async fn over_connections(seen: &mut Seen) {
     let app = App::new();
@@ -196,6 +208,19 @@ async fn over_connections(seen: &mut Seen) {
     drop(held);
 }
 
+/// What depends on what S3 has written.
+async fn objects(seen: &mut Seen) {
+    let app = App::new();
+    let head = Head { size: 1, parts: Some(Parts::default()), ..Head::default() };
+    let (key, value) = (Key::new("k").unwrap(), brainy_storage::Value::Object(Object::whole(head, Bytes::new())));
+    for (namespace, id, path) in [(None, "get", "/v1/kv/k"), (Some("ns"), "getInNamespace", "/v1/namespaces/ns/kv/k")] {
+        let namespace = namespace.map(|name| Namespace::new(name).unwrap());
+        let put = Call::Put { key: key.clone(), value: value.clone(), condition: Condition::Any };
+        assert!(matches!(app.router().run_one(namespace.as_ref(), put).await, Reply::Written(_)));
+        seen.insert((id, app.get(path).await.status.as_u16()));
+    }
+}
+
 /// A connection that stays busy: a watch that never ends.
 fn take_the_only_place(address: SocketAddr) -> std::net::TcpStream {
     use std::io::{Read, Write};
@@ -210,7 +235,9 @@ async fn every_answer_that_is_described_is_given_and_every_one_that_is_given_is_
     let mut seen = Seen::new();
     ordinary(&mut seen).await;
     faulty(&mut seen).await;
+    objects(&mut seen).await;
     locking(&mut seen).await;
+    tiered(&mut seen).await;
     over_connections(&mut seen).await;
     let described = described();
     assert!(IN_A_CLUSTER.iter().all(|answer| described.contains(answer)));

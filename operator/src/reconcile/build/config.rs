@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use brainy_coordination::NodeId;
 use brainy_coordination::bucket::spec::{ClusterSpec, Pattern};
 use brainy_coordination::placement::Policy;
-use brainy_crds::BucketSpec;
-use brainy_kubernetes::config::{BucketConfig, ConsensusConfig, NodeConfig, StorageConfig, VolumeEngine};
+use brainy_crds::{BucketSpec, S3Access};
+use brainy_kubernetes::config::{
+    BucketConfig, ConsensusConfig, NodeConfig, S3Config, StorageConfig, TieringConfig, VolumeEngine,
+};
 use brainy_kubernetes::names;
 use k8s_openapi::api::core::v1::ConfigMap;
 
@@ -16,6 +18,8 @@ use crate::reconcile::validate::{ValidatedCluster, ValidatedStorage};
 
 /// Where the credentials of the bucket are mounted.
 const CREDENTIALS: &str = "/etc/brainy/credentials";
+/// Where the keys of S3 are mounted.
+const S3_KEYS: &str = "/etc/brainy/s3";
 /// Where the volume is mounted.
 pub(super) const DATA: &str = "/data";
 
@@ -34,11 +38,19 @@ pub fn node_config(cluster: &ValidatedCluster, consensus_since: Option<i64>) -> 
                     brainy_crds::VolumeEngine::Files => VolumeEngine::Files,
                 },
                 move_mebibytes_per_second: cluster.move_mebibytes_per_second,
+                tiering: cluster.tiering.as_ref().map(|tiering| TieringConfig {
+                    bucket: bucket_config(&tiering.bucket),
+                    settings: tiering.settings,
+                }),
             },
             ValidatedStorage::Namespaced(bucket) => StorageConfig::Namespaced(bucket_config(bucket)),
             ValidatedStorage::Shared(bucket) => StorageConfig::Shared(bucket_config(bucket)),
         },
         layers: cluster.layers,
+        s3: cluster.s3.map(|s3| S3Config {
+            keys: (s3.access == S3Access::Keys).then(|| PathBuf::from(S3_KEYS)),
+            list_page_size: s3.list_page_size,
+        }),
         consensus: consensus_since.map(|since| ConsensusConfig { data: PathBuf::from(DATA), since }),
         lease_seconds: cluster.lease_seconds,
         renew_seconds: cluster.renew_seconds,

@@ -1,13 +1,13 @@
 //! A node's pod: the sidecar, and the application beside it.
 
 use brainy_coordination::bucket::spec::Pattern;
-use brainy_crds::ApplicationSpec;
+use brainy_crds::{ApplicationSpec, DEFAULT_REGION, S3Access};
 use brainy_kubernetes::names;
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, ConfigMap, ConfigMapProjection, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
     EnvVarSource, ExecAction, KeyToPath, ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSecurityContext,
-    PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecretProjection,
-    SecurityContext, Volume, VolumeMount, VolumeProjection, WeightedPodAffinityTerm,
+    PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecretKeySelector,
+    SecretProjection, SecurityContext, Volume, VolumeMount, VolumeProjection, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -66,7 +66,7 @@ fn spec(cluster: &ValidatedCluster, sidecar: &SidecarImage, zone: Option<&str>) 
         // A native sidecar: it is up before the application starts, and stops after it.
         Some(application) => {
             let own = Container { restart_policy: Some("Always".into()), ..own };
-            (Some(vec![own]), vec![application_container(application)])
+            (Some(vec![own]), vec![application_container(cluster, application)])
         }
         None => (None, vec![own]),
     };
@@ -148,7 +148,24 @@ fn sidecar_environment(cluster: &ValidatedCluster) -> Vec<EnvVar> {
     variables
 }
 
-fn application_container(application: &ApplicationSpec) -> Container {
+/// How an SDK of S3 finds it and its keys. What the user says of these variables is the user's.
+fn s3_environment(cluster: &ValidatedCluster, application: &ApplicationSpec) -> Vec<EnvVar> {
+    let Some(s3) = cluster.s3 else { return Vec::new() };
+    let [id, secret] = match s3.access {
+        S3Access::Keys => [
+            from_secret("AWS_ACCESS_KEY_ID", names::s3_secret(&cluster.name), "accessKeyId"),
+            from_secret("AWS_SECRET_ACCESS_KEY", names::s3_secret(&cluster.name), "secretAccessKey"),
+        ],
+        // They are not looked at, but an SDK wants some.
+        S3Access::Anyone => [plain("AWS_ACCESS_KEY_ID", "anyone"), plain("AWS_SECRET_ACCESS_KEY", "anyone")],
+    };
+    let endpoint = format!("http://127.0.0.1:{}", names::S3_PORT);
+    let ours = [plain("AWS_ENDPOINT_URL_S3", &endpoint), id, secret, plain("AWS_REGION", DEFAULT_REGION)];
+    let is_theirs = |variable: &EnvVar| application.env.iter().any(|theirs| theirs.name == variable.name);
+    ours.into_iter().filter(|variable| !is_theirs(variable)).collect()
+}
+
+fn application_container(cluster: &ValidatedCluster, application: &ApplicationSpec) -> Container {
     let theirs = application.env.iter().filter(|variable| !variable.name.starts_with("BRAINY_")).cloned();
     let ours = [
         plain("BRAINY_STORAGE_URL", &format!("http://127.0.0.1:{}", names::API_PORT)),
@@ -161,7 +178,7 @@ fn application_container(application: &ApplicationSpec) -> Container {
         command: some(application.command.clone()),
         args: some(application.args.clone()),
         // Ours come first: `$(BRAINY_NODE_ID)` in a later value is expanded.
-        env: Some(ours.into_iter().chain(theirs).collect()),
+        env: Some(ours.into_iter().chain(s3_environment(cluster, application)).chain(theirs).collect()),
         resources: application.resources.clone(),
         volume_mounts: Some(vec![mount("run", "/run/brainy", false)]),
         security_context: Some(unprivileged()),
@@ -220,6 +237,17 @@ fn downward(name: &str, field: &str) -> EnvVar {
     }
 }
 
+fn from_secret(name: &str, secret: String, key: &str) -> EnvVar {
+    EnvVar {
+        name: name.into(),
+        value: None,
+        value_from: Some(EnvVarSource {
+            secret_key_ref: Some(SecretKeySelector { name: secret, key: key.into(), optional: None }),
+            ..EnvVarSource::default()
+        }),
+    }
+}
+
 /// One volume for everything under `/etc/brainy`: what a node reads at one moment was written at one moment.
 fn volumes(cluster: &ValidatedCluster) -> Vec<Volume> {
     let mut configured = vec![path(names::NODE_CONFIG_KEY, names::NODE_CONFIG_KEY)];
@@ -237,10 +265,13 @@ fn volumes(cluster: &ValidatedCluster) -> Vec<Volume> {
         },
         secret(names::tls_secret(&cluster.name), "tls", &["ca.crt", "tls.crt", "tls.key"]),
     ];
-    if let Some(bucket) = cluster.storage.bucket()
+    if let Some(bucket) = cluster.any_bucket()
         && let Some(name) = &bucket.credentials_secret
     {
         sources.push(secret(name.clone(), "credentials", &["accessKeyId", "secretAccessKey"]));
+    }
+    if cluster.s3.is_some_and(|s3| s3.access == S3Access::Keys) {
+        sources.push(secret(names::s3_secret(&cluster.name), "s3", &["accessKeyId", "secretAccessKey"]));
     }
     vec![
         Volume {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use brainy_crds::VolumeSpec;
 use brainy_kubernetes::names;
 use k8s_openapi::api::apps::v1::{
     StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
@@ -91,20 +90,10 @@ fn retention(cluster: &ValidatedCluster) -> Option<StatefulSetPersistentVolumeCl
 
 fn claim_template(cluster: &ValidatedCluster, carried: &Carried, at: usize) -> Option<PersistentVolumeClaim> {
     let volume = cluster.volume.as_ref()?;
-    // The template of a live StatefulSet can't be changed, and an apply that tries is refused whole.
-    let live = carried.claim_templates.get(at).and_then(Option::as_ref);
-    let spec = live.and_then(|live| live.spec.as_ref());
-    let live = spec.map(|spec| VolumeSpec {
-        size: spec
-            .resources
-            .as_ref()
-            .and_then(|resources| resources.requests.as_ref()?.get("storage").cloned())
-            .unwrap_or_else(|| volume.size.clone()),
-        storage_class_name: spec.storage_class_name.clone(),
-        engine: volume.engine,
-        warn_percent: volume.warn_percent,
-    });
-    let wanted = live.as_ref().unwrap_or(volume);
+    // The template of a live StatefulSet can't be changed, and an apply that tries is refused whole: whatever it has, it keeps.
+    if let Some(live) = carried.claim_templates.get(at).and_then(Option::as_ref) {
+        return Some(live.clone());
+    }
     Some(PersistentVolumeClaim {
         metadata: ObjectMeta {
             name: Some(DATA_VOLUME.into()),
@@ -114,10 +103,10 @@ fn claim_template(cluster: &ValidatedCluster, carried: &Carried, at: usize) -> O
         spec: Some(PersistentVolumeClaimSpec {
             access_modes: Some(vec!["ReadWriteOnce".into()]),
             resources: Some(VolumeResourceRequirements {
-                requests: Some(BTreeMap::from([("storage".to_owned(), wanted.size.clone())])),
+                requests: Some(BTreeMap::from([("storage".to_owned(), volume.size.clone())])),
                 limits: None,
             }),
-            storage_class_name: wanted.storage_class_name.clone(),
+            storage_class_name: volume.storage_class_name.clone(),
             ..PersistentVolumeClaimSpec::default()
         }),
         status: None,

@@ -62,6 +62,64 @@ fn objects_of_a_shared_cluster_with_an_application() {
 }
 
 #[test]
+fn s3_is_configured_and_its_keys_are_given_to_both_containers() {
+    let mut wish = isolated();
+    wish.spec.application = serde_json::from_value(json!({
+        "image": "shop:1",
+        "env": [{"name": "AWS_REGION", "value": "mars"}],
+    }))
+    .unwrap();
+    let environment = |wish: &brainy_crds::BrainyCluster| {
+        let pod = built(wish).statefulsets[0].spec.clone().unwrap().template.spec.unwrap();
+        let all = pod.containers[0].env.clone().unwrap_or_default();
+        all.into_iter().filter(|variable| variable.name.starts_with("AWS_")).collect::<Vec<_>>()
+    };
+    let config = |wish: &brainy_crds::BrainyCluster| node_config(&validate(wish).unwrap(), None).s3;
+    assert_eq!((environment(&wish).len(), config(&wish)), (1, None), "only what is the user's");
+
+    wish.spec.s3 = serde_json::from_value(json!({"enabled": true, "listPageSize": 0})).unwrap();
+    let keys = Some("/etc/brainy/s3".into());
+    assert_eq!(config(&wish), Some(brainy_kubernetes::config::S3Config { keys, list_page_size: 0 }));
+    let given = environment(&wish);
+    let names: Vec<&str> = given.iter().map(|variable| variable.name.as_str()).collect();
+    assert_eq!(names, ["AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"]);
+    assert_eq!(given[0].value.as_deref(), Some("http://127.0.0.1:7780"));
+    assert_eq!(given[3].value.as_deref(), Some("mars"), "what is the user's stays");
+    let secret = given[2].value_from.clone().unwrap().secret_key_ref.unwrap();
+    assert_eq!((secret.name.as_str(), secret.key.as_str()), (names::s3_secret("demo").as_str(), "secretAccessKey"));
+    let volumes = built(&wish).statefulsets[0].spec.clone().unwrap().template.spec.unwrap().volumes.unwrap();
+    let sources = volumes[0].projected.clone().unwrap().sources.unwrap();
+    let mounted = sources.iter().filter_map(|source| source.secret.as_ref()).any(|secret| secret.name == "demo-s3");
+    assert!(mounted, "{sources:?}");
+
+    wish.spec.s3 = serde_json::from_value(json!({"enabled": true, "access": "Anyone"})).unwrap();
+    assert_eq!(config(&wish), Some(brainy_kubernetes::config::S3Config { keys: None, list_page_size: 1000 }));
+    assert!(environment(&wish).iter().all(|variable| variable.value_from.is_none()));
+    wish.spec.s3 = serde_json::from_value(json!({"enabled": true, "listPageSize": -1})).unwrap();
+    assert_eq!(validate(&wish).unwrap_err().field, "spec.s3.listPageSize");
+    wish.spec.s3 = serde_json::from_value(json!({"enabled": false, "listPageSize": -1})).unwrap();
+    assert_eq!(config(&wish), None);
+}
+
+#[test]
+fn nodes_with_a_cold_tier_know_its_bucket_and_have_its_keys() {
+    let mut wish = isolated();
+    wish.spec.storage.tiering =
+        serde_json::from_value(json!({"bucket": {"name": "cold", "prefix": "p", "credentialsSecret": "keys"}}))
+            .unwrap();
+    let resources = built(&wish);
+    let text = &resources.config_map.data.as_ref().unwrap()[names::NODE_CONFIG_KEY];
+    let config: brainy_kubernetes::config::NodeConfig = serde_yaml::from_str(text).unwrap();
+    let brainy_kubernetes::config::StorageConfig::Isolated { tiering: Some(tiering), .. } = config.storage else {
+        panic!("{text}")
+    };
+    assert_eq!((tiering.bucket.bucket.as_str(), tiering.bucket.prefix.as_str()), ("cold", "p"));
+    let mounted = serde_json::to_string(&pod_of(&resources).volumes).unwrap();
+    assert!(tiering.bucket.credentials.is_some() && mounted.contains("\"name\":\"keys\""), "{mounted}");
+    assert_eq!(resources.role, built(&isolated()).role, "nodes need no more rights");
+}
+
+#[test]
 fn objects_of_a_cluster_in_zones() {
     let resources = built(&zoned());
     insta::assert_yaml_snapshot!("zoned_statefulsets", resources.statefulsets);

@@ -315,14 +315,77 @@ fn pod_path(ordinal: i32) -> String {
     format!("/api/v1/namespaces/team/pods/demo-{ordinal}")
 }
 
-#[tokio::test]
-async fn a_change_of_resources_resizes_pods_and_one_that_is_refused_is_replaced() {
-    let mut world = running().await;
+/// A cluster whose pods have what the template of revision `first` says.
+async fn running_as_first() -> World {
+    let world = running().await;
     keep_revision(&world, "first");
     for ordinal in 0..3 {
         let container = world.api.object(SET).unwrap()["spec"]["template"]["spec"]["containers"][0].clone();
         world.api.edit(&pod_path(ordinal), |pod| pod["spec"]["containers"] = json!([container]));
     }
+    world
+}
+
+/// Asks for these resources, and has the StatefulSet controller give the template this revision. The pods that are touched by then.
+async fn ask_for(world: &mut World, resources: Value, revision: &str) -> Vec<String> {
+    change(world, json!({"pod": {"resources": resources}}));
+    world.reconcile().await.unwrap();
+    keep_revision(world, revision);
+    world.set_revision(revision);
+    world.watch();
+    let _applied = changes(world);
+    for _ in 0..4 {
+        world.reconcile().await.unwrap();
+    }
+    changes(world)
+}
+
+fn resources(world: &World, ordinal: i32) -> Value {
+    world.api.object(&pod_path(ordinal)).unwrap()["spec"]["containers"][0]["resources"].clone()
+}
+
+#[tokio::test]
+async fn resources_that_come_back_are_given_to_pods_that_were_made_with_them_and_resized_since() {
+    let mut world = running_as_first().await;
+    let all = [2, 1, 0].map(|ordinal| format!("PATCH {}/resize", pod_path(ordinal)));
+    let amounts = |cpu: &str| json!({"requests": {"cpu": cpu, "memory": "64Mi"}});
+    let first = resources(&world, 0);
+    assert_eq!(ask_for(&mut world, amounts("300m"), "second").await, all);
+    // The same template is the same revision.
+    assert_eq!(ask_for(&mut world, first.clone(), "first").await, all);
+    assert_eq!((resources(&world, 0), resources(&world, 2)), (first.clone(), first.clone()));
+    world.reconcile().await.unwrap();
+    assert_eq!(changes(&world), Vec::<String>::new());
+
+    // A limit comes where pods run, and goes only with them. The one that serves nobody need not wait for shards.
+    let mut limited = first.clone();
+    limited["limits"] = json!({"cpu": "2"});
+    assert_eq!(ask_for(&mut world, limited, "third").await, all);
+    world.api.edit(&pod_path(1), |pod| pod["status"]["conditions"] = json!([]));
+    assert_eq!(ask_for(&mut world, first, "first").await, [format!("DELETE {}", pod_path(1))]);
+}
+
+#[tokio::test]
+async fn a_pod_to_which_somebody_else_gave_other_resources_is_left_alone() {
+    let mut world = running_as_first().await;
+    for manager in [None, Some("autoscaler")] {
+        world.api.edit(&pod_path(1), |pod| {
+            let subresource = json!({"operation": "Update", "subresource": "resize", "fieldsV1": {}});
+            pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!("900m");
+            pod["metadata"]["managedFields"] = json!(manager.map(|manager| {
+                let mut entry = subresource.clone();
+                entry["manager"] = json!(manager);
+                vec![entry]
+            }));
+        });
+        world.reconcile().await.unwrap();
+        assert_eq!(changes(&world), Vec::<String>::new(), "{manager:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_resources_resizes_pods_and_one_that_is_refused_is_replaced() {
+    let mut world = running_as_first().await;
     change(&world, json!({"pod": {"resources": {"requests": {"cpu": "300m", "memory": "64Mi"}}}}));
     world.reconcile().await.unwrap();
     assert_eq!(plan(&world)["resizes"], json!(["demo-2", "demo-1", "demo-0"]));

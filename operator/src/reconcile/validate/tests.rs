@@ -17,6 +17,35 @@ fn isolated_and_shared_with_leader_run() {
 }
 
 #[test]
+fn a_cold_tier_goes_with_volumes_alone() {
+    let bucket = json!({"name": "cold", "prefix": "p"});
+    let tiered = |tiering| cluster("demo", json!({"storage": {"strategy": "Isolated", "tiering": tiering}}));
+    let valid = validate(&tiered(json!({"bucket": bucket}))).unwrap();
+    assert_eq!(valid.any_bucket().map(|bucket| bucket.name.as_str()), Some("cold"));
+    assert_eq!((valid.storage.bucket(), valid.tiering.unwrap().settings), (None, Tiering::default()));
+    let asked =
+        json!({"bucket": bucket, "ack": "Cold", "demoteAfterHours": 1, "watermarkPercent": 50, "promoteAfterReads": 0});
+    let settings = validate(&tiered(asked)).unwrap().tiering.unwrap().settings;
+    let expected = Tiering {
+        ack: tiering::Ack::Cold,
+        demote_after_ms: 3_600_000,
+        watermark_percent: 50,
+        promote_after_reads: 0,
+        ..Tiering::default()
+    };
+    assert_eq!(settings, expected);
+    let shared = json!({"storage": {"strategy": "Shared", "bucket": {"name": "data"}, "tiering": {"bucket": bucket}}});
+    let refused = refusal(shared);
+    assert!(refused.field == "spec.storage.tiering" && refused.problem.contains("Remove it"), "{refused}");
+    for (field, value) in [("demoteAfterHours", 0), ("watermarkPercent", 100), ("promoteAfterReads", 256)] {
+        let mut tiering = json!({"bucket": bucket});
+        tiering[field] = json!(value);
+        let refused = validate(&tiered(tiering)).unwrap_err();
+        assert!(refused.field.ends_with(field), "{refused}");
+    }
+}
+
+#[test]
 fn only_a_bucket_can_be_adopted() {
     let adopting = |mut cluster: BrainyCluster| {
         cluster.metadata.annotations = Some([(ADOPT.to_owned(), "u1".to_owned())].into());

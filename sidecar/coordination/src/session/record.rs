@@ -101,6 +101,23 @@ pub struct VolumeUse {
     /// It had no room for the copy of a shard a short while ago, and takes none.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub refuses_copies: bool,
+    /// How far its cold tier is behind it, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tiering: Option<TieringLag>,
+}
+
+/// How far a node's cold tier is behind its volume.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TieringLag {
+    /// Keys with acknowledged writes that the cold tier does not have.
+    pub keys: u64,
+    /// How long the oldest of them waits, in seconds.
+    pub seconds: u64,
+    /// It takes no writes at the moment.
+    pub away: bool,
+    /// Keys of which it has a later write that nobody knows of.
+    pub foreign: u64,
 }
 
 impl VolumeUse {
@@ -112,6 +129,7 @@ impl VolumeUse {
             total_bytes: total,
             data_bytes: None,
             refuses_copies: false,
+            tiering: None,
         }
     }
 
@@ -129,6 +147,12 @@ impl VolumeUse {
     #[must_use]
     pub fn refusing_copies(self, refuses: bool) -> Self {
         Self { refuses_copies: refuses, ..self }
+    }
+
+    /// With how far the cold tier is behind.
+    #[must_use]
+    pub fn with_tiering(self, tiering: Option<TieringLag>) -> Self {
+        Self { tiering, ..self }
     }
 
     /// In whole percent, at most 100. Where there is no room at all, it is full.

@@ -34,7 +34,7 @@ where
         let answer = app.clone().call(request.map(|body| Upload::new(body, Arc::clone(&doing))));
         async move { Ok::<_, Infallible>(answer.await?.map(|body| Download::new(body, answering))) }
     });
-    let stream = Stream::new(stream, limits.write, Arc::clone(activity));
+    let stream = Stream::new(stream, limits, Arc::clone(activity));
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::response::IntoResponse;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -16,6 +15,7 @@ use tokio::time::Instant;
 use super::activity::{Activity, Open};
 use super::{Stop, connection};
 use crate::http::problem::{Kind, Problem};
+use crate::http::voice::Voice;
 
 /// Connections at a time that are told that there is no place for them.
 const REFUSALS: usize = 64;
@@ -37,6 +37,8 @@ pub struct Limits {
     pub idle: Duration,
     /// Wait of a new one for a place when all are in use.
     pub wait: Duration,
+    /// How those are told that can't be served.
+    pub voice: Voice,
 }
 
 /// For the storage API: applications keep connections open and use them now and then.
@@ -46,9 +48,13 @@ pub const API_LIMITS: Limits = Limits {
     write: Duration::from_secs(30),
     idle: Duration::from_millis(20),
     wait: Duration::from_secs(1),
+    voice: Voice::Problems,
 };
 /// For other nodes: longer than their pools keep an unused connection.
 pub const PEER_LIMITS: Limits = Limits { head: Duration::from_secs(90), write: Duration::from_secs(60), ..API_LIMITS };
+
+/// For S3: its clients keep connections open just so.
+pub const S3_LIMITS: Limits = Limits { voice: Voice::S3, ..API_LIMITS };
 
 /// For who collects metrics: few, and each for itself.
 pub const OBSERVED_LIMITS: Limits = Limits { connections: 16, ..API_LIMITS };
@@ -154,7 +160,7 @@ impl Connections {
             tokio::spawn(async move {
                 let _permit = admission.permit;
                 if let Some(stream) = opening.await {
-                    connection::run(stream, refusing(), limits, &Activity::new(), stop).await;
+                    connection::run(stream, refusing(limits.voice), limits, &Activity::new(), stop).await;
                 }
             });
             return;
@@ -181,8 +187,8 @@ impl Connections {
 }
 
 /// The app of a connection for which there is no place.
-fn refusing() -> axum::Router {
-    axum::Router::new().fallback(async || {
-        Problem::new(Kind::Overloaded, "all connections are in use; nothing was done, try again").into_response()
+fn refusing(voice: Voice) -> axum::Router {
+    axum::Router::new().fallback(async move || {
+        voice.answer(Problem::new(Kind::Overloaded, "all connections are in use; nothing was done, try again"))
     })
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 
-pub use connections::{API_LIMITS, Connections, Limits, OBSERVED_LIMITS, PEER_LIMITS};
+pub use connections::{API_LIMITS, Connections, Limits, OBSERVED_LIMITS, PEER_LIMITS, S3_LIMITS};
 
 /// Read buffer of a connection: the head of a request must fit.
 const BUFFER: usize = 64 * 1024;

@@ -12,8 +12,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 
 use super::activity::Activity;
-use super::{BUFFER, HEADERS};
+use super::{BUFFER, HEADERS, Limits};
 use crate::http::problem::{Kind, Problem};
+use crate::http::voice::Voice;
 
 /// For a client to take its last answer, while what it still sends is thrown away: if the connection were closed on
 /// unread bytes, the answer would be lost with it.
@@ -26,6 +27,7 @@ pub(super) struct Stream<S> {
     inner: S,
     /// Without progress for this long, a write fails.
     limit: Duration,
+    voice: Voice,
     /// Runs while a write makes no progress.
     stalled: Option<Pin<Box<Sleep>>>,
     activity: Arc<Activity>,
@@ -36,15 +38,16 @@ pub(super) struct Stream<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
-    pub(super) fn new(inner: S, limit: Duration, activity: Arc<Activity>) -> Self {
-        Self { inner, limit, stalled: None, activity, flushed: true, instead: Vec::new() }
+    pub(super) fn new(inner: S, limits: Limits, activity: Arc<Activity>) -> Self {
+        let Limits { write: limit, voice, .. } = limits;
+        Self { inner, limit, voice, stalled: None, activity, flushed: true, instead: Vec::new() }
     }
 
     /// Ends the connection. `last_word` is said first; with `linger` the client gets time to take what it was told.
     pub(super) async fn end(mut self, last_word: Option<Problem>, linger: bool) {
         let parting = async {
             if let Some(problem) = &last_word {
-                self.inner.write_all(&problem.message()).await?;
+                self.inner.write_all(&self.voice.message(problem)).await?;
                 self.inner.shutdown().await?;
             }
             if linger || last_word.is_some() {
@@ -76,7 +79,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         };
         self.flushed = false;
         if let Some(problem) = &problem {
-            self.instead = problem.message();
+            self.instead = self.voice.message(problem);
         }
         problem.is_some()
     }
@@ -176,12 +179,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::server::API_LIMITS;
 
     const REFUSAL: &[u8] =
         b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
     fn stream(activity: &Arc<Activity>) -> Stream<tokio::io::DuplexStream> {
-        Stream::new(tokio::io::duplex(64).0, Duration::from_secs(1), Arc::clone(activity))
+        Stream::new(tokio::io::duplex(64).0, API_LIMITS, Arc::clone(activity))
     }
 
     #[tokio::test]
@@ -212,7 +216,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_does_not_take_its_answer_is_given_up() {
         let (ours, _theirs) = tokio::io::duplex(16);
-        let mut stream = Stream::new(ours, Duration::from_millis(20), Activity::new());
+        let mut stream = Stream::new(ours, Limits { write: Duration::from_millis(20), ..API_LIMITS }, Activity::new());
         let error = stream.write_all(&[0; 64]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }

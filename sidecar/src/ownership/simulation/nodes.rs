@@ -106,6 +106,7 @@ impl World {
                 volumes: Arc::new(Mounted::new(self, &machine.disk)),
                 peers,
                 throttle: Throttle::new(PACE),
+                gauge: None,
             },
             Data::Namespaced | Data::Shared => {
                 Strategy::Bucket { bucket: Arc::new(SimulatedBucket { link, namespace }), peers }

@@ -20,6 +20,7 @@ use brainy_storage::backends::memory::MemoryDocuments;
 use brainy_storage::documents::{Documents, Swap};
 use brainy_storage::layers::batching::{Ack, Batching};
 use brainy_storage::layers::caching::CacheSize;
+use brainy_storage::layers::tiering::{Tiering, Tiers};
 use brainy_storage::layers::{LayerStack, Layers};
 use brainy_storage::{Key, Outcome};
 use bytes::Bytes;
@@ -32,7 +33,7 @@ use super::super::{Ownership, Place};
 use super::links::{Bucket, Data, Link};
 use super::objects::Objects;
 use super::peers::{Peers, Wanted, Ways};
-use crate::data_folder::Engine;
+use crate::data_folder::{Engine, Kind};
 
 pub(super) const SHARDS: u32 = 12;
 /// No test may take longer, and none checks how long it took.
@@ -62,6 +63,8 @@ pub(super) struct Cluster {
     pub(super) ttl: Duration,
     renew: Duration,
     layers: Layers,
+    /// Its volumes are hot tiers, and this is the cold one.
+    cold: Option<Objects>,
     pub(super) pattern: Arc<Mutex<Pattern>>,
     /// There is no operator.
     pub(super) deserted: Arc<AtomicBool>,
@@ -159,6 +162,7 @@ impl Cluster {
             pattern: Arc::default(),
             deserted: Arc::default(),
             layers: Layers { caching: Some(CacheSize::default()), ..Layers::default() },
+            cold: None,
             nodes: Arc::default(),
             wanted: Arc::default(),
             lost: Arc::default(),
@@ -172,6 +176,28 @@ impl Cluster {
         let batching = Batching { max_delay_ms: 3_600_000, ack: Ack::Buffered, ..Batching::default() };
         self.layers.batching = Some(batching);
         self
+    }
+
+    /// Nodes that start from now on have a cold tier.
+    pub(super) fn tiered(mut self) -> Self {
+        self.cold = Some(Objects::default());
+        self
+    }
+
+    /// The bucket of the cold tier.
+    pub(super) fn cold(&self) -> &Objects {
+        self.cold.as_ref().unwrap()
+    }
+
+    fn layers(&self) -> LayerStack {
+        let layers = LayerStack::new(self.layers);
+        match &self.cold {
+            Some(cold) => {
+                let tiering = Tiering { promote_after_reads: 1, ..Tiering::default() };
+                layers.tiered(Tiers::new(tiering), Arc::new(cold.clone()))
+            }
+            None => layers,
+        }
     }
 
     /// Starts a node, wanted from now on, in a pod with this UID.
@@ -188,12 +214,14 @@ impl Cluster {
                 wish: Arc::new(Wanted { nodes: Arc::clone(&self.wanted), generation: Arc::clone(&self.generation) }),
             })
         });
+        let kind = Kind { engine: Engine::Embedded, tiered: self.cold.is_some() };
         let strategy = match &self.data {
             Data::Volumes(_) => Strategy::Isolated {
                 documents: group.as_ref().map_or_else(|| Arc::clone(&link) as _, |group| group.documents()),
-                volumes: Arc::new(OnDisk { data: self.volume(name), engine: Engine::Embedded }),
+                volumes: Arc::new(OnDisk { data: self.volume(name), kind }),
                 peers: Arc::new(peers),
                 throttle: Throttle::new(BYTES_PER_SECOND),
+                gauge: None,
             },
             data @ (Data::Namespaces(..) | Data::Shards(_)) => Strategy::Bucket {
                 bucket: Arc::new(Bucket { link: Arc::clone(&link), node: id(name), data: data.clone() }),
@@ -206,7 +234,7 @@ impl Cluster {
             address: format!("{name}:7701"),
             cluster: "uid".into(),
             shards: SHARDS,
-            layers: LayerStack::new(self.layers),
+            layers: self.layers(),
             ttl: self.ttl,
             renew: self.renew,
             clock: Arc::new(SystemClock),

@@ -52,6 +52,43 @@ async fn what_is_buffered_moves_with_its_shard_and_survives_a_drain() {
     cluster.finish().await;
 }
 
+/// Shards move and nodes die while the bucket is away; then it is back, and what is read is demoted and promoted again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_cold_tier_does_not_have_moves_with_its_shard() {
+    let cluster = Cluster::isolated(FOR_EVER).tiered();
+    for name in ["a", "b", "c"] {
+        cluster.start(name, name);
+    }
+    cluster.settled().await;
+    cluster.served().await;
+    cluster.cold().set_away(true);
+    cluster.served().await;
+    cluster.unwant("a");
+    cluster.settled().await;
+    cluster.served().await;
+    cluster.crash("b").await;
+    cluster.start("b", "b");
+    cluster.settled().await;
+    cluster.served().await;
+    let lag = |name: &str| cluster.node(name).tiering_state().unwrap().lag;
+    cluster
+        .eventually("all that the cold tier does not have is known", || {
+            ["b", "c"].iter().all(|name| lag(name).complete && lag(name).keys == u64::from(SHARDS) / 2)
+        })
+        .await;
+    assert!(lag("b").problem.is_some());
+    cluster.cold().set_away(false);
+    let demoted = |name: &str| {
+        cluster.node(name).tiers().unwrap().run(Some(0));
+        cluster.node(name).tiering_figures().unwrap().1.demoted
+    };
+    cluster.eventually("keys are demoted", || ["b", "c"].iter().all(|name| demoted(name) > 20)).await;
+    assert_eq!(lag("b").foreign + lag("c").foreign, 0);
+    cluster.unwant("c");
+    cluster.settled().await;
+    cluster.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_container_is_back_at_once_with_its_shards() {
     let cluster = started(FOR_EVER, &["a", "b"]);

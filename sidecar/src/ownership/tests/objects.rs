@@ -1,11 +1,12 @@
 //! A bucket in memory.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use brainy_storage::Error;
-use brainy_storage::backends::objects::{Bucket, ETag, Listed, Object, When, Written};
+use brainy_storage::backends::objects::{Bucket, BucketStore, ETag, Listed, Object, When, Written};
+use brainy_storage::layers::tiering::{Cold, ColdStores};
 use bytes::Bytes;
 
 #[derive(Clone, Debug, Default)]
@@ -15,11 +16,36 @@ pub(super) struct Objects(Arc<Mutex<State>>);
 struct State {
     objects: BTreeMap<String, Object>,
     writes: u64,
+    is_away: bool,
 }
 
 impl Objects {
     pub(super) fn names(&self) -> Vec<String> {
         self.0.lock().unwrap().objects.keys().cloned().collect()
+    }
+
+    /// Fails with all that it is asked, from now on or not any more.
+    pub(super) fn set_away(&self, is_away: bool) {
+        self.0.lock().unwrap().is_away = is_away;
+    }
+
+    fn state(&self) -> Result<MutexGuard<'_, State>, Error> {
+        let state = self.0.lock().unwrap();
+        if state.is_away {
+            return Err(Error::unavailable("Unreachable", "the bucket is away"));
+        }
+        Ok(state)
+    }
+}
+
+/// As the cold tiers of shards.
+impl ColdStores for Objects {
+    fn cold(&self, name: &str) -> Cold {
+        Cold { store: Arc::new(BucketStore::new(self.clone()).adapter(name)), longest_path: 1000 }
+    }
+
+    fn problem(&self) -> Option<String> {
+        self.state().err().map(|error| error.to_string())
     }
 }
 
@@ -30,11 +56,11 @@ impl Bucket for Objects {
     }
 
     async fn get(&self, name: &str) -> Result<Option<Object>, Error> {
-        Ok(self.0.lock().unwrap().objects.get(name).cloned())
+        Ok(self.state()?.objects.get(name).cloned())
     }
 
     async fn put(&self, name: &str, body: Bytes, when: &When) -> Result<Written<ETag>, Error> {
-        let mut state = self.0.lock().unwrap();
+        let mut state = self.state()?;
         let stands = state.objects.get(name).map(|object| &object.etag);
         let holds = match when {
             When::Absent => stands.is_none(),
@@ -50,7 +76,7 @@ impl Bucket for Objects {
     }
 
     async fn list(&self, prefix: &str, after: &str, most: usize) -> Result<(Vec<Listed>, bool), Error> {
-        let state = self.0.lock().unwrap();
+        let state = self.state()?;
         let found = state.objects.iter().filter(|(name, _)| name.starts_with(prefix) && name.as_str() > after);
         let mut listed: Vec<Listed> = found.map(|(name, object)| as_listed(name, object)).collect();
         let more = listed.len() > most;
@@ -59,7 +85,7 @@ impl Bucket for Objects {
     }
 
     async fn discard(&self, names: Vec<String>) -> Result<(), Error> {
-        self.0.lock().unwrap().objects.retain(|name, _| !names.contains(name));
+        self.state()?.objects.retain(|name, _| !names.contains(name));
         Ok(())
     }
 }

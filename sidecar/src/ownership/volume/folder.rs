@@ -9,7 +9,7 @@ use brainy_coordination::NodeId;
 use brainy_storage::Error;
 use serde::{Deserialize, Serialize};
 
-use crate::data_folder::Engine;
+use crate::data_folder::{Engine, Kind, tiers};
 
 /// What `node.json` says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -19,27 +19,40 @@ struct NodeFile {
     /// A volume from before there was a choice has files.
     #[serde(default = "files")]
     engine: Engine,
+    /// It is the hot of two tiers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    tiered: bool,
 }
 
 fn files() -> Engine {
     Engine::Files
 }
 
-/// Makes the folder this node's, or finds it so; says in what its data is kept: a new one's in `engine`. Refuses a volume
-/// that is another node's, or whose data is spread over another number of shards.
-pub(super) fn take(data: &Path, folder: &Path, node: &NodeId, shards: u32, engine: Engine) -> Result<Engine, Error> {
+/// Makes the folder this node's, or finds it so; says in what its data is kept: a new one's as `kind` has it. Refuses a volume
+/// that is another node's, whose data is spread over another number of shards, or that has a cold tier and is to be without,
+/// or the other way round.
+pub(super) fn take(data: &Path, folder: &Path, node: &NodeId, shards: u32, kind: Kind) -> Result<Engine, Error> {
+    let Kind { engine, tiered } = kind;
     fs::create_dir_all(folder).map_err(|error| failed("making", folder, &error))?;
     let path = folder.join("node.json");
     let found: NodeFile = match fs::read(&path) {
         Ok(text) => serde_json::from_slice(&text)
             .map_err(|error| Error::Corrupt { key: path.display().to_string(), problem: error.to_string() })?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            write_durably(folder, "node.json", &NodeFile { node: node.clone(), shards, engine })?;
+            write_durably(folder, "node.json", &NodeFile { node: node.clone(), shards, engine, tiered })?;
             sync_folder(data)?;
             return Ok(engine);
         }
         Err(error) => return Err(failed("reading", &path, &error)),
     };
+    if found.tiered != tiered {
+        let detail = format!(
+            "the volume holds its data {}, and is to hold it {}: spec.storage.tiering is chosen when a cluster is made",
+            tiers(found.tiered),
+            tiers(tiered)
+        );
+        return Err(Error::unavailable("WrongVolume", detail));
+    }
     if (&found.node, found.shards) == (node, shards) {
         return Ok(found.engine);
     }

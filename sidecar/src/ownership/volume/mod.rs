@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::data_folder::Engine;
+use crate::data_folder::{Engine, Kind};
 
 /// How long a volume takes no copy that had no room for one, unless it grows.
 const NO_COPIES: Duration = Duration::from_secs(300);
@@ -62,14 +62,14 @@ pub(super) trait Volumes: Debug + Send + Sync + 'static {
 #[derive(Debug)]
 pub(super) struct OnDisk {
     pub(super) data: PathBuf,
-    /// For a volume that is new.
-    pub(super) engine: Engine,
+    /// What it is, or a new one is to be.
+    pub(super) kind: Kind,
 }
 
 #[async_trait]
 impl Volumes for OnDisk {
     async fn open(&self, node: &NodeId, shards: u32) -> Result<Volume, Error> {
-        Volume::open(&self.data, node, shards, self.engine).await
+        Volume::open(&self.data, node, shards, self.kind).await
     }
 }
 
@@ -151,12 +151,13 @@ pub(super) struct Volume {
 }
 
 impl Volume {
-    /// Opens a volume, or lays out a new one, which is kept in `engine`.
-    pub(super) async fn open(data: &Path, node: &NodeId, shards: u32, engine: Engine) -> Result<Self, Error> {
+    /// Opens a volume, or lays out a new one, as `kind` has it.
+    pub(super) async fn open(data: &Path, node: &NodeId, shards: u32, kind: impl Into<Kind>) -> Result<Self, Error> {
+        let kind = kind.into();
         let (data, node) = (data.to_owned(), node.clone());
         let opening = blocking(move || {
             let folder = data.join(&node.0);
-            let engine = folder::take(&data, &folder, &node, shards, engine)?;
+            let engine = folder::take(&data, &folder, &node, shards, kind)?;
             let shards: Box<dyn Shards> = match engine {
                 Engine::Files => Box::new(files::Files::open(&folder)?),
                 Engine::Embedded => Box::new(database::Database::open(&folder)?),
@@ -417,6 +418,21 @@ mod tests {
             assert_eq!(holds(&open(data.path(), asked).await).await, Some(Value::Json(1.into())));
             let database = data.path().join("n-0/database");
             assert_eq!(database.exists(), made == Engine::Embedded);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_volume_is_the_hot_of_two_tiers_or_whole_by_itself_and_never_changes() {
+        for tiered in [false, true] {
+            let data = tempfile::tempdir().unwrap();
+            let open = async |tiered| {
+                let kind = Kind { engine: Engine::Embedded, tiered };
+                Volume::open(data.path(), &NodeId("n-0".into()), 16, kind).await
+            };
+            drop(open(tiered).await.unwrap());
+            let error = in_words(&open(!tiered).await.unwrap_err());
+            assert!(error.contains("spec.storage.tiering"), "{error}");
+            open(tiered).await.unwrap();
         }
     }
 

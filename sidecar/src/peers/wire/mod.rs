@@ -138,11 +138,12 @@ impl ListAnswer {
 
 #[cfg(test)]
 mod tests {
-    use brainy_storage::{Condition, Entry, Operation, OperationId, Value, Version};
+    use brainy_storage::object::Head;
+    use brainy_storage::{Condition, Entry, Object, Operation, OperationId, Value, Version};
     use serde_json::Number;
 
     use super::*;
-    use crate::routing::Reply;
+    use crate::routing::{Reply, Sight};
 
     fn key(text: &str) -> Key {
         Key::new(text).unwrap()
@@ -150,6 +151,11 @@ mod tests {
 
     fn entry(value: Value) -> Entry {
         Entry { value, version: Version { revision: 7, tag: "a-b".into() } }
+    }
+
+    fn object() -> Value {
+        let head = Head { size: 3, etag: "e".into(), modified: -1, composite: true, ..Head::default() };
+        Value::Object(Object::whole(head, vec![0, 255, 10].into()))
     }
 
     fn json(text: &str) -> Value {
@@ -161,6 +167,8 @@ mod tests {
         let bytes = Value::Bytes(vec![0, 159, 146, 150].into());
         let calls = vec![
             Call::Get { key: key("..") },
+            Call::Look { key: key("..") },
+            Call::Put { key: key("o"), value: object(), condition: Condition::Absent },
             Call::Put { key: key("a/b"), value: json("null"), condition: Condition::Any },
             Call::Put { key: key("ä\u{0}"), value: bytes.clone(), condition: Condition::Absent },
             Call::Remove { key: key("k"), condition: Condition::Version(entry(json("1")).version) },
@@ -184,6 +192,9 @@ mod tests {
         let version = entry(json("1")).version;
         let attempts = vec![
             Attempt::Done(Reply::Found(None)),
+            Attempt::Done(Reply::Found(Some(entry(object())))),
+            Attempt::Done(Reply::Seen(Some(Sight::from(&entry(object()))))),
+            Attempt::Done(Reply::Seen(None)),
             Attempt::Done(Reply::Found(Some(entry(json("{\"a\":[0,\"\",false,null,1.7976931348623157e308]}"))))),
             Attempt::Done(Reply::Written(version.clone())),
             Attempt::Done(Reply::Removed(true)),

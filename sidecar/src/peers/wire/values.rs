@@ -4,16 +4,19 @@ use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use brainy_storage::{Condition, Entry, Error, Key, OperationId, Value, Version};
+use brainy_storage::object::Head;
+use brainy_storage::{Condition, Entry, Error, Key, Object, OperationId, Value, Version};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
 
-use crate::routing::{Attempt, Call, Reply};
+use crate::routing::{Attempt, Call, Reply, Sight};
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum WireCall {
     Get { key: String },
+    Look { key: String },
     Put { key: String, value: WireValue, condition: WireCondition },
     Remove { key: String, condition: WireCondition },
     CompareAndSwap { key: String, old: Option<WireValue>, new: Option<WireValue> },
@@ -26,6 +29,7 @@ pub(super) enum WireCall {
 pub(super) enum WireValue {
     Json(serde_json::Value),
     Bytes(String),
+    Object { head: Head, body: String },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -40,6 +44,7 @@ pub(super) enum WireCondition {
 #[serde(rename_all = "camelCase")]
 pub(super) enum WireAttempt {
     Found(Option<WireEntry>),
+    Seen(Option<WireSight>),
     Written(String),
     Removed(bool),
     Swapped(Option<String>),
@@ -53,6 +58,12 @@ pub(super) enum WireAttempt {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct WireEntry {
     value: WireValue,
+    version: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct WireSight {
+    head: Head,
     version: String,
 }
 
@@ -99,6 +110,7 @@ impl From<Call> for WireCall {
     fn from(call: Call) -> Self {
         match call {
             Call::Get { key } => Self::Get { key: key.to_string() },
+            Call::Look { key } => Self::Look { key: key.to_string() },
             Call::Put { key, value, condition } => {
                 Self::Put { key: key.to_string(), value: value.into(), condition: condition.into() }
             }
@@ -120,6 +132,7 @@ impl TryFrom<WireCall> for Call {
     fn try_from(call: WireCall) -> Result<Self, Error> {
         Ok(match call {
             WireCall::Get { key } => Self::Get { key: Key::new(key)? },
+            WireCall::Look { key } => Self::Look { key: Key::new(key)? },
             WireCall::Put { key, value, condition } => {
                 Self::Put { key: Key::new(key)?, value: value.try_into()?, condition: condition.try_into()? }
             }
@@ -146,6 +159,9 @@ impl From<Value> for WireValue {
         match value {
             Value::Json(json) => Self::Json(json),
             Value::Bytes(bytes) => Self::Bytes(BASE64.encode(bytes)),
+            Value::Object(Object { head, body }) => {
+                Self::Object { head: Head::clone(&head), body: BASE64.encode(body) }
+            }
         }
     }
 }
@@ -156,12 +172,14 @@ impl TryFrom<WireValue> for Value {
     fn try_from(value: WireValue) -> Result<Self, Error> {
         match value {
             WireValue::Json(json) => Ok(Self::Json(json)),
-            WireValue::Bytes(text) => match BASE64.decode(text) {
-                Ok(bytes) => Ok(Self::Bytes(bytes.into())),
-                Err(problem) => Err(Error::invalid("value", problem.to_string())),
-            },
+            WireValue::Bytes(text) => Ok(Self::Bytes(bytes(text)?)),
+            WireValue::Object { head, body } => Ok(Self::Object(Object::whole(head, bytes(body)?))),
         }
     }
+}
+
+fn bytes(text: String) -> Result<Bytes, Error> {
+    BASE64.decode(text).map(Bytes::from).map_err(|problem| Error::invalid("value", problem.to_string()))
 }
 
 impl From<Condition> for WireCondition {
@@ -200,11 +218,26 @@ impl TryFrom<WireEntry> for Entry {
     }
 }
 
+impl From<Sight> for WireSight {
+    fn from(sight: Sight) -> Self {
+        Self { head: sight.head, version: sight.version.to_string() }
+    }
+}
+
+impl TryFrom<WireSight> for Sight {
+    type Error = Error;
+
+    fn try_from(sight: WireSight) -> Result<Self, Error> {
+        Ok(Self { head: sight.head, version: Version::from_str(&sight.version)? })
+    }
+}
+
 impl From<Attempt> for WireAttempt {
     fn from(attempt: Attempt) -> Self {
         match attempt {
             Attempt::NotServed(why) | Attempt::Done(Reply::NoServer(why)) => Self::NotServed(why),
             Attempt::Done(Reply::Found(entry)) => Self::Found(entry.map(Into::into)),
+            Attempt::Done(Reply::Seen(sight)) => Self::Seen(sight.map(Into::into)),
             Attempt::Done(Reply::Written(version)) => Self::Written(version.to_string()),
             Attempt::Done(Reply::Removed(there)) => Self::Removed(there),
             Attempt::Done(Reply::Swapped(version)) => Self::Swapped(version.map(|version| version.to_string())),
@@ -224,6 +257,7 @@ impl TryFrom<WireAttempt> for Attempt {
         Ok(Self::Done(match attempt {
             WireAttempt::NotServed(why) => return Ok(Self::NotServed(why)),
             WireAttempt::Found(entry) => Reply::Found(entry.map(Entry::try_from).transpose()?),
+            WireAttempt::Seen(sight) => Reply::Seen(sight.map(Sight::try_from).transpose()?),
             WireAttempt::Written(text) => Reply::Written(version(text)?),
             WireAttempt::Removed(there) => Reply::Removed(there),
             WireAttempt::Swapped(text) => Reply::Swapped(text.map(version).transpose()?),

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::{Store, Verdict, applied, ensure, holds, is_absent, key, nasty_keys, number, set, too_long};
-use crate::{Outcome, Value};
+use crate::object::Head;
+use crate::{Object, Outcome, Value};
 
 pub(super) async fn every_kind_of_value_comes_back(store: Store) -> Verdict {
     let key = key("k")?;
@@ -21,6 +22,8 @@ pub(super) async fn every_kind_of_value_comes_back(store: Store) -> Verdict {
         Value::Json(json!(true)),
         Value::Bytes(Bytes::from_static(b"\x00\xff\n\r{}")),
         Value::Bytes(Bytes::from(vec![7; 300_000])),
+        Value::Object(Object::whole(Head { etag: "0".to_owned(), ..Head::default() }, Bytes::new())),
+        Value::Object(Object::whole(Head { size: 300_000, ..Head::default() }, vec![7; 300_000].into())),
     ];
     for value in values {
         set(&store, &key, &value).await?;

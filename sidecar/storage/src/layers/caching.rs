@@ -25,8 +25,8 @@ use super::batching::Forget;
 use crate::encoding::keys_folder;
 use crate::value::add;
 use crate::{
-    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, StorageAdapter, Value,
-    Version, WriteResult,
+    Condition, Done, Entry, Error, Key, Namespace, Object, Operation, OperationId, Outcome, Page, StorageAdapter,
+    Value, Version, WriteResult,
 };
 
 /// Locks that the keys in use are spread over.
@@ -201,6 +201,7 @@ impl Forget for Scope {
 fn kept(entry: Entry) -> Arc<Entry> {
     let value = match entry.value {
         Value::Bytes(bytes) => Value::Bytes(Bytes::copy_from_slice(&bytes)),
+        Value::Object(Object { head, body }) => Value::Object(Object { head, body: Bytes::copy_from_slice(&body) }),
         json @ Value::Json(_) => json,
     };
     Arc::new(Entry { value, version: entry.version })
@@ -226,6 +227,7 @@ fn size(value: &Value) -> u64 {
     match value {
         Value::Json(json) => of_json(json),
         Value::Bytes(bytes) => bytes.len() as u64,
+        Value::Object(object) => object.weight(),
     }
 }
 

@@ -9,6 +9,7 @@ use super::caching::{Cache, CacheCounts, CacheSize};
 use super::compression::Compression;
 use super::limiting::{LimitCounts, Limiter, Limiting};
 use super::observing::Observing;
+use super::tiering::{ColdStores, TieringState, Tiers};
 use crate::StorageAdapter;
 
 /// Which layers there are. The cache lies above the queue, so that a read never waits for a flush, and above compression, so
@@ -46,6 +47,7 @@ pub struct LayerStack {
     limiter: Option<Limiter>,
     compression: Option<Compression>,
     observing: Option<Observing>,
+    tiers: Option<(Tiers, Arc<dyn ColdStores>)>,
 }
 
 impl LayerStack {
@@ -57,6 +59,7 @@ impl LayerStack {
             limiter: layers.limiting.map(Limiter::new),
             compression: layers.compression,
             observing: None,
+            tiers: None,
         }
     }
 
@@ -66,21 +69,49 @@ impl LayerStack {
         Self { observing: Some(observing), ..self }
     }
 
+    /// The same, over stores that are hot tiers, each with its cold one.
+    #[must_use]
+    pub fn tiered(self, tiers: Tiers, cold: Arc<dyn ColdStores>) -> Self {
+        Self { tiers: Some((tiers, cold)), ..self }
+    }
+
+    /// The tiers of its stores; `None`: they have one.
+    pub fn tiers(&self) -> Option<&Tiers> {
+        self.tiers.as_ref().map(|(tiers, _)| tiers)
+    }
+
+    /// How these stand, and what is wrong with the cold ones.
+    pub fn tiering_state(&self) -> Option<TieringState> {
+        let (tiers, cold) = self.tiers.as_ref()?;
+        let mut state = tiers.state();
+        state.lag.problem = state.lag.problem.or_else(|| cold.problem());
+        Some(state)
+    }
+
     /// For the backend that the layers will lie over.
     pub fn compression(&self) -> Option<Compression> {
         self.compression
     }
 
     /// A store below the layers. What an earlier call has cached, also of the same store, is not found through it.
-    pub fn over(&self, store: Arc<dyn StorageAdapter>) -> Arc<dyn StorageAdapter> {
-        self.over_while(store, Arc::new(Sole))
+    pub fn over(&self, name: &str, store: Arc<dyn StorageAdapter>) -> Arc<dyn StorageAdapter> {
+        self.over_while(name, store, Arc::new(Sole))
     }
 
     /// The same for a store that is this process's own only while a claim holds: what was acknowledged before it is
-    /// durable is not written after that.
-    pub fn over_while(&self, store: Arc<dyn StorageAdapter>, claim: Arc<dyn Claim>) -> Arc<dyn StorageAdapter> {
+    /// durable, or in its cold tier, is not written after that. Its name says which cold tier it has.
+    pub fn over_while(
+        &self,
+        name: &str,
+        store: Arc<dyn StorageAdapter>,
+        claim: Arc<dyn Claim>,
+    ) -> Arc<dyn StorageAdapter> {
         let store = match &self.observing {
             Some(observing) => observing.over(store),
+            None => store,
+        };
+        let store = match &self.tiers {
+            Some((tiers, cold)) => tiers.over(store, cold.cold(name), Arc::clone(&claim)),
             None => store,
         };
         let store = match &self.limiter {

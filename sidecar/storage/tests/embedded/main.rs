@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod crash;
+mod small_disk;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,6 +18,8 @@ use brainy_storage::{Entry, Error, Key, Namespace, Outcome, StorageAdapter, Valu
 use bytes::Bytes;
 use serde_json::json;
 use tokio::sync::mpsc::Receiver;
+
+use small_disk::SmallDisk;
 
 fn key(text: &str) -> Key {
     Key::new(text).unwrap()
@@ -313,7 +316,7 @@ async fn a_database_in_use_is_refused_at_once_and_free_when_it_is_closed() {
 #[tokio::test]
 async fn a_full_disk_refuses_values_cleanly_and_takes_them_again_when_there_is_room() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(_unmount) = small_disk(folder.path(), 40) else { return };
+    let Some(_disk) = SmallDisk::mount(folder.path(), "40m") else { return };
     let database = open(&folder.path().join("database"));
     let store = database.store("a").unwrap();
     let value = |n: u64| Value::Bytes(Bytes::from(vec![n as u8; 1 << 20]));
@@ -344,7 +347,7 @@ async fn a_full_disk_refuses_values_cleanly_and_takes_them_again_when_there_is_r
 #[tokio::test]
 async fn a_disk_filled_to_its_end_has_room_for_what_is_rewritten_and_for_every_start() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(_unmount) = small_disk(folder.path(), 128) else { return };
+    let Some(_disk) = SmallDisk::mount(folder.path(), "128m") else { return };
     // What no compression makes small.
     let mut seed: u64 = 1;
     let mut value = || {
@@ -387,26 +390,4 @@ async fn a_disk_filled_to_its_end_has_room_for_what_is_rewritten_and_for_every_s
         assert_eq!(database.audit().await.unwrap().keys, written.len() as u64);
     }
     assert!(written.len() > 400, "{} values", written.len());
-}
-
-/// A file system of its own, of so many MiB, which only root can mount; CI runs as root. `None`: it can't be.
-fn small_disk(folder: &Path, mebibytes: u32) -> Option<Unmount<'_>> {
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "tmpfs"])
-        .arg(folder)
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    if !mounted {
-        eprintln!("skipped: mounting a small file system is not allowed here");
-    }
-    mounted.then_some(Unmount(folder))
-}
-
-struct Unmount<'a>(&'a Path);
-
-impl Drop for Unmount<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").args(["-l"]).arg(self.0).status();
-    }
 }

@@ -38,7 +38,7 @@ impl World {
         let batching = Some(Batching { max_delay_ms, max_items, ack: Ack::Buffered });
         let stack = LayerStack::new(Layers { caching, batching, ..Layers::default() });
         let (slow, claim) = (Arc::new(Slow::new()), Arc::new(Ours(AtomicBool::new(true))));
-        let store = stack.over_while(Arc::clone(&slow) as _, Arc::clone(&claim) as _);
+        let store = stack.over_while("s", Arc::clone(&slow) as _, Arc::clone(&claim) as _);
         Self { slow, claim, stack, store }
     }
 
@@ -170,7 +170,7 @@ async fn a_version_that_was_acknowledged_holds_after_the_flush_and_an_older_one_
     let put = async |version| world.store.put(&name("a"), number(3), &Condition::Version(version)).await;
     assert!(matches!(put(old).await, Ok(Outcome::Rejected(Some(_)))));
     // Whoever does not know it (a later tenure) refuses it, rather than to take it for another.
-    let later = LayerStack::default().over(Arc::clone(&world.slow) as _);
+    let later = LayerStack::default().over("s", Arc::clone(&world.slow) as _);
     let refused = later.put(&name("a"), number(9), &Condition::Version(version.clone())).await;
     assert!(matches!(refused, Ok(Outcome::Rejected(Some(_)))), "{refused:?}");
     assert!(matches!(put(version).await, Ok(Outcome::Applied(_))));

@@ -40,7 +40,7 @@ fn stacks() -> Vec<Layers> {
 
 async fn conforms(layers: Layers, open: impl Fn() -> Arc<dyn StorageAdapter>) {
     let stack = LayerStack::new(layers).observed(Observing::new("any", Arc::new(Book::default())));
-    let report = conformance::run(|| stack.over(open())).await;
+    let report = conformance::run(|| stack.over("s", open())).await;
     assert!(report.is_clean(), "{layers:?}: {report}");
 }
 

@@ -67,7 +67,7 @@ proptest! {
         let limiting = Some(Limiting { max_concurrent: 1, ..Limiting::default() });
         let caching = cached.then(CacheSize::default);
         let stack = LayerStack::new(Layers { caching, batching, limiting, compression: None });
-        block_on(async { check(stack.over(Arc::new(MemoryAdapter::new())), true, run).await });
+        block_on(async { check(stack.over("s", Arc::new(MemoryAdapter::new())), true, run).await });
     }
 }
 

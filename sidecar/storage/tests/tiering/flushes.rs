@@ -153,3 +153,43 @@ async fn what_comes_and_goes_before_it_was_sent_leaves_nothing_in_the_cold_tier(
     let (objects, _) = bucket.list("", "", 10).await.unwrap();
     assert_eq!(objects.len(), 1, "{objects:?}");
 }
+
+/// A removal has put its mark where a creation may still arrive, and its process dies with its disk before it has removed that
+/// again.
+#[tokio::test(start_paused = true)]
+async fn a_mark_that_nobody_is_left_to_remove_is_cleared_away() {
+    let bucket = FarBucket::new(calm(), false);
+    let world = World::on(Arc::new(MemoryAdapter::new()), bucket.open(), Tiering::default());
+    Fate::set(&world.cold.fate.drops, true);
+    world.set("k", number(1)).await;
+    until("it was sent", async || !world.cold.fate.puts.lock().unwrap().is_empty()).await;
+    Fate::set(&world.cold.fate.hold_writes, true);
+    world.delete("k").await;
+    world.cold.fate.held().await;
+    // The creation is lost for good; the mark takes effect, and its process does not hear of it.
+    Fate::set(&world.cold.fate.drops, false);
+    Fate::set(&world.cold.fate.mute, true);
+    world.cold.fate.release();
+    until("the mark is there", async || bucket.list("s/", "", 10).await.unwrap().0.len() == 1).await;
+    world.die();
+    for cleared_by in ["a read", "a removal"] {
+        let lost = World::on(Arc::new(MemoryAdapter::new()), Arc::clone(&world.bucket), Tiering::default());
+        assert_eq!(lost.list().await, ["k"], "there is no mark: this shows nothing");
+        // What is sent to clear it away is lost, too.
+        Fate::set(&lost.cold.fate.drops, true);
+        match cleared_by {
+            "a read" => assert_eq!(lost.get("k").await, None),
+            _ => lost.delete("k").await,
+        }
+        assert_eq!(lost.list().await, Vec::<String>::new(), "after {cleared_by}");
+        lost.die();
+    }
+    let world = world.lose_the_disk();
+    assert_eq!(world.get("k").await, None);
+    world.drained().await;
+    let other = World::on(Arc::new(MemoryAdapter::new()), Arc::clone(&world.bucket), Tiering::default());
+    assert_eq!(other.list().await, Vec::<String>::new(), "the mark is still there");
+    world.set("k", number(2)).await;
+    world.drained().await;
+    assert_eq!(world.in_the_cold_tier("k").await, Some(number(2)));
+}

@@ -25,7 +25,7 @@ pub(crate) struct Fate {
     pub(crate) mute: AtomicBool,
     /// Puts of this key are refused.
     pub(crate) refuses: Mutex<Option<Key>>,
-    /// Puts are lost on their way, and nobody is told.
+    /// Writes are lost on their way, and nobody is told.
     pub(crate) drops: AtomicBool,
     pub(crate) hold_reads: AtomicBool,
     pub(crate) hold_writes: AtomicBool,
@@ -176,6 +176,9 @@ impl StorageAdapter for Tier {
             .alive(async {
                 tokio::task::yield_now().await;
                 self.fate.check()?;
+                if self.fate.drops.load(Ordering::SeqCst) {
+                    return Ok(Outcome::Unknown(Unknown("it was lost".into())));
+                }
                 let outcome = self.inner.remove(key, condition).await;
                 tokio::task::yield_now().await;
                 outcome

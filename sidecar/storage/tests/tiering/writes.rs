@@ -40,6 +40,23 @@ async fn swaps_and_sums_go_on_from_what_the_cold_tier_has() {
     assert!(matches!(world.store.delete(&key("n")).await.unwrap(), Outcome::Applied(false)));
 }
 
+/// It was written by a process that died before it could say so. Who asks again is told that it was done: so it has to be there.
+#[tokio::test(start_paused = true)]
+async fn what_was_done_before_a_restart_is_in_the_cold_tier_before_that_is_said() {
+    let world = World::new(Tiering { ack: Ack::Cold, ..Tiering::default() });
+    world.set("n", number(1)).await;
+    Fate::set(&world.cold.fate.away, true);
+    let ask = async |world: &World| world.store.perform_once(&key("n"), add(1), &id("a")).await.unwrap();
+    assert!(matches!(ask(&world).await, Outcome::Unknown(_)));
+    let world = world.restart();
+    Fate::set(&world.cold.fate.away, true);
+    // Before all of the hot tier was looked at.
+    assert!(matches!(ask(&world).await, Outcome::Unknown(_)));
+    Fate::set(&world.cold.fate.away, false);
+    assert!(matches!(ask(&world).await, Outcome::Applied(Done::Sum(sum, _)) if sum == 2.into()));
+    assert_eq!(world.lose_the_disk().get("n").await, Some(number(2)));
+}
+
 /// A plain write of a key that only the cold tier has does not look what stands there; and must not forget it.
 #[tokio::test(start_paused = true)]
 async fn an_operation_that_the_cold_tier_remembers_is_not_done_again() {

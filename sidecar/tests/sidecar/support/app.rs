@@ -1,7 +1,8 @@
 //! The storage API in this process, called without a connection.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -16,8 +17,10 @@ use brainy_sidecar::locks::{Alone, Locks};
 use brainy_sidecar::metrics::Metrics;
 use brainy_sidecar::ownership::Ownership;
 use brainy_sidecar::routing::{Patience, Router};
+use brainy_storage::backends::memory::MemoryAdapter;
 use brainy_storage::documents::Documents;
 use brainy_storage::layers::limiting::Limiting;
+use brainy_storage::layers::tiering::{Cold, ColdStores, Tiering, Tiers};
 use brainy_storage::layers::{LayerStack, Layers};
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -36,10 +39,26 @@ pub(crate) const PATIENCE: Patience = Patience { owner: Duration::from_secs(2), 
 /// A sidecar that runs alone.
 pub(crate) struct App {
     app: axum::Router,
+    router: Arc<Router>,
     pub(crate) stores: Arc<MemoryStores>,
     pub(crate) ownership: Ownership,
     pub(crate) stop: StopSender,
     stopped: Stop,
+}
+
+/// The cold tiers of the shards.
+#[derive(Debug, Default)]
+struct ColdMemory(Mutex<HashMap<String, MemoryAdapter>>);
+
+impl ColdStores for ColdMemory {
+    fn cold(&self, name: &str) -> Cold {
+        let store = self.0.lock().unwrap().entry(name.to_owned()).or_default().clone();
+        Cold { store: Arc::new(store), longest_path: 1000 }
+    }
+
+    fn problem(&self) -> Option<String> {
+        None
+    }
 }
 
 pub(crate) fn storage_info() -> StorageInfo {
@@ -70,22 +89,39 @@ impl App {
         Self::assemble(PATIENCE, Intake::default(), Outlet::default(), Layers::default(), Some(locks))
     }
 
+    /// With a cold tier under each shard, in memory too.
+    pub(crate) fn tiered(tiering: Tiering) -> Self {
+        let layers = LayerStack::default().tiered(Tiers::new(tiering), Arc::new(ColdMemory::default()));
+        Self::over(PATIENCE, Intake::default(), Outlet::default(), |_| layers, None)
+    }
+
     fn with(patience: Patience, intake: Intake, outlet: Outlet, layers: Layers) -> Self {
         Self::assemble(patience, intake, outlet, layers, None)
     }
 
     fn assemble(patience: Patience, intake: Intake, outlet: Outlet, layers: Layers, locks: Option<Locks>) -> Self {
+        let observed = |metrics: &Metrics| LayerStack::new(layers).observed(metrics.observing("memory"));
+        Self::over(patience, intake, outlet, observed, locks)
+    }
+
+    fn over(
+        patience: Patience,
+        intake: Intake,
+        outlet: Outlet,
+        layers: impl FnOnce(&Metrics) -> LayerStack,
+        locks: Option<Locks>,
+    ) -> Self {
         let stores = Arc::new(MemoryStores::default());
         let metrics = Arc::new(Metrics::default());
-        let layers = LayerStack::new(layers).observed(metrics.observing("memory"));
+        let layers = layers(&metrics);
         let mut ownership = Ownership::standalone(SHARDS, Arc::clone(&stores) as _, layers);
         if let Some(locks) = locks {
             ownership = ownership.with_locks(locks);
         }
-        let router = Router::new(Arc::new(ownership.clone()), None, patience, Arc::clone(&metrics));
+        let router = Arc::new(Router::new(Arc::new(ownership.clone()), None, patience, Arc::clone(&metrics)));
         let (stop, stopped) = server::stop();
         let api = Api {
-            router: Arc::new(router),
+            router: Arc::clone(&router),
             ownership: ownership.clone(),
             metrics,
             storage: Arc::new(storage_info()),
@@ -94,7 +130,12 @@ impl App {
             outlet,
             stop: stopped.clone(),
         };
-        Self { app: routes::app(api), stores, ownership, stop, stopped }
+        Self { app: routes::app(api), router, stores, ownership, stop, stopped }
+    }
+
+    /// For what else is served over the same shards.
+    pub(crate) fn router(&self) -> Arc<Router> {
+        Arc::clone(&self.router)
     }
 
     /// Serves it over TCP, until the end of the test.

@@ -96,7 +96,7 @@ pub(crate) fn check(method: &str, path: &str, answer: &Answer) -> Option<&'stati
     let response = operation["responses"].get(status.to_string());
     let response = resolve(response.unwrap_or_else(|| panic!("{method} {path}: {status} is not described")));
     let media_type = answer.header("content-type").split(';').next().unwrap_or_default();
-    let content = response["content"].get(media_type);
+    let content = response["content"].get(media_type).or_else(|| response["content"].get("*/*"));
     let content = content.unwrap_or_else(|| panic!("{method} {path}: {status}: {media_type:?} is not described"));
     if media_type.ends_with("json") && method != "HEAD" {
         let wrong = violations(&content["schema"], &answer.json());

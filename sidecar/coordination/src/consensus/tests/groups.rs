@@ -149,12 +149,16 @@ async fn nodes_join_and_leave_one_at_a_time_and_who_has_left_may_come_back() {
     nodes.start("b");
     nodes.start("c");
     nodes.settled(&["a+", "b+", "c+"]).await;
-    assert_eq!(nodes.outside().learners().await.unwrap(), [], "all of them vote");
+    // Whoever is asked may hear of it a little later.
+    let outside = nodes.outside();
+    let none = || async { outside.learners().await.ok().filter(Vec::is_empty) };
+    nodes.eventually("all of them vote", none).await;
     count.add(&*nodes.documents("b"), "n").await;
     let before = nodes.member("c").await;
     nodes.want(&["a", "b"]);
     nodes.settled(&["a+", "b+"]).await;
-    assert_eq!(nodes.outside().members().await.unwrap().len(), 2, "which is when the third may go");
+    let two = || async { outside.members().await.ok().filter(|members| members.len() == 2) };
+    nodes.eventually("the third may go", two).await;
     // It is no member, and uses the group all the same. And it is told, so that it never asks for votes.
     count.add(&*nodes.documents("c"), "n").await;
     let forgot = || async { nodes.member("c").await.filter(|now| Some(*now) != before) };

@@ -296,12 +296,7 @@ impl Engine {
 
     /// Bytes in memory that are on their way to the disk, or will be, at most.
     fn in_memory(&self) -> u64 {
-        self.writer().unflushed + self.data.sealed_memtable_count() as u64 * self.memory_most()
-    }
-
-    /// How much of what was written last is in memory at most before it is sealed.
-    fn memory_most(&self) -> u64 {
-        settings::memory_table(u64::MAX, self.table)
+        self.writer().unflushed + self.data.sealed_memtable_count() as u64 * settings::most_in_memory(self.table)
     }
 
     /// What a write that found no room is told.

@@ -90,10 +90,8 @@ impl EmbeddedDatabase {
         // It keeps no database open that nobody else has.
         let engine = Arc::downgrade(&self.inner.engine);
         let table = self.inner.engine.table();
-        Disk::of(self.folder(), move |disk| {
-            settings::reserve_of_full(disk, table) + settings::memory_table(u64::MAX, table)
-        })
-        .with_data(move || engine.upgrade().map(|engine| engine.data_bytes()))
+        Disk::of(self.folder(), move |disk| settings::reserve_of_full(disk, table) + settings::most_in_memory(table))
+            .with_data(move || engine.upgrade().map(|engine| engine.data_bytes()))
     }
 
     /// Why nothing more can be written, if that is so: the process has to be started again then. Reads go on.

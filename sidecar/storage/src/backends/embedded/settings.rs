@@ -1,7 +1,6 @@
 //! How the engine is set up: small by default, because a node's sidecar should be.
 
 use std::path::Path;
-
 use std::sync::Arc;
 
 use fjall::compaction::Leveled;
@@ -80,6 +79,11 @@ pub(super) fn memory_table(on_disk: u64, table: u64) -> u64 {
     (on_disk / 4).clamp(LEAST_MEMORY_TABLE_BYTES, MEMORY_TABLE_BYTES).min(table / BROUGHT_FOR_A_TABLE)
 }
 
+/// The most that it is with tables of this size, however much there is.
+pub(super) fn most_in_memory(table: u64) -> u64 {
+    memory_table(u64::MAX, table)
+}
+
 /// What must stay free, so that tables of this size can be rewritten, where there is so much data.
 pub(super) fn reserve(data: u64, table: u64) -> u64 {
     (TIMES * (TABLES_AT_ONCE * table).min(data)).max(LEAST_RESERVE)
@@ -108,9 +112,9 @@ mod tests {
         let table = table_for(100 * GIB);
         assert_eq!(memory_table(0, table), LEAST_MEMORY_TABLE_BYTES);
         assert_eq!(memory_table(40 << 20, table), 10 << 20);
-        assert_eq!(memory_table(u64::MAX, table), MEMORY_TABLE_BYTES);
+        assert_eq!(most_in_memory(table), MEMORY_TABLE_BYTES);
         let small = table_for(GIB / 8);
-        assert_eq!(memory_table(u64::MAX, small), small / BROUGHT_FOR_A_TABLE);
+        assert_eq!(most_in_memory(small), small / BROUGHT_FOR_A_TABLE);
     }
 
     #[test]
@@ -120,7 +124,7 @@ mod tests {
             let reserve = reserve_of_full(disk, table);
             assert!(reserve <= if disk < GIB { disk / 2 } else { disk / 5 }, "{disk}: {reserve} bytes");
             // One table with fifty others, twice, and all that may wait to be sorted in. Of a smaller disk less than that is data.
-            let brought = memory_table(u64::MAX, table) * (MAX_L0 as u64 + 1);
+            let brought = most_in_memory(table) * (MAX_L0 as u64 + 1);
             let rewritten = reserve - reserve_of_removals(reserve);
             assert!(disk < GIB || rewritten >= 2 * 50 * table + brought, "{disk}: {table} bytes a table");
         }

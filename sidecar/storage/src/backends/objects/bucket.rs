@@ -14,6 +14,9 @@ use crate::Error;
 const MAX_OBJECT_NAME_BYTES: usize = 1024;
 /// Most objects that are listed or deleted in one request.
 pub const PAGE: usize = 1000;
+/// How long a connection is kept that nothing goes over. Much shorter than servers do (workerd by itself: 5 s), so that a request
+/// rarely meets one that is just being closed, also where the machine is busy: its outcome would be unknown.
+pub(in crate::backends) const IDLE_CONNECTION: Duration = Duration::from_secs(2);
 
 /// A bucket of objects, or the part of it below a prefix: names are relative to that. Cheap to clone; clones share
 /// connections. No call may last for ever.

@@ -26,8 +26,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use self::adapter::BucketAdapter;
 pub(super) use self::adapter::entry_of;
-pub(super) use self::bucket::Prefix;
 pub use self::bucket::{Bucket, Limits, Listed, Object, PAGE, When, Written};
+pub(super) use self::bucket::{IDLE_CONNECTION, Prefix};
 pub use self::conditional::send_conditional;
 pub(super) use self::conditional::{ATTEMPTS, pause, too_late};
 pub use self::documents::BucketDocuments;

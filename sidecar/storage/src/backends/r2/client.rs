@@ -16,12 +16,8 @@ use serde::Deserialize;
 
 use super::settings::R2Settings;
 use crate::Error;
-use crate::backends::objects::{Failure, UNREACHABLE, judge_answer, never_sent};
+use crate::backends::objects::{Failure, IDLE_CONNECTION, UNREACHABLE, judge_answer, never_sent};
 use crate::error::causes;
-
-/// Shorter than servers keep an idle connection (workerd by itself: 5 s), so that a request rarely meets one that is just
-/// being closed: its outcome would be unknown.
-const IDLE_CONNECTION: Duration = Duration::from_secs(4);
 
 /// A connection to the Worker, with the token. Sends each request once.
 #[derive(Debug)]

@@ -18,14 +18,12 @@ use aws_smithy_types::timeout::TimeoutConfig;
 
 use super::settings::{Credentials, KeyFiles, S3Settings};
 use crate::Error;
+use crate::backends::objects::IDLE_CONNECTION;
 
 /// Attempts of an ordinary request.
 const ATTEMPTS: u32 = 3;
 /// Before the second attempt of an ordinary request; doubles for the third.
 const BACKOFF: Duration = Duration::from_millis(100);
-/// Shorter than servers keep an idle connection, so that a request rarely meets one that is just being closed: its
-/// outcome would be unknown.
-const IDLE_CONNECTION: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug)]
 pub(super) struct Clients {

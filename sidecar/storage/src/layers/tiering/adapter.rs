@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde_json::Number;
 
 use super::listing;
-use super::promotion::promote;
+use super::promotion::{clear_mark, promote};
 use super::spaces::Space;
 use super::store::{InUse, Store, hash, read};
 use super::writing::{Answers, Item, from_cold, write};
@@ -60,6 +60,14 @@ impl TieringAdapter {
         let store = self.store();
         store.shared.counts.cold_reads.add(1);
         let Some((sealed, noted)) = from_cold(key, found)? else { return Ok(None) };
+        if sealed.is_removal() {
+            let (store, space, key) = (Arc::clone(store), Arc::clone(&self.space), key.clone());
+            let clearing =
+                tokio::spawn(async move { clear_mark(&store, &space, &key, generation, (sealed, noted)).await });
+            // There is nothing, whatever becomes of the mark.
+            let _cleared = clearing.await;
+            return Ok(None);
+        }
         let entry = sealed.entry();
         if entry.is_some() && store.shared.is_frequent(hash) {
             let (store, space, key) = (Arc::clone(store), Arc::clone(&self.space), key.clone());

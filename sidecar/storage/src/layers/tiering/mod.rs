@@ -404,6 +404,6 @@ fn size(value: &Value) -> u64 {
     match value {
         Value::Bytes(bytes) => bytes.len() as u64,
         // No record: nothing is counted for it.
-        Value::Json(_) => 0,
+        Value::Json(_) | Value::Object(_) => 0,
     }
 }

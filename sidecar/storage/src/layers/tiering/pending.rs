@@ -176,10 +176,11 @@ impl Pending {
     /// A key has a write that is not in the cold tier.
     pub(super) fn note(&self, place: &Place, space: &Arc<Space>, unwritten: Unwritten) {
         let mut state = self.lock();
-        self.journal.bytes.fetch_add(unwritten.bytes, Ordering::Relaxed);
         if let Some(line) = state.lines.get_mut(place) {
-            self.journal.bytes.fetch_sub(line.newest.bytes, Ordering::Relaxed);
+            // Who looks through the hot tier may come late with what was written over meanwhile.
             if unwritten.revision >= line.newest.revision {
+                self.journal.bytes.fetch_add(unwritten.bytes, Ordering::Relaxed);
+                self.journal.bytes.fetch_sub(line.newest.bytes, Ordering::Relaxed);
                 line.newest = unwritten;
             }
             if let Phase::Flying { again } = &mut line.phase {
@@ -187,6 +188,7 @@ impl Pending {
             }
             return;
         }
+        self.journal.bytes.fetch_add(unwritten.bytes, Ordering::Relaxed);
         self.journal.keys.fetch_add(1, Ordering::Relaxed);
         let line = Line {
             space: Arc::clone(space),
@@ -385,5 +387,35 @@ impl Pending {
             foreign: state.lines.values().filter(|line| line.foreign).count() as u64,
             away: state.away.as_ref().map(|away| away.why.clone()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backends::memory::MemoryAdapter;
+    use crate::layers::tiering::spaces::Spaces;
+    use crate::{Key, StorageAdapter};
+
+    fn space() -> Arc<Space> {
+        let store = || -> Arc<dyn StorageAdapter> { Arc::new(MemoryAdapter::new()) };
+        Spaces::new(store(), store(), store()).space(&[])
+    }
+
+    /// As it happens while the hot tier is looked through and written to.
+    #[test]
+    fn what_is_noted_late_of_a_key_counts_for_nothing() {
+        let (journal, space) = (Arc::<Journal>::default(), space());
+        let pending = Pending::new(Arc::clone(&journal));
+        let place = (Arc::clone(&space.folder), Key::new("k").unwrap());
+        let write = |revision, bytes| Unwritten { revision, at: 1, bytes, may_be_sent: false };
+        for (revision, bytes, expected) in [(5, 100, 100), (3, 50, 100), (3, 500, 100), (6, 70, 70)] {
+            pending.note(&place, &space, write(revision, bytes));
+            assert_eq!((journal.keys(), journal.bytes()), (1, expected), "after revision {revision}");
+        }
+        assert!(matches!(pending.next(), Next::Fly(_)));
+        pending.note(&place, &space, write(4, 1));
+        pending.end(&place, Said::Written(6));
+        assert_eq!((journal.keys(), journal.bytes(), pending.lag()), (0, 0, Lag::default()));
     }
 }

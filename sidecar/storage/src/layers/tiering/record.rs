@@ -65,7 +65,7 @@ impl Sealed {
     pub(super) fn from_cold(key: &Key, value: Value) -> Result<Self, Error> {
         match value {
             Value::Bytes(bytes) => Self::open(key, bytes),
-            Value::Json(_) => Err(foreign(key)),
+            Value::Json(_) | Value::Object(_) => Err(foreign(key)),
         }
     }
 
@@ -240,6 +240,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::Object;
+    use crate::object::Head;
 
     fn key() -> Key {
         Key::new("k").unwrap()
@@ -263,6 +265,7 @@ mod tests {
             Some(Value::Json(json!(null))),
             Some(Value::Bytes(Bytes::new())),
             Some(Value::Bytes(Bytes::from_static(b"\x01\x07 looks like one"))),
+            Some(Value::Object(Object::whole(Head::default(), Bytes::from_static(b"\x01\x07")))),
             None,
         ];
         for value in values {

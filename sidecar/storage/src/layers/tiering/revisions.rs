@@ -79,7 +79,7 @@ impl Revisions {
 fn number(value: &Value) -> Result<u64, Error> {
     let number = match value {
         Value::Json(json) => json.as_u64(),
-        Value::Bytes(_) => None,
+        Value::Bytes(_) | Value::Object(_) => None,
     };
     let damaged = || Error::Corrupt { key: NAME.to_owned(), problem: "it is no revision".to_owned() };
     number.ok_or_else(damaged)

@@ -9,6 +9,7 @@ use futures::future::join_all;
 use tokio::time::{Instant, timeout_at};
 
 use super::Ack;
+use super::pending::Unwritten;
 use super::record::{Noted, Record, Sealed, State};
 use super::spaces::{Gone, Space};
 use super::store::{Store, hash, read};
@@ -94,6 +95,8 @@ struct Ground {
     /// What that remembers is not among `performed`.
     inherits: bool,
     is_unwritten: bool,
+    /// When it was written, in milliseconds since 1970.
+    written_at: u64,
     /// What the hot tier has of the key takes so many bytes.
     bytes: Option<u64>,
 }
@@ -109,6 +112,7 @@ impl Ground {
             over: None,
             inherits: true,
             is_unwritten: false,
+            written_at: 0,
             bytes: None,
         }
     }
@@ -123,6 +127,7 @@ impl Ground {
             over: record.noted().cloned(),
             inherits,
             is_unwritten: record.is_unwritten(),
+            written_at: record.written_at,
             bytes: Some(bytes),
         }
     }
@@ -136,6 +141,17 @@ impl Ground {
             Some(_) => ground,
             None => Self { revision: sealed.revision(), entry: sealed.entry(), ..ground },
         }
+    }
+
+    /// The hot tier has nothing, and the cold one the mark of a removal, which nobody is left to remove.
+    fn is_mark(&self) -> bool {
+        self.bytes.is_none() && self.entry.is_none() && self.over.is_some()
+    }
+
+    /// What stands in the hot tier, as what is to be brought to the cold one.
+    fn unwritten(&self) -> Unwritten {
+        let bytes = self.bytes.unwrap_or_default();
+        Unwritten { revision: self.revision, at: self.written_at, bytes, may_be_sent: true }
     }
 
     /// What is damaged can be removed, and nothing else be done with it.
@@ -252,8 +268,12 @@ impl Writes<'_> {
         let stands = Stands { revision: revision - 1, entry: ground.entry.as_ref(), performed: &ground.performed };
         let judged = judge(key, stands, requests);
         let (value, performed) = match judged.change() {
+            // Nothing is removed but what a lost process has left there.
+            Change::Nothing if ground.is_mark() && is_removal(requests) => (None, Performed::default()),
             Change::Nothing => {
                 if ground.is_unwritten {
+                    // It may be what an earlier process has left, which nobody has found yet.
+                    self.store.pending.note(&self.places[index], self.space, ground.unwritten());
                     self.waits.push((index, ground.revision));
                 }
                 return Err(judged.applied(None));
