@@ -116,10 +116,21 @@ fn default_shards() -> i32 {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "self.strategy == 'Isolated' || has(self.bucket)", "message": "storage.bucket is required with strategy Namespaced or Shared: nodes share their data through it"},
+    {"rule": "self.strategy == 'Isolated' || has(self.bucket) || has(self.regions)", "message": "storage.bucket is required with strategy Namespaced or Shared: nodes share their data through it. With Shared there may be storage.regions in its place"},
     {"rule": "self.strategy != 'Isolated' || !has(self.bucket)", "message": "storage.bucket has no use with strategy Isolated: data lives on each node's volume. Remove storage.bucket, or choose strategy Namespaced or Shared"},
     {"rule": "self.strategy == 'Isolated' || !has(self.tiering)", "message": "storage.tiering has a use with strategy Isolated only: with Namespaced and Shared all data lies in the bucket already. Remove storage.tiering, or choose strategy Isolated"},
     {"rule": "has(self.tiering) == has(oldSelf.tiering) && (!has(self.tiering) || (self.tiering.bucket.name == oldSelf.tiering.bucket.name && (has(self.tiering.bucket.prefix) ? self.tiering.bucket.prefix : '') == (has(oldSelf.tiering.bucket.prefix) ? oldSelf.tiering.bucket.prefix : '')))", "message": "storage.tiering can't be added or removed, and its bucket's name and prefix can't be changed, once the BrainyCluster is there: what is on the volumes is not whole without it. Create a new BrainyCluster and copy the data"},
+    {"rule": "self.strategy == 'Shared' || !has(self.regions)", "message": "storage.regions has a use with strategy Shared only: a region's data lies in its bucket, each shard at one place. Remove storage.regions, or choose strategy Shared"},
+    {"rule": "!has(self.regions) || !has(self.bucket)", "message": "storage.bucket and storage.regions exclude each other: each region has a bucket of its own. Remove one of them"},
+    {"rule": "!has(self.regions) || self.regions.all(region, self.regions.exists_one(other, other.name == region.name))", "message": "storage.regions has a name twice: each region needs a name of its own"},
+    {"rule": "!has(self.regions) || self.regions.all(region, self.regions.exists_one(other, other.bucket.name == region.bucket.name && (has(other.bucket.prefix) ? other.bucket.prefix : '') == (has(region.bucket.prefix) ? region.bucket.prefix : '') && (has(other.bucket.endpoint) ? other.bucket.endpoint : '') == (has(region.bucket.endpoint) ? region.bucket.endpoint : '')))", "message": "storage.regions has the same bucket and prefix twice: each region needs a place of its own"},
+    {"rule": "!has(self.region) || has(self.regions) && self.regions.exists(region, region.name == self.region)", "message": "storage.region must be the name of one of storage.regions"},
+    {"rule": "!has(self.replication) || has(self.regions)", "message": "storage.replication has a use with storage.regions only: remove it"},
+    {"rule": "!has(self.replication) || !has(self.replication.home) || !has(self.regions) || self.regions.exists(region, region.name == self.replication.home)", "message": "storage.replication.home must be the name of one of storage.regions"},
+    {"rule": "!has(self.regions) || !has(self.layers) || !self.layers.exists(layer, layer.type == 'Caching' || layer.type == 'Batching')", "message": "storage.layers can't have Caching or Batching with storage.regions: what other regions write would not be seen, and plain writes would be decided in the home. Remove them"},
+    {"rule": "has(self.regions) == has(oldSelf.regions)", "message": "storage.regions can't be added or removed once the BrainyCluster is there: data in regions is kept otherwise. Create a new BrainyCluster and copy the data"},
+    {"rule": "!has(self.regions) || !has(oldSelf.regions) || self.regions.all(region, oldSelf.regions.all(old, old.name != region.name || old.bucket.name == region.bucket.name && (has(old.bucket.prefix) ? old.bucket.prefix : '') == (has(region.bucket.prefix) ? region.bucket.prefix : '')))", "message": "storage.regions: a region's bucket.name and bucket.prefix can't be changed: the data stays where it was written. Add a region of another name, and retire this one"},
+    {"rule": "!has(oldSelf.region) || has(self.region) && self.region == oldSelf.region", "message": "storage.region can't be changed: the cluster's data and leases are in its bucket. Create a new BrainyCluster in the other region"},
     {"rule": "!has(self.layers) || self.layers.all(layer, self.layers.exists_one(other, other.type == layer.type))", "message": "storage.layers has a layer twice: each type may come once"},
     {"rule": "!has(self.layers) || !self.layers.exists(layer, layer.type == 'Caching') || self.layers[0].type == 'Caching'", "message": "storage.layers: Caching must come first: below Batching a read would have to wait for a flush, below Compression each read would decompress"},
     {"rule": "!has(self.layers) || !self.layers.exists(layer, layer.type == 'Batching') || !self.layers.exists(layer, layer.type == 'Limiting') || self.layers[self.layers[0].type == 'Caching' ? 1 : 0].type == 'Batching'", "message": "storage.layers: Limiting must come after Batching: above it a write that waits for its flush would take up a place among the operations under way"},
@@ -144,6 +155,22 @@ pub struct StorageSpec {
     /// cluster is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tiering: Option<TieringSpec>,
+
+    /// In place of `bucket` (strategy Shared): several regions, each with a bucket and a BrainyCluster of its own, of which each
+    /// has all data. The same resource may be applied in each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 8))]
+    pub regions: Option<Vec<RegionSpec>>,
+
+    /// Which of the regions is this cluster's own. Absent: the one that its machines have in common in the label
+    /// `topology.kubernetes.io/region`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub region: Option<String>,
+
+    /// How the regions are kept equal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replication: Option<ReplicationSpec>,
 
     /// Layers over the store, from the application down: Caching, Batching, Limiting, Compression. Any of them may be left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -301,6 +328,43 @@ fn default_watermark_percent() -> i32 {
 
 fn default_promote_after_reads() -> i32 {
     3
+}
+
+/// A region: a bucket there, which this cluster reads and writes too.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RegionSpec {
+    /// Its name: the same in each cluster.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
+    pub name: String,
+    /// Its bucket.
+    pub bucket: BucketSpec,
+}
+
+/// How regions are kept equal.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReplicationSpec {
+    /// How many regions have a write when it is acknowledged.
+    #[serde(default)]
+    pub write_concern: WriteConcern,
+    /// The region in which compareAndSwap, increment, conditions and operations with an id are decided; the first of the list
+    /// unless it is set. A change moves it: nothing is decided meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub home: Option<String>,
+}
+
+/// How many regions have a write when it is acknowledged.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum WriteConcern {
+    /// One: the own region, or the home if that decides. Who loses that region loses what the others do not have yet.
+    #[default]
+    Local,
+    /// More than half of them.
+    Majority,
+    /// All.
+    All,
 }
 
 /// One layer over the store.

@@ -32,14 +32,44 @@ pub struct BrainyClusterStatus {
     /// Selects the node pods (read by the scale subresource).
     #[serde(default)]
     pub selector: String,
+    /// The cluster's own region, once it is known; it never changes by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// How the regions stand, as this cluster's nodes see them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub regions: Vec<RegionStatus>,
     /// What a change does, from before it begins until it is carried out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Plan>,
     /// Ready, Progressing, StorageReady, ShardsAssigned, VolumesHealthy, ChangesApproved, DisruptionAllowed; Hibernated of a
-    /// cluster that did; CertificatesReady where cert-manager issues the certificates.
+    /// cluster that did; TieringHealthy with a cold tier; RegionsHealthy with several regions; CertificatesReady where cert-manager issues the certificates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// How a region stands.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct RegionStatus {
+    /// Its name.
+    pub name: String,
+    /// Minutes for which the oldest write of this cluster waits that it does not have yet.
+    #[serde(default)]
+    pub minutes_behind: i64,
+    /// How many keys that is, in powers of two; 0 below a minute.
+    #[serde(default)]
+    pub keys_behind: i64,
+    /// It takes no writes from some node.
+    #[serde(default)]
+    pub away: bool,
+    /// It is being filled.
+    #[serde(default)]
+    pub filling: bool,
+    /// Shards whose keys are decided there.
+    #[serde(default)]
+    pub homes: i64,
 }
 
 /// What a change does.
@@ -128,4 +158,7 @@ pub mod condition {
     pub const VOLUMES_HEALTHY: &str = "VolumesHealthy";
     /// The cold tier has all that was acknowledged, but for what is new (where the spec asks for one).
     pub const TIERING_HEALTHY: &str = "TieringHealthy";
+    /// Every region has all that was acknowledged, but for what is new, and keys are decided where the spec wants it (where the
+    /// spec asks for regions).
+    pub const REGIONS_HEALTHY: &str = "RegionsHealthy";
 }

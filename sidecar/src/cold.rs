@@ -1,17 +1,15 @@
-//! The bucket of the cold tier: opened and put to the test in the background, as often as it takes, and again every hour.
-//! Until it has passed nothing is written to it or read from it, and the hot tier serves alone.
+//! The bucket of the cold tier. Until it has passed (`gated`), and is known to be this one's own, the hot tier serves alone.
 //!
 //! ```text
 //! <prefix>/cold/shards/NNN/      the cold tier of each shard
 //! <prefix>/cold/cluster.json     whose it is
 //! ```
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,33 +20,15 @@ use brainy_storage::documents::{Documents, Swap};
 use brainy_storage::layers::compression::Compression;
 use brainy_storage::layers::observing::Observing;
 use brainy_storage::layers::tiering::{Cold, ColdStores, Fullness, Gauge};
-use brainy_storage::{
-    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Page, Requests, StorageAdapter, Value,
-    Version, WriteResult, chance,
-};
+use brainy_storage::{Error, chance};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 
-use crate::host;
+use crate::gated::{GatedBucket, Purpose, longest_path};
 
 /// In the folder of the hot tier: which cold one it belongs to.
 const REMEMBERED: &str = "cold.json";
-/// Longest name of an object, in bytes, of which the bucket's prefix takes a part.
-const LONGEST_NAME: usize = 1024;
-/// Between two proofs. One is a few hundred small requests.
-const PROVE_EVERY: Duration = Duration::from_secs(3600);
-/// Pauses before a bucket is tried again that has not passed: doubled from the first to the last.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Time between looks how full the disk of the hot tier is.
 const DISK_LOOKS: Duration = Duration::from_secs(5);
-
-/// Whether the bucket may be used.
-#[derive(Clone, Debug)]
-enum Access {
-    /// Not yet, or not any more: why.
-    Closed(String),
-    Open(S3Store),
-}
 
 /// Who asks for the cold tier.
 #[derive(Clone, Debug)]
@@ -61,22 +41,11 @@ pub struct Claimant {
     pub folder: PathBuf,
 }
 
-/// The bucket. Clones share it.
-#[derive(Clone)]
-pub struct ColdBucket(Arc<Inner>);
-
-struct Inner {
-    settings: S3Settings,
-    claimant: Claimant,
-    compression: Option<Compression>,
-    observing: Observing,
-    access: watch::Sender<Access>,
-}
-
-impl fmt::Debug for ColdBucket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ColdBucket").field("settings", &self.0.settings).finish_non_exhaustive()
-    }
+/// The bucket.
+#[derive(Debug)]
+pub struct ColdBucket {
+    bucket: GatedBucket,
+    prefix: String,
 }
 
 impl ColdBucket {
@@ -87,76 +56,28 @@ impl ColdBucket {
         compression: Option<Compression>,
         observing: Observing,
     ) -> Arc<Self> {
-        let access = watch::Sender::new(Access::Closed("the bucket of the cold tier was not tested yet".to_owned()));
-        let bucket = Self(Arc::new(Inner { settings, claimant, compression, observing, access }));
-        host::spawn(keep(bucket.clone()));
-        Arc::new(bucket)
-    }
-
-    fn set(&self, access: Access) {
-        let before = self.problem();
-        match (&access, before) {
-            (Access::Closed(why), before) if before.as_ref() != Some(why) => {
-                tracing::warn!(why, "the cold tier is not used");
-            }
-            (Access::Open(_), Some(_)) => tracing::info!("the cold tier is used from now on"),
-            _ => {}
-        }
-        self.0.access.send_replace(access);
-    }
-
-    fn store(&self) -> Result<S3Store, Error> {
-        match &*self.0.access.borrow() {
-            Access::Closed(why) => Err(Error::unavailable("ColdTier", why.clone())),
-            Access::Open(store) => Ok(store.clone()),
-        }
+        let prefix = settings.prefix.clone();
+        Arc::new(Self { bucket: GatedBucket::start(settings, Arc::new(claimant), compression, observing), prefix })
     }
 }
 
-/// Opens the bucket, and closes it where it proves not to keep its word.
-async fn keep(bucket: ColdBucket) {
-    let mut pause = PAUSES.0;
-    loop {
-        pause = match open(&bucket.0).await {
-            Ok(store) => {
-                bucket.set(Access::Open(store.clone()));
-                let why = lost(&store).await;
-                bucket.set(Access::Closed(in_words(&why)));
-                PAUSES.0
-            }
-            Err(error) => {
-                bucket.set(Access::Closed(in_words(&error)));
-                (pause * 2).min(PAUSES.1)
-            }
-        };
-        tokio::time::sleep(pause).await;
+#[async_trait]
+impl Purpose for Claimant {
+    fn cause(&self) -> &'static str {
+        "ColdTier"
     }
-}
 
-async fn open(bucket: &Inner) -> Result<S3Store, Error> {
-    let store = S3Store::open(&bucket.settings).await?;
-    store.check().await?;
-    store.prove().await?;
-    let Claimant { folder, .. } = &bucket.claimant;
-    let remembered = remembered(folder).await?;
-    let mark = must_own(&store.documents(""), &bucket.claimant, remembered.as_deref()).await?;
-    if remembered.is_none() {
-        remember(folder, mark).await?;
+    fn name(&self) -> String {
+        "the cold tier".to_owned()
     }
-    Ok(store)
-}
 
-/// Puts the bucket to the test again and again, until it shows that it no longer keeps its word. That it can't be reached
-/// proves nothing.
-async fn lost(store: &S3Store) -> Error {
-    loop {
-        // Up to a quarter more or less, so that the nodes of a cluster don't all do it at once.
-        tokio::time::sleep(PROVE_EVERY * 3 / 4 + PROVE_EVERY / 2 * chance::below(1024) / 1024).await;
-        match store.prove().await {
-            Err(error) if matches!(&error, Error::Unavailable { cause, .. } if cause == "UnsafeStore") => return error,
-            Err(error) => tracing::warn!(%error, "the bucket of the cold tier could not be put to the test"),
-            Ok(_) => {}
+    async fn admit(&self, store: &S3Store) -> Result<(), Error> {
+        let remembered = remembered(&self.folder).await?;
+        let mark = must_own(&store.documents(""), self, remembered.as_deref()).await?;
+        if remembered.is_none() {
+            remember(&self.folder, mark).await?;
         }
+        Ok(())
     }
 }
 
@@ -243,95 +164,14 @@ async fn blocking<T: Send + 'static>(act: impl FnOnce() -> io::Result<T> + Send 
     tokio::task::spawn_blocking(act).await.unwrap_or_else(|broken| Err(io::Error::other(broken)))
 }
 
-fn in_words(error: &Error) -> String {
-    match error {
-        Error::Unavailable { cause, detail } => format!("{cause}: {detail}"),
-        other => other.to_string(),
-    }
-}
-
 impl ColdStores for ColdBucket {
     fn cold(&self, name: &str) -> Cold {
         let root = format!("{COLD_SHARDS}/{name}");
-        let taken = self.0.settings.prefix.len() + root.len() + 2;
-        let shard = ColdShard { bucket: self.clone(), root, namespaces: Vec::new(), open: OnceLock::new() };
-        Cold { store: Arc::new(shard), longest_path: LONGEST_NAME.saturating_sub(taken) }
+        Cold { longest_path: longest_path(&self.prefix, &root), store: self.bucket.store_in(root) }
     }
 
     fn problem(&self) -> Option<String> {
-        match &*self.0.access.borrow() {
-            Access::Closed(why) => Some(why.clone()),
-            Access::Open(_) => None,
-        }
-    }
-}
-
-/// The cold tier of a shard, while the bucket may be used.
-#[derive(Debug)]
-struct ColdShard {
-    bucket: ColdBucket,
-    root: String,
-    namespaces: Vec<Namespace>,
-    open: OnceLock<Arc<dyn StorageAdapter>>,
-}
-
-impl ColdShard {
-    fn tier(&self) -> Result<&Arc<dyn StorageAdapter>, Error> {
-        let store = self.bucket.store()?;
-        Ok(self.open.get_or_init(|| {
-            let shard = Arc::new(store.adapter(&self.root).with_compression(self.bucket.0.compression));
-            let shard = self.bucket.0.observing.over(shard);
-            self.namespaces.iter().fold(shard, |shard, name| shard.with_namespace(name))
-        }))
-    }
-}
-
-#[async_trait]
-impl StorageAdapter for ColdShard {
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        self.tier()?.get(key).await
-    }
-
-    async fn put(&self, key: &Key, value: Value, condition: &Condition) -> WriteResult<Version> {
-        self.tier()?.put(key, value, condition).await
-    }
-
-    async fn remove(&self, key: &Key, condition: &Condition) -> WriteResult<bool> {
-        self.tier()?.remove(key, condition).await
-    }
-
-    async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
-        self.tier()?.list(prefix, after, limit).await
-    }
-
-    async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
-        self.tier()?.perform_once(key, operation, id).await
-    }
-
-    async fn perform(&self, key: &Key, requests: Requests) -> Vec<WriteResult<Done>> {
-        match self.tier() {
-            Ok(store) => store.perform(key, requests).await,
-            Err(error) => vec![Err(error); requests.len()],
-        }
-    }
-
-    fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter> {
-        let namespaces = [self.namespaces.as_slice(), std::slice::from_ref(namespace)].concat();
-        Arc::new(Self { bucket: self.bucket.clone(), root: self.root.clone(), namespaces, open: OnceLock::new() })
-    }
-
-    async fn get_batch(&self, keys: &[Key]) -> Vec<Result<Option<Entry>, Error>> {
-        match self.tier() {
-            Ok(store) => store.get_batch(keys).await,
-            Err(error) => vec![Err(error); keys.len()],
-        }
-    }
-
-    async fn put_batch(&self, items: Vec<(Key, Value, Condition)>) -> Vec<WriteResult<Version>> {
-        match self.tier() {
-            Ok(store) => store.put_batch(items).await,
-            Err(error) => vec![Err(error); items.len()],
-        }
+        self.bucket.problem()
     }
 }
 
@@ -371,8 +211,10 @@ impl DiskGauge {
 #[cfg(test)]
 mod tests {
     use brainy_storage::backends::memory::MemoryDocuments;
+    use brainy_storage::{Key, Namespace, Value};
 
     use super::*;
+    use crate::gated::in_words;
 
     fn claimant(uid: &str, shards: u32, folder: &Path) -> Claimant {
         Claimant { uid: uid.to_owned(), shards, folder: folder.to_owned() }

@@ -9,6 +9,7 @@ use brainy_kubernetes::config::{BucketConfig, NodeConfig, StorageConfig};
 use crate::cli;
 use crate::data_folder::Engine;
 use crate::http::StorageInfo;
+use crate::regions;
 
 /// Why a configuration can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +79,9 @@ impl NodeSettings {
             let problem =
                 format!("is {}; it must be less than leaseSeconds, {}", cluster.renew_seconds, cluster.lease_seconds);
             return wrong("renewSeconds", problem);
+        }
+        if let Err(problem) = regions::plan(&cluster) {
+            return wrong("regions", problem);
         }
         if arguments.node_id.is_empty() {
             return wrong("BRAINY_NODE_ID", "is empty; it is the pod's name".into());

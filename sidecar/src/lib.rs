@@ -5,7 +5,7 @@
 //! - [`routing`]: takes each operation to the owner of its shard.
 //! - [`s3`]: S3 on loopback, over the same shards.
 //! - [`ownership`]: decides which shards this node serves.
-//! - [`cold`]: the bucket of the cold tier.
+//! - [`cold`]: the bucket of the cold tier; [`regions`]: the buckets of other regions; [`gated`]: what they have in common.
 //! - [`locks`]: named locks for applications.
 //! - [`peers`]: node-to-node traffic, mutual TLS only.
 //! - [`commands`], [`cli`], [`config`], [`data_folder`]: how the process starts and ends.
@@ -18,6 +18,7 @@ pub mod cold;
 pub mod commands;
 pub mod config;
 pub mod data_folder;
+pub mod gated;
 pub mod health;
 mod host;
 pub mod http;
@@ -25,6 +26,7 @@ pub mod locks;
 pub mod metrics;
 pub mod ownership;
 pub mod peers;
+pub mod regions;
 pub mod routing;
 pub mod s3;
 pub mod traces;

@@ -1,6 +1,7 @@
 //! What is counted, as OpenMetrics. Names begin with `brainy_`; the number of label values is bounded by the routes and
 //! the operations of a store.
 
+mod regions;
 mod storage;
 mod tiering;
 mod volume;
@@ -14,6 +15,7 @@ use brainy_storage::layers::batching::BufferCounts;
 use brainy_storage::layers::caching::CacheCounts;
 use brainy_storage::layers::limiting::LimitCounts;
 use brainy_storage::layers::observing::Observing;
+use brainy_storage::layers::regions::{RegionCounts, RegionsState};
 use brainy_storage::layers::tiering::{TieringCounts, TieringState};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
@@ -24,6 +26,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use self::regions::RegionFigures;
 use self::storage::StorageFigures;
 use self::tiering::TieringFigures;
 use self::volume::VolumeFigures;
@@ -87,6 +90,7 @@ pub struct Metrics {
     buffered: Gauge,
     buffered_lost: Counter,
     tiering: TieringFigures,
+    regions: RegionFigures,
     storage: Arc<StorageFigures>,
     volume: Arc<VolumeFigures>,
 }
@@ -147,6 +151,8 @@ impl Default for Metrics {
         registry.register("buffered_writes_lost", help, buffered_lost.clone());
         let tiering = TieringFigures::default();
         tiering.register(&mut registry);
+        let regions = RegionFigures::default();
+        regions.register(&mut registry);
         let storage = Arc::new(StorageFigures::default());
         registry.register_collector(Box::new(Arc::clone(&storage)));
         let volume = Arc::new(VolumeFigures::default());
@@ -175,6 +181,7 @@ impl Default for Metrics {
             buffered,
             buffered_lost,
             tiering,
+            regions,
             storage,
             volume,
         }
@@ -223,6 +230,7 @@ impl Metrics {
         limits: Option<LimitCounts>,
         buffer: Option<BufferCounts>,
         tiering: Option<(TieringState, TieringCounts)>,
+        regions: Option<(RegionsState, RegionCounts)>,
     ) -> Result<String, fmt::Error> {
         let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.ready.set(i64::from(status.ready));
@@ -246,6 +254,9 @@ impl Metrics {
         self.buffered_lost.inc_by(buffer.lost.saturating_sub(self.buffered_lost.get()));
         if let Some((state, counts)) = tiering {
             self.tiering.take(&state, &counts);
+        }
+        if let Some((state, counts)) = regions {
+            self.regions.take(&state, &counts);
         }
         let mut text = String::new();
         encode(&mut text, &self.registry)?;

@@ -73,6 +73,7 @@ mod tests {
             expires: "later".into(),
             load,
             volume: Some(VolumeUse::new(1, 2)),
+            regions: None,
             ..first.clone()
         };
         assert_eq!(lease(&first), lease(&renewed));

@@ -28,6 +28,7 @@ pub(super) fn record(node: &str, holds: &[u32]) -> SessionRecord {
         load: Vec::new(),
         requests: Default::default(),
         volume: None,
+        regions: None,
         problem: None,
     }
 }

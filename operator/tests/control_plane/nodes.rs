@@ -398,6 +398,7 @@ impl Session {
             load: Vec::new(),
             requests: Default::default(),
             volume: None,
+            regions: None,
             problem: word_or_end.problem,
         };
         let body = serde_json::to_vec(&record).unwrap().into();

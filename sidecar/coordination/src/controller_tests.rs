@@ -26,6 +26,7 @@ fn sight(name: &str, live: bool) -> NodeSight {
         load: Vec::new(),
         requests: Default::default(),
         volume: None,
+        regions: None,
         problem: None,
     };
     NodeSight { record, live }

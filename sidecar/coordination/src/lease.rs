@@ -151,6 +151,7 @@ mod tests {
             load: Vec::new(),
             requests: Default::default(),
             volume: None,
+            regions: None,
             problem: None,
         }
     }

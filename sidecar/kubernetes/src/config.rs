@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use brainy_storage::layers::Layers;
+use brainy_storage::layers::regions::WriteConcern;
 use brainy_storage::layers::tiering::Tiering;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,9 @@ pub struct NodeConfig {
     pub shards: u32,
     /// Where data lives.
     pub storage: StorageConfig,
+    /// The bucket is that of one region of several, of which each has all (strategy Shared); none: there is this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regions: Option<RegionsConfig>,
     /// What lies over it.
     #[serde(default, skip_serializing_if = "Layers::is_empty")]
     pub layers: Layers,
@@ -96,6 +100,31 @@ pub enum StorageConfig {
     Namespaced(BucketConfig),
     /// In one bucket, each shard at one place.
     Shared(BucketConfig),
+}
+
+/// Several regions, each with a bucket and a cluster of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RegionsConfig {
+    /// The own one.
+    pub own: String,
+    /// Where keys are to be decided.
+    pub home: String,
+    /// How many have a write when it is acknowledged.
+    pub write_concern: WriteConcern,
+    /// All of them, in the order of the spec.
+    pub all: Vec<RegionConfig>,
+}
+
+/// A region.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RegionConfig {
+    /// Its name.
+    pub name: String,
+    /// Its bucket; none: it is the own one, whose bucket is the nodes' own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<BucketConfig>,
 }
 
 /// Two tiers.

@@ -65,7 +65,8 @@ pub(super) async fn metrics(State(api): State<Api>) -> Response {
     api.metrics.look_at_volume().await;
     let (cache, limits) = (api.ownership.cache_counts(), api.ownership.limit_counts());
     let (buffer, tiering) = (api.ownership.buffer_counts(), api.ownership.tiering_figures());
-    match api.metrics.encode(&api.ownership.status(), cache, limits, buffer, tiering) {
+    let regions = api.ownership.regions_figures();
+    match api.metrics.encode(&api.ownership.status(), cache, limits, buffer, tiering, regions) {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, kind)], text).into_response()

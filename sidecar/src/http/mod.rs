@@ -1,6 +1,6 @@
 //! The storage API, over loopback TCP and a Unix socket. One file per resource.
 //!
-//! - [`kv`], [`batch`], [`list`]: values and keys; [`locks`]: named locks; [`requests`]: what this node wishes; [`shards`], [`storage_info`], [`tiering`], [`health`]: what lies around them.
+//! - [`kv`], [`batch`], [`list`]: values and keys; [`locks`]: named locks; [`requests`]: what this node wishes; [`shards`], [`storage_info`], [`tiering`], [`regions`], [`health`]: what lies around them.
 //! - [`routes`]: the table of all routes, each [`counted`]; [`openapi`]: the document that describes them.
 //! - [`request`], [`intake`], [`answer`], [`outlet`], [`problem`]: how requests are read and answers written.
 //! - `memory`, `weight`: what large bodies and answers share, and what they take of it.
@@ -20,6 +20,7 @@ pub mod openapi;
 pub mod outlet;
 pub mod problem;
 pub mod request;
+mod regions;
 mod requests;
 pub mod routes;
 pub mod server;

@@ -54,6 +54,8 @@ pub enum Kind {
     NoCluster,
     /// The shards have one tier.
     NoTiers,
+    /// The shards are in one region.
+    NoRegions,
     /// Too many writers at once on one key.
     Contended,
     /// Too many connections at once, or too many bytes on their way in.
@@ -91,6 +93,7 @@ impl Kind {
             Self::NoLocks => ("no-locks", "Named locks are not offered here", StatusCode::SERVICE_UNAVAILABLE),
             Self::NoCluster => ("no-cluster", "No node of a cluster", StatusCode::CONFLICT),
             Self::NoTiers => ("no-tiers", "No cold tier", StatusCode::CONFLICT),
+            Self::NoRegions => ("no-regions", "No other regions", StatusCode::CONFLICT),
             Self::Contended => ("contended", "Too many writers on one key", StatusCode::SERVICE_UNAVAILABLE),
             Self::Overloaded => ("overloaded", "Too much at once", StatusCode::SERVICE_UNAVAILABLE),
             Self::OutcomeUnknown => ("outcome-unknown", "Outcome unknown", StatusCode::GATEWAY_TIMEOUT),

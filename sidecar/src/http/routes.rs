@@ -8,7 +8,7 @@ use brainy_storage::{Key, Namespace};
 
 use super::counted::Counted;
 use super::problem::{Kind, Problem};
-use super::{Api, batch, health, kv, list, locks, openapi, requests, shards, storage_info, tiering};
+use super::{Api, batch, health, kv, list, locks, openapi, regions, requests, shards, storage_info, tiering};
 
 /// One route.
 pub(super) struct Route {
@@ -67,6 +67,10 @@ pub(super) fn table() -> Vec<Route> {
         route(Method::GET, "/v1/storage", "storage", storage_info::describe),
         route(Method::GET, "/v1/tiering", "tiering", tiering::describe),
         route(Method::POST, "/v1/tiering:run", "runTiering", tiering::run),
+        route(Method::GET, "/v1/regions", "regions", regions::describe),
+        route(Method::POST, "/v1/regions:compare", "compareRegions", regions::compare),
+        route(Method::POST, "/v1/regions:moveHome", "moveHome", regions::move_home),
+        route(Method::POST, "/v1/regions:retire", "retireRegion", regions::retire),
         route(Method::GET, "/healthz", "healthz", health::healthz),
         route(Method::GET, "/readyz", "readyz", health::readyz),
         route(Method::GET, "/metrics", "metrics", health::metrics),

@@ -59,6 +59,7 @@ use brainy_storage::layers::batching::BufferCounts;
 use brainy_storage::layers::caching::CacheCounts;
 use brainy_storage::layers::limiting::LimitCounts;
 use brainy_storage::layers::observing::Observing;
+use brainy_storage::layers::regions::{Plan, RegionCounts, Regions, RegionsState};
 use brainy_storage::layers::tiering::{TieringCounts, TieringState, Tiers};
 use brainy_storage::{Error, StorageAdapter};
 use bytes::Bytes;
@@ -72,6 +73,7 @@ pub use tenure::Operation;
 
 use crate::config::NodeSettings;
 use crate::data_folder::Engine;
+use crate::gated::in_words;
 use crate::locks::Locks;
 
 /// Longest wait for operations in flight when a process that runs alone stops.
@@ -371,6 +373,21 @@ impl Ownership {
         self.table.tiering_state()
     }
 
+    /// The regions of this node's shards, and what they are; `None`: they are in one.
+    pub fn regions(&self) -> Option<(&Regions, &Plan)> {
+        self.table.regions()
+    }
+
+    /// How these stand.
+    pub fn regions_state(&self) -> Option<RegionsState> {
+        self.table.regions_state()
+    }
+
+    /// How these stand, and what was done for them; `None`: shards are in one region.
+    pub fn regions_figures(&self) -> Option<(RegionsState, RegionCounts)> {
+        Some((self.regions_state()?, self.regions()?.0.counts()))
+    }
+
     /// This node.
     pub fn node(&self) -> &NodeId {
         self.table.node()
@@ -503,12 +520,4 @@ impl Ownership {
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     // An error means that whoever could say so is gone, which comes to the same.
     let _gone = stop.wait_for(|stop| *stop).await;
-}
-
-/// An error with all that is known of it: for logs and for people who run the cluster.
-fn in_words(error: &Error) -> String {
-    match error {
-        Error::Unavailable { cause, detail } => format!("{cause}: {detail}"),
-        other => other.to_string(),
-    }
 }

@@ -24,6 +24,7 @@ use brainy_storage::documents::Documents;
 use brainy_storage::layers::LayerStack;
 use brainy_storage::layers::compression::Compression;
 use brainy_storage::layers::observing::Observing;
+use brainy_storage::layers::regions::Regions;
 use brainy_storage::layers::tiering::Tiers;
 use brainy_storage::{Error, StorageAdapter};
 use tokio::sync::{mpsc, watch};
@@ -50,6 +51,7 @@ use crate::config::NodeSettings;
 use crate::data_folder::Kind;
 use crate::host;
 use crate::locks::Locks;
+use crate::regions::{self, OtherRegions};
 
 /// Pauses before a store that can't be used is tried again: doubled from the first to the last.
 const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -94,7 +96,7 @@ pub(super) enum Strategy {
 /// A bucket that all nodes share.
 #[async_trait]
 pub(super) trait SharedBucket: Send + Sync + 'static {
-    /// Prepares it for use; asks the store nothing yet.
+    /// Prepares it for use; of several regions it is found out what it is.
     async fn open(&self) -> Result<OpenBucket, Error>;
 }
 
@@ -453,6 +455,9 @@ pub enum StartError {
     /// This is no pod with a ServiceAccount.
     #[error("no access to the Kubernetes API: {0}; `node` runs in a pod of a BrainyCluster, `serve` runs anywhere")]
     NoKubernetes(#[from] NoAccess),
+    /// The regions don't fit together.
+    #[error("the regions of the configuration can't be used: they {0}")]
+    Regions(String),
 }
 
 /// The parts of a node in a cluster, from its settings.
@@ -500,8 +505,22 @@ pub(super) fn parts(
                 tracing::warn!(%why, "no Kubernetes API: this node learns of new maps from the bucket and other nodes alone");
             }
             let namespaced = matches!(cluster.storage, StorageConfig::Namespaced(_));
-            let bucket = s3_bucket(settings, bucket, namespaced.then(|| settings.node.clone()));
-            Strategy::Bucket { bucket, peers }
+            let plan = regions::plan(cluster).map_err(StartError::Regions)?;
+            let others = plan.zip(cluster.regions.as_ref()).map(|(plan, regions)| {
+                let (shards, compression) = (cluster.shards, cluster.layers.compression);
+                let others =
+                    OtherRegions::start(plan, (regions, shards), s3_settings, compression, || observing("s3"));
+                let layer = Regions::new(regions::replication(regions));
+                layers = std::mem::take(&mut layers).in_regions(layer, Arc::clone(&others) as _);
+                others
+            });
+            let bucket = S3Bucket {
+                settings: s3_settings(bucket),
+                compression: cluster.layers.compression,
+                namespace: namespaced.then(|| settings.node.clone()),
+                regions: others,
+            };
+            Strategy::Bucket { bucket: Arc::new(bucket), peers }
         }
     };
     Ok(Parts {
@@ -536,11 +555,6 @@ fn group_settings(
     }
 }
 
-fn s3_bucket(settings: &NodeSettings, bucket: &BucketConfig, namespace: Option<NodeId>) -> Arc<dyn SharedBucket> {
-    let compression = settings.cluster.layers.compression;
-    Arc::new(S3Bucket { settings: s3_settings(bucket), compression, namespace })
-}
-
 fn s3_settings(bucket: &BucketConfig) -> S3Settings {
     let credentials = bucket.credentials.clone().map_or(Credentials::Environment, Credentials::Folder);
     S3Settings {
@@ -558,6 +572,8 @@ struct S3Bucket {
     compression: Option<Compression>,
     /// This node has a namespace of its own.
     namespace: Option<NodeId>,
+    /// It is that of one region: of the others.
+    regions: Option<Arc<OtherRegions>>,
 }
 
 #[async_trait]
@@ -565,6 +581,9 @@ impl SharedBucket for S3Bucket {
     async fn open(&self) -> Result<OpenBucket, Error> {
         let store = S3Store::open(&self.settings).await?;
         let (documents, proof) = (Arc::new(store.documents("")), Arc::new(store.clone()));
+        if let Some(regions) = &self.regions {
+            regions.join(&*documents).await?;
+        }
         Ok(OpenBucket { documents, layout: layout(store, self.namespace.as_ref(), self.compression, LATEST), proof })
     }
 }

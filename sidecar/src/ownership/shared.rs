@@ -95,6 +95,7 @@ impl Reporting for Shared {
             holds: self.table.held(),
             load: self.table.loads(),
             requests: self.table.requests(),
+            regions: self.table.regions_use(),
             problem: self.table.problems(),
             ..Report::default()
         }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use brainy_coordination::bucket::election::Told;
 use brainy_coordination::clock::Validity;
 use brainy_coordination::elector::Term;
-use brainy_coordination::session::{HeldShard, Meter, Requests, ShardLoad, TieringLag};
+use brainy_coordination::session::{HeldShard, Meter, RegionLag, RegionsUse, Requests, ShardLoad, TieringLag};
 use brainy_coordination::{FencingToken, NodeId, ShardId, ShardMap};
 use brainy_storage::StorageAdapter;
 use brainy_storage::layers::LayerStack;
@@ -19,6 +19,7 @@ use brainy_storage::layers::batching::BufferCounts;
 use brainy_storage::layers::caching::CacheCounts;
 use brainy_storage::layers::compression::Compression;
 use brainy_storage::layers::limiting::LimitCounts;
+use brainy_storage::layers::regions::{Plan, RegionLag as LayerLag, Regions, RegionsState};
 use brainy_storage::layers::tiering::{TieringState, Tiers};
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
@@ -283,6 +284,36 @@ impl Table {
         let lag = self.tiering_state()?.lag;
         let (keys, seconds) = (lag.keys, lag.oldest_ms / 1000);
         Some(TieringLag { keys, seconds, away: lag.problem.is_some(), foreign: lag.foreign })
+    }
+
+    /// The regions of the shards, where they are in several.
+    pub(super) fn regions(&self) -> Option<(&Regions, &Plan)> {
+        self.layers.regions().map(|(regions, others)| (regions, others.plan()))
+    }
+
+    /// How these stand.
+    pub(super) fn regions_state(&self) -> Option<RegionsState> {
+        self.layers.regions_state()
+    }
+
+    /// The same in short, where there are several.
+    pub(super) fn regions_use(&self) -> Option<RegionsUse> {
+        let (plan, state) = (self.regions()?.1, self.regions_state()?);
+        // The own one is behind where it was emptied, and is repaired.
+        let is_told = |lag: &&LayerLag| lag.region != plan.here() || lag.keys > 0;
+        let lag = |lag: &LayerLag| RegionLag {
+            region: lag.region.clone(),
+            keys: lag.keys,
+            seconds: lag.oldest_ms / 1000,
+            away: lag.problem.is_some(),
+        };
+        Some(RegionsUse {
+            own: plan.here().to_owned(),
+            lag: state.lag.iter().filter(is_told).map(lag).collect(),
+            filling: plan.names().iter().filter(|region| state.filling(region) > 0).cloned().collect(),
+            homes: state.homes,
+            moving: state.moving,
+        })
     }
 
     /// How busy storage is, where it is limited.

@@ -17,6 +17,7 @@ mod nudge;
 mod once;
 mod openapi;
 mod process;
+mod regions;
 mod requests;
 mod s3;
 mod support;

@@ -45,7 +45,8 @@ fn requests(key: &str, shard: &str) -> Vec<Request> {
             // Not the one that it has: it is renewed after this.
             "releaseLocks" => Some(r#"{"names":["y"],"holder":"h"}"#),
             "acquireShards" | "releaseShards" | "withdrawShards" => Some(r#"{"shards":[1]}"#),
-            "drainNode" | "undrainNode" | "runTiering" => Some("{}"),
+            "drainNode" | "undrainNode" | "runTiering" | "compareRegions" => Some("{}"),
+            "moveHome" | "retireRegion" => Some(r#"{"region":"us"}"#),
             _ => None,
         };
         let path = template
@@ -184,6 +185,14 @@ async fn tiered(seen: &mut Seen) {
     }
 }
 
+/// What depends on whether there are other regions.
+async fn in_regions(seen: &mut Seen) {
+    let app = App::in_regions(&Arc::default());
+    for request in good_requests().iter().filter(|request| request.path.starts_with("/v1/regions")) {
+        seen.insert((request.id, request.status(&app, "", &[]).await));
+    }
+}
+
 /// What depends on the connection.
 async fn over_connections(seen: &mut Seen) {
     let app = App::new();
@@ -238,6 +247,7 @@ async fn every_answer_that_is_described_is_given_and_every_one_that_is_given_is_
     objects(&mut seen).await;
     locking(&mut seen).await;
     tiered(&mut seen).await;
+    in_regions(&mut seen).await;
     over_connections(&mut seen).await;
     let described = described();
     assert!(IN_A_CLUSTER.iter().all(|answer| described.contains(answer)));

@@ -33,6 +33,7 @@ fn record(node: &str, revision: u64, holds: &[u32]) -> SessionRecord {
         load: Vec::new(),
         requests: Default::default(),
         volume: None,
+        regions: None,
         problem: None,
     }
 }

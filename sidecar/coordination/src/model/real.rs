@@ -75,6 +75,7 @@ fn record(node: &str, life: Life, live: bool) -> SessionRecord {
         load: Vec::new(),
         requests: Default::default(),
         volume: None,
+        regions: None,
         problem: None,
     }
 }

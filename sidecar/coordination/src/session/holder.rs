@@ -7,7 +7,7 @@ use std::time::Duration;
 use brainy_storage::Error;
 use brainy_storage::documents::{DocumentVersion, Swap};
 
-use super::{HeldShard, Observer, Requests, SessionRecord, SessionState, ShardLoad, VolumeUse};
+use super::{HeldShard, Observer, RegionsUse, Requests, SessionRecord, SessionState, ShardLoad, VolumeUse};
 use crate::clock::{Clock, Validity};
 use crate::{Incarnation, NodeId};
 
@@ -43,6 +43,8 @@ pub struct Report {
     pub requests: Requests,
     /// See [`SessionRecord::volume`].
     pub volume: Option<VolumeUse>,
+    /// See [`SessionRecord::regions`].
+    pub regions: Option<RegionsUse>,
     /// See [`SessionRecord::problem`].
     pub problem: Option<String>,
 }
@@ -132,7 +134,8 @@ impl SessionHolder {
             }
         };
         let revision = found.as_ref().map_or(0, |(record, _)| record.revision) + 1;
-        let Report { map_revision, leaving, holds, received, stored, load, requests, volume, problem } = report.clone();
+        let Report { map_revision, leaving, holds, received, stored, load, requests, volume, regions, problem } =
+            report.clone();
         let record = SessionRecord {
             node: self.identity.node.clone(),
             incarnation,
@@ -149,6 +152,7 @@ impl SessionHolder {
             load,
             requests,
             volume,
+            regions,
             problem,
         };
         Step::Write(Box::new(Attempt { expected: found.map(|(_, version)| version), record, asked }))

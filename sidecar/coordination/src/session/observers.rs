@@ -113,6 +113,7 @@ mod tests {
             load: Vec::new(),
             requests: Default::default(),
             volume: None,
+            regions: None,
             problem: None,
         };
         FoundSession { record, version: DocumentVersion(version.into()) }

@@ -1,5 +1,6 @@
 //! What a session record says.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,9 @@ pub struct SessionRecord {
     /// How full its volume is (strategy Isolated).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeUse>,
+    /// How its region and the others stand, where there are several (strategy Shared).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regions: Option<RegionsUse>,
     /// Why the node can't serve, in words for a condition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -118,6 +122,40 @@ pub struct TieringLag {
     pub away: bool,
     /// Keys of which it has a later write that nobody knows of.
     pub foreign: u64,
+}
+
+/// How the regions stand, as a node sees them with the shards that it serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RegionsUse {
+    /// The node's own.
+    pub own: String,
+    /// How far each of them is behind.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lag: Vec<RegionLag>,
+    /// In which region the keys of so many shards are decided.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub homes: BTreeMap<String, u64>,
+    /// To which region that of so many shards is about to move.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub moving: BTreeMap<String, u64>,
+    /// Regions that are new or were emptied, and are being filled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filling: Vec<String>,
+}
+
+/// How far a region is behind a node's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RegionLag {
+    /// The region.
+    pub region: String,
+    /// Keys with acknowledged writes that it does not have.
+    pub keys: u64,
+    /// How long the oldest of them waits, in seconds.
+    pub seconds: u64,
+    /// It takes no writes at the moment.
+    pub away: bool,
 }
 
 impl VolumeUse {

@@ -9,6 +9,7 @@ use super::caching::{Cache, CacheCounts, CacheSize};
 use super::compression::Compression;
 use super::limiting::{LimitCounts, Limiter, Limiting};
 use super::observing::Observing;
+use super::regions::{RegionLag, RegionStores, Regions, RegionsState};
 use super::tiering::{ColdStores, TieringState, Tiers};
 use crate::StorageAdapter;
 
@@ -48,6 +49,7 @@ pub struct LayerStack {
     compression: Option<Compression>,
     observing: Option<Observing>,
     tiers: Option<(Tiers, Arc<dyn ColdStores>)>,
+    regions: Option<(Regions, Arc<dyn RegionStores>)>,
 }
 
 impl LayerStack {
@@ -60,6 +62,7 @@ impl LayerStack {
             compression: layers.compression,
             observing: None,
             tiers: None,
+            regions: None,
         }
     }
 
@@ -73,6 +76,31 @@ impl LayerStack {
     #[must_use]
     pub fn tiered(self, tiers: Tiers, cold: Arc<dyn ColdStores>) -> Self {
         Self { tiers: Some((tiers, cold)), ..self }
+    }
+
+    /// The same, over stores that are those of the own region, each with others in others.
+    #[must_use]
+    pub fn in_regions(self, regions: Regions, others: Arc<dyn RegionStores>) -> Self {
+        Self { regions: Some((regions, others)), ..self }
+    }
+
+    /// The regions of its stores; `None`: they are in one.
+    pub fn regions(&self) -> Option<(&Regions, &dyn RegionStores)> {
+        self.regions.as_ref().map(|(regions, others)| (regions, &**others))
+    }
+
+    /// How these stand, and what is wrong with them.
+    pub fn regions_state(&self) -> Option<RegionsState> {
+        let (regions, others) = self.regions()?;
+        let mut state = regions.state();
+        for (region, problem) in others.problems() {
+            match state.lag.iter_mut().find(|lag| lag.region == region) {
+                Some(lag) => lag.problem = Some(problem),
+                // No store is open yet.
+                None => state.lag.push(RegionLag { region, problem: Some(problem), ..RegionLag::default() }),
+            }
+        }
+        Some(state)
     }
 
     /// The tiers of its stores; `None`: they have one.
@@ -99,7 +127,8 @@ impl LayerStack {
     }
 
     /// The same for a store that is this process's own only while a claim holds: what was acknowledged before it is
-    /// durable, or in its cold tier, is not written after that. Its name says which cold tier it has.
+    /// durable, in its cold tier or in other regions is not written there after that. Its name says which cold tier it has, and
+    /// which stores in other regions.
     pub fn over_while(
         &self,
         name: &str,
@@ -112,6 +141,17 @@ impl LayerStack {
         };
         let store = match &self.tiers {
             Some((tiers, cold)) => tiers.over(store, cold.cold(name), Arc::clone(&claim)),
+            None => store,
+        };
+        let store = match &self.regions {
+            Some((regions, others)) => {
+                let plan = others.plan();
+                let in_region = |region: &str| match region == plan.here() {
+                    true => Arc::clone(&store),
+                    false => others.store(region, name),
+                };
+                regions.over(plan.place(in_region), Arc::clone(&claim)).adapter()
+            }
             None => store,
         };
         let store = match &self.limiter {

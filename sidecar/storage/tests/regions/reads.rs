@@ -6,7 +6,8 @@ use brainy_storage::layers::regions::{Nearness, Replication};
 use brainy_storage::{Error, Namespace, Outcome, Value};
 use serde_json::json;
 
-use super::world::{World, empty, key, number, until};
+use super::tier::Fate;
+use super::world::{World, key, number, until};
 
 #[tokio::test(start_paused = true)]
 async fn what_looks_like_nothing_is_a_value_in_every_region() {
@@ -170,19 +171,27 @@ async fn a_listing_has_what_was_not_removed_in_each_namespace() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn regions_are_named_and_among_them_are_the_own_one_and_the_home() {
-    use brainy_storage::layers::batching::Sole;
-    use brainy_storage::layers::regions::{Place, Regions};
-    let stores = empty(2);
-    let open = |names: [&str; 2], here, home| {
-        let regions = names.iter().zip(&stores).map(|(name, store)| ((*name).to_owned(), store.clone())).collect();
-        let place = Place { regions, here, home, longest_path: 300 };
-        Regions::new(Replication::default()).over(place, std::sync::Arc::new(Sole))
-    };
-    assert!(open(["eu-1", "us"], 0, 1).is_ok());
-    for (names, here, home) in
-        [(["eu", "eu"], 0, 0), (["", "us"], 0, 0), (["EU", "us"], 0, 0), (["eu", "us"], 2, 0), (["eu", "us"], 0, 2)]
-    {
-        assert!(matches!(open(names, here, home), Err(Error::Invalid { field: "regions", .. })));
+async fn who_has_written_sees_it_also_where_another_region_is_nearer() {
+    let world = World::new(Replication::default()).await;
+    world.nodes[1].set("k", 1).await;
+    world.drained().await;
+    let node = &world.nodes[1];
+    node.store.set_order(&["a", "b", "c"]).unwrap();
+    for region in [0, 2] {
+        Fate::set(&node.ways[region].fate.hold_writes, true);
     }
+    node.set("k", 2).await;
+    node.set("new", 3).await;
+    assert_eq!(node.get("k").await, Some(number(2)), "the nearest does not have it yet");
+    let found = node.adapter.get_batch(&[key("k"), key("new")]).await;
+    assert_eq!(found.into_iter().map(|entry| entry.unwrap().unwrap().value).collect::<Vec<_>>(), [number(2), number(3)]);
+    assert_eq!(node.list().await, ["k", "new"]);
+    for region in [0, 2] {
+        Fate::set(&node.ways[region].fate.hold_writes, false);
+    }
+    world.drained().await;
+    let reads = || node.ways[0].fate.reads.load(Ordering::SeqCst);
+    let before = reads();
+    assert_eq!(node.get("k").await, Some(number(2)));
+    assert!(reads() > before, "now it has");
 }

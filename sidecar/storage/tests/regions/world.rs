@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use brainy_storage::layers::batching::Sole;
-use brainy_storage::layers::regions::{Place, RegionStore, Regions, Replication};
+use brainy_storage::layers::regions::{Plan, RegionStore, Regions, Replication};
 use brainy_storage::{Entry, Key, Namespace, Outcome, StorageAdapter, Value};
 use serde_json::json;
 
@@ -89,11 +89,12 @@ impl Node {
         wall: &Arc<AtomicU64>,
     ) -> Self {
         let ways: Vec<Tier> = stores.iter().map(Tier::over).collect();
-        let regions = ways.iter().zip(NAMES).map(|(way, name)| (name.to_owned(), way.open())).collect();
+        let names: Vec<String> = NAMES[..stores.len()].iter().map(|name| (*name).to_owned()).collect();
+        let plan = Plan::new(names, NAMES[here], NAMES[home], 300).unwrap();
+        let mut open = ways.iter().map(Tier::open);
         let time = Arc::clone(wall);
         let shared = Regions::with_clock(settings, Arc::new(move || time.load(Ordering::SeqCst)));
-        let place = Place { regions, here, home, longest_path: 300 };
-        let store = shared.over(place, Arc::new(Sole)).unwrap();
+        let store = shared.over(plan.place(|_| open.next().unwrap()), Arc::new(Sole));
         let adapter = store.adapter();
         Self { ways, wall: Arc::clone(wall), regions: shared, store, adapter }
     }

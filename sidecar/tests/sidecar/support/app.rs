@@ -17,9 +17,11 @@ use brainy_sidecar::locks::{Alone, Locks};
 use brainy_sidecar::metrics::Metrics;
 use brainy_sidecar::ownership::Ownership;
 use brainy_sidecar::routing::{Patience, Router};
+use brainy_storage::StorageAdapter;
 use brainy_storage::backends::memory::MemoryAdapter;
 use brainy_storage::documents::Documents;
 use brainy_storage::layers::limiting::Limiting;
+use brainy_storage::layers::regions::{Plan, RegionStores, Regions, Replication};
 use brainy_storage::layers::tiering::{Cold, ColdStores, Tiering, Tiers};
 use brainy_storage::layers::{LayerStack, Layers};
 use http_body_util::BodyExt;
@@ -61,6 +63,45 @@ impl ColdStores for ColdMemory {
     }
 }
 
+/// The stores of the shards in another region, `us`.
+#[derive(Debug)]
+pub(crate) struct FarMemory {
+    plan: Plan,
+    stores: Mutex<HashMap<String, MemoryAdapter>>,
+    /// Why that region can't be used, as is said.
+    pub(crate) problem: Mutex<Option<String>>,
+}
+
+impl Default for FarMemory {
+    fn default() -> Self {
+        let names = ["eu", "us"].map(str::to_owned).to_vec();
+        let plan = Plan::new(names, "eu", "eu", 1000).unwrap();
+        Self { plan, stores: Mutex::default(), problem: Mutex::default() }
+    }
+}
+
+impl FarMemory {
+    /// That of a shard.
+    pub(crate) fn of(&self, name: &str) -> MemoryAdapter {
+        self.stores.lock().unwrap().entry(name.to_owned()).or_default().clone()
+    }
+}
+
+impl RegionStores for FarMemory {
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn store(&self, region: &str, name: &str) -> Arc<dyn StorageAdapter> {
+        assert_eq!(region, "us", "the own region is not asked for");
+        Arc::new(self.of(name))
+    }
+
+    fn problems(&self) -> Vec<(String, String)> {
+        self.problem.lock().unwrap().iter().map(|why| ("us".to_owned(), why.clone())).collect()
+    }
+}
+
 pub(crate) fn storage_info() -> StorageInfo {
     StorageInfo { backend: "filesystem", strategy: "Standalone", location: "memory".into() }
 }
@@ -92,6 +133,13 @@ impl App {
     /// With a cold tier under each shard, in memory too.
     pub(crate) fn tiered(tiering: Tiering) -> Self {
         let layers = LayerStack::default().tiered(Tiers::new(tiering), Arc::new(ColdMemory::default()));
+        Self::over(PATIENCE, Intake::default(), Outlet::default(), |_| layers, None)
+    }
+
+    /// In region `eu`, with another one.
+    pub(crate) fn in_regions(far: &Arc<FarMemory>) -> Self {
+        let regions = Regions::new(Replication::default());
+        let layers = LayerStack::default().in_regions(regions, Arc::clone(far) as _);
         Self::over(PATIENCE, Intake::default(), Outlet::default(), |_| layers, None)
     }
 

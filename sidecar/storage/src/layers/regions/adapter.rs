@@ -130,7 +130,7 @@ impl StorageAdapter for RegionsAdapter {
     async fn get_batch(&self, keys: &[Key]) -> Vec<Result<Option<Entry>, Error>> {
         self.store().wake();
         // The nearest region is asked for all at once; what it can't say, as for a single key.
-        let nearest = self.store().order().first().copied().unwrap_or(self.store().here);
+        let nearest = self.store().order_for(None).first().copied().unwrap_or(self.store().here);
         let found = self.space.stores[nearest].get_batch(keys).await;
         let clock = &self.store().shared.clock;
         let found = keys.iter().zip(found).map(|(key, entry)| entry.and_then(|entry| read(key, entry, clock)));

@@ -191,7 +191,7 @@ impl Deciding<'_> {
 impl Store {
     /// Refuses a key that one region could hold and another could not.
     pub(super) fn check_path(&self, space: &Space, key: &Key, is_there: bool) -> Result<(), Error> {
-        let length = space.folder.len() + crate::encoding::encode(key.as_str()).len();
+        let length = Space::FOLDER + space.folder.len() + crate::encoding::encode(key.as_str()).len();
         if is_there || length <= self.longest_path {
             return Ok(());
         }

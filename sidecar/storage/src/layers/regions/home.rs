@@ -69,6 +69,14 @@ pub(super) fn learn(store: &Store, home: &Home) {
     }
 }
 
+/// Looks what the own region has heard of the home.
+pub(super) async fn look(store: &Store) -> Result<(), Error> {
+    if let Some((home, _)) = read(store, store.here).await? {
+        learn(store, &home);
+    }
+    Ok(())
+}
+
 /// The region with a name.
 pub(super) fn index(store: &Store, name: &str) -> Result<usize, Error> {
     let found = store.active().into_iter().find(|at| &*store.regions[*at].name == name);

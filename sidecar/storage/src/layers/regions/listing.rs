@@ -23,7 +23,7 @@ pub(super) async fn list(
         // Listens before it looks.
         filled.as_mut().enable();
         let mut failure = None;
-        for at in store.order() {
+        for at in store.order_for(None) {
             let listed = match store.regions[at].is_filled().await {
                 Ok(true) => list_in(store, at, space, prefix, after, limit).await,
                 Ok(false) => continue,

@@ -10,12 +10,14 @@
 //!   writes of that region's store alone (`home`, `deciding`), which can be moved (`moving`).
 //! - Regions are compared now and then by what they hold in short (`compare`, `digest`); one that is new or was emptied is
 //!   filled (`filling`); removals are forgotten once every region has them (`sweep`, `rounds`).
+//! - Who has many stores asks something of all of them at once (`asked`), and is told of all together (`state`).
 //!
 //! A region's store must be durable and linearizable, and leave tombstones where requests may come late, as
 //! [buckets](crate::backends::objects) do. One process at a time works in each region; late writes of an earlier one are
 //! harmless. In a region nobody has to work.
 
 mod adapter;
+mod asked;
 mod compare;
 mod deciding;
 mod digest;
@@ -24,12 +26,15 @@ mod filling;
 mod flush;
 mod home;
 mod listing;
+mod measuring;
 mod moving;
 mod pending;
+mod place;
 mod record;
 mod region;
 mod rounds;
 mod stamp;
+mod state;
 mod store;
 mod sweep;
 mod work;
@@ -41,12 +46,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 pub use self::distance::Distances;
+pub use self::place::{Place, Plan};
+pub use self::state::{Distance, RegionsState, Runs};
 
 use self::adapter::RegionsAdapter;
+use self::asked::Asks;
+use self::measuring::Measured;
 use self::pending::Journal;
-use self::record::MAX_REGION_BYTES;
 use self::stamp::{HybridClock, to_millis};
 use self::store::{InUse, Store};
 use super::batching::Claim;
@@ -150,6 +159,8 @@ struct Shared {
     clock: HybridClock,
     counts: Counts,
     journal: Arc<Journal>,
+    measured: Measured,
+    asks: watch::Sender<Asks>,
     stores: Mutex<Vec<Weak<Store>>>,
 }
 
@@ -162,6 +173,10 @@ impl fmt::Debug for Shared {
 impl Shared {
     fn now(&self) -> u64 {
         (self.wall)()
+    }
+
+    fn ahead_ms(&self) -> u64 {
+        to_millis(self.clock.last()).saturating_sub(self.now())
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Weak<Store>>> {
@@ -179,44 +194,20 @@ impl Shared {
     }
 }
 
-/// Where a store is.
-#[derive(Clone, Debug)]
-pub struct Place {
-    /// The store in each region, with the region's name, nearest first.
-    pub regions: Vec<(String, Arc<dyn StorageAdapter>)>,
-    /// The own region, by its number: it acknowledges.
-    pub here: usize,
-    /// The region in which keys are decided first, by its number. Once anything was, moving it is a step of its own.
-    pub home: usize,
-    /// Longest path of a key in all regions, in bytes, as [`encoding`](crate::encoding) makes it: what is longer is refused
-    /// before it is acknowledged.
-    pub longest_path: usize,
-}
+/// Gives each store of a process its regions.
+pub trait RegionStores: fmt::Debug + Send + Sync + 'static {
+    /// The regions.
+    fn plan(&self) -> &Plan;
 
-impl Place {
-    fn check(&self) -> Result<(), Error> {
-        let invalid = |problem: String| Err(Error::invalid("regions", problem));
-        for (at, (name, _)) in self.regions.iter().enumerate() {
-            let fits = (1..=MAX_REGION_BYTES).contains(&name.len())
-                && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-            if !fits {
-                return invalid(format!(
-                    "{name:?} is no name: give 1 to {MAX_REGION_BYTES} lower-case letters, digits and '-'"
-                ));
-            }
-            if self.regions[..at].iter().any(|(other, _)| other == name) {
-                return invalid(format!("{name:?} comes twice; each region needs a name of its own"));
-            }
-        }
-        if self.here.max(self.home) >= self.regions.len() {
-            return invalid(format!("there are {}; the own one and the home must be among them", self.regions.len()));
-        }
-        Ok(())
-    }
+    /// The store with this name in another region than the own one.
+    fn store(&self, region: &str, name: &str) -> Arc<dyn StorageAdapter>;
+
+    /// The regions that can't be used at the moment, each with the reason.
+    fn problems(&self) -> Vec<(String, String)>;
 }
 
 /// What is done that takes longer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Run {
     /// Regions are compared.
@@ -302,6 +293,8 @@ impl Regions {
             clock: HybridClock::default(),
             counts: Counts::default(),
             journal: Arc::default(),
+            measured: Measured::default(),
+            asks: watch::Sender::default(),
             stores: Mutex::default(),
         }))
     }
@@ -309,32 +302,47 @@ impl Regions {
     /// A store in several regions, of which the own one is this process's as long as the claim holds: nothing is written to
     /// any of them after that. Works in the background from now on, while it or an adapter of it is in use; so it must be
     /// called within a runtime. [Settled](StorageAdapter::settle), it does nothing until it is used again.
-    pub fn over(&self, place: Place, claim: Arc<dyn Claim>) -> Result<RegionStore, Error> {
-        place.check()?;
-        Ok(RegionStore(Arc::new(Store::open(Arc::clone(&self.0), place, claim))))
+    pub fn over(&self, place: Place, claim: Arc<dyn Claim>) -> RegionStore {
+        RegionStore(Arc::new(Store::open(Arc::clone(&self.0), place, claim)))
+    }
+
+    /// How the regions are kept equal.
+    pub fn settings(&self) -> &Replication {
+        &self.0.settings
     }
 
     /// How far each region is behind, of all stores together.
     pub fn lag(&self) -> Vec<RegionLag> {
-        let mut all: Vec<RegionLag> = Vec::new();
-        for lag in self.0.stores().iter().flat_map(|store| store.lag()) {
-            let Some(known) = all.iter_mut().find(|known| known.region == lag.region) else {
-                all.push(lag);
-                continue;
-            };
-            known.keys += lag.keys;
-            known.bytes += lag.bytes;
-            known.oldest_ms = known.oldest_ms.max(lag.oldest_ms);
-            known.complete &= lag.complete;
-            known.problem = known.problem.take().or(lag.problem);
-        }
-        all
+        state::lag(&self.0.stores())
+    }
+
+    /// How all stores together stand.
+    pub fn state(&self) -> RegionsState {
+        state::of(&self.0)
+    }
+
+    /// Has each store compare the regions, and returns at once.
+    pub fn compare(&self) {
+        self.0.asks.send_modify(|asks| asks.compares += 1);
+    }
+
+    /// Has each store move its home to a region, and returns at once. It is tried until it is done, or another move is asked for.
+    pub fn move_home(&self, region: &str) {
+        self.0.asks.send_modify(|asks| {
+            asks.moves += 1;
+            region.clone_into(&mut asks.home);
+        });
+    }
+
+    /// Has each store leave a region, also those that are opened later, and returns at once. It is tried until it is done.
+    pub fn retire(&self, region: &str) {
+        self.0.asks.send_modify(|asks| asks.leaving.extend([region.to_owned()]));
     }
 
     /// How far this process's stamps are ahead of its clock, in milliseconds: as far as that of some other region, or of an
     /// earlier process.
     pub fn ahead_ms(&self) -> u64 {
-        to_millis(self.0.clock.last()).saturating_sub(self.0.now())
+        self.0.ahead_ms()
     }
 
     /// What has been done.

@@ -350,6 +350,16 @@ impl Pending {
         self.lock().oldest.keys().next().copied()
     }
 
+    /// Whether it lacks a write of a key, as far as is known.
+    pub(super) fn lacks(&self, place: &Place) -> bool {
+        self.lock().lines.contains_key(place)
+    }
+
+    /// The same, of any key.
+    pub(super) fn lacks_any(&self) -> bool {
+        !self.lock().lines.is_empty()
+    }
+
     pub(super) fn lag(&self) -> Lag {
         let state = self.lock();
         Lag {

@@ -304,6 +304,9 @@ pub(super) struct Space {
 }
 
 impl Space {
+    /// Bytes of the folder in which all namespaces of users are, in a region's store.
+    pub(super) const FOLDER: usize = "ns/".len() + DATA.len() + "/".len();
+
     /// It stays known, whoever uses it.
     pub(super) fn keep(self: &Arc<Self>, spaces: &Spaces) {
         if !self.is_kept.swap(true, Ordering::AcqRel) {

@@ -17,7 +17,8 @@ use super::record::Record;
 use super::region::{Found, Missed, Region, Space, Spaces};
 use super::stamp::to_millis;
 use super::work::{Work, Works};
-use super::{Distances, Nearness, Place, Progress, Shared, WriteConcern, compare, flush, rounds};
+use super::asked::{self, Done};
+use super::{Distances, Place, Progress, Shared, WriteConcern, compare, flush, measuring, rounds};
 use crate::envelope::new_nonce;
 use crate::layers::batching::Claim;
 use crate::layers::gates::{self, Gates};
@@ -31,8 +32,6 @@ const CLAIM_LOOKS: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_secs(1);
 /// Time after which it is written down what the others have.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
-/// Time between measurements of how far the regions are.
-const MEASURE_EVERY: Duration = Duration::from_secs(10);
 /// Longest wait for room, for other regions, or for a region to be filled: less than a request may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -83,6 +82,9 @@ pub(super) struct Store {
     /// Held by whoever fills, compares or leaves regions.
     pub(super) runs: tokio::sync::Mutex<()>,
     pub(super) progress: Mutex<Progress>,
+    done: Mutex<Done>,
+    /// With how many pieces of work everything was everywhere, and that was written down.
+    quiet: Mutex<Option<u64>>,
 }
 
 /// While there is one of these, there is work to do in the background.
@@ -100,6 +102,7 @@ impl Store {
         let Place { regions, here, home, longest_path } = place;
         let regions: Vec<Region> = regions.iter().map(|(name, store)| Region::new(name, store)).collect();
         let count = regions.len();
+        let done = Done::before(&shared.asks.borrow());
         // The own one first, the others as they were given.
         let order = std::iter::once(here).chain((0..count).filter(|at| *at != here)).collect();
         let store = Arc::new(Self {
@@ -125,6 +128,8 @@ impl Store {
             idle: watch::Sender::new(false),
             runs: tokio::sync::Mutex::default(),
             progress: Mutex::default(),
+            done: Mutex::new(done),
+            quiet: Mutex::default(),
             shared,
         });
         store.shared.add(&store);
@@ -151,8 +156,31 @@ impl Store {
 
     /// Those that are not retired, in the order of their distance.
     pub(super) fn order(&self) -> Vec<usize> {
-        let distances = self.distances.lock().unwrap_or_else(PoisonError::into_inner);
-        distances.order().iter().copied().filter(|at| self.is_active(*at)).collect()
+        self.distances().order().iter().copied().filter(|at| self.is_active(*at)).collect()
+    }
+
+    pub(super) fn distances(&self) -> MutexGuard<'_, Distances> {
+        self.distances.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The order in which a key is read, or all keys are: who has written sees it, so that a region that is known to lack a
+    /// write of the own one, or may, comes after that.
+    pub(super) fn order_for(&self, place: Option<&gates::Place>) -> Vec<usize> {
+        let order = self.order();
+        let lacks = |at: usize| {
+            let lacks = match place {
+                Some(place) => self.pending[at].lacks(place),
+                None => self.pending[at].lacks_any(),
+            };
+            at != self.here && (lacks || !self.is_scanned())
+        };
+        let (behind, whole): (Vec<usize>, Vec<usize>) = order.into_iter().partition(|at| lacks(*at));
+        [whole, behind].concat()
+    }
+
+    /// What of it is done that was asked.
+    pub(super) fn done(&self) -> MutexGuard<'_, Done> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn is_active(&self, at: usize) -> bool {
@@ -166,7 +194,7 @@ impl Store {
 
     /// Another order, from outside.
     pub(super) fn set_order(&self, order: Vec<usize>) {
-        *self.distances.lock().unwrap_or_else(PoisonError::into_inner) = Distances::new(order);
+        *self.distances() = Distances::new(order);
     }
 
     pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -180,7 +208,7 @@ impl Store {
     /// What stands under a key, in the nearest region that can say it. Those that could not are given what was found.
     pub(super) async fn read(&self, space: &Arc<Space>, key: &Key) -> Result<Option<Record>, Error> {
         let (mut behind, mut failure) = (Vec::new(), None);
-        for at in self.order() {
+        for at in self.order_for(Some(&(Arc::clone(&space.folder), key.clone()))) {
             match self.regions[at].find_surely(at, space, key, &self.shared.clock).await {
                 Ok((Some((record, _)), _)) => {
                     self.repair(space, key, &record, at, &behind);
@@ -300,6 +328,12 @@ impl Store {
         if !self.is_scanned() {
             return Ok(());
         }
+        // Looked at first: what begins from here on is not covered by what is written down.
+        let (begun, is_idle) = (self.works.begun(), self.works.floor().is_none());
+        let has_all = is_idle && self.pending.iter().all(|pending| !pending.lacks_any());
+        if *self.quiet() == Some(begun) {
+            return Ok(());
+        }
         let mut now = self.delivered();
         {
             // What is known does not become less: only what is sent anew is older.
@@ -314,7 +348,13 @@ impl Store {
         self.check_claim()?;
         self.regions[self.here].put_doc(JOURNAL, &now, &Condition::Any).await.map_err(Missed::into_error)?;
         *self.saved() = now;
+        *self.quiet() = has_all.then_some(begun);
         Ok(())
+    }
+
+    /// Where nothing was begun since, there is nothing to write down: a clock that went on alone is no news.
+    fn quiet(&self) -> MutexGuard<'_, Option<u64>> {
+        self.quiet.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What has to be known before anything is stamped or carried.
@@ -456,35 +496,15 @@ async fn work(store: &Arc<Store>) {
             }
         }
     };
-    let measure = async {
-        if store.shared.settings.nearness == Nearness::Given {
-            return std::future::pending().await;
-        }
-        loop {
-            join_all(store.active().into_iter().map(|at| measure(store, at))).await;
-            store.distances.lock().unwrap_or_else(PoisonError::into_inner).round();
-            sleep(MEASURE_EVERY).await;
-        }
-    };
     let send = join_all((0..store.regions.len()).map(|at| flush::attend(store, at)));
     tokio::select! {
         biased;
         () = owned => {}
         () = know => {}
-        () = measure => {}
+        () = measuring::attend(store) => {}
         _ = send => {}
         () = rounds::attend(store) => {}
         () = compare::attend(store) => {}
+        () = asked::attend(store) => {}
     }
-}
-
-/// How long a small question takes. What fails is far enough.
-async fn measure(store: &Store, at: usize) {
-    let began = Instant::now();
-    let took = match store.regions[at].is_filled().await {
-        Ok(_) => began.elapsed(),
-        Err(_) => MEASURE_EVERY,
-    };
-    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-    store.distances.lock().unwrap_or_else(PoisonError::into_inner).measure(at, micros);
 }

@@ -50,6 +50,11 @@ impl Works {
         Work { works: self, number }
     }
 
+    /// How many have begun so far.
+    pub(super) fn begun(&self) -> u64 {
+        self.lock().next
+    }
+
     /// What is under way stamps nothing at or below this.
     pub(super) fn floor(&self) -> Option<u64> {
         self.lock().works.values().min().copied()
