@@ -2,7 +2,7 @@
 
 use brainy_crds::condition::{
     CERTIFICATES_READY, CHANGES_APPROVED, DISRUPTION_ALLOWED, HIBERNATED, PROGRESSING, READY, STORAGE_READY,
-    TIERING_HEALTHY, VOLUMES_HEALTHY,
+    REGIONS_HEALTHY, TIERING_HEALTHY, VOLUMES_HEALTHY,
 };
 use brainy_crds::{BrainyCluster, BrainyClusterStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -110,6 +110,7 @@ fn transitions(before: &BrainyClusterStatus, after: &BrainyClusterStatus) -> Vec
         STORAGE_READY,
         VOLUMES_HEALTHY,
         TIERING_HEALTHY,
+        REGIONS_HEALTHY,
         CERTIFICATES_READY,
         READY,
         PROGRESSING,
@@ -130,7 +131,8 @@ fn transitions(before: &BrainyClusterStatus, after: &BrainyClusterStatus) -> Vec
             // It comes and goes with every pod that stops; only one who waits long must hear why.
             _ if type_ == DISRUPTION_ALLOWED && now.reason != EVICTIONS_REFUSED => {}
             // A cluster that has just begun is not yet ready, and that is no warning; nor is good storage news.
-            "True" if earlier.is_none() && matches!(type_, STORAGE_READY | VOLUMES_HEALTHY | TIERING_HEALTHY) => {}
+            "True" if earlier.is_none()
+                && matches!(type_, STORAGE_READY | VOLUMES_HEALTHY | TIERING_HEALTHY | REGIONS_HEALTHY) => {}
             "True" if type_ == CHANGES_APPROVED && now.reason != PLAN_APPROVED => {}
             // That it is awake again is seen by its being ready.
             "False" if type_ == HIBERNATED => {}
@@ -197,6 +199,7 @@ mod tests {
             problems: Vec::new(),
             certificates: None,
             volumes: None,
+            regions: None,
             draining: Vec::new(),
             emptied: Vec::new(),
             disruption: None,

@@ -1,6 +1,6 @@
 //! BrainyClusters for the unit tests, as an API server would return them.
 
-use brainy_crds::BrainyCluster;
+use brainy_crds::{BrainyCluster, BrainyClusterStatus};
 use serde_json::{Value, json};
 
 /// A BrainyCluster with this spec.
@@ -23,6 +23,19 @@ pub(crate) fn isolated() -> BrainyCluster {
 pub(crate) fn zoned() -> BrainyCluster {
     let zones = ["west-1a", "west-1b", "west-1c"];
     cluster("demo", json!({"replicas": 5, "zones": zones, "storage": {"volume": {"size": "1Gi"}}}))
+}
+
+/// Three nodes in the second of two regions.
+pub(crate) fn in_regions() -> BrainyCluster {
+    let region = |name: &str| {
+        let endpoint = format!("http://s3.{name}.example:7070");
+        let bucket = json!({"name": format!("data-{name}"), "prefix": "demo", "endpoint": endpoint, "credentialsSecret": format!("keys-{name}")});
+        json!({"name": name, "bucket": bucket})
+    };
+    let storage = json!({"strategy": "Shared", "regions": [region("eu"), region("us")]});
+    let mut cluster = cluster("demo", json!({"replicas": 3, "storage": storage}));
+    cluster.status = Some(BrainyClusterStatus { region: Some("us".into()), ..BrainyClusterStatus::default() });
+    cluster
 }
 
 /// Three nodes and a bucket.

@@ -22,6 +22,7 @@ pub mod machines;
 pub mod metrics;
 pub mod plan;
 pub mod reconcile;
+pub mod regions;
 pub mod resize;
 pub mod restore;
 pub mod roller;

@@ -1,5 +1,6 @@
 //! The machines that are being emptied: whose node in Kubernetes is cordoned, or has a taint by which those that scale machines
-//! say that it goes. One watch for the whole operator, of which only the names of such machines are kept.
+//! say that it goes; and the regions in which machines are. One watch for the whole operator, of which only the names of such machines
+//! and the regions of all are kept.
 //!
 //! An operator that has only Roles may not watch machines: then it knows of none, and nothing waits for it.
 
@@ -20,6 +21,7 @@ use serde::Deserialize;
 use tokio::sync::{broadcast, watch};
 
 use crate::metrics::Metrics;
+use crate::regions::LABEL as REGION_LABEL;
 
 /// The taints of machines that are being emptied: of Kubernetes itself on one that is cordoned, of the cluster autoscaler, and
 /// of Karpenter.
@@ -56,6 +58,19 @@ fn is_emptied(machine: &Machine) -> bool {
     machine.spec.unschedulable || machine.spec.taints.iter().any(|taint| TAINTS.contains(&taint.key.as_str()))
 }
 
+type Regions = BTreeMap<String, Option<String>>;
+
+fn region(machine: &Machine) -> Option<String> {
+    machine.labels().get(REGION_LABEL).cloned()
+}
+
+/// What a list has said so far.
+#[derive(Debug, Default)]
+struct Listed {
+    emptied: BTreeSet<String>,
+    regions: Regions,
+}
+
 /// A BrainyCluster, by namespace and name.
 pub type ClusterName = (String, String);
 
@@ -73,6 +88,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     emptied: BTreeSet<String>,
+    /// In which region each machine is, as its label says.
+    regions: Regions,
     /// On which machines each cluster has pods.
     hosts: BTreeMap<ClusterName, BTreeSet<String>>,
 }
@@ -96,6 +113,11 @@ impl Machines {
         let emptied = hosts.intersection(&state.emptied).cloned().collect();
         state.hosts.insert(cluster, hosts);
         emptied
+    }
+
+    /// The regions in which machines are, as their labels say; nothing: none is known.
+    pub fn regions(&self) -> BTreeSet<Option<String>> {
+        self.state().regions.values().cloned().collect()
     }
 
     /// Forgets a cluster that is gone.
@@ -129,6 +151,7 @@ impl Machines {
         let mut told = false;
         loop {
             self.follow(&client, &metrics).await;
+            self.state().regions.clear();
             self.replace(BTreeSet::new());
             self.0.known.send_replace(true);
             if !std::mem::replace(&mut told, true) {
@@ -145,7 +168,7 @@ impl Machines {
         let machines: Api<Machine> = Api::all_with(client.clone(), &ApiResource::erase::<Node>(&()));
         let config = watcher::Config::default().page_size(PAGE);
         let mut events = pin!(watcher::watcher(machines, config).default_backoff());
-        let mut listed = BTreeSet::new();
+        let mut listed = Listed::default();
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => self.note(event, &mut listed),
@@ -158,20 +181,29 @@ impl Machines {
         }
     }
 
-    fn note(&self, event: Event<Machine>, listed: &mut BTreeSet<String>) {
+    fn note(&self, event: Event<Machine>, listed: &mut Listed) {
         match event {
-            Event::Init => listed.clear(),
+            Event::Init => *listed = Listed::default(),
             Event::InitApply(machine) => {
                 if is_emptied(&machine) {
-                    listed.insert(machine.name_any());
+                    listed.emptied.insert(machine.name_any());
                 }
+                listed.regions.insert(machine.name_any(), region(&machine));
             }
             Event::InitDone => {
-                self.replace(std::mem::take(listed));
+                let Listed { emptied, regions } = std::mem::take(listed);
+                self.state().regions = regions;
+                self.replace(emptied);
                 self.0.known.send_replace(true);
             }
-            Event::Apply(machine) => self.set(machine.name_any(), is_emptied(&machine)),
-            Event::Delete(machine) => self.set(machine.name_any(), false),
+            Event::Apply(machine) => {
+                self.state().regions.insert(machine.name_any(), region(&machine));
+                self.set(machine.name_any(), is_emptied(&machine));
+            }
+            Event::Delete(machine) => {
+                self.state().regions.remove(&machine.name_any());
+                self.set(machine.name_any(), false);
+            }
         }
     }
 
@@ -255,7 +287,7 @@ mod tests {
 
     #[tokio::test]
     async fn clusters_with_pods_on_a_machine_hear_that_it_is_emptied_and_others_do_not() {
-        let (machines, mut listed) = (Machines::default(), BTreeSet::new());
+        let (machines, mut listed) = (Machines::default(), Listed::default());
         let mut news = pin!(within(machines.news(), Some("team".into())));
         assert!(machines.emptied(demo(), hosts(&["m1", "m2"])).is_empty());
         machines.emptied(("team".into(), "other".into()), hosts(&["m3"]));
@@ -273,7 +305,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_missed_while_the_watch_was_away_is_told_by_the_next_list() {
-        let (machines, mut listed) = (Machines::default(), BTreeSet::new());
+        let (machines, mut listed) = (Machines::default(), Listed::default());
         let mut news = pin!(machines.news());
         let cordoned = |name: &str| machine(name, &json!({"unschedulable": true}));
         machines.note(Event::Apply(cordoned("m1")), &mut listed);
@@ -285,6 +317,26 @@ mod tests {
         machines.note(Event::InitDone, &mut listed);
         assert_eq!(news.next().now_or_never().flatten(), Some(demo()));
         assert_eq!(machines.emptied(demo(), hosts(&["m1", "m2"])), hosts(&["m2"]));
+    }
+
+    #[test]
+    fn where_machines_are_is_known_as_long_as_they_are_there() {
+        let (machines, mut listed) = (Machines::default(), Listed::default());
+        let labelled = |name: &str, region: &str| {
+            let labels = json!({REGION_LABEL: region});
+            let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}, "spec": {}});
+            serde_json::from_value::<Machine>(object).unwrap()
+        };
+        assert!(machines.regions().is_empty());
+        for event in [Event::Init, Event::InitApply(labelled("m1", "eu")), Event::InitApply(machine("m2", &json!({})))] {
+            machines.note(event, &mut listed);
+        }
+        assert!(machines.regions().is_empty(), "a list counts once it is whole");
+        machines.note(Event::InitDone, &mut listed);
+        assert_eq!(machines.regions(), BTreeSet::from([None, Some("eu".to_owned())]));
+        machines.note(Event::Apply(labelled("m2", "us")), &mut listed);
+        machines.note(Event::Delete(labelled("m1", "eu")), &mut listed);
+        assert_eq!(machines.regions(), BTreeSet::from([Some("us".to_owned())]));
     }
 
     #[tokio::test(start_paused = true)]

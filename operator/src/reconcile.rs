@@ -47,6 +47,7 @@ pub use errors::Error;
 use crate::context::{ClusterMemory, Context};
 use crate::identity;
 use crate::plan::{Decision, Hold};
+use crate::regions;
 use crate::shards::{Controller, PodFacts, Summary, ZONE_LABEL};
 use crate::storage::declaration::{Declaration, Sessions};
 use crate::storage::{self, Storage, Unclaimed};
@@ -72,12 +73,28 @@ const LATER: Duration = Duration::from_secs(300);
 
 /// Reconciles one cluster. Says when to look again.
 pub async fn reconcile(context: &Context, seen: &BrainyCluster, memory: &mut ClusterMemory) -> Result<Duration, Error> {
-    let Some(cluster) = dereference::fresh(&context.client, seen).await? else {
+    let Some(mut cluster) = dereference::fresh(&context.client, seen).await? else {
         // Deleted, or another one of the same name by now: that one has an event of its own.
         return Ok(LATER);
     };
     if cluster.metadata.deletion_timestamp.is_some() {
         return Box::pin(deletion::clean_up(context, &cluster, memory)).await;
+    }
+    match regions::decide(&cluster, &context.machines.regions()) {
+        Ok(None) => {}
+        Ok(Some(status)) => {
+            // Written down before anything is done by it: from then on it is so, whatever the machines say.
+            context.must_lead()?;
+            if !status::write(&context.client, &cluster, &status).await? {
+                return Ok(SOON);
+            }
+            cluster.status = Some(status);
+        }
+        Err(refusal) => {
+            refuse(context, &cluster, &refusal).await?;
+            // Machines are labelled without a word to anybody here.
+            return Ok(SLOWLY);
+        }
     }
     match validate(&cluster) {
         Ok(validated) => Box::pin(run(context, cluster, &validated, memory)).await,
@@ -144,6 +161,7 @@ fn first_observation(context: &Context, validated: &ValidatedCluster, found: &De
         certificates: None,
         volumes: matches!(validated.storage, ValidatedStorage::Isolated)
             .then(|| health::View::new(validated.warn_percent)),
+        regions: None,
         draining: Vec::new(),
         emptied: Vec::new(),
         disruption: None,
@@ -368,6 +386,10 @@ async fn act(
     context.metrics.map_revision(validated, shards.view.revision);
     seen.shards = Some(shards.view);
     seen.problems.clone_from(&shards.problems);
+    seen.regions = validated.regions.as_ref().map(|regions| regions::View {
+        healthy: regions::condition(regions, &shards.regions),
+        status: regions::status(regions, &shards.regions),
+    });
     seen.draining.clone_from(&shards.draining);
     seen.emptied.clone_from(&shards.emptied);
     if let Some(volumes) = &mut seen.volumes {

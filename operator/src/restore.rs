@@ -81,8 +81,12 @@ fn manifest(
          there.\n",
         declaration.namespace, marker.uid
     );
-    if let Some(secret) = spec.pointer("/storage/bucket/credentialsSecret").and_then(Value::as_str) {
-        let _never_fails = writeln!(text, "# Keys of the bucket: Secret {namespace}/{secret}.");
+    let regions = spec.pointer("/storage/regions").and_then(Value::as_array).into_iter().flatten();
+    for bucket in spec.pointer("/storage/bucket").into_iter().chain(regions.filter_map(|region| region.get("bucket"))) {
+        if let Some(secret) = bucket.get("credentialsSecret").and_then(Value::as_str) {
+            let name = bucket.get("name").and_then(Value::as_str).unwrap_or_default();
+            let _never_fails = writeln!(text, "# Keys of the bucket {name}: Secret {namespace}/{secret}.");
+        }
     }
     if spec.get("paused") == Some(&Value::Bool(true)) {
         text.push_str("# It was paused, and so it will be: nothing is adopted until spec.paused is false.\n");

@@ -15,6 +15,7 @@ use super::apply::is_owned_by;
 use super::build::selector_text;
 use crate::layout::Layout;
 use crate::plan::Accepted;
+use crate::regions;
 use crate::storage::{Credentials, Problem};
 use crate::volumes::{self, Claims};
 
@@ -112,8 +113,7 @@ pub async fn dereference(client: &Client, cluster: BrainyCluster) -> Result<Dere
         false => Vec::new(),
     };
     let claims = claims(client, &cluster).await?;
-    let storage = &cluster.spec.storage;
-    let credentials = match storage.bucket.as_ref().or(storage.tiering.as_ref().map(|tiering| &tiering.bucket)) {
+    let credentials = match regions::own_bucket(&cluster) {
         Some(bucket) => Some(credentials(client, &namespace, bucket).await?),
         None => None,
     };

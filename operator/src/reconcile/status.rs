@@ -3,7 +3,7 @@
 
 use brainy_crds::condition::{
     CERTIFICATES_READY, CHANGES_APPROVED, DISRUPTION_ALLOWED, HIBERNATED, PROGRESSING, READY, SHARDS_ASSIGNED,
-    STORAGE_READY, TIERING_HEALTHY, VOLUMES_HEALTHY,
+    REGIONS_HEALTHY, STORAGE_READY, TIERING_HEALTHY, VOLUMES_HEALTHY,
 };
 use brainy_crds::{BrainyCluster, BrainyClusterStatus, Plan};
 use jiff::Timestamp;
@@ -16,6 +16,7 @@ use super::build::selector_text;
 use super::disruption::Verdict;
 use super::{Error, FIELD_MANAGER};
 use crate::identity;
+use crate::regions;
 use crate::volumes::{health, tiering};
 
 /// Reason of Progressing: pods are replaced because their template changed.
@@ -66,6 +67,8 @@ pub struct Observation {
     pub certificates: Option<identity::View>,
     /// The volumes; `None`: data is on none.
     pub volumes: Option<health::View>,
+    /// The regions; `None`: there is one, or they were not looked at. What was said before still stands.
+    pub regions: Option<regions::View>,
     /// Nodes that wish to own no shard, with how many they still have.
     pub draining: Vec<String>,
     /// Nodes on machines that are being emptied, with how many they still have.
@@ -159,6 +162,10 @@ pub fn after(cluster: &BrainyCluster, seen: &Observation, now: Timestamp) -> Bra
     findings.extend(seen.disruption.as_ref().map(|(verdict, long)| disruption(name, verdict, *long, &before)));
     findings.extend(seen.volumes.as_ref().and_then(|view| volumes(cluster, view, &before)));
     findings.extend(seen.volumes.as_ref().and_then(cold_tier));
+    if let Some(view) = &seen.regions {
+        status.regions.clone_from(&view.status);
+        findings.extend(view.healthy.as_ref().map(regions));
+    }
     findings.extend(seen.certificates.as_ref().map(certificates));
     status.conditions = merged(&before.conditions, findings, cluster.metadata.generation, now);
     status
@@ -331,6 +338,11 @@ fn cold_tier(view: &health::View) -> Option<Finding> {
     let (healthy, reason, message) = tiering::condition(view.used.as_deref()?)?;
     let status = if healthy { "True" } else { "False" };
     Some(Finding { type_: TIERING_HEALTHY, status, reason: reason.into(), message })
+}
+
+fn regions((healthy, reason, message): &regions::Healthy) -> Finding {
+    let status = if *healthy { "True" } else { "False" };
+    Finding { type_: REGIONS_HEALTHY, status, reason: (*reason).into(), message: message.clone() }
 }
 
 fn certificates(view: &identity::View) -> Finding {

@@ -8,19 +8,21 @@ use brainy_coordination::marker::ADOPT;
 use brainy_coordination::placement::Balance;
 use brainy_crds::{
     ApplicationSpec, BrainyCluster, BucketSpec, CertificateIssuer, DEFAULT_REGION, DeletionPolicy, IssuerRef,
-    LayerKind, PodSpec, Provider, S3Access, Strategy, TieringAck, VolumeSpec,
+    LayerKind, PodSpec, Provider, RegionSpec, ReplicationSpec, S3Access, Strategy, TieringAck, VolumeSpec,
 };
 use brainy_storage::layers::Layers;
 use brainy_storage::layers::batching::{Ack, Batching};
 use brainy_storage::layers::caching::CacheSize;
 use brainy_storage::layers::compression::{Algorithm, Compression};
 use brainy_storage::layers::limiting::Limiting;
+use brainy_storage::layers::regions::WriteConcern;
 use brainy_storage::layers::tiering::{self, Tiering};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
 
 use crate::layout::{Layout, segment};
+use crate::regions;
 use crate::shards::ZONE_LABEL;
 use crate::volumes::health::WARN_PERCENT;
 
@@ -39,6 +41,8 @@ const MAX_MOVE_RATE: i32 = 100_000;
 const LIST_PAGE_SIZE: i32 = 1000;
 /// Most keys on a page of a listing of S3.
 const MAX_LIST_PAGE_SIZE: i32 = 100_000;
+/// Most regions.
+const MAX_REGIONS: usize = 8;
 /// Longest time before a key is demoted: ten years.
 const MAX_DEMOTE_HOURS: i32 = 87_600;
 const MILLISECONDS_OF_AN_HOUR: u64 = 60 * 60 * 1000;
@@ -66,6 +70,8 @@ pub struct ValidatedCluster {
     pub shards: u32,
     /// Where data lives.
     pub storage: ValidatedStorage,
+    /// The regions, of which one's bucket is the storage's (strategy Shared).
+    pub regions: Option<ValidatedRegions>,
     /// The cold tier under the volumes (strategy Isolated).
     pub tiering: Option<ValidatedTiering>,
     /// Each node's volume: for its data (strategy Isolated), for its log (pattern Consensus).
@@ -141,6 +147,28 @@ impl ValidatedStorage {
     }
 }
 
+/// Several regions, each with a bucket and a cluster of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedRegions {
+    /// This cluster's own.
+    pub own: String,
+    /// Where keys are to be decided.
+    pub home: String,
+    /// How many have a write when it is acknowledged.
+    pub write_concern: WriteConcern,
+    /// All of them, in the order of the spec.
+    pub all: Vec<ValidatedRegion>,
+}
+
+/// A region.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedRegion {
+    /// Its name.
+    pub name: String,
+    /// Its bucket.
+    pub bucket: BucketSpec,
+}
+
 /// Two tiers: the volumes, and a bucket.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ValidatedTiering {
@@ -148,6 +176,13 @@ pub struct ValidatedTiering {
     pub bucket: BucketSpec,
     /// What moves between them, and when.
     pub settings: Tiering,
+}
+
+impl ValidatedRegions {
+    /// Those that are not the own one.
+    pub fn others(&self) -> impl Iterator<Item = &ValidatedRegion> {
+        self.all.iter().filter(|region| region.name != self.own)
+    }
 }
 
 impl ValidatedCluster {
@@ -190,6 +225,7 @@ pub fn validate(cluster: &BrainyCluster) -> Result<ValidatedCluster, Refusal> {
         generation: meta.generation.unwrap_or_default(),
         replicas: within("spec.replicas", spec.replicas, 0, MAX_REPLICAS)?,
         shards: within("spec.shards", spec.shards, 1, MAX_SHARDS)?.unsigned_abs(),
+        regions: regions_of(cluster)?,
         storage: storage_of(cluster)?,
         tiering: tiering_of(cluster)?,
         volume: volume_of(cluster)?,
@@ -347,6 +383,9 @@ fn pattern_of(cluster: &BrainyCluster) -> Result<Pattern, Refusal> {
 
 fn storage_of(cluster: &BrainyCluster) -> Result<ValidatedStorage, Refusal> {
     let storage = &cluster.spec.storage;
+    if storage.regions.is_some() {
+        return own_region_of(cluster).and_then(|region| bucket_of(&region.bucket)).map(ValidatedStorage::Shared);
+    }
     match (storage.strategy, &storage.bucket) {
         (Strategy::Isolated, None) => Ok(ValidatedStorage::Isolated),
         (Strategy::Isolated, Some(_)) => Err(Refusal::invalid(
@@ -357,6 +396,87 @@ fn storage_of(cluster: &BrainyCluster) -> Result<ValidatedStorage, Refusal> {
         (Strategy::Namespaced, Some(bucket)) => bucket_of(bucket).map(ValidatedStorage::Namespaced),
         (Strategy::Shared, Some(bucket)) => bucket_of(bucket).map(ValidatedStorage::Shared),
     }
+}
+
+/// The region whose bucket is the cluster's.
+fn own_region_of(cluster: &BrainyCluster) -> Result<&RegionSpec, Refusal> {
+    let storage = &cluster.spec.storage;
+    let Some(own) = regions::own(cluster) else {
+        let problem = "is needed: which of storage.regions is this cluster's own is not known yet";
+        return Err(Refusal::invalid("spec.storage.region", problem));
+    };
+    if let Some(said) = storage.region.as_ref().filter(|said| *said != own) {
+        let problem = format!(
+            "is {said}, and this cluster's data and leases are in region {own}: set it to {own}, or create a BrainyCluster in {said}"
+        );
+        return Err(Refusal::invalid("spec.storage.region", problem));
+    }
+    regions::own_spec(cluster).ok_or_else(|| {
+        let problem = format!(
+            "{own} is this cluster's own region, and is not among them any more: put it back, or delete this BrainyCluster"
+        );
+        Refusal::invalid("spec.storage.regions", problem)
+    })
+}
+
+fn regions_of(cluster: &BrainyCluster) -> Result<Option<ValidatedRegions>, Refusal> {
+    const FIELD: &str = "spec.storage.regions";
+    let storage = &cluster.spec.storage;
+    let Some(regions) = &storage.regions else {
+        return match (&storage.region, &storage.replication) {
+            (None, None) => Ok(None),
+            (Some(_), _) => Err(Refusal::invalid("spec.storage.region", "has a use with storage.regions only: remove it")),
+            (None, Some(_)) => {
+                Err(Refusal::invalid("spec.storage.replication", "has a use with storage.regions only: remove it"))
+            }
+        };
+    };
+    let refused = |problem: String| Err(Refusal::invalid(FIELD, problem));
+    if storage.strategy != Strategy::Shared {
+        return refused("have a use with strategy Shared only: remove them, or choose strategy Shared".to_owned());
+    }
+    if storage.bucket.is_some() {
+        return refused("exclude storage.bucket: each region has a bucket of its own. Remove one of them".to_owned());
+    }
+    if !(2..=MAX_REGIONS).contains(&regions.len()) {
+        return refused(format!("are {}: there may be from 2 to {MAX_REGIONS}", regions.len()));
+    }
+    for (at, region) in regions.iter().enumerate() {
+        let place = |region: &RegionSpec| {
+            let BucketSpec { name, prefix, endpoint, .. } = region.bucket.clone();
+            (name, prefix, endpoint)
+        };
+        for other in &regions[..at] {
+            if other.name == region.name {
+                return refused(format!("has {} twice: each region needs a name of its own", region.name));
+            }
+            if place(other) == place(region) {
+                return refused(format!("{} and {} have the same bucket and prefix", other.name, region.name));
+            }
+        }
+    }
+    let names: Vec<String> = regions.iter().map(|region| region.name.clone()).collect();
+    let ReplicationSpec { write_concern, home } = storage.replication.clone().unwrap_or_default();
+    let home = home.unwrap_or_else(|| names[0].clone());
+    if !names.contains(&home) {
+        let problem = format!("is {home:?}, which is none of storage.regions: choose one of {}", names.join(", "));
+        return Err(Refusal::invalid("spec.storage.replication.home", problem));
+    }
+    if storage.layers.iter().any(|layer| matches!(layer.kind, LayerKind::Caching | LayerKind::Batching)) {
+        let problem = "can't have Caching or Batching with storage.regions: what other regions write would not be seen";
+        return Err(Refusal::invalid("spec.storage.layers", problem));
+    }
+    let own = own_region_of(cluster)?.name.clone();
+    let validated = |region: &RegionSpec| {
+        Ok(ValidatedRegion { name: region.name.clone(), bucket: bucket_of(&region.bucket)? })
+    };
+    let all: Result<Vec<ValidatedRegion>, Refusal> = regions.iter().map(validated).collect();
+    let write_concern = match write_concern {
+        brainy_crds::WriteConcern::Local => WriteConcern::Local,
+        brainy_crds::WriteConcern::Majority => WriteConcern::Majority,
+        brainy_crds::WriteConcern::All => WriteConcern::All,
+    };
+    Ok(Some(ValidatedRegions { own, home, write_concern, all: all? }))
 }
 
 fn tiering_of(cluster: &BrainyCluster) -> Result<Option<ValidatedTiering>, Refusal> {

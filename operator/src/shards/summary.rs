@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use brainy_coordination::controller::give_up::missing;
 use brainy_coordination::controller::{NodeSight, Rules, may_remove};
-use brainy_coordination::session::VolumeUse;
+use brainy_coordination::session::{RegionsUse, VolumeUse};
 use brainy_coordination::{NodeId, ShardId, ShardMap};
 
 use crate::reconcile::status::ShardsView;
@@ -42,6 +42,8 @@ pub struct Summary {
     pub behind: Vec<NodeId>,
     /// How full the volumes of live nodes are, as they say.
     pub volumes: Vec<(String, VolumeUse)>,
+    /// How live nodes see the regions, where there are several.
+    pub regions: Vec<(String, RegionsUse)>,
     /// Shards whose data is not on the volume of their owner, as that says itself (strategy Isolated).
     pub lost: Vec<(NodeId, usize)>,
     /// What became of the wish to give up a node, if there is one.
@@ -86,6 +88,7 @@ impl Summary {
             emptied: Vec::new(),
             behind: Vec::new(),
             volumes: live().filter_map(|record| Some((record.node.0.clone(), record.volume?))).collect(),
+            regions: live().filter_map(|record| Some((record.node.0.clone(), record.regions.clone()?))).collect(),
             lost: match (rules, &map) {
                 (Rules::Isolated { .. }, Some(map)) => live()
                     .map(|record| (record.node.clone(), missing(map, &record.node, record).len()))

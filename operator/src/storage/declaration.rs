@@ -10,6 +10,8 @@ use brainy_storage::documents::{DocumentVersion, Documents, Swap};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::regions;
+
 /// The document.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -45,6 +47,11 @@ impl Declaration {
     /// What is to be said of a cluster.
     pub fn of(cluster: &BrainyCluster, sessions: Sessions, writer: &str) -> Self {
         let meta = &cluster.metadata;
+        let mut spec = cluster.spec.clone();
+        if spec.storage.regions.is_some() {
+            // The machines of another Kubernetes cluster may be in another region: this place is that one's.
+            spec.storage.region = regions::own(cluster).map(str::to_owned);
+        }
         Self {
             revision: 0,
             writer: writer.to_owned(),
@@ -54,7 +61,7 @@ impl Declaration {
             generation: meta.generation.unwrap_or_default(),
             sessions,
             // A spec always has a JSON form: it was read from one.
-            spec: serde_json::to_value(&cluster.spec).unwrap_or_default(),
+            spec: serde_json::to_value(&spec).unwrap_or_default(),
         }
     }
 
@@ -176,6 +183,15 @@ mod tests {
         let found = find(&*documents).await.unwrap().unwrap();
         assert_eq!((found.revision, found.sessions, found.uid.as_str()), (2, Sessions::Nodes, "1111-2222"));
         assert_eq!(found.spec["storage"]["bucket"]["credentialsSecret"], "s3-keys", "the name of a Secret, no more");
+    }
+
+    #[test]
+    fn of_several_regions_it_says_which_one_is_here() {
+        let declared = Declaration::of(&crate::fixtures::in_regions(), Sessions::Bucket, "me");
+        assert_eq!(declared.spec["storage"]["region"], "us");
+        assert_eq!(declared.spec["storage"]["regions"][0]["bucket"]["name"], "data-eu");
+        let declared = Declaration::of(&shared(), Sessions::Bucket, "me");
+        assert!(declared.spec["storage"].get("region").is_none());
     }
 
     #[tokio::test]

@@ -29,12 +29,13 @@ const ZONES: [&str; 2] = ["west-1a", "west-1b"];
 
 /// Left out: what is fixed (strategy, bucket, class), what needs nodes that are not played (other patterns) or cert-manager, or that is
 /// over only when somebody says so (pausing, approvals; e2e/tests/rollouts.rs has them), and parts whose values are [listed](LISTED).
-const LEFT_OUT: [&str; 16] = [
+const LEFT_OUT: [&str; 17] = [
     "shards",
     "zones",
     "storage.strategy",
     "storage.bucket",
     "storage.tiering.bucket",
+    "storage.regions",
     "storage.volume.storageClassName",
     "storage.volume.size",
     "storage.layers",
@@ -135,6 +136,11 @@ fn listed() -> Vec<(&'static str, Vec<Value>, Vec<Value>)> {
         ("zones", vec![json!(["east"]), json!([]), json!(["east", "east"]), json!(ZONES)], vec![]),
         ("storage.strategy", vec![json!("Shared")], vec![]),
         ("storage.bucket", vec![json!({"name": "data"})], vec![]),
+        (
+            "storage.regions",
+            vec![json!([{"name": "eu", "bucket": {"name": "one"}}, {"name": "us", "bucket": {"name": "two"}}])],
+            vec![],
+        ),
         ("storage.tiering.bucket.name", vec![json!("other")], vec![]),
         (
             "storage.tiering.bucket.endpoint",

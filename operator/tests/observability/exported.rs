@@ -9,6 +9,7 @@ use brainy_operator::reconcile::status::{ShardsView, refused};
 use brainy_operator::reconcile::validate::validate;
 use brainy_sidecar::metrics::OutcomeLabel;
 use brainy_sidecar::ownership::NodeStatus;
+use brainy_storage::layers::regions::{RegionCounts, RegionLag, RegionsState};
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -78,5 +79,7 @@ fn sidecar() -> String {
     metrics.of_requests("get").start().end(OutcomeLabel::Success);
     // Its series are there from then on.
     let _observing = metrics.observing("embedded");
-    metrics.encode(&NodeStatus::default(), None, None, None, None).unwrap()
+    let lag = vec![RegionLag { region: "eu".into(), ..RegionLag::default() }];
+    let regions = (RegionsState { lag, ..RegionsState::default() }, RegionCounts::default());
+    metrics.encode(&NodeStatus::default(), None, None, None, None, Some(regions)).unwrap()
 }

@@ -104,7 +104,7 @@ impl Cluster {
         std::fs::write(folder.path().join("accessKeyId"), ACCESS_KEY_ID).unwrap();
         std::fs::write(folder.path().join("secretAccessKey"), SECRET_ACCESS_KEY).unwrap();
         let names: Vec<String> = (0..setup.nodes).map(|number| format!("{CLUSTER}-{number}")).collect();
-        write_spec(&store, &names);
+        write_spec(&store, UID, "", &names);
         let processes = Processes::default();
         let node = |(number, name)| {
             let place = Place { number, name, processes: Arc::clone(&processes), folder: folder.path().into() };
@@ -164,10 +164,10 @@ impl Cluster {
 }
 
 /// Tells the nodes that they elect their controller, as the operator would.
-fn write_spec(store: &Store, names: &[String]) {
+pub(crate) fn write_spec(store: &Store, uid: &str, prefix: &str, names: &[String]) {
     let wish = ClusterSpec {
         revision: 0,
-        cluster: UID.to_owned(),
+        cluster: uid.to_owned(),
         generation: 1,
         writer: "test".to_owned(),
         pattern: Pattern::StorageNative,
@@ -176,7 +176,7 @@ fn write_spec(store: &Store, names: &[String]) {
         placement: Policy::default(),
     };
     asynchronously(async {
-        let documents = store.open().await.documents("");
+        let documents = store.open_below(prefix).await.documents("");
         spec::publish(&documents, wish, &mut Memory::default()).await.unwrap();
     });
 }
@@ -209,6 +209,7 @@ impl Node {
                 endpoint: Some(format!("http://{to_store}")),
                 credentials: Some(folder.clone()),
             }),
+            regions: None,
             layers: serde_yaml::from_str("caching: {entries: 1000, bytes: 1000000}").unwrap(),
             s3: setup.s3.then_some(S3Config { keys: None, list_page_size: 1000 }),
             consensus: None,
@@ -294,7 +295,7 @@ impl Node {
     }
 }
 
-fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+pub(crate) fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
     std::fs::create_dir(to).unwrap();
     for file in std::fs::read_dir(from).unwrap() {
         let file = file.unwrap();

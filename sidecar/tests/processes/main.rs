@@ -17,6 +17,8 @@ mod figures;
 mod history;
 mod ledger;
 mod links;
+mod notes;
+mod regions;
 mod s3;
 mod s3_figures;
 #[path = "../../storage/tests/linearizability/harness/spec.rs"]

@@ -85,6 +85,25 @@ impl Store {
         self.answers();
     }
 
+    /// How many records of a region it has below a prefix.
+    pub(crate) fn records(&self, prefix: &str) -> usize {
+        fn files(folder: &std::path::Path) -> usize {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            entries.map(|entry| if entry.path().is_dir() { files(&entry.path()) } else { 1 }).sum()
+        }
+        let shards = std::fs::read_dir(self.folder.path().join(BUCKET).join(prefix).join("shards"));
+        shards.into_iter().flatten().flatten().map(|shard| files(&shard.path().join("ns/d/kv"))).sum()
+    }
+
+    /// Loses all that it has, and begins anew.
+    pub(crate) fn start_empty(&mut self) {
+        self.kill();
+        let bucket = self.folder.path().join(BUCKET);
+        std::fs::remove_dir_all(&bucket).unwrap();
+        std::fs::create_dir(&bucket).unwrap();
+        self.start_again();
+    }
+
     /// Where a small disk is seen from here.
     fn filler(&self) -> PathBuf {
         let path = self.folder.path().join(FILLER);
@@ -106,7 +125,13 @@ impl Store {
 
     /// Directly, with no way between.
     pub(crate) async fn open(&self) -> S3Store {
+        self.open_below("").await
+    }
+
+    /// The same, below a prefix.
+    pub(crate) async fn open_below(&self, prefix: &str) -> S3Store {
         let settings = S3Settings {
+            prefix: prefix.to_owned(),
             endpoint: Some(format!("http://{}", self.address)),
             credentials: Credentials::Keys {
                 access_key_id: ACCESS_KEY_ID.into(),

@@ -1,19 +1,17 @@
 //! A process with two tiers, a folder and an S3 server: killed again and again while it is written to, read, and demoted, and
 //! its server with it. In the end everything must be there, also where the folder is lost once all is in the bucket.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::answer::Answer as Response;
-use super::clients::{Missing, request};
+use super::clients::request;
+use super::notes::{JSON, Notes, all_are_there, client, said};
 use super::store::{ACCESS_KEY_ID, BUCKET, SECRET_ACCESS_KEY, Store};
 use super::support::{Dice, free_address, say, wait_for};
 
@@ -68,107 +66,12 @@ impl Drop for Process {
     }
 }
 
-const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
-
-/// What an answer says; null where it has nothing to say.
-fn said(answer: &Response) -> Value {
-    serde_json::from_slice(&answer.body).unwrap_or_default()
-}
-
-/// What may stand under a key: `None` is no value.
-type May = Vec<Option<i64>>;
-
-/// All that one client was told.
-#[derive(Debug, Default)]
-struct Notes {
-    may: Mutex<BTreeMap<String, May>>,
-    answered: AtomicU64,
-    over: AtomicBool,
-}
-
-impl Notes {
-    /// Writes what may be written, and notes what may stand then.
-    fn write(&self, server: SocketAddr, key: &str, dice: &mut Dice) {
-        let before = self.may.lock().unwrap().get(key).cloned().unwrap_or_else(|| vec![None]);
-        let number = i64::try_from(dice.below(1000)).unwrap();
-        let (line, headers, body, next): (String, &[_], String, May) = match dice.below(4) {
-            0 => (format!("DELETE /v1/kv/{key}"), &[], String::new(), vec![None]),
-            1 => {
-                let sums = before.iter().map(|value| Some(value.unwrap_or(0) + 1)).collect();
-                ("POST /v1/kv:increment".into(), &JSON, json!({"key": key, "delta": 1}).to_string(), sums)
-            }
-            _ => (format!("PUT /v1/kv/{key}"), &JSON, number.to_string(), vec![Some(number)]),
-        };
-        let now = match request(server, &line, headers, &body) {
-            Ok(answer) if answer.status.is_success() => {
-                self.answered.fetch_add(1, Ordering::SeqCst);
-                match said(&answer)["value"].as_i64() {
-                    Some(sum) => {
-                        assert!(
-                            next.contains(&Some(sum)),
-                            "{key}: {line} came to {sum}, and should be one of {next:?}"
-                        );
-                        vec![Some(sum)]
-                    }
-                    None => next,
-                }
-            }
-            // There was nothing to remove.
-            Ok(answer) if answer.status.as_u16() == 404 => next,
-            Ok(answer) if said(&answer)["outcome"] == "failed" => before,
-            Err(Missing::NotAsked(_)) => before,
-            Ok(_) | Err(Missing::NoAnswer(_)) => [before, next].concat(),
-        };
-        self.may.lock().unwrap().insert(key.to_owned(), now);
-    }
-
-    /// Reads: what is told must be one of what may be, and is what stands from then on.
-    fn read(&self, server: SocketAddr, key: &str) -> bool {
-        let found = match request(server, &format!("GET /v1/kv/{key}"), &[], "") {
-            Ok(answer) if answer.status.is_success() => said(&answer).as_i64(),
-            Ok(answer) if answer.status.as_u16() == 404 => None,
-            Ok(_) | Err(_) => return false,
-        };
-        let mut may = self.may.lock().unwrap();
-        let before = may.entry(key.to_owned()).or_insert_with(|| vec![None]);
-        assert!(before.contains(&found), "{key} is {found:?}, and should be one of {before:?}");
-        *before = vec![found];
-        true
-    }
-}
-
-fn client(number: usize, server: SocketAddr, notes: Arc<Notes>) -> JoinHandle<()> {
-    std::thread::spawn(move || {
-        let mut dice = Dice::new(number as u64);
-        while !notes.over.load(Ordering::SeqCst) {
-            let key = format!("c{number}-{}", dice.below(KEYS));
-            match dice.below(3) {
-                0 => drop(notes.read(server, &key)),
-                _ => notes.write(server, &key, &mut dice),
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    })
-}
-
 fn drained(process: &Process) {
     wait_for("all is in the bucket", || {
         let lag = process.state()["lag"].clone();
         let empty = lag["complete"] == true && lag["keys"] == 0;
         if empty { Ok(()) } else { Err(lag.to_string()) }
     });
-}
-
-fn all_are_there(process: &Process, notes: &[Arc<Notes>]) {
-    for (number, notes) in notes.iter().enumerate() {
-        for key in 0..KEYS {
-            let key = format!("c{number}-{key}");
-            wait_for("a key can be read", || match notes.read(process.address, &key) {
-                true => Ok(()),
-                false => Err(key.clone()),
-            });
-        }
-    }
 }
 
 #[test]
@@ -184,7 +87,7 @@ fn two_tiers_lose_nothing_when_their_process_and_the_store_are_killed() {
         Some(why) => Err(why.to_owned()),
     });
     let notes: Vec<Arc<Notes>> = (0..CLIENTS).map(|_| Arc::default()).collect();
-    let clients: Vec<_> = notes.iter().enumerate().map(|(n, notes)| client(n, address, Arc::clone(notes))).collect();
+    let clients: Vec<_> = notes.iter().enumerate().map(|(n, notes)| client(&format!("c{n}"), n as u64, KEYS, address, Arc::clone(notes))).collect();
     let mut demoted = 0;
     for round in 1..=rounds {
         for kill in 0..KILLS {
@@ -209,7 +112,7 @@ fn two_tiers_lose_nothing_when_their_process_and_the_store_are_killed() {
     }
     notes.iter().for_each(|notes| notes.over.store(true, Ordering::SeqCst));
     clients.into_iter().for_each(|client| client.join().unwrap());
-    all_are_there(&process, &notes);
+    all_are_there(process.address, &notes, KEYS);
     drained(&process);
     process.run();
     wait_for("all is demoted", || {
@@ -217,12 +120,12 @@ fn two_tiers_lose_nothing_when_their_process_and_the_store_are_killed() {
         let state = process.state();
         if state["hot"]["keys"] == 0 { Ok(()) } else { Err(state.to_string()) }
     });
-    all_are_there(&process, &notes);
+    all_are_there(process.address, &notes, KEYS);
     process.kill();
     // All that is lost with the folder is the hot tier: it is marked as the one of this bucket still.
     std::fs::remove_dir_all(folder.path().join("database")).unwrap();
     process = Process::start(folder.path(), &store, address);
-    all_are_there(&process, &notes);
+    all_are_there(process.address, &notes, KEYS);
     let answered: u64 = notes.iter().map(|notes| notes.answered.load(Ordering::SeqCst)).sum();
     say("Tiers", &format!("{answered} writes acknowledged, {demoted} demotions seen"));
     assert!(answered > 100 && demoted > 0, "too little happened: {answered} writes, {demoted} demotions");

@@ -8,16 +8,19 @@ use brainy_coordination::bucket::spec::{ClusterSpec, Pattern};
 use brainy_coordination::placement::Policy;
 use brainy_crds::{BucketSpec, S3Access};
 use brainy_kubernetes::config::{
-    BucketConfig, ConsensusConfig, NodeConfig, S3Config, StorageConfig, TieringConfig, VolumeEngine,
+    BucketConfig, ConsensusConfig, NodeConfig, RegionConfig, RegionsConfig, S3Config, StorageConfig, TieringConfig,
+    VolumeEngine,
 };
 use brainy_kubernetes::names;
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::{Carried, metadata};
-use crate::reconcile::validate::{ValidatedCluster, ValidatedStorage};
+use crate::reconcile::validate::{ValidatedCluster, ValidatedRegion, ValidatedStorage};
 
 /// Where the credentials of the bucket are mounted.
 const CREDENTIALS: &str = "/etc/brainy/credentials";
+/// Where those of other regions' buckets are, each in a folder of its name.
+const OTHERS_CREDENTIALS: &str = "/etc/brainy/regions";
 /// Where the keys of S3 are mounted.
 const S3_KEYS: &str = "/etc/brainy/s3";
 /// Where the volume is mounted.
@@ -46,6 +49,19 @@ pub fn node_config(cluster: &ValidatedCluster, consensus_since: Option<i64>) -> 
             ValidatedStorage::Namespaced(bucket) => StorageConfig::Namespaced(bucket_config(bucket)),
             ValidatedStorage::Shared(bucket) => StorageConfig::Shared(bucket_config(bucket)),
         },
+        regions: cluster.regions.as_ref().map(|regions| RegionsConfig {
+            own: regions.own.clone(),
+            home: regions.home.clone(),
+            write_concern: regions.write_concern,
+            all: regions
+                .all
+                .iter()
+                .map(|region| RegionConfig {
+                    name: region.name.clone(),
+                    bucket: (region.name != regions.own).then(|| others_bucket(region)),
+                })
+                .collect(),
+        }),
         layers: cluster.layers,
         s3: cluster.s3.map(|s3| S3Config {
             keys: (s3.access == S3Access::Keys).then(|| PathBuf::from(S3_KEYS)),
@@ -58,12 +74,20 @@ pub fn node_config(cluster: &ValidatedCluster, consensus_since: Option<i64>) -> 
 }
 
 fn bucket_config(bucket: &BucketSpec) -> BucketConfig {
+    bucket_with(bucket, PathBuf::from(CREDENTIALS))
+}
+
+fn others_bucket(region: &ValidatedRegion) -> BucketConfig {
+    bucket_with(&region.bucket, PathBuf::from(OTHERS_CREDENTIALS).join(&region.name))
+}
+
+fn bucket_with(bucket: &BucketSpec, credentials: PathBuf) -> BucketConfig {
     BucketConfig {
         bucket: bucket.name.clone(),
         prefix: bucket.prefix.clone().unwrap_or_default(),
         region: bucket.region.clone(),
         endpoint: bucket.endpoint.clone(),
-        credentials: bucket.credentials_secret.as_ref().map(|_| PathBuf::from(CREDENTIALS)),
+        credentials: bucket.credentials_secret.as_ref().map(|_| credentials),
     }
 }
 

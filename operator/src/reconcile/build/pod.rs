@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::config::DATA;
 use super::statefulset::DATA_VOLUME;
 use super::{SidecarImage, labels, selector, zone_labels};
-use crate::reconcile::validate::ValidatedCluster;
+use crate::reconcile::validate::{ValidatedCluster, ValidatedRegions};
 use crate::shards::ZONE_LABEL;
 
 /// Annotation of the pod template: changes with the configuration, so that a change is rolled out.
@@ -270,6 +270,16 @@ fn volumes(cluster: &ValidatedCluster) -> Vec<Volume> {
     {
         sources.push(secret(name.clone(), "credentials", &["accessKeyId", "secretAccessKey"]));
     }
+    for region in cluster.regions.iter().flat_map(ValidatedRegions::others) {
+        if let Some(name) = &region.bucket.credentials_secret {
+            // A region whose keys are missing is away; that keeps no node from starting.
+            sources.push(optional(secret(
+                name.clone(),
+                &format!("regions/{}", region.name),
+                &["accessKeyId", "secretAccessKey"],
+            )));
+        }
+    }
     if cluster.s3.is_some_and(|s3| s3.access == S3Access::Keys) {
         sources.push(secret(names::s3_secret(&cluster.name), "s3", &["accessKeyId", "secretAccessKey"]));
     }
@@ -288,6 +298,13 @@ fn secret(name: String, folder: &str, keys: &[&str]) -> VolumeProjection {
     VolumeProjection {
         secret: Some(SecretProjection { name, items: Some(items), optional: None }),
         ..VolumeProjection::default()
+    }
+}
+
+fn optional(source: VolumeProjection) -> VolumeProjection {
+    VolumeProjection {
+        secret: source.secret.map(|secret| SecretProjection { optional: Some(true), ..secret }),
+        ..source
     }
 }
 

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod asked;
 #[path = "../linearizability/bucket.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod bucket;
