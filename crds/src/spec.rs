@@ -156,10 +156,10 @@ pub struct StorageSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tiering: Option<TieringSpec>,
 
-    /// In place of `bucket` (strategy Shared): several regions, each with a bucket and a BrainyCluster of its own, of which each
-    /// has all data. The same resource may be applied in each.
+    /// In place of `bucket` (strategy Shared): regions, each with a bucket and a BrainyCluster of its own, of which each has all
+    /// data. The same resource may be applied in each. There may be one at first, and others later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 2, max = 8))]
+    #[schemars(length(min = 1, max = 8))]
     pub regions: Option<Vec<RegionSpec>>,
 
     /// Which of the regions is this cluster's own. Absent: the one that its machines have in common in the label

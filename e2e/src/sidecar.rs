@@ -192,19 +192,37 @@ impl SidecarClient {
 
     /// One request, one answer. A connection on which anything went wrong is not used again.
     pub async fn call(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Answer> {
-        timeout(REQUEST, self.call_unbounded(method, path, body))
+        self.call_bounded(method, path, None, body).await
+    }
+
+    /// The same, of what is done once, however often it is sent with this id.
+    pub async fn call_once(&self, method: Method, path: &str, id: &str, body: Bytes) -> anyhow::Result<Answer> {
+        self.call_bounded(method, path, Some(id), body).await
+    }
+
+    async fn call_bounded(&self, method: Method, path: &str, id: Option<&str>, body: Bytes) -> anyhow::Result<Answer> {
+        timeout(REQUEST, self.call_unbounded(method, path, id, body))
             .await
             .with_context(|| format!("{} did not answer in {REQUEST:?}", self.pod))?
     }
 
-    async fn call_unbounded(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Answer> {
+    async fn call_unbounded(
+        &self,
+        method: Method,
+        path: &str,
+        id: Option<&str>,
+        body: Bytes,
+    ) -> anyhow::Result<Answer> {
         let mut connection = self.connection().await?;
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header("host", "127.0.0.1")
-            .header("content-type", "application/json")
-            .body(Full::new(body))?;
+            .header("content-type", "application/json");
+        if let Some(id) = id {
+            request = request.header("idempotency-key", id);
+        }
+        let request = request.body(Full::new(body))?;
         let response =
             connection.send_request(request).await.with_context(|| format!("the connection to {} broke", self.pod))?;
         let status = response.status();

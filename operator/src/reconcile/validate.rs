@@ -438,8 +438,8 @@ fn regions_of(cluster: &BrainyCluster) -> Result<Option<ValidatedRegions>, Refus
     if storage.bucket.is_some() {
         return refused("exclude storage.bucket: each region has a bucket of its own. Remove one of them".to_owned());
     }
-    if !(2..=MAX_REGIONS).contains(&regions.len()) {
-        return refused(format!("are {}: there may be from 2 to {MAX_REGIONS}", regions.len()));
+    if !(1..=MAX_REGIONS).contains(&regions.len()) {
+        return refused(format!("are {}: there may be from 1 to {MAX_REGIONS}", regions.len()));
     }
     for (at, region) in regions.iter().enumerate() {
         let place = |region: &RegionSpec| {

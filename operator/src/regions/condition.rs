@@ -8,17 +8,17 @@ use brainy_crds::RegionStatus;
 use crate::reconcile::validate::ValidatedRegions;
 
 /// Reason: every region has all that is not quite new.
-pub const IN_STEP: &str = "InStep";
+const IN_STEP: &str = "InStep";
 /// Reason: a region takes no writes, or is not used.
-pub const AWAY: &str = "RegionAway";
+const AWAY: &str = "RegionAway";
 /// Reason: writes wait for long to get to a region.
-pub const BEHIND: &str = "RegionBehind";
+const BEHIND: &str = "RegionBehind";
 /// Reason: a region gets all that the others have.
-pub const FILLING: &str = "RegionFilling";
+const FILLING: &str = "RegionFilling";
 /// Reason: keys are about to be decided in another region.
-pub const MOVING: &str = "HomeMoving";
+const MOVING: &str = "HomeMoving";
 /// Reason: keys are decided in another region than the spec says.
-pub const ELSEWHERE: &str = "HomeElsewhere";
+const ELSEWHERE: &str = "HomeElsewhere";
 
 /// Writes may wait for so long, in seconds, before that is worth a word.
 const LONG: u64 = 60;

@@ -28,12 +28,17 @@ type May = Vec<Option<i64>>;
 pub(crate) struct Notes {
     may: Mutex<BTreeMap<String, May>>,
     /// What is unknown may yet take effect, whatever is read meanwhile.
-    pub(crate) may_be_late: bool,
+    may_be_late: bool,
     pub(crate) answered: AtomicU64,
     pub(crate) over: AtomicBool,
 }
 
 impl Notes {
+    /// Of what may take effect late.
+    pub(crate) fn late() -> Self {
+        Self { may_be_late: true, ..Self::default() }
+    }
+
     /// Writes what may be written, and notes what may stand then.
     pub(crate) fn write(&self, server: SocketAddr, key: &str, dice: &mut Dice) {
         let before = self.may.lock().unwrap().get(key).cloned().unwrap_or_else(|| vec![None]);

@@ -262,7 +262,7 @@ impl Clients {
     fn start(world: &World, seed: u64) -> Self {
         let mut clients = Self { notes: Vec::new(), threads: Vec::new() };
         for (number, node) in world.nodes.iter().enumerate() {
-            let notes = Arc::new(Notes { may_be_late: true, ..Notes::default() });
+            let notes = Arc::new(Notes::late());
             let seed = seed.wrapping_mul(10).wrapping_add(number as u64);
             clients.threads.push(client(NAMES[number], seed, KEYS, node.api, Arc::clone(&notes)));
             clients.notes.push(notes);

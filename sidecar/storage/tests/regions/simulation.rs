@@ -192,7 +192,7 @@ impl May {
 fn plain(value: &Value) -> i64 {
     match value {
         Value::Json(json) => json.as_i64().unwrap(),
-        Value::Bytes(_) => panic!("no number"),
+        Value::Bytes(_) | Value::Object(_) => panic!("no number"),
     }
 }
 
