@@ -107,7 +107,10 @@ async fn what_one_region_has_written_all_have_and_one_of_them_decides() -> anyho
                 verify(&cluster.node(node), &first).await?;
                 verify(&cluster.node(node), &second).await?;
             }
-            ensure!(store.count(BUCKET, &format!("{prefix}/us/shards/")).await? >= 600, "not all is in the other bucket");
+            ensure!(
+                store.count(BUCKET, &format!("{prefix}/us/shards/")).await? >= 600,
+                "not all is in the other bucket"
+            );
 
             // Counted in both while the home moves.
             let mut sum = 0;
@@ -137,7 +140,8 @@ async fn what_one_region_has_written_all_have_and_one_of_them_decides() -> anyho
                 let answer = far.node(node).call(Method::POST, "/v1/regions:retire", body.into()).await?;
                 ensure!(answer.status.as_u16() == 202, "{answer:?}");
             }
-            let left = |state: &Value| state["lag"].as_array().is_some_and(|lag| lag.iter().all(|lag| lag["region"] != "eu"));
+            let left =
+                |state: &Value| state["lag"].as_array().is_some_and(|lag| lag.iter().all(|lag| lag["region"] != "eu"));
             until_all(&far, "the region to be left", left).await?;
             far.change(json!({"storage": {"regions": [region(&prefix, "us")]}})).await?;
             until_all(&far, "the nodes to know one region", |state| {

@@ -1,8 +1,8 @@
 //! Events: what `kubectl describe` shows. One per transition, not one per look.
 
 use brainy_crds::condition::{
-    CERTIFICATES_READY, CHANGES_APPROVED, DISRUPTION_ALLOWED, HIBERNATED, PROGRESSING, READY, STORAGE_READY,
-    REGIONS_HEALTHY, TIERING_HEALTHY, VOLUMES_HEALTHY,
+    CERTIFICATES_READY, CHANGES_APPROVED, DISRUPTION_ALLOWED, HIBERNATED, PROGRESSING, READY, REGIONS_HEALTHY,
+    STORAGE_READY, TIERING_HEALTHY, VOLUMES_HEALTHY,
 };
 use brainy_crds::{BrainyCluster, BrainyClusterStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -131,8 +131,9 @@ fn transitions(before: &BrainyClusterStatus, after: &BrainyClusterStatus) -> Vec
             // It comes and goes with every pod that stops; only one who waits long must hear why.
             _ if type_ == DISRUPTION_ALLOWED && now.reason != EVICTIONS_REFUSED => {}
             // A cluster that has just begun is not yet ready, and that is no warning; nor is good storage news.
-            "True" if earlier.is_none()
-                && matches!(type_, STORAGE_READY | VOLUMES_HEALTHY | TIERING_HEALTHY | REGIONS_HEALTHY) => {}
+            "True"
+                if earlier.is_none()
+                    && matches!(type_, STORAGE_READY | VOLUMES_HEALTHY | TIERING_HEALTHY | REGIONS_HEALTHY) => {}
             "True" if type_ == CHANGES_APPROVED && now.reason != PLAN_APPROVED => {}
             // That it is awake again is seen by its being ready.
             "False" if type_ == HIBERNATED => {}

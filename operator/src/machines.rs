@@ -197,7 +197,7 @@ impl Machines {
                 self.0.known.send_replace(true);
             }
             Event::Apply(machine) => {
-                self.state().regions.insert(machine.name_any(), region(&machine));
+                self.locate(machine.name_any(), region(&machine));
                 self.set(machine.name_any(), is_emptied(&machine));
             }
             Event::Delete(machine) => {
@@ -205,6 +205,10 @@ impl Machines {
                 self.set(machine.name_any(), false);
             }
         }
+    }
+
+    pub(crate) fn locate(&self, host: String, region: Option<String>) {
+        self.state().regions.insert(host, region);
     }
 
     pub(crate) fn set(&self, host: String, is_emptied: bool) {
@@ -324,11 +328,13 @@ mod tests {
         let (machines, mut listed) = (Machines::default(), Listed::default());
         let labelled = |name: &str, region: &str| {
             let labels = json!({REGION_LABEL: region});
-            let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}, "spec": {}});
+            let object =
+                json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}, "spec": {}});
             serde_json::from_value::<Machine>(object).unwrap()
         };
         assert!(machines.regions().is_empty());
-        for event in [Event::Init, Event::InitApply(labelled("m1", "eu")), Event::InitApply(machine("m2", &json!({})))] {
+        for event in [Event::Init, Event::InitApply(labelled("m1", "eu")), Event::InitApply(machine("m2", &json!({})))]
+        {
             machines.note(event, &mut listed);
         }
         assert!(machines.regions().is_empty(), "a list counts once it is whole");

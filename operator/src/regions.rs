@@ -79,7 +79,9 @@ fn not_told(regions: &[RegionSpec], why: &str) -> Refusal {
 fn common(machines: &BTreeSet<Option<String>>) -> Result<&str, String> {
     let named: Vec<&str> = machines.iter().flatten().map(String::as_str).collect();
     match (named.as_slice(), machines.contains(&None)) {
-        ([], false) => Err("no machine is known; the operator has no right to see them, or has seen none yet".to_owned()),
+        ([], false) => {
+            Err("no machine is known; the operator has no right to see them, or has seen none yet".to_owned())
+        }
         ([], true) => Err(format!("the machines have no label {LABEL}")),
         ([only], false) => Ok(only),
         ([only], true) => Err(format!("some machines have the label {LABEL}={only}, and others have none")),

@@ -157,7 +157,8 @@ impl OtherRegions {
             }
         }
         if groups.len() > 1 {
-            let detail = "the buckets of the other regions belong to different groups: correct them in spec.storage.regions";
+            let detail =
+                "the buckets of the other regions belong to different groups: correct them in spec.storage.regions";
             return Err(refusal(detail.to_owned()));
         }
         match (groups.pop_first(), away) {
@@ -319,4 +320,125 @@ async fn read<T: DeserializeOwned>(documents: &dyn Documents, name: &str) -> Res
 
 fn too_long(name: &str) -> Error {
     Error::unavailable("TimedOut", format!("{name} was not answered for {} s", CALL_LIMIT.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use brainy_storage::backends::memory::MemoryDocuments;
+
+    use super::*;
+
+    const CONFIG: &str = "
+cluster: demo
+namespace: default
+uid: u
+shards: 256
+storage: {strategy: shared, bucket: near, prefix: data, region: us-east-1}
+regions:
+  own: us
+  home: eu
+  writeConcern: majority
+  all:
+    - name: us
+    - {name: eu, bucket: {bucket: far, prefix: a/longer/prefix, region: us-east-1}}
+leaseSeconds: 30
+renewSeconds: 10
+";
+
+    fn config(from: &str, to: &str) -> NodeConfig {
+        assert!(CONFIG.contains(from), "{from}");
+        serde_yaml::from_str(&CONFIG.replace(from, to)).unwrap()
+    }
+
+    #[test]
+    fn the_regions_of_a_configuration_are_as_it_says_and_fit_together() {
+        let cluster = config("demo", "demo");
+        let found = plan(&cluster).unwrap().unwrap();
+        assert_eq!((found.here(), found.home(), found.names()), ("us", "eu", &["us".to_owned(), "eu".to_owned()][..]));
+        let settings = replication(cluster.regions.as_ref().unwrap());
+        assert_eq!(
+            (settings.nearness, format!("{:?}", settings.write_concern).as_str()),
+            (Nearness::Measured, "Majority")
+        );
+        assert_eq!(serde_yaml::from_str::<NodeConfig>(&serde_yaml::to_string(&cluster).unwrap()).unwrap(), cluster);
+        for (from, to, why) in [
+            ("strategy: shared", "strategy: namespaced", "strategy shared only"),
+            ("leaseSeconds", "layers: {caching: {entries: 1, bytes: 1}}\nleaseSeconds", "caching and batching"),
+            ("own: us", "own: ap", "us has no bucket"),
+            ("home: eu", "home: ap", "\"ap\", the home, is not among"),
+            ("    - name: us\n", "    - {name: us, bucket: {bucket: b, prefix: p, region: r}}\n", "us is the own one"),
+            ("name: eu", "name: E U", "is no name"),
+        ] {
+            let refused = plan(&config(from, to)).unwrap_err();
+            assert!(refused.contains(why), "{refused}");
+        }
+    }
+
+    fn wish(region: &str, shards: u32, group: &str) -> Membership {
+        Membership { region: region.to_owned(), shards, group: group.to_owned() }
+    }
+
+    async fn put(documents: &MemoryDocuments, name: &str, document: serde_json::Value) {
+        let body = serde_json::to_vec(&document).unwrap();
+        assert!(matches!(documents.swap(name, None, body.into()).await.unwrap(), Swap::Applied(_)));
+    }
+
+    #[tokio::test]
+    async fn a_bucket_stays_the_region_that_it_was_first() {
+        let documents = MemoryDocuments::new();
+        let first = wish("eu", 16, "mark");
+        assert_eq!(claim(&documents, &first).await.unwrap(), first);
+        assert_eq!(claim(&documents, &wish("eu", 16, "another")).await.unwrap(), first, "whoever is first");
+        for (wish, why) in [
+            (wish("us", 16, "mark"), "are region \"eu\" already"),
+            (wish("eu", 8, "mark"), "spread over 16 shards, and spec.shards is 8"),
+        ] {
+            let refused = claim(&documents, &wish).await.unwrap_err();
+            assert!(is_refusal(&refused) && in_words(&refused).contains(why), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_bucket_of_a_cluster_without_regions_or_with_other_shards_is_never_taken() {
+        let marker = serde_json::json!({
+            "uid": "u", "namespace": "team", "name": "demo", "kubernetes": "k", "shards": 16, "revision": 1,
+        });
+        let declared = |storage: serde_json::Value| serde_json::json!({"namespace": "team", "name": "demo", "spec": {"storage": storage}});
+        let documents = MemoryDocuments::new();
+        put(&documents, names::CLUSTER_MARKER, marker).await;
+        let refused = claim(&documents, &wish("eu", 8, "mark")).await.unwrap_err();
+        assert!(is_refusal(&refused) && in_words(&refused).contains("over 16 shards"), "{refused}");
+        put(&documents, names::DECLARATION, declared(serde_json::json!({"bucket": {"name": "b"}}))).await;
+        let refused = claim(&documents, &wish("eu", 16, "mark")).await.unwrap_err();
+        assert!(is_refusal(&refused) && in_words(&refused).contains("team/demo, which has no regions"), "{refused}");
+        let documents = MemoryDocuments::new();
+        put(&documents, names::DECLARATION, declared(serde_json::json!({"regions": []}))).await;
+        assert!(claim(&documents, &wish("eu", 16, "mark")).await.is_ok(), "its nodes have not begun yet");
+    }
+
+    #[tokio::test]
+    async fn a_region_that_is_new_begins_only_when_the_others_could_be_asked() {
+        let cluster = config("region: us-east-1}}", "region: us-east-1, endpoint: 'http://127.0.0.1:9'}}");
+        let regions = cluster.regions.clone().unwrap();
+        let settings = |bucket: &BucketConfig| S3Settings {
+            endpoint: bucket.endpoint.clone(),
+            credentials: brainy_storage::backends::s3::Credentials::Keys {
+                access_key_id: "k".to_owned(),
+                secret_access_key: "s".to_owned(),
+            },
+            ..S3Settings::new(&bucket.bucket)
+        };
+        let metrics = crate::metrics::Metrics::default();
+        let plan = plan(&cluster).unwrap().unwrap();
+        let others = OtherRegions::start(plan, (&regions, 256), settings, None, || metrics.observing("s3"));
+        assert_eq!(others.problems().len(), 1);
+        let own = MemoryDocuments::new();
+        let refused = others.join(&own).await.unwrap_err();
+        assert!(in_words(&refused).starts_with("RegionsUnknown: region \"us\" is new"), "{refused}");
+        assert!(own.names("").await.unwrap().is_empty());
+        // One that has begun needs nobody.
+        put(&own, MEMBERSHIP, serde_json::json!({"region": "us", "shards": 256, "group": "mark"})).await;
+        others.join(&own).await.unwrap();
+        assert_eq!(others.group.borrow().as_deref(), Some("mark"));
+    }
 }

@@ -5,6 +5,7 @@ mod evictions;
 mod lost;
 mod nodes;
 mod objects;
+mod regions;
 mod rollout;
 mod volumes;
 mod zones;

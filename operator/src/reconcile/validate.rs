@@ -425,7 +425,9 @@ fn regions_of(cluster: &BrainyCluster) -> Result<Option<ValidatedRegions>, Refus
     let Some(regions) = &storage.regions else {
         return match (&storage.region, &storage.replication) {
             (None, None) => Ok(None),
-            (Some(_), _) => Err(Refusal::invalid("spec.storage.region", "has a use with storage.regions only: remove it")),
+            (Some(_), _) => {
+                Err(Refusal::invalid("spec.storage.region", "has a use with storage.regions only: remove it"))
+            }
             (None, Some(_)) => {
                 Err(Refusal::invalid("spec.storage.replication", "has a use with storage.regions only: remove it"))
             }
@@ -467,9 +469,8 @@ fn regions_of(cluster: &BrainyCluster) -> Result<Option<ValidatedRegions>, Refus
         return Err(Refusal::invalid("spec.storage.layers", problem));
     }
     let own = own_region_of(cluster)?.name.clone();
-    let validated = |region: &RegionSpec| {
-        Ok(ValidatedRegion { name: region.name.clone(), bucket: bucket_of(&region.bucket)? })
-    };
+    let validated =
+        |region: &RegionSpec| Ok(ValidatedRegion { name: region.name.clone(), bucket: bucket_of(&region.bucket)? });
     let all: Result<Vec<ValidatedRegion>, Refusal> = regions.iter().map(validated).collect();
     let write_concern = match write_concern {
         brainy_crds::WriteConcern::Local => WriteConcern::Local,

@@ -56,9 +56,9 @@ pub fn condition(regions: &ValidatedRegions, nodes: &[Said]) -> Option<Healthy> 
     if !behind.is_empty() {
         return Some((false, BEHIND, format!("regions are behind: {behind}. {costs}")));
     }
-    home(regions, nodes).or_else(|| filling(nodes)).or_else(|| {
-        Some((true, IN_STEP, format!("no write has waited for another region for {LONG} s")))
-    })
+    home(regions, nodes)
+        .or_else(|| filling(nodes))
+        .or_else(|| Some((true, IN_STEP, format!("no write has waited for another region for {LONG} s"))))
 }
 
 fn home(regions: &ValidatedRegions, nodes: &[Said]) -> Option<Healthy> {

@@ -57,20 +57,14 @@ pub(super) async fn describe(State(api): State<Api>) -> Response {
 }
 
 fn state(api: &Api) -> Answer {
-    let several = api.ownership.regions().zip(api.ownership.regions_figures()).map(|((regions, plan), (state, done))| {
-        Several {
+    let several =
+        api.ownership.regions().zip(api.ownership.regions_figures()).map(|((regions, plan), (state, done))| Several {
             own: plan.here().to_owned(),
             home: plan.home().to_owned(),
             write_concern: regions.settings().write_concern,
             state,
-            counts: Counts {
-                sent: done.sent,
-                repaired: done.repaired,
-                swept: done.swept,
-                failed: done.failed,
-            },
-        }
-    });
+            counts: Counts { sent: done.sent, repaired: done.repaired, swept: done.swept, failed: done.failed },
+        });
     Answer { enabled: several.is_some(), several }
 }
 

@@ -508,8 +508,7 @@ pub(super) fn parts(
             let plan = regions::plan(cluster).map_err(StartError::Regions)?;
             let others = plan.zip(cluster.regions.as_ref()).map(|(plan, regions)| {
                 let (shards, compression) = (cluster.shards, cluster.layers.compression);
-                let others =
-                    OtherRegions::start(plan, (regions, shards), s3_settings, compression, || observing("s3"));
+                let others = OtherRegions::start(plan, (regions, shards), s3_settings, compression, || observing("s3"));
                 let layer = Regions::new(regions::replication(regions));
                 layers = std::mem::take(&mut layers).in_regions(layer, Arc::clone(&others) as _);
                 others

@@ -69,10 +69,8 @@ impl Node {
                 credentials: Some(folder.path().to_owned()),
             });
         }
-        let region = |at: usize| RegionConfig {
-            name: NAMES[at].to_owned(),
-            bucket: (at != here).then(|| buckets[at].clone()),
-        };
+        let region =
+            |at: usize| RegionConfig { name: NAMES[at].to_owned(), bucket: (at != here).then(|| buckets[at].clone()) };
         let config = NodeConfig {
             cluster: CLUSTER.to_owned(),
             namespace: NAMESPACE.to_owned(),
@@ -107,7 +105,12 @@ impl Node {
         let mut command = Command::new(env!("CARGO_BIN_EXE_brainy-sidecar"));
         command.arg("node").arg("--config").arg(file("node.yaml")).arg("--tls").arg(&self.tls);
         command.args(["--listen", &self.api.to_string(), "--peers", &format!("{}:7701", self.ip)]);
-        command.arg("--socket").arg(file("sock")).args(["--node-id", &format!("{CLUSTER}-0"), "--namespace", NAMESPACE]);
+        command.arg("--socket").arg(file("sock")).args([
+            "--node-id",
+            &format!("{CLUSTER}-0"),
+            "--namespace",
+            NAMESPACE,
+        ]);
         command.args(["--pod-uid", &self.uid, "--pod-ip", &self.ip.to_string()]);
         self.child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
     }
@@ -159,10 +162,12 @@ impl Node {
     }
 
     fn set(&self, key: &str, number: i64) {
-        wait_for("a value is written", || match request(self.api, &format!("PUT /v1/kv/{key}"), &JSON, &number.to_string()) {
-            Ok(answer) if answer.status.is_success() => Ok(()),
-            Ok(answer) => Err(answer.text()),
-            Err(why) => Err(why.to_string()),
+        wait_for("a value is written", || {
+            match request(self.api, &format!("PUT /v1/kv/{key}"), &JSON, &number.to_string()) {
+                Ok(answer) if answer.status.is_success() => Ok(()),
+                Ok(answer) => Err(answer.text()),
+                Err(why) => Err(why.to_string()),
+            }
         });
     }
 
@@ -185,7 +190,8 @@ impl Drop for Node {
 
 fn is_drained(state: &Value) -> bool {
     let lag = state["lag"].as_array().unwrap();
-    lag.len() == NAMES.len() && lag.iter().all(|lag| lag["complete"] == true && lag["keys"] == 0 && lag["problem"].is_null())
+    lag.len() == NAMES.len()
+        && lag.iter().all(|lag| lag["complete"] == true && lag["keys"] == 0 && lag["problem"].is_null())
 }
 
 struct World {
@@ -351,7 +357,15 @@ fn regions_become_equal_after_one_was_cut_off_slowed_and_its_process_killed() {
         let decided = world.agreed(&["decided".to_owned()])["decided"];
         assert!(decided.is_some_and(|sum| sum >= i64::try_from(round).unwrap()), "{decided:?}");
         let there = stands.values().flatten().count();
-        say("Regions", &format!("round {round} of {rounds}: {} cut off ({}), {there} keys, {:?} writes", NAMES[far], lag["lag"], clients.answered()));
+        say(
+            "Regions",
+            &format!(
+                "round {round} of {rounds}: {} cut off ({}), {there} keys, {:?} writes",
+                NAMES[far],
+                lag["lag"],
+                clients.answered()
+            ),
+        );
     }
 }
 

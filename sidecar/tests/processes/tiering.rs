@@ -87,7 +87,11 @@ fn two_tiers_lose_nothing_when_their_process_and_the_store_are_killed() {
         Some(why) => Err(why.to_owned()),
     });
     let notes: Vec<Arc<Notes>> = (0..CLIENTS).map(|_| Arc::default()).collect();
-    let clients: Vec<_> = notes.iter().enumerate().map(|(n, notes)| client(&format!("c{n}"), n as u64, KEYS, address, Arc::clone(notes))).collect();
+    let clients: Vec<_> = notes
+        .iter()
+        .enumerate()
+        .map(|(n, notes)| client(&format!("c{n}"), n as u64, KEYS, address, Arc::clone(notes)))
+        .collect();
     let mut demoted = 0;
     for round in 1..=rounds {
         for kill in 0..KILLS {

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::fixtures::{cluster, isolated, shared, zoned};
+use crate::fixtures::{cluster, in_regions, isolated, shared, zoned};
 use crate::reconcile::dereference::{Dereferenced, Sets};
 use crate::reconcile::validate::validate;
 use crate::shards::ZONE_LABEL;
@@ -117,6 +117,32 @@ fn nodes_with_a_cold_tier_know_its_bucket_and_have_its_keys() {
     let mounted = serde_json::to_string(&pod_of(&resources).volumes).unwrap();
     assert!(tiering.bucket.credentials.is_some() && mounted.contains("\"name\":\"keys\""), "{mounted}");
     assert_eq!(resources.role, built(&isolated()).role, "nodes need no more rights");
+}
+
+#[test]
+fn nodes_in_a_region_know_the_others_and_have_the_keys_of_each() {
+    let resources = built(&in_regions());
+    let text = &resources.config_map.data.as_ref().unwrap()[names::NODE_CONFIG_KEY];
+    let config: brainy_kubernetes::config::NodeConfig = serde_yaml::from_str(text).unwrap();
+    let brainy_kubernetes::config::StorageConfig::Shared(own) = &config.storage else { panic!("{text}") };
+    assert_eq!(
+        (own.bucket.as_str(), own.credentials.as_deref()),
+        ("data-us", Some("/etc/brainy/credentials".as_ref()))
+    );
+    let regions = config.regions.unwrap();
+    assert_eq!((regions.own.as_str(), regions.home.as_str(), regions.all.len()), ("us", "eu", 2));
+    let [eu, us] = &regions.all[..] else { panic!("{text}") };
+    let bucket = eu.bucket.as_ref().unwrap();
+    assert_eq!((bucket.bucket.as_str(), us.bucket.as_ref()), ("data-eu", None));
+    assert_eq!(bucket.credentials.as_deref(), Some("/etc/brainy/regions/eu".as_ref()));
+    let volumes = pod_of(&resources).volumes.unwrap();
+    let sources = volumes[0].projected.clone().unwrap().sources.unwrap();
+    let secret =
+        |name: &str| sources.iter().filter_map(|source| source.secret.clone()).find(|secret| secret.name == name);
+    let (own, other) = (secret("keys-us").unwrap(), secret("keys-eu").unwrap());
+    assert_eq!((own.optional, other.optional), (None, Some(true)), "no node waits for the keys of another region");
+    assert_eq!(other.items.unwrap()[0].path, "regions/eu/accessKeyId");
+    assert_eq!(resources.role, built(&shared()).role, "nodes need no more rights");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::fixtures::{cluster, isolated, shared};
+use crate::fixtures::{cluster, in_regions, isolated, shared};
 
 fn refusal(spec: serde_json::Value) -> Refusal {
     validate(&cluster("demo", spec)).unwrap_err()
@@ -42,6 +42,75 @@ fn a_cold_tier_goes_with_volumes_alone() {
         tiering[field] = json!(value);
         let refused = validate(&tiered(tiering)).unwrap_err();
         assert!(refused.field.ends_with(field), "{refused}");
+    }
+}
+
+#[test]
+fn of_several_regions_the_own_one_s_bucket_is_the_storage_s() {
+    let valid = validate(&in_regions()).unwrap();
+    assert_eq!(valid.storage.bucket().map(|bucket| bucket.name.as_str()), Some("data-us"));
+    let regions = valid.regions.unwrap();
+    assert_eq!((regions.own.as_str(), regions.home.as_str()), ("us", "eu"), "the first of the list decides");
+    assert_eq!(regions.write_concern, WriteConcern::Local);
+    assert_eq!(regions.others().map(|region| region.name.as_str()).collect::<Vec<_>>(), ["eu"]);
+    let mut all = in_regions();
+    all.spec.storage.replication = serde_json::from_value(json!({"writeConcern": "Majority", "home": "us"})).unwrap();
+    let regions = validate(&all).unwrap().regions.unwrap();
+    assert_eq!((regions.home.as_str(), regions.write_concern), ("us", WriteConcern::Majority));
+}
+
+#[test]
+fn regions_that_do_not_fit_are_refused_by_the_field() {
+    let refused = |change: fn(&mut brainy_crds::StorageSpec)| {
+        let mut cluster = in_regions();
+        change(&mut cluster.spec.storage);
+        let refusal = validate(&cluster).unwrap_err();
+        (refusal.field, refusal.problem)
+    };
+    for (found, field, why) in [
+        (refused(|storage| storage.strategy = Strategy::Namespaced), "spec.storage.regions", "strategy Shared only"),
+        (
+            refused(|storage| storage.bucket = storage.regions.as_ref().map(|regions| regions[0].bucket.clone())),
+            "spec.storage.regions",
+            "exclude storage.bucket",
+        ),
+        (refused(|storage| storage.regions = Some(Vec::new())), "spec.storage.regions", "from 1 to 8"),
+        (
+            refused(|storage| {
+                let regions = storage.regions.as_mut().unwrap();
+                regions[0].name = "us".into();
+            }),
+            "spec.storage.regions",
+            "us twice",
+        ),
+        (
+            refused(|storage| {
+                let regions = storage.regions.as_mut().unwrap();
+                regions[0].bucket = regions[1].bucket.clone();
+            }),
+            "spec.storage.regions",
+            "the same bucket and prefix",
+        ),
+        (
+            refused(|storage| {
+                storage.replication = serde_json::from_value(json!({"home": "ap"})).unwrap();
+            }),
+            "spec.storage.replication.home",
+            "choose one of eu, us",
+        ),
+        (
+            refused(|storage| storage.layers = serde_json::from_value(json!([{"type": "Caching"}])).unwrap()),
+            "spec.storage.layers",
+            "would not be seen",
+        ),
+        (refused(|storage| storage.region = Some("eu".into())), "spec.storage.region", "set it to us"),
+    ] {
+        assert!(found.0 == field && found.1.contains(why), "{found:?}");
+    }
+    for (field, value) in [("region", json!("eu")), ("replication", json!({"home": "eu"}))] {
+        let mut storage = json!({"strategy": "Shared", "bucket": {"name": "data"}});
+        storage[field] = value;
+        assert!(refusal(json!({"storage": storage})).field.ends_with(field));
     }
 }
 

@@ -18,7 +18,5 @@ pub use holder::{Report, SessionHolder};
 pub use meter::Meter;
 pub use observer::Observer;
 pub use observers::{FoundSession, Observers, SharedObservers, Verdict};
-pub use record::{
-    HeldShard, RegionLag, RegionsUse, SessionRecord, SessionState, ShardLoad, TieringLag, VolumeUse,
-};
+pub use record::{HeldShard, RegionLag, RegionsUse, SessionRecord, SessionState, ShardLoad, TieringLag, VolumeUse};
 pub use requests::Requests;

@@ -20,6 +20,7 @@ use brainy_storage::backends::memory::MemoryDocuments;
 use brainy_storage::documents::{Documents, Swap};
 use brainy_storage::layers::batching::{Ack, Batching};
 use brainy_storage::layers::caching::CacheSize;
+use brainy_storage::layers::regions::{Regions, Replication};
 use brainy_storage::layers::tiering::{Tiering, Tiers};
 use brainy_storage::layers::{LayerStack, Layers};
 use brainy_storage::{Key, Outcome};
@@ -31,7 +32,7 @@ use super::super::node::{Parts, Strategy};
 use super::super::volume::OnDisk;
 use super::super::{Ownership, Place};
 use super::links::{Bucket, Data, Link};
-use super::objects::Objects;
+use super::objects::{FarRegion, Objects};
 use super::peers::{Peers, Wanted, Ways};
 use crate::data_folder::{Engine, Kind};
 
@@ -65,6 +66,8 @@ pub(super) struct Cluster {
     layers: Layers,
     /// Its volumes are hot tiers, and this is the cold one.
     cold: Option<Objects>,
+    /// Its data is in another region too: in this bucket.
+    far: Option<Objects>,
     pub(super) pattern: Arc<Mutex<Pattern>>,
     /// There is no operator.
     pub(super) deserted: Arc<AtomicBool>,
@@ -163,6 +166,7 @@ impl Cluster {
             deserted: Arc::default(),
             layers: Layers { caching: Some(CacheSize::default()), ..Layers::default() },
             cold: None,
+            far: None,
             nodes: Arc::default(),
             wanted: Arc::default(),
             lost: Arc::default(),
@@ -189,8 +193,24 @@ impl Cluster {
         self.cold.as_ref().unwrap()
     }
 
+    /// Nodes that start from now on are in region `eu`, and there is a region `us`.
+    pub(super) fn in_regions(mut self) -> Self {
+        self.far = Some(Objects::default());
+        self.layers.caching = None;
+        self
+    }
+
+    /// The bucket of the other region.
+    pub(super) fn far(&self) -> &Objects {
+        self.far.as_ref().unwrap()
+    }
+
     fn layers(&self) -> LayerStack {
         let layers = LayerStack::new(self.layers);
+        let layers = match &self.far {
+            Some(far) => layers.in_regions(Regions::new(Replication::default()), Arc::new(FarRegion::new(far))),
+            None => layers,
+        };
         match &self.cold {
             Some(cold) => {
                 let tiering = Tiering { promote_after_reads: 1, ..Tiering::default() };

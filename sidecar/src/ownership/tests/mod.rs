@@ -10,6 +10,7 @@ mod namespaced;
 mod native;
 mod objects;
 mod peers;
+mod regions;
 mod requests;
 mod shared;
 mod table;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
-use brainy_storage::Error;
 use brainy_storage::backends::objects::{Bucket, BucketStore, ETag, Listed, Object, When, Written};
+use brainy_storage::layers::regions::{Plan, RegionStores};
 use brainy_storage::layers::tiering::{Cold, ColdStores};
+use brainy_storage::{Error, StorageAdapter};
 use bytes::Bytes;
 
 #[derive(Clone, Debug, Default)]
@@ -46,6 +47,34 @@ impl ColdStores for Objects {
 
     fn problem(&self) -> Option<String> {
         self.state().err().map(|error| error.to_string())
+    }
+}
+
+/// As the shards of another region, `us`.
+#[derive(Clone, Debug)]
+pub(super) struct FarRegion {
+    plan: Plan,
+    objects: Objects,
+}
+
+impl FarRegion {
+    pub(super) fn new(objects: &Objects) -> Self {
+        let plan = Plan::new(["eu", "us"].map(str::to_owned).to_vec(), "eu", "eu", 1000).unwrap();
+        Self { plan, objects: objects.clone() }
+    }
+}
+
+impl RegionStores for FarRegion {
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn store(&self, _region: &str, name: &str) -> Arc<dyn StorageAdapter> {
+        Arc::new(BucketStore::new(self.objects.clone()).adapter(name))
+    }
+
+    fn problems(&self) -> Vec<(String, String)> {
+        self.objects.problem().map(|why| ("us".to_owned(), why)).into_iter().collect()
     }
 }
 

@@ -184,7 +184,10 @@ async fn who_has_written_sees_it_also_where_another_region_is_nearer() {
     node.set("new", 3).await;
     assert_eq!(node.get("k").await, Some(number(2)), "the nearest does not have it yet");
     let found = node.adapter.get_batch(&[key("k"), key("new")]).await;
-    assert_eq!(found.into_iter().map(|entry| entry.unwrap().unwrap().value).collect::<Vec<_>>(), [number(2), number(3)]);
+    assert_eq!(
+        found.into_iter().map(|entry| entry.unwrap().unwrap().value).collect::<Vec<_>>(),
+        [number(2), number(3)]
+    );
     assert_eq!(node.list().await, ["k", "new"]);
     for region in [0, 2] {
         Fate::set(&node.ways[region].fate.hold_writes, false);

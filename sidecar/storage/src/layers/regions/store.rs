@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::asked::{self, Done};
 use super::home::Home;
 use super::pending::{Pending, Unsent};
 use super::record::Record;
 use super::region::{Found, Missed, Region, Space, Spaces};
 use super::stamp::to_millis;
 use super::work::{Work, Works};
-use super::asked::{self, Done};
 use super::{Distances, Place, Progress, Shared, WriteConcern, compare, flush, measuring, rounds};
 use crate::envelope::new_nonce;
 use crate::layers::batching::Claim;
