@@ -35,6 +35,9 @@ pub struct BrainyClusterStatus {
     /// The cluster's own region, once it is known; it never changes by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
+    /// Where this cluster wishes keys to be decided, and since which generation of the spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<HomeStatus>,
     /// How the regions stand, as this cluster's nodes see them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -47,6 +50,17 @@ pub struct BrainyClusterStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// Where keys are to be decided.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct HomeStatus {
+    /// In which region.
+    pub region: String,
+    /// The generation of the spec with which that began: a wish that is newer than what was carried out moves the home.
+    #[serde(default)]
+    pub since: i64,
 }
 
 /// How a region stands.

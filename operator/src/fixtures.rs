@@ -1,6 +1,6 @@
 //! BrainyClusters for the unit tests, as an API server would return them.
 
-use brainy_crds::{BrainyCluster, BrainyClusterStatus};
+use brainy_crds::{BrainyCluster, BrainyClusterStatus, HomeStatus};
 use serde_json::{Value, json};
 
 /// A BrainyCluster with this spec.
@@ -34,7 +34,8 @@ pub(crate) fn in_regions() -> BrainyCluster {
     };
     let storage = json!({"strategy": "Shared", "regions": [region("eu"), region("us")]});
     let mut cluster = cluster("demo", json!({"replicas": 3, "storage": storage}));
-    cluster.status = Some(BrainyClusterStatus { region: Some("us".into()), ..BrainyClusterStatus::default() });
+    let home = Some(HomeStatus { region: "eu".into(), since: 7 });
+    cluster.status = Some(BrainyClusterStatus { region: Some("us".into()), home, ..BrainyClusterStatus::default() });
     cluster
 }
 

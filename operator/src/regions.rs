@@ -7,7 +7,7 @@ mod condition;
 
 use std::collections::BTreeSet;
 
-use brainy_crds::{BrainyCluster, BrainyClusterStatus, BucketSpec, RegionSpec, RegionStatus};
+use brainy_crds::{BrainyCluster, BrainyClusterStatus, BucketSpec, HomeStatus, RegionSpec, RegionStatus};
 
 use crate::reconcile::validate::Refusal;
 
@@ -44,7 +44,7 @@ pub fn own_bucket(cluster: &BrainyCluster) -> Option<&BucketSpec> {
     storage.bucket.as_ref().or_else(region).or_else(tiering)
 }
 
-/// What the status is to say of the own region before anything is done; `None`: there is nothing to decide. `machines`: the
+/// What the status is to say of the own region and of the home before anything is done; `None`: nothing else than it does. `machines`: the
 /// regions of the machines, as far as they are known.
 pub fn decide(
     cluster: &BrainyCluster,
@@ -52,8 +52,21 @@ pub fn decide(
 ) -> Result<Option<BrainyClusterStatus>, Refusal> {
     let storage = &cluster.spec.storage;
     let Some(regions) = &storage.regions else { return Ok(None) };
-    if own(cluster).is_some() {
-        return Ok(None);
+    let before = cluster.status.clone().unwrap_or_default();
+    let home = match (home(cluster), &before.home) {
+        (Some(home), Some(stands)) if stands.region == home => Some(stands.clone()),
+        (Some(home), _) => {
+            let since = cluster.metadata.generation.unwrap_or_default();
+            Some(HomeStatus { region: home.to_owned(), since })
+        }
+        (None, stands) => stands.clone(),
+    };
+    let decided = |region: String| {
+        let status = BrainyClusterStatus { region: Some(region), home, ..before.clone() };
+        Ok(Some(status).filter(|status| *status != before))
+    };
+    if let Some(own) = own(cluster) {
+        return decided(own.to_owned());
     }
     let own = match &storage.region {
         Some(region) => region.clone(),
@@ -62,8 +75,14 @@ pub fn decide(
     if !regions.iter().any(|region| region.name == own) {
         return Err(not_told(regions, &format!("the machines are in {own}")));
     }
-    let status = cluster.status.clone().unwrap_or_default();
-    Ok(Some(BrainyClusterStatus { region: Some(own), ..status }))
+    decided(own)
+}
+
+/// The region in which the spec wishes keys to be decided.
+pub fn home(cluster: &BrainyCluster) -> Option<&str> {
+    let storage = &cluster.spec.storage;
+    let first = || storage.regions.as_ref()?.first().map(|region| &region.name);
+    storage.replication.as_ref().and_then(|replication| replication.home.as_ref()).or_else(first).map(String::as_str)
 }
 
 fn not_told(regions: &[RegionSpec], why: &str) -> Refusal {
@@ -132,6 +151,22 @@ mod tests {
         assert_eq!(own(&cluster), Some("us"));
         assert_eq!(decided(&cluster, &[Some("eu")]), Ok(None));
         assert_eq!(own_bucket(&cluster).map(|bucket| bucket.name.as_str()), Some("data-us"));
+    }
+
+    #[test]
+    fn a_wish_for_another_home_is_as_old_as_the_spec_that_has_it_first() {
+        let mut cluster = in_regions();
+        let since = |cluster: &BrainyCluster| {
+            let status = decide(cluster, &machines(&[])).unwrap().or_else(|| cluster.status.clone()).unwrap();
+            status.home.map(|home| (home.region, home.since))
+        };
+        cluster.metadata.generation = Some(9);
+        assert_eq!(since(&cluster), Some(("eu".to_owned(), 7)), "it stands");
+        cluster.spec.storage.replication = Some(serde_json::from_value(serde_json::json!({"home": "us"})).unwrap());
+        assert_eq!(since(&cluster), Some(("us".to_owned(), 9)));
+        cluster.status = decide(&cluster, &machines(&[])).unwrap();
+        cluster.metadata.generation = Some(10);
+        assert_eq!((decide(&cluster, &machines(&[])), since(&cluster)), (Ok(None), Some(("us".to_owned(), 9))));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use brainy_storage::backends::s3::{S3Settings, S3Store};
 use brainy_storage::documents::{Documents, Swap};
 use brainy_storage::layers::compression::Compression;
 use brainy_storage::layers::observing::Observing;
-use brainy_storage::layers::regions::{Nearness, Plan, RegionStores, Replication};
+use brainy_storage::layers::regions::{Nearness, Plan, RegionStores, Replication, Wish};
 use brainy_storage::{Error, StorageAdapter, chance};
 use futures::future::join_all;
 use serde::de::DeserializeOwned;
@@ -70,7 +70,9 @@ pub fn plan(cluster: &NodeConfig) -> Result<Option<Plan>, String> {
         }
     }
     let names = regions.all.iter().map(|region| region.name.clone()).collect();
-    Plan::new(names, &regions.own, &regions.home, longest).map(Some).map_err(|error| error.to_string())
+    let plan = Plan::new(names, &regions.own, &regions.home, longest).map_err(|error| error.to_string())?;
+    let since = u64::try_from(regions.home_since).unwrap_or(0);
+    Ok(Some(plan.wished(Wish { by: cluster.uid.clone(), since })))
 }
 
 /// How they are kept equal.
@@ -337,6 +339,7 @@ storage: {strategy: shared, bucket: near, prefix: data, region: us-east-1}
 regions:
   own: us
   home: eu
+  homeSince: 3
   writeConcern: majority
   all:
     - name: us

@@ -154,6 +154,8 @@ pub struct ValidatedRegions {
     pub own: String,
     /// Where keys are to be decided.
     pub home: String,
+    /// The generation of the spec that has wished for that first.
+    pub home_since: i64,
     /// How many have a write when it is acknowledged.
     pub write_concern: WriteConcern,
     /// All of them, in the order of the spec.
@@ -460,6 +462,8 @@ fn regions_of(cluster: &BrainyCluster) -> Result<Option<ValidatedRegions>, Refus
     let names: Vec<String> = regions.iter().map(|region| region.name.clone()).collect();
     let ReplicationSpec { write_concern, home } = storage.replication.clone().unwrap_or_default();
     let home = home.unwrap_or_else(|| names[0].clone());
+    let stands = cluster.status.as_ref().and_then(|status| status.home.as_ref()).filter(|stands| stands.region == home);
+    let home_since = stands.map_or(0, |stands| stands.since);
     if !names.contains(&home) {
         let problem = format!("is {home:?}, which is none of storage.regions: choose one of {}", names.join(", "));
         return Err(Refusal::invalid("spec.storage.replication.home", problem));
@@ -477,7 +481,7 @@ fn regions_of(cluster: &BrainyCluster) -> Result<Option<ValidatedRegions>, Refus
         brainy_crds::WriteConcern::Majority => WriteConcern::Majority,
         brainy_crds::WriteConcern::All => WriteConcern::All,
     };
-    Ok(Some(ValidatedRegions { own, home, write_concern, all: all? }))
+    Ok(Some(ValidatedRegions { own, home, home_since, write_concern, all: all? }))
 }
 
 fn tiering_of(cluster: &BrainyCluster) -> Result<Option<ValidatedTiering>, Refusal> {

@@ -110,6 +110,8 @@ pub struct RegionsConfig {
     pub own: String,
     /// Where keys are to be decided.
     pub home: String,
+    /// Generation of the BrainyCluster that has wished for that: only a new wish moves the home.
+    pub home_since: i64,
     /// How many have a write when it is acknowledged.
     pub write_concern: WriteConcern,
     /// All of them, in the order of the spec.

@@ -80,6 +80,7 @@ impl Node {
             regions: Some(RegionsConfig {
                 own: NAMES[here].to_owned(),
                 home: NAMES[HOME].to_owned(),
+                home_since: 1,
                 write_concern: WriteConcern::Local,
                 all: (0..NAMES.len()).map(region).collect(),
             }),

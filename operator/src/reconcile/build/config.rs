@@ -52,6 +52,7 @@ pub fn node_config(cluster: &ValidatedCluster, consensus_since: Option<i64>) -> 
         regions: cluster.regions.as_ref().map(|regions| RegionsConfig {
             own: regions.own.clone(),
             home: regions.home.clone(),
+            home_since: regions.home_since,
             write_concern: regions.write_concern,
             all: regions
                 .all

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use brainy_storage::layers::batching::Sole;
-use brainy_storage::layers::regions::{Nearness, Plan, RegionStore, Replication, Run};
+use brainy_storage::layers::regions::{Nearness, Plan, RegionStore, Replication, Run, Wish};
 use brainy_storage::{Entry, Namespace, Outcome, Value};
 use serde_json::json;
 
@@ -27,12 +27,19 @@ async fn home(world: &World, region: usize) -> Option<String> {
     meta(world, region, "home").await.map(|home| home["home"].as_str().unwrap().to_owned())
 }
 
-/// The process of a region ends, and the next one is told where keys are to be decided.
-async fn told(world: &mut World, at: usize, home: usize) {
+/// The process of a region ends, and the next one is told where keys are to be decided: by a cluster, as its so-manieth wish.
+fn told(world: &mut World, at: usize, home: usize, by: &str, since: u64) {
     world.nodes[at].die();
-    let wall = Arc::clone(&world.nodes[at].wall);
-    world.nodes[at] = Node::open(&world.stores, at, home, world.settings, &wall);
-    let wish = json!({"home": NAMES[home]});
+    let (wall, names) = (Arc::clone(&world.nodes[at].wall), NAMES[..3].iter().map(|name| (*name).to_owned()).collect());
+    let plan = Plan::new(names, NAMES[at], NAMES[home], 300).unwrap();
+    let plan = plan.wished(Wish { by: by.to_owned(), since });
+    world.nodes[at] = Node::with_plan(&world.stores, plan, world.settings, &wall);
+}
+
+/// The same, and it is carried out.
+async fn followed(world: &mut World, at: usize, home: usize, by: &str, since: u64) {
+    told(world, at, home, by, since);
+    let wish = json!({"by": by, "since": since});
     until("the wish is carried out", async || meta(world, at, "wish").await.as_ref() == Some(&wish)).await;
 }
 
@@ -51,21 +58,27 @@ async fn a_new_wish_moves_the_home_and_an_old_one_does_not_move_it_back() {
     let mut world = World::new(Replication::default()).await;
     assert_eq!(world.nodes[0].add("n", 1).await, 1);
     for region in 0..3 {
-        until("all have a wish", async || meta(&world, region, "wish").await.is_some()).await;
+        followed(&mut world, region, 0, NAMES[region], 7).await;
     }
-    told(&mut world, 1, 2).await;
+    followed(&mut world, 1, 2, "b", 8).await;
     assert_eq!(home(&world, 2).await.as_deref(), Some("c"));
-    // One that has not heard of it, started again and again.
+    // Those that have not heard of it, started again and again: in another region, and in the same one.
     for _ in 0..3 {
-        told(&mut world, 0, 0).await;
+        told(&mut world, 0, 0, "a", 7);
+        told(&mut world, 1, 0, "b", 7);
         world.wait(Duration::from_secs(120)).await;
         assert_eq!(home(&world, 2).await.as_deref(), Some("c"));
     }
     assert_eq!(world.nodes[0].add("n", 1).await, 2);
     assert_eq!(world.stood(2, "n").await.unwrap().value.as_deref(), Some("2"), "it was decided there");
-    told(&mut world, 0, 2).await;
-    told(&mut world, 0, 1).await;
+    followed(&mut world, 0, 2, "a", 8).await;
+    followed(&mut world, 0, 1, "a", 11).await;
     assert_eq!(home(&world, 1).await.as_deref(), Some("b"));
+    // A cluster that takes the place of another one has wished for nothing yet.
+    followed(&mut world, 0, 0, "another", 1).await;
+    assert_eq!(home(&world, 1).await.as_deref(), Some("b"));
+    followed(&mut world, 0, 0, "another", 2).await;
+    assert_eq!(home(&world, 0).await.as_deref(), Some("a"));
     assert_eq!(world.nodes[2].add("n", 1).await, 3);
     world.drained().await;
     assert_eq!(world.agreed("n").await.as_deref(), Some("3"));
@@ -76,10 +89,8 @@ async fn a_wish_waits_for_a_home_that_can_not_be_reached() {
     let mut world = World::new(Replication::default()).await;
     assert_eq!(world.nodes[0].add("n", 1).await, 1);
     world.drained().await;
-    until("it has a wish", async || meta(&world, 1, "wish").await.is_some()).await;
-    world.nodes[1].die();
-    let wall = Arc::clone(&world.nodes[1].wall);
-    world.nodes[1] = Node::open(&world.stores, 1, 1, world.settings, &wall);
+    followed(&mut world, 1, 0, "b", 1).await;
+    told(&mut world, 1, 1, "b", 2);
     world.cut(1, 0, true);
     world.wait(Duration::from_secs(600)).await;
     assert_eq!((home(&world, 0).await, home(&world, 1).await), (Some("a".to_owned()), Some("a".to_owned())));

@@ -88,9 +88,17 @@ impl Node {
         settings: Replication,
         wall: &Arc<AtomicU64>,
     ) -> Self {
-        let ways: Vec<Tier> = stores.iter().map(Tier::over).collect();
         let names: Vec<String> = NAMES[..stores.len()].iter().map(|name| (*name).to_owned()).collect();
-        let plan = Plan::new(names, NAMES[here], NAMES[home], 300).unwrap();
+        Self::with_plan(stores, Plan::new(names, NAMES[here], NAMES[home], 300).unwrap(), settings, wall)
+    }
+
+    pub(crate) fn with_plan(
+        stores: &[Arc<dyn StorageAdapter>],
+        plan: Plan,
+        settings: Replication,
+        wall: &Arc<AtomicU64>,
+    ) -> Self {
+        let ways: Vec<Tier> = stores.iter().map(Tier::over).collect();
         let mut open = ways.iter().map(Tier::open);
         let time = Arc::clone(wall);
         let shared = Regions::with_clock(settings, Arc::new(move || time.load(Ordering::SeqCst)));

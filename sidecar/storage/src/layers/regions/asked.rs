@@ -2,29 +2,28 @@
 //! one is left, that another one becomes the home. The last is asked for by the settings, too:
 //!
 //! ```text
-//! wish   {"home": "us"}
+//! wish   {"by": "who has asked", "since": 7}
 //! ```
 //!
-//! In the own region stands which home the settings wished for when that was carried out last. Only what is new is carried out:
-//! processes in other regions may have been told otherwise, and each would move it back whenever the other had moved it.
+//! In the own region stands which wish was carried out last. Only one that is newer is carried out: a process that was told
+//! something else long ago, here or in another region, would move the home back each time it opens the store.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::region::Missed;
 use super::store::Store;
-use super::{compare, home, moving};
+use super::{Wish, compare, home, moving};
 use crate::{Condition, Error, Outcome};
 
 const WISH: &str = "wish";
 /// Pause before what could not be done is tried again: doubled from here until it is that between two looks.
 const RETRY: Duration = Duration::from_secs(1);
 /// Time between two looks where keys are decided.
-const LOOKS: Duration = Duration::from_secs(30);
+const LOOKS: Duration = Duration::from_secs(60);
 
 /// All that was asked.
 #[derive(Clone, Debug, Default)]
@@ -51,12 +50,6 @@ impl Done {
     pub(super) fn before(asks: &Asks) -> Self {
         Self { compares: asks.compares, moves: asks.moves, followed: false }
     }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Wish {
-    home: String,
 }
 
 /// Does what is asked, as long as it is let.
@@ -86,17 +79,16 @@ pub(super) async fn attend(store: &Arc<Store>) {
     }
 }
 
-/// Moves the home where the settings wish for another one than when it was carried out last.
+/// Moves the home to where the settings wish it, if they do so anew.
 async fn follow(store: &Store) -> Result<(), Error> {
-    if store.done().followed {
-        return Ok(());
-    }
+    let Some(wish) = store.wish.as_ref().filter(|_| !store.done().followed) else { return Ok(()) };
     store.ready().await?;
     let here = &store.regions[store.here];
-    let wished = &store.regions[store.first_home].name;
-    let told = here.doc::<Wish>(WISH).await?;
-    let condition = match told {
-        Some((told, _)) if told.home == **wished => {
+    let condition = match here.doc::<Wish>(WISH).await? {
+        // Whoever was first has chosen it; this one has yet to wish for another.
+        None => Condition::Absent,
+        Some((told, version)) if told.by != wish.by => Condition::Version(version),
+        Some((told, _)) if told.since >= wish.since => {
             store.done().followed = true;
             return Ok(());
         }
@@ -104,13 +96,10 @@ async fn follow(store: &Store) -> Result<(), Error> {
             move_to(store, store.first_home).await?;
             Condition::Version(version)
         }
-        // Whoever was first has chosen it; this one has yet to wish for another.
-        None => Condition::Absent,
     };
     store.check_claim()?;
-    let wish = Wish { home: wished.to_string() };
     // Where somebody came between, it is looked at once more.
-    if here.put_doc(WISH, &wish, &condition).await.map_err(Missed::into_error)? {
+    if here.put_doc(WISH, wish, &condition).await.map_err(Missed::into_error)? {
         store.done().followed = true;
         return Ok(());
     }

@@ -49,7 +49,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 pub use self::distance::Distances;
-pub use self::place::{Place, Plan};
+pub use self::place::{Place, Plan, Wish};
 pub use self::state::{Distance, RegionsState, Runs};
 
 use self::adapter::RegionsAdapter;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::record::MAX_REGION_BYTES;
 use crate::{Error, StorageAdapter};
 
@@ -12,6 +14,17 @@ pub struct Plan {
     here: usize,
     home: usize,
     longest_path: usize,
+    wish: Option<Wish>,
+}
+
+/// Says that the home of a plan is wished for, and is moved there where it is another: once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Wish {
+    /// Who wishes. What somebody else has wished before does not count.
+    pub by: String,
+    /// Grows with each new wish of his.
+    pub since: u64,
 }
 
 impl Plan {
@@ -38,7 +51,13 @@ impl Plan {
             None => Err(Error::invalid("regions", format!("{wanted:?}, {which}, is not among {}", names.join(", ")))),
         };
         let (here, home) = (find("the own one", here)?, find("the home", home)?);
-        Ok(Self { names, here, home, longest_path })
+        Ok(Self { names, here, home, longest_path, wish: None })
+    }
+
+    /// The same, with a home that is to be moved to if this wish is a new one.
+    #[must_use]
+    pub fn wished(self, wish: Wish) -> Self {
+        Self { wish: Some(wish), ..self }
     }
 
     /// The regions' names, as they were given.
@@ -59,8 +78,8 @@ impl Plan {
     /// One store, by what it is in each region.
     pub fn place(&self, store: impl FnMut(&str) -> Arc<dyn StorageAdapter>) -> Place {
         let stores: Vec<_> = self.names.iter().map(String::as_str).map(store).collect();
-        let Self { names, here, home, longest_path } = self.clone();
-        Place { regions: names.into_iter().zip(stores).collect(), here, home, longest_path }
+        let Self { names, here, home, longest_path, wish } = self.clone();
+        Place { regions: names.into_iter().zip(stores).collect(), here, home, longest_path, wish }
     }
 }
 
@@ -71,6 +90,7 @@ pub struct Place {
     pub(super) here: usize,
     pub(super) home: usize,
     pub(super) longest_path: usize,
+    pub(super) wish: Option<Wish>,
 }
 
 #[cfg(test)]

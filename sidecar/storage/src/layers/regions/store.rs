@@ -18,7 +18,7 @@ use super::record::Record;
 use super::region::{Found, Missed, Region, Space, Spaces};
 use super::stamp::to_millis;
 use super::work::{Work, Works};
-use super::{Distances, Place, Progress, Shared, WriteConcern, compare, flush, measuring, rounds};
+use super::{Distances, Place, Progress, Shared, Wish, WriteConcern, compare, flush, measuring, rounds};
 use crate::envelope::new_nonce;
 use crate::layers::batching::Claim;
 use crate::layers::gates::{self, Gates};
@@ -60,6 +60,8 @@ pub(super) struct Store {
     pub(super) here: usize,
     /// Where keys are decided until that is moved.
     pub(super) first_home: usize,
+    /// It is to be moved there, if this is new.
+    pub(super) wish: Option<Wish>,
     pub(super) spaces: Spaces,
     pub(super) gates: Gates,
     pub(super) works: Works,
@@ -99,7 +101,7 @@ impl Drop for InUse {
 
 impl Store {
     pub(super) fn open(shared: Arc<Shared>, place: Place, claim: Arc<dyn Claim>) -> InUse {
-        let Place { regions, here, home, longest_path } = place;
+        let Place { regions, here, home, longest_path, wish } = place;
         let regions: Vec<Region> = regions.iter().map(|(name, store)| Region::new(name, store)).collect();
         let count = regions.len();
         let done = Done::before(&shared.asks.borrow());
@@ -112,6 +114,7 @@ impl Store {
             regions,
             here,
             first_home: home,
+            wish,
             gates: Gates::default(),
             works: Works::default(),
             pending: (0..count).map(|_| Pending::new(Arc::clone(&shared.journal))).collect(),
