@@ -243,6 +243,16 @@ impl World {
         }
     }
 
+    /// A region loses all that it has, and its process begins anew with what an operator writes down.
+    fn restart_empty(&mut self, region: usize) {
+        let node = &mut self.nodes[region];
+        node.kill();
+        self.stores[region].start_empty();
+        write_spec(&self.stores[region], &node.uid, "data", &[format!("{CLUSTER}-0")]);
+        node.start();
+        node.serves();
+    }
+
     /// Waits until every region has all that every process has acknowledged.
     fn drained(&self) {
         for node in &self.nodes {
@@ -382,10 +392,9 @@ fn a_region_that_is_restarted_empty_is_filled_and_a_home_that_lost_what_it_had_i
     let before = world.agreed(&keys);
     assert_eq!(before.values().flatten().count(), keys.len());
 
-    world.stores[2].start_empty();
+    world.restart_empty(2);
     // Read at once from elsewhere, and filled behind.
     assert_eq!(world.nodes[2].get("k7"), Some(7));
-    world.nodes[2].serves();
     wait_for("the region is filled", || {
         let there = world.stores[2].records("data");
         if there > keys.len() { Ok(()) } else { Err(format!("{there} records: {}", world.nodes[2].log())) }
@@ -395,8 +404,7 @@ fn a_region_that_is_restarted_empty_is_filled_and_a_home_that_lost_what_it_had_i
     assert_eq!(wait_for("it is decided", || world.nodes[2].add("sum").ok_or_else(|| "not yet".to_owned())), 2);
     world.drained();
 
-    world.stores[HOME].start_empty();
-    world.nodes[HOME].serves();
+    world.restart_empty(HOME);
     wait_for("the home is filled", || {
         let there = world.stores[HOME].records("data");
         if there > keys.len() { Ok(()) } else { Err(format!("{there} records: {}", world.nodes[HOME].log())) }
