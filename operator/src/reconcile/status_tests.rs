@@ -14,6 +14,7 @@ fn serving() -> Observation {
         problems: Vec::new(),
         certificates: None,
         volumes: None,
+        regions: None,
         draining: Vec::new(),
         emptied: Vec::new(),
         disruption: None,
@@ -237,4 +238,21 @@ fn a_cluster_that_hibernates_says_so_and_one_that_never_did_says_nothing_of_it()
     let status = after(&cluster, &serving(), at(2));
     assert_eq!(state(&status, HIBERNATED), ("False", "Awake"));
     assert_eq!(state(&status, READY), ("True", "Serving"));
+}
+
+#[test]
+fn how_the_regions_stand_is_said_and_stays_while_nobody_looks() {
+    let cluster = crate::fixtures::in_regions();
+    let there = brainy_crds::RegionStatus { name: "eu".into(), homes: 8, ..Default::default() };
+    let healthy = Some((false, "RegionBehind", "words".to_owned()));
+    let view = crate::regions::View { healthy, status: vec![there.clone()] };
+    let seen = Observation { regions: Some(view), ..serving() };
+    let first = after(&cluster, &seen, Timestamp::UNIX_EPOCH);
+    let said = condition(&first, brainy_crds::condition::REGIONS_HEALTHY).unwrap();
+    assert_eq!((said.status.as_str(), said.reason.as_str()), ("False", "RegionBehind"));
+    assert_eq!((first.regions.clone(), first.region.as_deref()), (vec![there], Some("us")));
+    let mut later = cluster;
+    later.status = Some(first.clone());
+    let second = after(&later, &serving(), Timestamp::UNIX_EPOCH);
+    assert_eq!((second.regions, second.conditions.len()), (first.regions, first.conditions.len()));
 }
