@@ -189,8 +189,9 @@ async fn who_has_written_sees_it_also_where_another_region_is_nearer() {
         [number(2), number(3)]
     );
     assert_eq!(node.list().await, ["k", "new"]);
-    for region in [0, 2] {
-        Fate::set(&node.ways[region].fate.hold_writes, false);
+    // One for each key.
+    for region in [0, 2, 0, 2] {
+        node.ways[region].fate.release();
     }
     world.drained().await;
     let reads = || node.ways[0].fate.reads.load(Ordering::SeqCst);
