@@ -14,6 +14,8 @@ const ROUNDS: u32 = 3;
 pub struct Distances {
     /// Smoothed, in microseconds.
     measured: Vec<Option<u64>>,
+    /// Those that did not answer when they were asked last. How far they are is not forgotten: they may be back soon.
+    away: Vec<bool>,
     order: Vec<usize>,
     /// For how many rounds each place of the order was to be changed with the next one.
     nearer: Vec<u32>,
@@ -23,7 +25,7 @@ impl Distances {
     /// Nothing is measured: in the order given, which has each region once.
     pub fn new(order: Vec<usize>) -> Self {
         let places = order.iter().max().map_or(0, |most| most + 1);
-        Self { measured: vec![None; places], nearer: vec![0; order.len()], order }
+        Self { measured: vec![None; places], away: vec![false; places], nearer: vec![0; order.len()], order }
     }
 
     /// A round trip to a region took so long, in microseconds.
@@ -35,6 +37,14 @@ impl Distances {
                 }
                 None => micros,
             });
+            self.away[region] = false;
+        }
+    }
+
+    /// A region did not answer: it is farther than any that does.
+    pub fn fail(&mut self, region: usize) {
+        if let Some(away) = self.away.get_mut(region) {
+            *away = true;
         }
     }
 
@@ -64,7 +74,13 @@ impl Distances {
     }
 
     fn is_clearly_nearer(&self, one: usize, other: usize) -> bool {
+        let is_away = |region: usize| self.away.get(region).copied().unwrap_or(false);
         let measured = |region: usize| self.measured.get(region).copied().flatten();
+        match (measured(one), is_away(one), is_away(other)) {
+            (None, ..) | (_, true, _) => return false,
+            (_, false, true) => return true,
+            (_, false, false) => {}
+        }
         let (Some(one), Some(other)) = (measured(one), measured(other)) else { return false };
         let margin = (other / 100).saturating_mul(MARGIN.0).max(MARGIN.1);
         one.saturating_add(margin) < other
@@ -110,6 +126,29 @@ mod tests {
         assert_eq!(rounds(&mut distances, 1, &[2_000_000, 80_000]), [0, 1]);
         assert_eq!(rounds(&mut distances, 100, &[5_000, 80_000]), [0, 1]);
         assert_eq!(rounds(&mut distances, 100, &[300_000, 80_000]), [1, 0], "slow for good");
+    }
+
+    #[test]
+    fn what_does_not_answer_comes_last_and_is_where_it_was_soon_after_it_does() {
+        let mut distances = Distances::new(vec![0, 1, 2]);
+        rounds(&mut distances, 20, &[5_000, 80_000, 150_000]);
+        for _ in 0..20 {
+            distances.fail(0);
+            distances.measure(1, 80_000);
+            distances.fail(2);
+            distances.round();
+        }
+        assert_eq!(distances.order(), [1, 0, 2], "of two that are away neither is nearer");
+        assert_eq!(rounds(&mut distances, ROUNDS - 1, &[5_000, 80_000, 150_000]), [1, 0, 2], "too soon");
+        assert_eq!(rounds(&mut distances, 1, &[5_000, 80_000, 150_000]), [0, 1, 2]);
+        // One that never answered has no distance, and stays.
+        let mut distances = Distances::new(vec![0, 1]);
+        for _ in 0..20 {
+            distances.fail(0);
+            distances.fail(1);
+            distances.round();
+        }
+        assert_eq!(distances.order(), [0, 1]);
     }
 
     #[test]

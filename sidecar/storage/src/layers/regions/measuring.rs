@@ -21,18 +21,18 @@ const FRESH: Duration = Duration::from_secs(9);
 pub(super) struct Measured {
     /// One store measures at a time: the next one finds what it needs.
     turn: tokio::sync::Mutex<()>,
-    /// When it was asked last, and for how long, in microseconds.
-    took: Mutex<HashMap<Arc<str>, (Instant, u64)>>,
+    /// When each was asked last, and for how long, in microseconds; none: it did not answer.
+    took: Mutex<HashMap<Arc<str>, (Instant, Option<u64>)>>,
 }
 
 impl Measured {
-    fn took(&self) -> MutexGuard<'_, HashMap<Arc<str>, (Instant, u64)>> {
+    fn took(&self) -> MutexGuard<'_, HashMap<Arc<str>, (Instant, Option<u64>)>> {
         self.took.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long a region took to answer when it was asked last, in microseconds.
+    /// How long a region took to answer when it was asked last, in microseconds; none: it did not, or was not asked.
     pub(super) fn micros(&self, region: &str) -> Option<u64> {
-        self.took().get(region).map(|(_, micros)| *micros)
+        self.took().get(region).and_then(|(_, micros)| *micros)
     }
 
     fn is_fresh(&self, region: &str) -> bool {
@@ -60,20 +60,18 @@ async fn measure(store: &Store) {
     }
     let mut distances = store.distances();
     for at in active {
-        if let Some(micros) = measured.micros(&store.regions[at].name) {
-            distances.measure(at, micros);
+        match measured.micros(&store.regions[at].name) {
+            Some(micros) => distances.measure(at, micros),
+            None => distances.fail(at),
         }
     }
     distances.round();
 }
 
-/// Notes how long a small question takes. What fails is far enough.
+/// Notes how long a small question takes.
 async fn ask(store: &Store, at: usize) {
     let (region, began) = (&store.regions[at], Instant::now());
-    let took = match region.is_filled().await {
-        Ok(_) => began.elapsed(),
-        Err(_) => EVERY,
-    };
-    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    let answered = region.is_filled().await.is_ok();
+    let micros = answered.then(|| u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
     store.shared.measured.took().insert(Arc::clone(&region.name), (Instant::now(), micros));
 }

@@ -42,7 +42,7 @@ impl RegionsState {
 pub struct Distance {
     /// The region.
     pub region: String,
-    /// How long it took to answer when it was asked last, in microseconds, where that is measured.
+    /// How long it took to answer when it was asked last, in microseconds, where that is measured and it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub micros: Option<u64>,
 }
