@@ -28,7 +28,7 @@ const STEPS: usize = 3;
 const ZONES: [&str; 2] = ["west-1a", "west-1b"];
 
 /// Left out: what is fixed (strategy, bucket, class), what needs nodes that are not played (other patterns) or cert-manager, or that is
-/// over only when somebody says so (pausing, approvals; e2e/tests/together/rollouts.rs has them), and parts whose values are [listed](LISTED).
+/// over only when somebody says so (pausing, approvals; e2e/tests/rollouts.rs has them), and parts whose values are [listed](LISTED).
 const LEFT_OUT: [&str; 16] = [
     "shards",
     "zones",
