@@ -14,8 +14,8 @@ clippy() { cargo clippy --workspace --all-targets --locked -- -D warnings; }
 mutants() { scripts/mutants.sh --check; }
 
 # Unit and property tests; what needs an S3 server is in the next step. All tests are built like the images, so that the
-# dependencies are compiled once.
-unit() { cargo_static test --workspace --lib --bins; }
+# dependencies are compiled once. No program has tests of its own: what can be wrong is in the libraries.
+unit() { cargo_static test --workspace --lib; }
 
 # Whole clusters in one process, seed by seed. The unit tests try a few; here are all that must pass.
 simulation() {
