@@ -134,7 +134,7 @@ declare -A WHAT=(
   [chart]="Helm chart" [deny]="licences, sources, bans" [e2e]="end-to-end tests on Kubernetes"
 )
 CLUSTER="a Kubernetes cluster"
-ALL=(fmt mutants clippy unit simulation integration controlplane crds chart deny e2e)
+ALL=(fmt mutants deny clippy unit simulation integration controlplane crds chart e2e)
 
 main() {
   local began=$SECONDS name steps=("$@")
