@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # bench.sh [--OPTION ...] [NAME...]: measures the storage stack beside what it is compared with, and prints one table; all of it, or
-# the parts that are named (cached-get durable-set many-keys s3-requests s3-server increments placement); and, unless parts were named, how long
+# the parts that are named (cached-get durable-set many-keys s3-requests s3-server hot-and-cold increments placement); and, unless parts were named, how long
 # clients wait while nodes come and go. Needs no cluster.
 # bench.sh coordination: only the latter.
 # bench.sh operator: what 500 clusters on simulated nodes (BRAINY_BENCH_CLUSTERS) cost the operator, and how long a cluster is without

@@ -8,7 +8,7 @@ use anyhow::Context;
 use brainy_bench::contest::Plan;
 use brainy_bench::rows;
 use brainy_bench::scenarios::{
-    Setup, cached_get, durable_set, increments, many_keys, placement, s3_requests, s3_server,
+    Setup, cached_get, durable_set, hot_and_cold, increments, many_keys, placement, s3_requests, s3_server,
 };
 use brainy_bench::server::Places;
 use brainy_e2e::report::table;
@@ -59,6 +59,8 @@ enum Part {
     S3Requests,
     /// S3 as the sidecar serves it.
     S3Server,
+    /// Two tiers, beside the hot one alone.
+    HotAndCold,
     /// Many clients that increment one key on S3.
     Increments,
     /// The controller's work for the largest cluster.
@@ -105,6 +107,7 @@ async fn measure(part: Part, setup: &Setup) -> anyhow::Result<Vec<rows::Row>> {
         Part::ManyKeys => many_keys::measure(setup).await,
         Part::S3Requests => s3_requests::measure(setup).await,
         Part::S3Server => s3_server::measure(setup).await,
+        Part::HotAndCold => hot_and_cold::measure(setup).await,
         Part::Increments => increments::measure(setup).await,
         Part::Placement => placement::measure(),
     }

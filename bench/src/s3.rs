@@ -1,6 +1,7 @@
 //! S3 servers, and ways to them: aws-sdk-s3 as it is, the adapter, and requests that are signed before.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::SystemTime;
 
@@ -36,12 +37,18 @@ pub async fn start(places: &Places, name: &str) -> anyhow::Result<Option<Server>
     Ok(Some(Server::start(command, address, "/", any, &places.log(name)).await?))
 }
 
-/// `brainy-sidecar serve`, where it serves S3 for who has the keys, and the address of its storage API.
-pub async fn sidecar(places: &Places, name: &str) -> anyhow::Result<(Server, SocketAddr)> {
+/// A folder with the keys, each in its file.
+pub fn key_files(places: &Places, name: &str) -> anyhow::Result<PathBuf> {
     let keys = places.data.join(format!("{name}-keys"));
     std::fs::create_dir_all(&keys)?;
     std::fs::write(keys.join("accessKeyId"), ACCESS_KEY_ID)?;
     std::fs::write(keys.join("secretAccessKey"), SECRET_ACCESS_KEY)?;
+    Ok(keys)
+}
+
+/// `brainy-sidecar serve`, where it serves S3 for who has the keys, and the address of its storage API.
+pub async fn sidecar(places: &Places, name: &str) -> anyhow::Result<(Server, SocketAddr)> {
+    let keys = key_files(places, name)?;
     let (api, address) = (free_address()?, free_address()?);
     let mut command = Command::new(places.programs.join("brainy-sidecar"));
     command.args(["serve", "--listen", &api.to_string(), "--s3-listen", &address.to_string(), "--s3-keys"]);

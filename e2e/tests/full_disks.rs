@@ -14,6 +14,8 @@ use hyper::Method;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
+/// Within this every node has said how full its volume is: some renewals.
+const TOLD: Duration = Duration::from_secs(10);
 const LIMIT: Duration = Duration::from_secs(90);
 /// For everything to come back.
 const LONG: Duration = Duration::from_secs(240);
@@ -135,6 +137,9 @@ async fn a_scale_down_that_finds_no_room_moves_nothing_and_goes_on_by_itself_onc
             let cluster = on_disks(environment, &namespace, disks.class(), 3, 90).await?;
             // Two that are full can't take what the third has.
             let kept = fill(&cluster.node(0)).await?;
+            // As long as nobody has said how full they are, a few shards would be moved.
+            cluster.until_condition("VolumesHealthy", "False", Some("VolumeNearlyFull"), LIMIT).await?;
+            tokio::time::sleep(TOLD).await;
             let before = cluster.shard_map().await?;
             cluster.change(json!({"replicas": 2})).await?;
             cluster.until_condition(PROGRESSING, "False", Some("NoRoomToScaleDown"), LIMIT).await?;

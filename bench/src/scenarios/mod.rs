@@ -2,6 +2,7 @@
 
 pub mod cached_get;
 pub mod durable_set;
+pub mod hot_and_cold;
 pub mod increments;
 pub mod many_keys;
 pub mod placement;

@@ -13,7 +13,7 @@ use crate::scenarios::{Outcome, Scenario, TIMING, run};
 const AT_ONCE: usize = 8;
 /// Unless all is asked for (`BRAINY_TEST_CRASHES=all`), or one (`BRAINY_TEST_TROUBLE`, a part of what is said of it), one in so many
 /// troubles is tried.
-const ONE_IN: usize = 11;
+const ONE_IN: usize = 17;
 /// Seeds of bad weather for each scenario, in all.
 const SEEDS: u64 = 6;
 

@@ -1,11 +1,12 @@
 //! The operator's own program, which asks a [proxy](crate::proxy) instead of the API server.
 
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::cluster::{OPERATORS, write_kubeconfig};
-use crate::processes::{Process, free_port};
+use crate::processes::{Process, own_address};
 
 /// Starts it, kills it, and starts it again: as a container that restarts in its pod.
 #[derive(Clone)]
@@ -19,7 +20,7 @@ struct Inner {
     /// The Lease that it leads by, and what else it is told.
     lease: String,
     more: Vec<String>,
-    metrics: u16,
+    metrics: SocketAddr,
     process: Mutex<Option<Process>>,
 }
 
@@ -46,7 +47,7 @@ impl Operator {
             namespace: namespace.map(str::to_owned),
             lease: lease.to_owned(),
             more: more.iter().map(|&one| one.to_owned()).collect(),
-            metrics: free_port(),
+            metrics: own_address(),
             process: Mutex::default(),
         }))
     }
@@ -68,7 +69,7 @@ impl Operator {
             format!("--identity={name}"),
             // One after the other: it need not wait for its own earlier process.
             format!("--pod-uid={name}"),
-            format!("--listen=127.0.0.1:{metrics}"),
+            format!("--listen={metrics}"),
             // Nobody has to wait for kubelets.
             "--trust-overlap-seconds=2".to_owned(),
         ];
@@ -93,7 +94,7 @@ impl Operator {
     }
 
     /// Where it answers `/metrics`.
-    pub(crate) fn metrics(&self) -> u16 {
+    pub(crate) fn metrics(&self) -> SocketAddr {
         self.0.metrics
     }
 

@@ -2,9 +2,10 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 /// One of them. It is killed when this is dropped, and by the kernel when the test itself is killed.
 #[derive(Debug)]
@@ -61,4 +62,12 @@ impl Drop for Process {
 /// A port that nobody listens on.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A loopback address of its own, and a port there: nobody else is given it while its process is away, neither another that
+/// listens nor a connection to somewhere.
+pub(crate) fn own_address() -> SocketAddr {
+    static COUNT: AtomicU16 = AtomicU16::new(1);
+    let [high, low] = COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    TcpListener::bind((Ipv4Addr::new(127, 101, high, low), 0)).unwrap().local_addr().unwrap()
 }

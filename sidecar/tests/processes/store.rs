@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use brainy_storage::backends::s3::{Credentials, S3Settings, S3Store};
 
@@ -111,15 +112,17 @@ impl Store {
         PathBuf::from(format!("/proc/{}/root", self.child.id())).join(beyond)
     }
 
-    /// Takes all the room that there is.
-    pub(crate) fn fill(&self) {
+    /// Takes all the room that there is, for so long; also what becomes free meanwhile: with one page, whoever comes first could
+    /// write one small object over and over.
+    pub(crate) fn is_full_for(&self, lasts: Duration) {
         let mut file = std::fs::File::create(self.filler()).unwrap();
-        for size in [1 << 20, 4 << 10] {
-            while file.write_all(&vec![7; size]).is_ok() {}
+        let began = Instant::now();
+        while began.elapsed() < lasts {
+            for size in [1 << 20, 4 << 10] {
+                while file.write_all(&vec![7; size]).is_ok() {}
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
-    }
-
-    pub(crate) fn make_room(&self) {
         std::fs::remove_file(self.filler()).unwrap();
     }
 

@@ -118,9 +118,7 @@ impl Trouble {
                 format!("503 for {long:?}")
             }
             Self::StoreFull => {
-                cluster.store.fill();
-                std::thread::sleep(long);
-                cluster.store.make_room();
+                cluster.store.is_full_for(long);
                 // Sessions could not be renewed.
                 (0..cluster.nodes.len()).for_each(|node| changed_hands(cluster, stands, node));
                 format!("no room for {long:?}")

@@ -104,8 +104,9 @@ impl Access {
     /// When a key that was written at a time was read or written last, as far as it is known; never too early.
     pub(super) fn last(&self, hash: u64, written_at: u64) -> u64 {
         let part = self.part(hash as usize % PARTS);
-        let read = part.read_at.get(&hash).copied().unwrap_or(part.given_up);
-        written_at.max(u64::from(read) * 1000)
+        let noted = part.read_at.get(&hash).copied().unwrap_or(part.given_up);
+        // It may have been read since, and that was not noted any more.
+        written_at.max((u64::from(noted) + u64::from(self.grain)) * 1000)
     }
 
     /// A key is not in the hot tier any more.
@@ -197,10 +198,10 @@ mod tests {
         let after = Access::new(Budget::new(1000), 60);
         after.read(7, NOW + 500_000);
         after.load(&meta).await.unwrap();
-        assert_eq!(after.last(8, 0), NOW + 8000);
-        assert_eq!(after.last(7, 0), NOW + 500_000, "what was read since counts");
+        assert_eq!(after.last(8, 0), NOW + 68_000);
+        assert_eq!(after.last(7, 0), NOW + 560_000, "what was read since counts");
         assert_eq!(after.last(200, NOW - 5), NOW - 5, "what was never read is as old as it is");
-        assert_eq!(after.last(8, NOW + 9000), NOW + 9000, "a write counts as well");
+        assert_eq!(after.last(8, NOW + 69_000), NOW + 69_000, "a write counts as well");
     }
 
     #[tokio::test]
@@ -220,6 +221,16 @@ mod tests {
         access.read(3, NOW + 60_000);
         access.save(&meta).await.unwrap();
         assert_ne!(meta.get(&names[0]).await.unwrap().unwrap().version, version);
+    }
+
+    #[test]
+    fn what_is_read_all_the_time_never_looks_unread() {
+        let access = Access::new(Budget::new(1000), 60);
+        for at in 0..200 {
+            access.read(3, NOW + at * 1000);
+            let last = access.last(3, 0);
+            assert!((NOW + at * 1000..=NOW + (at + 60) * 1000).contains(&last), "read after {at} s: {}", last - NOW);
+        }
     }
 
     #[test]
