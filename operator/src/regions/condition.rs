@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_with_the_region_the_node_and_what_it_costs() {
         let well = node("n-0", 5, 2, false);
-        assert_eq!(reason(&[well.clone()]), (true, IN_STEP));
+        assert_eq!(reason(std::slice::from_ref(&well)), (true, IN_STEP));
         assert_eq!(reason(&[node("n-0", 5, 2, true)]), (true, IN_STEP), "it comes and goes");
         assert_eq!(reason(&[well.clone(), node("n-1", 0, 0, true)]), (false, AWAY), "it never was there");
         assert_eq!(reason(&[well.clone(), node("n-1", 9, 61, false)]), (false, BEHIND));

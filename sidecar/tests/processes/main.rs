@@ -19,6 +19,7 @@ mod ledger;
 mod links;
 mod notes;
 mod regions;
+mod regions_figures;
 mod s3;
 mod s3_figures;
 #[path = "../../storage/tests/linearizability/harness/spec.rs"]

@@ -31,7 +31,7 @@ const SHARDS: u32 = 4;
 const KEYS: usize = 6;
 
 /// How long a question and its answer take.
-fn distance(one: usize, other: usize) -> Duration {
+pub(crate) fn distance(one: usize, other: usize) -> Duration {
     Duration::from_millis(match (one.min(other), one.max(other)) {
         (one, other) if one == other => 5,
         (1, 2) => 80,
@@ -40,23 +40,52 @@ fn distance(one: usize, other: usize) -> Duration {
 }
 
 /// A region's process, and its ways to the stores of all regions.
-struct Node {
+pub(crate) struct Node {
     child: Child,
     folder: tempfile::TempDir,
     tls: PathBuf,
     uid: String,
     ip: Ipv4Addr,
-    api: SocketAddr,
+    pub(crate) api: SocketAddr,
     ways: Vec<Link>,
 }
 
 impl Node {
-    /// Not started yet.
-    fn make(here: usize, stores: &[Store], authority: &Authority) -> Self {
+    /// The process of a region. Not started yet.
+    fn of_region(here: usize, stores: &[Store], authority: &Authority) -> Self {
+        Self::make(NAMES[here], stores, authority, |buckets| {
+            let region = |at: usize| RegionConfig {
+                name: NAMES[at].to_owned(),
+                bucket: (at != here).then(|| buckets[at].clone()),
+            };
+            let regions = RegionsConfig {
+                own: NAMES[here].to_owned(),
+                home: NAMES[HOME].to_owned(),
+                home_since: 1,
+                write_concern: WriteConcern::Local,
+                all: (0..NAMES.len()).map(region).collect(),
+            };
+            (buckets[here].clone(), Some(regions))
+        })
+    }
+
+    /// One with a bucket of its own, and no regions. Not started yet.
+    fn alone(store: &Store, authority: &Authority) -> Self {
+        Self::make("alone", std::slice::from_ref(store), authority, |buckets| {
+            (BucketConfig { prefix: "alone".to_owned(), ..buckets[0].clone() }, None)
+        })
+    }
+
+    fn make(
+        name: &str,
+        stores: &[Store],
+        authority: &Authority,
+        choose: impl FnOnce(&[BucketConfig]) -> (BucketConfig, Option<RegionsConfig>),
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("accessKeyId"), ACCESS_KEY_ID).unwrap();
         std::fs::write(folder.path().join("secretAccessKey"), SECRET_ACCESS_KEY).unwrap();
-        let (ip, uid) = (own_ip(), format!("uid-of-{}", NAMES[here]));
+        let (ip, uid) = (own_ip(), format!("uid-of-{name}"));
         let (mut ways, mut buckets) = (Vec::new(), Vec::new());
         for store in stores {
             let there = SocketAddr::from((own_ip(), 7070));
@@ -69,21 +98,14 @@ impl Node {
                 credentials: Some(folder.path().to_owned()),
             });
         }
-        let region =
-            |at: usize| RegionConfig { name: NAMES[at].to_owned(), bucket: (at != here).then(|| buckets[at].clone()) };
+        let (own, regions) = choose(&buckets);
         let config = NodeConfig {
             cluster: CLUSTER.to_owned(),
             namespace: NAMESPACE.to_owned(),
             uid: uid.clone(),
             shards: SHARDS,
-            storage: StorageConfig::Shared(buckets[here].clone()),
-            regions: Some(RegionsConfig {
-                own: NAMES[here].to_owned(),
-                home: NAMES[HOME].to_owned(),
-                home_since: 1,
-                write_concern: WriteConcern::Local,
-                all: (0..NAMES.len()).map(region).collect(),
-            }),
+            storage: StorageConfig::Shared(own),
+            regions,
             layers: Default::default(),
             s3: None,
             consensus: None,
@@ -195,24 +217,24 @@ fn is_drained(state: &Value) -> bool {
         && lag.iter().all(|lag| lag["complete"] == true && lag["keys"] == 0 && lag["problem"].is_null())
 }
 
-struct World {
+pub(crate) struct World {
     stores: Vec<Store>,
-    nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     // The folder of its certificates goes with it.
-    _authority: Authority,
+    authority: Authority,
 }
 
 impl World {
     /// All regions are there, and as far from each other as they are.
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let stores: Vec<Store> = NAMES.iter().map(|_| Store::start(false).unwrap()).collect();
         let authority = Authority::new();
-        let mut nodes: Vec<Node> = (0..NAMES.len()).map(|here| Node::make(here, &stores, &authority)).collect();
+        let mut nodes: Vec<Node> = (0..NAMES.len()).map(|here| Node::of_region(here, &stores, &authority)).collect();
         for (node, store) in nodes.iter_mut().zip(&stores) {
             write_spec(store, &node.uid, "data", &[format!("{CLUSTER}-0")]);
             node.start();
         }
-        let world = Self { stores, nodes, _authority: authority };
+        let world = Self { stores, nodes, authority };
         for node in &world.nodes {
             node.serves();
             // Shards are served before they are written to: all must be open to say how far they are.
@@ -220,6 +242,16 @@ impl World {
         }
         world.heal();
         world
+    }
+
+    /// A node beside that of a region, as far from the same store, which has no regions.
+    pub(crate) fn alone(&self, region: usize) -> Node {
+        let mut node = Node::alone(&self.stores[region], &self.authority);
+        write_spec(&self.stores[region], &node.uid, "alone", &[format!("{CLUSTER}-0")]);
+        node.ways[0].set_late(distance(region, region));
+        node.start();
+        node.serves();
+        node
     }
 
     /// Every way is open, and takes as long as it does.
@@ -254,7 +286,7 @@ impl World {
     }
 
     /// Waits until every region has all that every process has acknowledged.
-    fn drained(&self) {
+    pub(crate) fn drained(&self) {
         for node in &self.nodes {
             node.until("all is everywhere", is_drained);
         }

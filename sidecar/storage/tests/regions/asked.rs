@@ -57,8 +57,8 @@ fn second(node: &Node) -> (Vec<Tier>, RegionStore) {
 async fn a_new_wish_moves_the_home_and_an_old_one_does_not_move_it_back() {
     let mut world = World::new(Replication::default()).await;
     assert_eq!(world.nodes[0].add("n", 1).await, 1);
-    for region in 0..3 {
-        followed(&mut world, region, 0, NAMES[region], 7).await;
+    for (region, name) in NAMES.iter().enumerate().take(3) {
+        followed(&mut world, region, 0, name, 7).await;
     }
     followed(&mut world, 1, 2, "b", 8).await;
     assert_eq!(home(&world, 2).await.as_deref(), Some("c"));

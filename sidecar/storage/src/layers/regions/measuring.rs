@@ -16,17 +16,19 @@ const EVERY: Duration = Duration::from_secs(10);
 /// What another store has measured is no older than this.
 const FRESH: Duration = Duration::from_secs(9);
 
+/// When a region was asked last, and for how long, in microseconds; none: it did not answer.
+type Asked = (Instant, Option<u64>);
+
 /// How long each region has taken to answer.
 #[derive(Debug, Default)]
 pub(super) struct Measured {
     /// One store measures at a time: the next one finds what it needs.
     turn: tokio::sync::Mutex<()>,
-    /// When each was asked last, and for how long, in microseconds; none: it did not answer.
-    took: Mutex<HashMap<Arc<str>, (Instant, Option<u64>)>>,
+    took: Mutex<HashMap<Arc<str>, Asked>>,
 }
 
 impl Measured {
-    fn took(&self) -> MutexGuard<'_, HashMap<Arc<str>, (Instant, Option<u64>)>> {
+    fn took(&self) -> MutexGuard<'_, HashMap<Arc<str>, Asked>> {
         self.took.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
