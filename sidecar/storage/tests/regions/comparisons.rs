@@ -17,7 +17,8 @@ fn asked(world: &World) -> usize {
         .sum()
 }
 
-/// What an hour of partition leaves costs two requests for each key and region that lacks it.
+/// What an hour of partition leaves costs one request for each key and region that lacks it, where the node knows what stands there,
+/// and two where it does not.
 #[tokio::test(start_paused = true)]
 async fn after_a_partition_all_regions_are_equal_for_two_requests_a_key() {
     const KEYS: usize = 150;
@@ -45,10 +46,10 @@ async fn after_a_partition_all_regions_are_equal_for_two_requests_a_key() {
     world.heal();
     world.drained().await;
     let requests = asked(&world) - before;
-    // The first side's keys go to one region, the other's to two.
+    // The first side's keys go to one region, which has them from the same node; the other's to two.
     let lacked = KEYS + 2 * KEYS;
     println!("{requests} requests for {} keys, {lacked} times lacked", 2 * KEYS);
-    assert!(requests <= 2 * lacked + 60, "{requests} requests for {lacked}");
+    assert!(requests <= KEYS + 2 * (2 * KEYS) + 60, "{requests} requests for {lacked}");
     for key in 0..2 * KEYS {
         assert!(world.agreed(&key.to_string()).await.is_some_and(|value| value != "0"));
     }

@@ -78,6 +78,21 @@ async fn a_removal_is_kept_while_anybody_may_bring_back_what_was_removed() {
     }
 }
 
+/// What a node has written is in its memory too, long after every region has forgotten it.
+#[tokio::test(start_paused = true)]
+async fn what_a_node_remembers_does_not_bring_back_what_was_removed() {
+    let world = World::new(restless()).await;
+    let refuses = &world.nodes[1].ways[2].fate.refuses;
+    *refuses.lock().unwrap() = Some(key("k"));
+    world.nodes[1].set("k", 1).await;
+    until("it is in the first region", async || world.stood(0, "k").await.is_some()).await;
+    assert!(world.nodes[0].delete("k").await);
+    until("it is forgotten", async || is_forgotten(&world, "k").await).await;
+    *refuses.lock().unwrap() = None;
+    world.drained().await;
+    assert!(is_forgotten(&world, "k").await, "it came back");
+}
+
 #[tokio::test(start_paused = true)]
 async fn removals_are_kept_while_a_region_is_empty_or_a_node_is_down() {
     let mut world = World::new(restless()).await;

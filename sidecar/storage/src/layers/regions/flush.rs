@@ -61,7 +61,12 @@ async fn send(store: &Store, at: usize, flight: &Flight) -> Said {
         return Said::Failed(error);
     }
     let _work = store.begin();
-    let record = match store.find(source, space, key).await {
+    let recent = if source == store.here { store.recent.get(space, key) } else { None };
+    let found = match recent.filter(|(record, _)| record.time() >= flight.unsent.time) {
+        Some(recent) => Ok(Some(recent)),
+        None => store.find(source, space, key).await,
+    };
+    let record = match found {
         Ok(Some((record, _))) => record,
         // A removal that every region had, or a region that was emptied: there is nothing to send.
         Ok(None) => return Said::Done(0),

@@ -27,6 +27,7 @@ mod flush;
 mod home;
 mod listing;
 mod measuring;
+mod memory;
 mod moving;
 mod pending;
 mod place;
@@ -55,6 +56,7 @@ pub use self::state::{Distance, RegionsState, Runs};
 use self::adapter::RegionsAdapter;
 use self::asked::Asks;
 use self::measuring::Measured;
+use self::memory::Memory;
 use self::pending::Journal;
 use self::stamp::{HybridClock, to_millis};
 use self::store::{InUse, Store};
@@ -160,6 +162,7 @@ struct Shared {
     counts: Counts,
     journal: Arc<Journal>,
     measured: Measured,
+    memory: Arc<Memory>,
     asks: watch::Sender<Asks>,
     stores: Mutex<Vec<Weak<Store>>>,
 }
@@ -294,6 +297,7 @@ impl Regions {
             counts: Counts::default(),
             journal: Arc::default(),
             measured: Measured::default(),
+            memory: Arc::default(),
             asks: watch::Sender::default(),
             stores: Mutex::default(),
         }))

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::memory::{Memory, Versions};
 use super::record::Record;
 use super::stamp::HybridClock;
 use crate::encoding::keys_folder;
@@ -71,6 +72,8 @@ pub(super) struct Region {
     pub(super) name: Arc<str>,
     pub(super) data: Arc<dyn StorageAdapter>,
     pub(super) meta: Arc<dyn StorageAdapter>,
+    /// What stands there, as far as is known.
+    pub(super) versions: Versions,
     /// The mark that it was filled with, as seen last.
     filled: Mutex<Option<String>>,
     /// Folders of the namespaces that are written down there.
@@ -78,10 +81,11 @@ pub(super) struct Region {
 }
 
 impl Region {
-    pub(super) fn new(name: &str, store: &Arc<dyn StorageAdapter>) -> Self {
+    pub(super) fn new(name: &str, store: &Arc<dyn StorageAdapter>, memory: &Arc<Memory>) -> Self {
         let data = store.with_namespace(&Namespace::of_ours(DATA));
         let meta = store.with_namespace(&Namespace::of_ours(META));
-        Self { name: name.into(), data, meta, filled: Mutex::default(), spaces: Mutex::default() }
+        let versions = Versions::new(memory);
+        Self { name: name.into(), data, meta, versions, filled: Mutex::default(), spaces: Mutex::default() }
     }
 
     /// A document of this layer.
@@ -185,11 +189,15 @@ impl Region {
         self.register(space).await?;
         let store = &space.stores[at];
         let mut next = record.clone();
+        let stands = stands.or_else(|| self.versions.get(space, key));
         let mut condition = stands.map_or(Condition::Absent, Condition::Version);
         let mut lost = 0;
         for _ in 0..MAX_ATTEMPTS {
             let current = match store.put(key, next.to_value(), &condition).await {
-                Ok(Outcome::Applied(_)) => return Ok(Merged::Written),
+                Ok(Outcome::Applied(version)) => {
+                    self.versions.note(space, key, Some(&version));
+                    return Ok(Merged::Written);
+                }
                 Ok(Outcome::Rejected(current)) => current,
                 // If it has arrived, it is seen to stand there.
                 Ok(Outcome::Unknown(_)) if lost < MAX_LOST => {
@@ -204,6 +212,7 @@ impl Region {
                 }
                 Err(error) => return Err(error.into()),
             };
+            self.versions.note(space, key, current.as_ref().map(|entry| &entry.version));
             let Some(Entry { value, version }) = current else {
                 (next, condition) = (record.clone(), Condition::Absent);
                 continue;
@@ -380,7 +389,7 @@ mod tests {
 
     fn memory() -> (Region, Spaces) {
         let store: Arc<dyn StorageAdapter> = Arc::new(MemoryAdapter::new());
-        let region = Region::new("a", &store);
+        let region = Region::new("a", &store, &Arc::default());
         let spaces = Spaces::new(std::slice::from_ref(&region));
         (region, spaces)
     }

@@ -79,6 +79,9 @@ async fn pass(store: &Store) -> Result<(), Error> {
     if round.owner != store.mark || round.passed == round.asked {
         return Ok(());
     }
+    // Who wrote what is in memory has ended; then nobody takes it any more; then whoever has taken it has ended.
+    store.works.ended().await;
+    store.recent.forget();
     store.works.ended().await;
     store.check_claim()?;
     round.passed = round.asked;

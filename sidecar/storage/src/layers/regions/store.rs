@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::asked::{self, Done};
 use super::home::Home;
+use super::memory::Recent;
 use super::pending::{Pending, Unsent};
 use super::record::Record;
 use super::region::{Found, Missed, Region, Space, Spaces};
@@ -56,6 +57,7 @@ pub(super) struct Store {
     claim: Arc<dyn Claim>,
     pub(super) longest_path: usize,
     pub(super) regions: Vec<Region>,
+    pub(super) recent: Recent,
     /// The own one, to which this process alone writes what it acknowledges.
     pub(super) here: usize,
     /// Where keys are decided until that is moved.
@@ -102,7 +104,8 @@ impl Drop for InUse {
 impl Store {
     pub(super) fn open(shared: Arc<Shared>, place: Place, claim: Arc<dyn Claim>) -> InUse {
         let Place { regions, here, home, longest_path, wish } = place;
-        let regions: Vec<Region> = regions.iter().map(|(name, store)| Region::new(name, store)).collect();
+        let regions: Vec<Region> =
+            regions.iter().map(|(name, store)| Region::new(name, store, &shared.memory)).collect();
         let count = regions.len();
         let done = Done::before(&shared.asks.borrow());
         // The own one first, the others as they were given.
@@ -112,6 +115,7 @@ impl Store {
             longest_path,
             spaces: Spaces::new(&regions),
             regions,
+            recent: Recent::new(&shared.memory),
             here,
             first_home: home,
             wish,

@@ -32,6 +32,11 @@ impl Item {
         self.requests.iter().all(|request| request.id.is_none() && plain(&request.operation))
     }
 
+    /// It is written whatever stands there, and the answer is the same.
+    fn is_put(&self) -> bool {
+        matches!(self.requests.as_slice(), [Request { operation: Operation::Put { .. }, .. }])
+    }
+
     fn is_blind(&self) -> bool {
         self.requests.iter().all(|request| request.operation.is_blind())
     }
@@ -133,13 +138,13 @@ struct Writes<'a> {
 impl Writes<'_> {
     async fn all(&mut self) -> Vec<Answers> {
         let mut answers: Vec<Option<Answers>> = self.items.iter().map(|_| None).collect();
-        for _ in 0..MAX_ATTEMPTS {
+        for attempt in 0..MAX_ATTEMPTS {
             let open: Vec<usize> = (0..answers.len()).filter(|index| answers[*index].is_none()).collect();
             if open.is_empty() {
                 break;
             }
             let mut judgements = Vec::with_capacity(open.len());
-            for (index, ground) in open.iter().zip(self.grounds(&open).await) {
+            for (index, ground) in open.iter().zip(self.grounds(&open, attempt == 0).await) {
                 let judged = match ground {
                     Ok(ground) => self.judge(*index, ground),
                     Err(error) => Err(vec![Err(error); self.items[*index].requests.len()]),
@@ -159,25 +164,32 @@ impl Writes<'_> {
         answers.map(|(done, item)| done.unwrap_or_else(|| vec![Err(contended(item)); item.requests.len()])).collect()
     }
 
-    /// What stands under keys in the own region.
-    async fn grounds(&self, open: &[usize]) -> Vec<Result<Ground, Error>> {
-        let keys: Vec<Key> = open.iter().map(|index| self.items[*index].key.clone()).collect();
+    /// What stands under keys in the own region; where that may be `believed`, what this process has written last.
+    async fn grounds(&self, open: &[usize], believed: bool) -> Vec<Result<Ground, Error>> {
+        let recent = |index: &usize| {
+            let item = &self.items[*index];
+            let (record, version) =
+                self.store.recent.get(self.space, &item.key).filter(|_| believed && item.is_put())?;
+            Some(Ground::found(&record, Condition::Version(version)))
+        };
+        let mut grounds: Vec<Option<Result<Ground, Error>>> = open.iter().map(|index| recent(index).map(Ok)).collect();
+        let asked: Vec<usize> = (0..open.len()).filter(|nth| grounds[*nth].is_none()).collect();
+        let keys: Vec<Key> = asked.iter().map(|nth| self.items[open[*nth]].key.clone()).collect();
         let own = &self.space.stores[self.store.here];
         let found = match keys.as_slice() {
+            [] => Vec::new(),
             [key] => vec![own.get(key).await],
             keys => own.get_batch(keys).await,
         };
-        let mut found = found.into_iter();
-        let mut grounds = Vec::with_capacity(open.len());
-        for index in open {
-            let lost = || Err(Error::unavailable("Interrupted", "a store did not answer for every key"));
-            grounds.push(match found.next().unwrap_or_else(lost) {
-                Ok(entry) => self.ground(&self.items[*index], entry).await,
+        for (nth, found) in asked.into_iter().zip(found) {
+            grounds[nth] = Some(match found {
+                Ok(entry) => self.ground(&self.items[open[nth]], entry).await,
                 Err(Error::Corrupt { .. }) => Ok(Ground::damaged(Condition::Any)),
                 Err(error) => Err(error),
             });
         }
-        grounds
+        let lost = || Err(Error::unavailable("Interrupted", "a store did not answer for every key"));
+        grounds.into_iter().map(|ground| ground.unwrap_or_else(lost)).collect()
     }
 
     async fn ground(&self, item: &Item, entry: Option<Entry>) -> Result<Ground, Error> {
@@ -244,13 +256,15 @@ impl Writes<'_> {
         let unsent =
             Unsent { time: record.time(), at: store.now(), bytes: record.bytes(), source: store.here, relay: false };
         match outcome {
-            Ok(Outcome::Applied(_)) => {
+            Ok(Outcome::Applied(version)) => {
+                store.recent.note(self.space, &self.items[index].key, Some((&record, &version)));
                 let waits = store.spread(place, self.space, unsent, store.concern() > 1);
                 self.written.push(Written { index, waits });
                 Some(judged.applied(record.entry().map(|entry| entry.version).as_ref()))
             }
             Ok(Outcome::Rejected(_)) => None,
             Ok(Outcome::Unknown(why)) => {
+                store.recent.note(self.space, &self.items[index].key, None);
                 store.spread(place, self.space, unsent, false);
                 Some(judged.unknown(&why))
             }
