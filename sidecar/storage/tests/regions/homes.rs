@@ -287,3 +287,25 @@ async fn nodes_with_different_opinions_agree_on_the_first_home() {
     }
     assert!(homes.iter().all(|home| *home == homes[0]), "{homes:?}");
 }
+
+/// A region brings what it has written itself to the home before it has anything decided there.
+#[tokio::test(start_paused = true)]
+async fn what_is_brought_to_the_home_does_not_make_it_forget_what_was_done() {
+    let world = World::new(Replication::default()).await;
+    let id = OperationId::new("once").unwrap();
+    let once = async || world.nodes[0].adapter.perform_once(&key("n"), add(1), &id).await.unwrap().applied().unwrap();
+    world.nodes[0].add("first", 1).await;
+    world.drained().await;
+    // The second region does not get it from the others.
+    for node in [0, 2] {
+        world.cut(node, 1, true);
+    }
+    let first = once().await;
+    world.wait(Duration::from_secs(1)).await;
+    world.nodes[1].set("n", 10).await;
+    assert_eq!(world.nodes[1].add("n", 1).await, 11);
+    assert_eq!(once().await, first, "done twice");
+    world.heal();
+    world.drained().await;
+    assert_eq!(world.agreed("n").await.as_deref(), Some("11"));
+}

@@ -223,7 +223,7 @@ async fn read_whole(store: &Store, at: usize, pairs: &[Pair]) -> Result<(), Erro
                     continue;
                 }
                 store.check_claim()?;
-                let merged = store.regions[store.here].merge(store.here, &space, key, record, None, clock).await;
+                let merged = store.regions[store.here].merge(store.here, &space, key, record, clock).await;
                 // What stands here is later: that is for the other.
                 if merged.map_err(Missed::into_error)? == Merged::Stood {
                     store.room().await?;

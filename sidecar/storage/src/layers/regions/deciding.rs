@@ -118,9 +118,8 @@ impl Deciding<'_> {
             return Ok(false);
         }
         store.check_claim()?;
-        let version = stands.as_ref().map(|(_, version)| version.clone());
         let (space, key, clock) = (self.space, &self.item.key, &store.shared.clock);
-        store.regions[at].merge(at, space, key, &own, version, clock).await.map_err(Missed::into_error)?;
+        store.regions[at].merge(at, space, key, &own, clock).await.map_err(Missed::into_error)?;
         Ok(true)
     }
 
@@ -168,7 +167,7 @@ impl Deciding<'_> {
         let mut source = at;
         if at != store.here {
             let (here, clock) = (&store.regions[store.here], &store.shared.clock);
-            if here.merge(store.here, self.space, key, record, None, clock).await.is_ok() {
+            if here.merge(store.here, self.space, key, record, clock).await.is_ok() {
                 (reached, source) = (2, store.here);
             }
         }

@@ -94,7 +94,7 @@ pub(super) async fn copy(store: &Store, from: usize, to: usize, whole: bool) -> 
             store.examined(page.records.len() as u64);
             let mut merges = Vec::with_capacity(page.records.len());
             for (key, record, _) in &page.records {
-                merges.push(Box::pin(store.regions[to].merge(to, &space, key, record, None, clock)));
+                merges.push(Box::pin(store.regions[to].merge(to, &space, key, record, clock)));
             }
             let mut merges = stream::iter(merges).buffer_unordered(AT_ONCE);
             while let Some(merged) = merges.next().await {

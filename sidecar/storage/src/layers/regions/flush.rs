@@ -76,7 +76,7 @@ async fn send(store: &Store, at: usize, flight: &Flight) -> Said {
     if !flight.unsent.relay && record.region != store.regions[store.here].name {
         return Said::Done(record.time());
     }
-    match store.regions[at].merge(at, space, key, &record, None, &store.shared.clock).await {
+    match store.regions[at].merge(at, space, key, &record, &store.shared.clock).await {
         Ok(_) => {
             store.shared.counts.sent.add(1);
             Said::Done(record.time())

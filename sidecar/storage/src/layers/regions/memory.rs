@@ -8,6 +8,7 @@ use moka::sync::Cache;
 
 use super::record::Record;
 use super::region::Space;
+use super::stamp::Stamp;
 use crate::{Key, Version};
 
 /// Most bytes of versions, and of records, in a process.
@@ -38,7 +39,7 @@ impl Spot {
 /// That of a process.
 #[derive(Debug)]
 pub(super) struct Memory {
-    versions: Cache<Spot, Version>,
+    versions: Cache<Spot, (Stamp, Version)>,
     records: Cache<Spot, (Record, Version)>,
     numbers: AtomicU64,
 }
@@ -46,7 +47,9 @@ pub(super) struct Memory {
 impl Default for Memory {
     fn default() -> Self {
         let weight = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
-        let version = move |spot: &Spot, version: &Version| weight(spot.bytes() + version.tag.len() as u64);
+        let version = move |spot: &Spot, (stamp, version): &(Stamp, Version)| {
+            weight(spot.bytes() + (stamp.mark.len() + version.tag.len()) as u64)
+        };
         let record = move |spot: &Spot, (record, _): &(Record, Version)| weight(spot.bytes() + COPIES * record.bytes());
         Self {
             versions: Cache::builder().max_capacity(MOST.0).weigher(version).build(),
@@ -74,16 +77,21 @@ impl Versions {
         Self { memory: Arc::clone(memory), of: memory.number() }
     }
 
-    pub(super) fn get(&self, space: &Space, key: &Key) -> Option<Version> {
-        self.memory.versions.get(&Spot::of(self.of, space, key))
+    /// The version of what stands there, if this record may be written over it unseen.
+    pub(super) fn under(&self, space: &Space, key: &Key, record: &Record) -> Option<Version> {
+        let (stamp, version) = self.memory.versions.get(&Spot::of(self.of, space, key))?;
+        (stamp < record.stamp()).then_some(version)
     }
 
     /// This stands there now; `None`: nothing does, or nobody knows what.
-    pub(super) fn note(&self, space: &Space, key: &Key, version: Option<&Version>) {
+    pub(super) fn note(&self, space: &Space, key: &Key, stands: Option<(&Record, &Version)>) {
         let spot = Spot::of(self.of, space, key);
-        match version {
-            Some(version) => self.memory.versions.insert(spot, version.clone()),
-            None => self.memory.versions.invalidate(&spot),
+        match stands {
+            // What remembers operations has to be seen by whoever writes over it.
+            Some((record, version)) if record.performed().is_empty() => {
+                self.memory.versions.insert(spot, (record.stamp(), version.clone()));
+            }
+            _ => self.memory.versions.invalidate(&spot),
         }
     }
 }
@@ -140,14 +148,17 @@ mod tests {
         let store: Arc<dyn StorageAdapter> = Arc::new(MemoryAdapter::new());
         let regions = ["a", "b"].map(|name| Region::new(name, &store, &memory));
         let (space, key) = (Spaces::new(&regions).space(&[]), Key::new("k").unwrap());
+        let record = |time| Record::new(&key, (time, &"a".into()), Some(&Value::Json(json!(1))), Default::default());
+        let (before, record, after) = (record(6).unwrap(), record(7).unwrap(), record(8).unwrap());
         let version = Version { revision: 7, tag: "seven".to_owned() };
-        regions[0].versions.note(&space, &key, Some(&version));
-        assert_eq!(regions[0].versions.get(&space, &key), Some(version.clone()));
-        assert_eq!(regions[1].versions.get(&space, &key), None);
+        regions[0].versions.note(&space, &key, Some((&record, &version)));
+        assert_eq!(regions[0].versions.under(&space, &key, &after), Some(version.clone()));
+        assert_eq!(regions[0].versions.under(&space, &key, &before), None, "nothing is written over what is later");
+        assert_eq!(regions[0].versions.under(&space, &key, &record), None);
+        assert_eq!(regions[1].versions.under(&space, &key, &after), None);
         regions[0].versions.note(&space, &key, None);
-        assert_eq!(regions[0].versions.get(&space, &key), None);
+        assert_eq!(regions[0].versions.under(&space, &key, &after), None);
 
-        let record = Record::new(&key, (7, &"a".into()), Some(&Value::Json(json!(1))), Default::default()).unwrap();
         let (recent, other) = (Recent::new(&memory), Recent::new(&memory));
         recent.note(&space, &key, Some((&record, &version)));
         assert_eq!(recent.get(&space, &key), Some((record.clone(), version.clone())));

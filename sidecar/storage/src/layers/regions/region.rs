@@ -175,27 +175,24 @@ impl Region {
         Ok((found, is_filled))
     }
 
-    /// Brings a record there, unless what stands there is as late: nothing is ever written over what is later. `stands`: what
-    /// is believed to stand there.
+    /// Brings a record there, unless what stands there is as late: nothing is ever written over what is later.
     pub(super) async fn merge(
         &self,
         at: usize,
         space: &Arc<Space>,
         key: &Key,
         record: &Record,
-        stands: Option<Version>,
         clock: &HybridClock,
     ) -> Result<Merged, Missed> {
         self.register(space).await?;
         let store = &space.stores[at];
         let mut next = record.clone();
-        let stands = stands.or_else(|| self.versions.get(space, key));
-        let mut condition = stands.map_or(Condition::Absent, Condition::Version);
+        let mut condition = self.versions.under(space, key, record).map_or(Condition::Absent, Condition::Version);
         let mut lost = 0;
         for _ in 0..MAX_ATTEMPTS {
             let current = match store.put(key, next.to_value(), &condition).await {
                 Ok(Outcome::Applied(version)) => {
-                    self.versions.note(space, key, Some(&version));
+                    self.versions.note(space, key, Some((&next, &version)));
                     return Ok(Merged::Written);
                 }
                 Ok(Outcome::Rejected(current)) => current,
@@ -212,13 +209,14 @@ impl Region {
                 }
                 Err(error) => return Err(error.into()),
             };
-            self.versions.note(space, key, current.as_ref().map(|entry| &entry.version));
             let Some(Entry { value, version }) = current else {
                 (next, condition) = (record.clone(), Condition::Absent);
                 continue;
             };
+            let stands = Record::from_value(key, value);
+            self.versions.note(space, key, stands.as_ref().ok().map(|stands| (stands, &version)));
             condition = Condition::Version(version);
-            next = match Record::from_value(key, value) {
+            next = match stands {
                 Ok(stands) => {
                     clock.observe(stands.time());
                     match record.join(key, &stands)? {
@@ -401,7 +399,7 @@ mod tests {
         for (time, expected) in [(5, Merged::Written), (4, Merged::Stood), (7, Merged::Written), (6, Merged::Stood)] {
             let record = record(&key, time, 1);
             for merged in [expected, Merged::Stood] {
-                let done = region.merge(0, &space, &key, &record, None, &clock).await.unwrap();
+                let done = region.merge(0, &space, &key, &record, &clock).await.unwrap();
                 assert_eq!(done, merged, "{time}");
             }
         }
@@ -409,8 +407,11 @@ mod tests {
         assert_eq!((stands.time(), clock.last()), (7, 7));
         // A wrong belief of what stands there does no harm.
         let stale = Version { tag: "stale".to_owned(), ..version };
-        let older = record(&key, 3, 1);
-        assert_eq!(region.merge(0, &space, &key, &older, Some(stale), &clock).await.unwrap(), Merged::Stood);
+        region.versions.note(&space, &key, Some((&record(&key, 3, 1), &stale)));
+        let later = record(&key, 8, 1);
+        assert_eq!(region.merge(0, &space, &key, &later, &clock).await.unwrap(), Merged::Written);
+        region.versions.note(&space, &key, Some((&record(&key, 3, 1), &stale)));
+        assert_eq!(region.merge(0, &space, &key, &record(&key, 4, 1), &clock).await.unwrap(), Merged::Stood);
     }
 
     #[tokio::test]
@@ -419,7 +420,7 @@ mod tests {
         let (clock, space, key) = (HybridClock::default(), spaces.space(&[]), Key::new("k").unwrap());
         space.stores[0].set(&key, Value::Json(json!(0))).await.unwrap().applied().unwrap();
         assert!(matches!(region.find(0, &space, &key, &clock).await, Err(Error::Corrupt { .. })));
-        let done = region.merge(0, &space, &key, &record(&key, 5, 1), None, &clock).await.unwrap();
+        let done = region.merge(0, &space, &key, &record(&key, 5, 1), &clock).await.unwrap();
         assert_eq!(done, Merged::Written);
     }
 
