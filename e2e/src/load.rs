@@ -176,7 +176,7 @@ pub async fn verify(node: &SidecarClient, records: &Records) -> anyhow::Result<(
 pub async fn write_until(node: &SidecarClient, mut stop: watch::Receiver<bool>) -> anyhow::Result<Records> {
     let mut all = Records::new();
     for round in 0.. {
-        let batch = sample(&format!("round-{round}"), 100);
+        let batch = sample(&format!("round-{round}"), 10);
         write(node, &batch, &Progress::default(), None).await?;
         all.extend(batch);
         if *stop.borrow_and_update() {
