@@ -13,7 +13,9 @@ use super::regions::{World, distance};
 /// The region that is far from both others, and another one.
 const HERE: usize = 0;
 const THERE: usize = 2;
-const CLIENTS: usize = 8;
+const CLIENTS: usize = 4;
+/// Between two requests of a client: so that it is seen how long they take, and not how many the processors do for three servers.
+const THINK: Duration = Duration::from_millis(40);
 /// Requests of each client, in each turn.
 const REQUESTS: usize = 60;
 const TURNS: usize = 3;
@@ -45,6 +47,7 @@ fn turn(node: SocketAddr, what: What) -> Vec<Duration> {
     let client = |client: usize| {
         move || {
             let one = |number: usize| {
+                std::thread::sleep(THINK);
                 let began = Instant::now();
                 assert!(ask(node, what, &format!("known-{client}-{number}")), "{what:?} of {node}");
                 began.elapsed()

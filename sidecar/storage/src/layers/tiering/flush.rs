@@ -6,10 +6,13 @@
 //! key, still on its way, could take for its condition: [`fence`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::time::sleep_until;
+use tokio::sync::SemaphorePermit;
+use tokio::time::{sleep, sleep_until};
 
+use super::Ack;
 use super::pending::{Flight, Next, Said};
 use super::record::{Against, Noted, Record, Sealed, State};
 use super::store::{Store, hash, read};
@@ -18,13 +21,17 @@ use crate::{Condition, Error, Outcome, StorageAdapter, Value, Version};
 
 /// Most attempts of one cold write while what stands there is found out.
 const MAX_ATTEMPTS: u32 = 16;
+/// What is in the cold tier is noted in the hot one at such times: so the notes of all stores of a process cost one flush of the disk
+/// together, where each would take one from whoever writes.
+const BEAT: Duration = Duration::from_millis(20);
 
 /// Sends what there is to send, as long as it is let.
 pub(super) async fn attend(store: &Arc<Store>) {
     let mut under_way = FuturesUnordered::new();
     loop {
         let mut at = None;
-        while under_way.len() < store.shared.settings.flushes() {
+        // Half of them may wait for a beat.
+        while under_way.len() < 2 * store.shared.settings.flushes() {
             match store.pending.next() {
                 Next::Fly(flight) => under_way.push(fly(store, flight)),
                 Next::At(when) => {
@@ -51,8 +58,8 @@ pub(super) async fn attend(store: &Arc<Store>) {
 
 async fn fly(store: &Store, flight: Box<Flight>) {
     // Closed never: it is the process's.
-    let _place = store.shared.flights.acquire().await;
-    let said = Box::pin(flush(store, &flight)).await;
+    let permit = store.shared.flights.acquire().await.ok();
+    let said = Box::pin(flush(store, &flight, permit)).await;
     match &said {
         Said::Away(error) | Said::Failed(error) => {
             store.shared.counts.failed.add(1);
@@ -78,7 +85,8 @@ fn failed(error: Error) -> Said {
 /// Why a write was not ended, as what is to be said.
 type Stopped<T> = Result<T, Said>;
 
-async fn flush(store: &Store, flight: &Flight) -> Said {
+/// With a permit for as long as the cold store is asked.
+async fn flush(store: &Store, flight: &Flight, permit: Option<SemaphorePermit<'_>>) -> Said {
     let key = &flight.place.1;
     let (entry, version) = match flight.space.hot.get(key).await {
         Ok(Some(entry)) => (Some(entry.clone()), entry.version),
@@ -102,7 +110,10 @@ async fn flush(store: &Store, flight: &Flight) -> Said {
         }
     } else {
         match flushing.put(over.clone()).await {
-            Ok((sealed, noted)) => flushing.mark_clean(version, bytes, record.written_at, sealed, noted).await,
+            Ok((sealed, noted)) => {
+                drop(permit);
+                flushing.mark_clean(version, bytes, record.written_at, sealed, noted).await
+            }
             Err(said) => return said,
         }
     };
@@ -303,6 +314,7 @@ impl Flushing<'_> {
         let revision = sealed.revision();
         let clean = Record { sealed, state: State::Clean(noted), written_at }.to_value();
         let grown = super::size(&clean);
+        self.beat().await;
         match self.flight.space.hot.put(self.key(), clean, &Condition::Version(at)).await {
             Ok(Outcome::Applied(_)) => {
                 self.store.tally.hot.add(0, signed(grown) - signed(bytes));
@@ -311,6 +323,15 @@ impl Flushing<'_> {
             Ok(Outcome::Rejected(_)) => Ok(Said::Changed),
             Ok(Outcome::Unknown(why)) => Err(Said::Failed(Error::unavailable("Interrupted", why.0))),
             Err(error) => Err(Said::Failed(error)),
+        }
+    }
+
+    /// Waits until it is time, unless somebody may wait for the note.
+    async fn beat(&self) {
+        let shared = &self.store.shared;
+        if shared.settings.ack == Ack::Hot {
+            let since = shared.began.elapsed().as_micros() % BEAT.as_micros();
+            sleep(BEAT - Duration::from_micros(u64::try_from(since).unwrap_or_default())).await;
         }
     }
 

@@ -34,6 +34,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 pub use self::demotion::Progress;
 
@@ -156,6 +157,8 @@ struct Shared {
     sketch: Sketch,
     flights: Semaphore,
     runs: Semaphore,
+    /// The beats are counted from here.
+    began: Instant,
     stores: Mutex<Vec<Weak<Store>>>,
 }
 
@@ -307,6 +310,7 @@ impl Tiers {
             sketch: Sketch::default(),
             flights: Semaphore::new(settings.flushes()),
             runs: Semaphore::new(RUNS_AT_ONCE),
+            began: Instant::now(),
             stores: Mutex::default(),
         }))
     }
