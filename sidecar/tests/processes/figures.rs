@@ -135,6 +135,12 @@ fn setup(lease: u64) -> Setup {
     Setup { shards: SHARDS, lease, renew, ..Setup::default() }
 }
 
+/// The middle.
+pub(crate) fn median(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
 /// Of times: half are longer; at most 1 % are longer; the longest.
 pub(crate) fn tail(mut times: Vec<Duration>) -> String {
     times.sort();

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::clients::request;
-use super::figures::tail;
+use super::figures::{median, tail};
 use super::notes::JSON;
 use super::regions::{World, distance};
 
@@ -57,12 +57,6 @@ fn turn(node: SocketAddr, what: What) -> Vec<Duration> {
     };
     let clients: Vec<_> = (0..CLIENTS).map(|number| std::thread::spawn(client(number))).collect();
     clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
-}
-
-/// The middle.
-fn median(times: &mut [Duration]) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
 }
 
 /// From the answer to a write here until another region's process reads it, of some of them.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use aws_sdk_s3::Client;
 
 use super::cluster::{Cluster, Setup};
+use super::figures::median;
 use super::links::Link;
 use super::s3::client;
 use super::store::{ACCESS_KEY_ID, BUCKET, SECRET_ACCESS_KEY};
@@ -61,12 +62,6 @@ async fn turn(client: &Client, bucket: &'static str, what: What, turn: usize) ->
         });
     }
     tasks.join_all().await.concat()
-}
-
-/// The middle.
-fn median(times: &mut [Duration]) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
 }
 
 #[test]

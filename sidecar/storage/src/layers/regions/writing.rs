@@ -168,8 +168,10 @@ impl Writes<'_> {
     async fn grounds(&self, open: &[usize], believed: bool) -> Vec<Result<Ground, Error>> {
         let recent = |index: &usize| {
             let item = &self.items[*index];
-            let (record, version) =
-                self.store.recent.get(self.space, &item.key).filter(|_| believed && item.is_put())?;
+            if !believed || !item.is_put() {
+                return None;
+            }
+            let (record, version) = self.store.recent.get(self.space, &item.key)?;
             Some(Ground::found(&record, Condition::Version(version)))
         };
         let mut grounds: Vec<Option<Result<Ground, Error>>> = open.iter().map(|index| recent(index).map(Ok)).collect();
