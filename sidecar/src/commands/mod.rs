@@ -115,9 +115,9 @@ impl Serving {
         let connections = Connections::new(API_LIMITS, stopped.clone());
         let (storage, intake, outlet) = (Arc::new(storage), Intake::default(), Outlet::default());
         let s3 = s3.map(|s3| s3.open(&router, &metrics, &intake, &outlet, stopped.clone()));
-        let api = Api { router, ownership, metrics, storage, heartbeat, intake, outlet, stop: stopped };
-        let observed = outside.map(|outside| (outside, routes::observed(api.clone())));
-        let app = routes::app(api);
+        let api = Arc::new(Api { router, ownership, metrics, storage, heartbeat, intake, outlet, stop: stopped });
+        let observed = outside.map(|outside| (outside, routes::observed(Arc::clone(&api))));
+        let app = routes::app(&api);
         let mut listeners = vec![tokio::spawn(server::serve_tcp(tcp, connections.clone(), app.clone()))];
         if let Some(unix) = unix {
             listeners.push(tokio::spawn(server::serve_unix(unix, connections.clone(), app)));

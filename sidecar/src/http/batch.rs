@@ -1,5 +1,7 @@
 //! Many keys at once: `kv:getBatch` and `kv:setBatch`. Not atomic as a whole; each item has its own outcome.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::response::Response;
 use brainy_storage::{Condition, Key, Namespace};
@@ -44,7 +46,7 @@ struct Got {
 
 /// `POST kv:getBatch`: the values of many keys, in the order asked.
 pub(super) async fn get_batch(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     Scope(namespace): Scope,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -125,7 +127,7 @@ struct Set {
 /// `POST kv:setBatch`: writes many values, each with its own outcome, in the order given. A malformed item refuses the
 /// whole batch before any of it is written.
 pub(super) async fn set_batch(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     Scope(namespace): Scope,
     request: Request,
 ) -> Result<Response, Problem> {

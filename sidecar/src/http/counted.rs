@@ -7,16 +7,17 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use axum::extract::Request;
+use axum::body::Body;
+use axum::http::Request;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{self, BoxFuture, Either};
 use tower::{Layer, Service};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, debug_span};
 
 use super::request::check_encoding;
-use crate::metrics::RequestFigures;
+use crate::metrics::{RequestFigures, Running};
 use crate::traces;
 
 /// Counts what passes under one operation.
@@ -36,8 +37,13 @@ impl<S> Layer<S> for Counted {
 }
 
 impl Counted {
+    /// A request has come in.
+    pub(super) fn begin<B>(&self, request: &Request<B>) -> Begun {
+        Begun { running: self.figures.start(), span: self.span(request) }
+    }
+
     /// The child of the span that the request names, if it does.
-    fn span(&self, request: &Request) -> Span {
+    fn span<B>(&self, request: &Request<B>) -> Span {
         let Some(name) = &self.traced else { return Span::none() };
         let span = debug_span!(
             "request",
@@ -51,15 +57,37 @@ impl Counted {
     }
 }
 
+/// A request that is counted, in its span.
+#[derive(Debug)]
+pub(super) struct Begun {
+    running: Running,
+    span: Span,
+}
+
+impl Begun {
+    /// With its answer.
+    pub(super) async fn answered(self, answer: impl Future<Output = Response>) -> Response {
+        let Self { running, span } = self;
+        let response = answer.instrument(span.clone()).await;
+        running.end(response.extensions().get().copied().unwrap_or_default());
+        let status = response.status();
+        span.record("http.response.status_code", status.as_u16());
+        if status.is_server_error() {
+            span.record("otel.status_code", "ERROR");
+        }
+        response
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct CountedService<S> {
     counted: Counted,
     inner: S,
 }
 
-impl<S> Service<Request> for CountedService<S>
+impl<S> Service<Request<Body>> for CountedService<S>
 where
-    S: Service<Request, Response = Response, Error = Infallible>,
+    S: Service<Request<Body>, Response = Response, Error = Infallible>,
     S::Future: Send + 'static,
 {
     type Response = Response;
@@ -70,27 +98,14 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
-        let running = self.counted.figures.start();
-        let span = self.counted.span(&request);
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let begun = self.counted.begin(&request);
         let answer = match check_encoding(request.uri()) {
-            Ok(()) => Ok(self.inner.call(request)),
-            Err(problem) => Err(problem),
-        };
-        let seen = span.clone();
-        let counted = async move {
-            let response = match answer {
-                Ok(answer) => answer.await?,
-                Err(problem) => problem.into_response(),
-            };
-            running.end(response.extensions().get().copied().unwrap_or_default());
-            let status = response.status();
-            seen.record("http.response.status_code", status.as_u16());
-            if status.is_server_error() {
-                seen.record("otel.status_code", "ERROR");
+            Ok(()) => {
+                Either::Left(self.inner.call(request).map(|answer| answer.unwrap_or_else(|never| match never {})))
             }
-            Ok(response)
+            Err(problem) => Either::Right(future::ready(problem.into_response())),
         };
-        if span.is_disabled() { counted.boxed() } else { counted.instrument(span).boxed() }
+        begun.answered(answer).map(Ok).boxed()
     }
 }

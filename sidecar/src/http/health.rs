@@ -1,5 +1,7 @@
 //! `/healthz`: the process is alive. `/readyz`: it can serve. `/metrics`: how it is doing.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -16,7 +18,7 @@ struct Health {
 }
 
 /// `GET /healthz`: 200 while the process makes progress, and nothing is wrong that only a new start can mend.
-pub(super) async fn healthz(State(api): State<Api>) -> Response {
+pub(super) async fn healthz(State(api): State<Arc<Api>>) -> Response {
     let problem = api.heartbeat.problem().or_else(|| api.ownership.failure());
     let alive = problem.is_none();
     with_status(alive, answer::json(&Health { alive, problem }))
@@ -35,7 +37,7 @@ struct Readiness {
 }
 
 /// `GET /readyz`: 200 while this node serves every shard that is its to serve.
-pub(super) async fn readyz(State(api): State<Api>) -> Response {
+pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Response {
     let status = api.ownership.status();
     let missing = (!status.ready).then(|| match status.problem {
         Some(problem) => problem,
@@ -61,7 +63,7 @@ fn with_status(good: bool, mut response: Response) -> Response {
 }
 
 /// `GET /metrics`: OpenMetrics text.
-pub(super) async fn metrics(State(api): State<Api>) -> Response {
+pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
     api.metrics.look_at_volume().await;
     let (cache, limits) = (api.ownership.cache_counts(), api.ownership.limit_counts());
     let (buffer, tiering) = (api.ownership.buffer_counts(), api.ownership.tiering_figures());

@@ -1,11 +1,12 @@
 //! One key: `/v1/kv/{key}`, and the two operations that compare or compute.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
-use brainy_storage::{Condition, Key, Operation, Version};
+use brainy_storage::{Condition, Key, Namespace, Operation, Version};
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
 
@@ -16,17 +17,19 @@ use super::request::{self, Given, Scope, Target};
 use crate::routing::{Call, Reply};
 
 /// `GET`: the value, with its version as ETag.
-pub(super) async fn get(State(api): State<Api>, target: Target) -> Result<Response, Problem> {
+pub(super) async fn get(State(api): State<Arc<Api>>, target: Target) -> Result<Response, Problem> {
+    read(&api, target.namespace.as_ref(), &target.key).await
+}
+
+/// The value of a key.
+pub(super) async fn read(api: &Api, namespace: Option<&Namespace>, key: &Key) -> Result<Response, Problem> {
     let read = || async {
-        let key = target.key.clone();
-        match Problem::of(api.router.run_one(target.namespace.as_ref(), Call::Get { key }).await)? {
+        match Problem::of(api.router.run_one(namespace, Call::Get { key: key.clone() }).await)? {
             Reply::Found(Some(entry)) => match answer::in_parts(&entry) {
                 Some(problem) => Err(problem),
                 None => Ok(answer::entry(&entry)),
             },
-            Reply::Found(None) => {
-                Err(Problem::new(Kind::KeyNotFound, format!("key {:?} has no value", target.key.as_str())))
-            }
+            Reply::Found(None) => Err(Problem::new(Kind::KeyNotFound, format!("key {:?} has no value", key.as_str()))),
             other => Err(answer::mismatched(&other)),
         }
     };
@@ -39,7 +42,7 @@ struct Written {
 }
 
 /// `PUT`: writes the body, if the condition in the headers holds.
-pub(super) async fn put(State(api): State<Api>, target: Target, request: Request) -> Result<Response, Problem> {
+pub(super) async fn put(State(api): State<Arc<Api>>, target: Target, request: Request) -> Result<Response, Problem> {
     let (condition, id) = (condition(request.headers())?, request::operation_id(request.headers())?);
     let (value, _room) = request::value(&api.intake, request).await?;
     let call = Call::of(target.key, Operation::Put { value, condition }, id);
@@ -56,7 +59,11 @@ struct Removed {
 }
 
 /// `DELETE`: removes the key, if the condition in the headers holds. A key that has no value is no error.
-pub(super) async fn delete(State(api): State<Api>, target: Target, headers: HeaderMap) -> Result<Response, Problem> {
+pub(super) async fn delete(
+    State(api): State<Arc<Api>>,
+    target: Target,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let condition = condition(&headers)?;
     request::without_operation_id(&headers, "to delete again what is gone does no harm")?;
     if condition == Condition::Absent {
@@ -95,7 +102,7 @@ struct Swapped {
 
 /// `POST kv:compareAndSwap`: writes `newValue` if the key's value equals `oldValue`; `null` is "no value".
 pub(super) async fn compare_and_swap(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     Scope(namespace): Scope,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -138,7 +145,7 @@ struct Sum {
 
 /// `POST kv:increment`: adds to a number; a key that has no value counts as 0.
 pub(super) async fn increment(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     Scope(namespace): Scope,
     request: Request,
 ) -> Result<Response, Problem> {

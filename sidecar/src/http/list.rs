@@ -1,5 +1,7 @@
 //! The keys: `GET /v1/kv?prefix=&limit=&cursor=`, over all shards of all nodes, in byte order.
 
+use std::sync::Arc;
+
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::Response;
@@ -38,7 +40,7 @@ struct Keys<'a> {
 
 /// `GET kv`: one page of the keys.
 pub(super) async fn list(
-    State(api): State<Api>,
+    State(api): State<Arc<Api>>,
     Scope(namespace): Scope,
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Response, Problem> {

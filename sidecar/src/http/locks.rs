@@ -91,7 +91,7 @@ fn holder_id(holder: String) -> Result<HolderId, Problem> {
 }
 
 /// `POST locks:acquire`: takes all of these locks, or none.
-pub(super) async fn acquire(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn acquire(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Problem> {
     let (asked, _room) = request::document::<Acquire>(&api.intake, request).await?;
     let holder = holder_id(asked.holder.unwrap_or_else(chance::mark))?;
     let wait = seconds("waitSeconds", asked.wait_seconds, (0.0, MOST_WAIT))?;
@@ -102,7 +102,7 @@ pub(super) async fn acquire(State(api): State<Api>, request: Request) -> Result<
 }
 
 /// `POST locks:renew`: the holder is still there.
-pub(super) async fn renew(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn renew(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Problem> {
     let (asked, _room) = request::document::<Renew>(&api.intake, request).await?;
     let ttl = seconds("ttlSeconds", asked.ttl_seconds, TTL)?;
     let lasts = locks(&api)?.renew(&holder_id(asked.holder)?, ttl)?;
@@ -110,14 +110,14 @@ pub(super) async fn renew(State(api): State<Api>, request: Request) -> Result<Re
 }
 
 /// `POST locks:release`: lets go.
-pub(super) async fn release(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn release(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Problem> {
     let (asked, _room) = request::document::<Release>(&api.intake, request).await?;
     locks(&api)?.release(&holder_id(asked.holder)?, asked.names.as_ref()).await?;
     Ok(answer::json(&Released {}))
 }
 
 /// `GET locks/{name}`: who holds a lock, and who waits for it.
-pub(super) async fn one(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
+pub(super) async fn one(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Response, Problem> {
     Ok(answer::json(&locks(&api)?.view(&name).await?))
 }
 

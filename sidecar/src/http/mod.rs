@@ -1,7 +1,7 @@
 //! The storage API, over loopback TCP and a Unix socket. One file per resource.
 //!
 //! - [`kv`], [`batch`], [`list`]: values and keys; [`locks`]: named locks; [`requests`]: what this node wishes; [`shards`], [`storage_info`], [`tiering`], [`regions`], [`health`]: what lies around them.
-//! - [`routes`]: the table of all routes, each [`counted`]; [`openapi`]: the document that describes them.
+//! - [`routes`]: the table of all routes, each [`counted`]; [`lane`]: a way around it for what is asked most; [`openapi`]: the document that describes them.
 //! - [`request`], [`intake`], [`answer`], [`outlet`], [`problem`]: how requests are read and answers written.
 //! - `memory`, `weight`: what large bodies and answers share, and what they take of it.
 //! - `voice`: the last word on a connection, in the language of its listener.
@@ -13,6 +13,7 @@ mod counted;
 mod health;
 pub mod intake;
 mod kv;
+pub mod lane;
 pub mod list;
 mod locks;
 pub(crate) mod memory;
@@ -39,8 +40,8 @@ use crate::metrics::Metrics;
 use crate::ownership::Ownership;
 use crate::routing::Router;
 
-/// What the handlers work with. Cheap to clone.
-#[derive(Clone, Debug)]
+/// What the handlers work with.
+#[derive(Debug)]
 pub struct Api {
     /// Takes operations to the owners of their shards.
     pub router: Arc<Router>,

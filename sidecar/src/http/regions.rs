@@ -1,6 +1,8 @@
 //! Near and far: `GET /v1/regions` says how the regions stand, `POST /v1/regions:compare`, `:moveHome` and `:retire` have
 //! something done in them.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -52,7 +54,7 @@ struct Which {
 }
 
 /// `GET regions`.
-pub(super) async fn describe(State(api): State<Api>) -> Response {
+pub(super) async fn describe(State(api): State<Arc<Api>>) -> Response {
     answer::json(&state(&api))
 }
 
@@ -69,14 +71,14 @@ fn state(api: &Api) -> Answer {
 }
 
 /// `POST regions:compare`: of all shards that this node serves; it goes on behind the answer.
-pub(super) async fn compare(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn compare(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Problem> {
     let (Nothing {}, _room) = request::document(&api.intake, request).await?;
     regions(&api)?.0.compare();
     Ok(accepted(&api))
 }
 
 /// `POST regions:moveHome`: the same.
-pub(super) async fn move_home(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn move_home(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Problem> {
     let (Which { region }, _room) = request::document(&api.intake, request).await?;
     let (regions, plan) = regions(&api)?;
     must_be_among(plan, &region)?;
@@ -85,7 +87,7 @@ pub(super) async fn move_home(State(api): State<Api>, request: Request) -> Resul
 }
 
 /// `POST regions:retire`: the same, and of all shards that this node will serve.
-pub(super) async fn retire(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn retire(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Problem> {
     let (Which { region }, _room) = request::document(&api.intake, request).await?;
     let (regions, plan) = regions(&api)?;
     must_be_among(plan, &region)?;

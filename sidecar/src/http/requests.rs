@@ -2,6 +2,7 @@
 //! `:undrain`; and `/v1/node`, which shows it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
@@ -67,7 +68,7 @@ struct Node {
 }
 
 /// `GET node`: this node, with what it asks for.
-pub(super) async fn node(State(api): State<Api>) -> Response {
+pub(super) async fn node(State(api): State<Arc<Api>>) -> Response {
     let (status, asked) = (api.ownership.status(), api.ownership.requests());
     answer::json(&Node {
         node: api.ownership.node().to_string(),
@@ -83,13 +84,13 @@ pub(super) async fn node(State(api): State<Api>) -> Response {
 }
 
 /// `POST shards:acquire`: this node wishes to own these shards.
-pub(super) async fn acquire(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn acquire(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Problem> {
     let (asked, _room) = request::document::<OfShards>(&api.intake, request).await?;
     of_shards(&api, asked, Requests::acquire).await
 }
 
 /// `POST shards:release`: this node wishes not to own these shards.
-pub(super) async fn release(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn release(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Problem> {
     let (asked, _room) = request::document::<OfShards>(&api.intake, request).await?;
     of_shards(&api, asked, Requests::release).await
 }
@@ -102,7 +103,7 @@ async fn of_shards(api: &Api, asked: OfShards, wish: fn(&mut Requests, ShardId))
 }
 
 /// `POST shards:withdraw`: it takes back what it wished of these shards.
-pub(super) async fn withdraw(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn withdraw(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Problem> {
     let (asked, _room) = request::document::<Withdrawn>(&api.intake, request).await?;
     let shards = known(&api, asked.shards)?;
     api.ownership.ask(|requests| shards.iter().for_each(|shard| requests.withdraw(*shard)))?;
@@ -110,7 +111,7 @@ pub(super) async fn withdraw(State(api): State<Api>, request: Request) -> Result
 }
 
 /// `POST node:drain`: it wishes to own none.
-pub(super) async fn drain(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn drain(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Problem> {
     let (asked, _room) = request::document::<OfNode>(&api.intake, request).await?;
     let wait = seconds("waitSeconds", asked.wait_seconds, (0.0, MOST_WAIT))?;
     api.ownership.ask(|requests| requests.drain = true)?;
@@ -118,7 +119,7 @@ pub(super) async fn drain(State(api): State<Api>, request: Request) -> Result<Re
 }
 
 /// `POST node:undrain`: it takes shards again.
-pub(super) async fn undrain(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn undrain(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Problem> {
     let (Nothing {}, _room) = request::document(&api.intake, request).await?;
     api.ownership.ask(|requests| requests.drain = false)?;
     Ok(fulfilled())

@@ -1,5 +1,7 @@
 //! The table of all routes: the app is built from it, and the OpenAPI document is compared with it.
 
+use std::sync::Arc;
+
 use axum::handler::Handler;
 use axum::http::{Method, Uri};
 use axum::response::{IntoResponse, Response};
@@ -7,6 +9,7 @@ use axum::routing::{MethodFilter, MethodRouter, get, on};
 use brainy_storage::{Key, Namespace};
 
 use super::counted::Counted;
+use super::lane::{self, App, Lane};
 use super::problem::{Kind, Problem};
 use super::{Api, batch, health, kv, list, locks, openapi, regions, requests, shards, storage_info, tiering};
 
@@ -15,12 +18,12 @@ pub(super) struct Route {
     pub(super) method: Method,
     pub(super) path: String,
     operation: &'static str,
-    handler: Box<dyn FnOnce(MethodFilter) -> MethodRouter<Api>>,
+    handler: Box<dyn FnOnce(MethodFilter) -> MethodRouter<Arc<Api>>>,
 }
 
 fn route<H, T>(method: Method, path: impl Into<String>, operation: &'static str, handler: H) -> Route
 where
-    H: Handler<T, Api>,
+    H: Handler<T, Arc<Api>>,
     T: 'static,
 {
     Route { method, path: path.into(), operation, handler: Box::new(move |filter| on(filter, handler)) }
@@ -79,20 +82,25 @@ pub(super) fn table() -> Vec<Route> {
     routes
 }
 
-/// The app: every route, each counted under its operation.
-pub fn app(api: Api) -> axum::Router {
+/// The app: every route, each counted under its operation, and before them a [`Lane`] for what is asked most.
+pub fn app(api: &Arc<Api>) -> App {
     let mut app = axum::Router::new();
+    let mut lane = None;
     for Route { method, path, operation, handler } in table() {
         // Probes would be most of what is traced.
         let traced = path.starts_with("/v1/").then(|| format!("{method} {path}").into());
         let counted = Counted { figures: api.metrics.of_requests(operation), traced };
+        if method == Method::GET && path == lane::ROUTE {
+            lane = Some(Lane::new(Arc::clone(api), counted.clone()));
+        }
         app = app.route(&path, handler(filter(&method)).layer(counted));
     }
-    app.fallback(no_such_resource).method_not_allowed_fallback(no_such_method).with_state(api)
+    let routes = app.fallback(no_such_resource).method_not_allowed_fallback(no_such_method);
+    App::new(routes.with_state(Arc::clone(api)), lane)
 }
 
 /// The app for who looks from outside the pod: how the node is, and none of its data.
-pub fn observed(api: Api) -> axum::Router {
+pub fn observed(api: Arc<Api>) -> axum::Router {
     axum::Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -27,7 +28,7 @@ struct Shards {
 }
 
 /// `GET shards`: all shards as this node knows them.
-pub(super) async fn all(State(api): State<Api>) -> Response {
+pub(super) async fn all(State(api): State<Arc<Api>>) -> Response {
     let ownership = &api.ownership;
     answer::json(&Shards {
         node: ownership.node().to_string(),
@@ -38,7 +39,7 @@ pub(super) async fn all(State(api): State<Api>) -> Response {
 }
 
 /// `GET shards/{shard}`: one shard.
-pub(super) async fn one(State(api): State<Api>, Path(shard): Path<String>) -> Result<Response, Problem> {
+pub(super) async fn one(State(api): State<Arc<Api>>, Path(shard): Path<String>) -> Result<Response, Problem> {
     let shards = api.ownership.shards();
     match shard.parse() {
         Ok(number) if number < shards => Ok(answer::json(&api.ownership.describe(ShardId(number)))),
@@ -93,7 +94,7 @@ impl Watcher {
 }
 
 /// `GET shards:watch`: server-sent events named `shard`: first one for each shard, then one for each change.
-pub(super) async fn watch(State(api): State<Api>) -> Response {
+pub(super) async fn watch(State(api): State<Arc<Api>>) -> Response {
     let watcher = Watcher::new(api.ownership.clone(), api.stop.clone());
     let events = stream::unfold(watcher, |mut watcher| async move {
         let view = watcher.next().await?;

@@ -1,5 +1,7 @@
 //! What lies below: `GET /v1/storage`.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::Response;
 use brainy_storage::key::{MAX_KEY_BYTES, MAX_NAMESPACE_BYTES};
@@ -52,7 +54,7 @@ const CAPABILITIES: [&str; 9] =
     ["get", "set", "delete", "getBatch", "setBatch", "compareAndSwap", "increment", "namespaces", "conditionalWrites"];
 
 /// `GET storage`.
-pub(super) async fn describe(State(api): State<Api>) -> Response {
+pub(super) async fn describe(State(api): State<Arc<Api>>) -> Response {
     let mut info = (*api.storage).clone();
     if let Some(engine) = api.ownership.volume_engine() {
         // A volume stays what it is, whatever new ones are.

@@ -1,5 +1,7 @@
 //! Hot and cold: `GET /v1/tiering` says how the tiers stand, `POST /v1/tiering:run` demotes what was not read for long.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -42,7 +44,7 @@ struct Run {
 }
 
 /// `GET tiering`.
-pub(super) async fn describe(State(api): State<Api>) -> Response {
+pub(super) async fn describe(State(api): State<Arc<Api>>) -> Response {
     answer::json(&state(&api))
 }
 
@@ -60,7 +62,7 @@ fn state(api: &Api) -> Tiering {
 }
 
 /// `POST tiering:run`: a run over all shards that this node serves; it goes on behind the answer.
-pub(super) async fn run(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn run(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Problem> {
     let (Run { unread_for_seconds }, _room) = request::document(&api.intake, request).await?;
     if unread_for_seconds.is_some_and(|seconds| seconds > MOST_SECONDS) {
         return Err(Problem::invalid("unreadForSeconds", format!("is more than {MOST_SECONDS}")));

@@ -25,6 +25,7 @@ use super::wire::{
     self, CALLS_PATH, CallsAnswer, CallsRequest, FREED_PATH, LIST_PATH, ListAnswer, ListRequest, NUDGE_PATH,
     RENEWED_PATH,
 };
+use crate::http::lane::App;
 use crate::http::outlet::Outlet;
 use crate::http::server::{Connections, accept_tcp};
 use crate::ownership::{Freed, HandoffError, HandoffRequest, Ownership, Renewed};
@@ -63,8 +64,9 @@ pub async fn serve(
     certificates: Certificates,
     name: ServerName<'static>,
     connections: Connections,
-    app: axum::Router,
+    app: impl Into<App>,
 ) {
+    let app = app.into();
     while let Some((admission, stream)) = connections.next(|| accept_tcp(&listener)).await {
         let acceptor = TlsAcceptor::from(certificates.current().server);
         let name = name.clone();

@@ -64,6 +64,49 @@ async fn a_key_is_decoded_exactly_once() {
 }
 
 #[tokio::test]
+async fn a_read_is_answered_the_same_with_and_without_the_table_of_routes() {
+    let app = App::new();
+    for key in ["k", "a/b", "a//b/", "..", "a+b", "~!$&'()*,;=:@", "a%20b", "%2525"] {
+        let path = format!("/v1/kv/{key}");
+        assert_eq!(app.call("PUT", &path, &[], key).await.status, 200, "{path}");
+        assert_eq!(app.get(&path).await.text(), key, "{path}");
+    }
+    app.put_json("/v1/kv/json", "{\"a\":1}").await;
+    app.put_json("/v1/namespaces/n/kv/k", "1").await;
+    let long = format!("/v1/kv/{}", "k".repeat(1025));
+    for path in [
+        "/v1/kv/k",
+        "/v1/kv/a/b",
+        "/v1/kv/a//b/",
+        "/v1/kv/a/b/",
+        "/v1/kv/..",
+        "/v1/kv/~!$&'()*,;=:@",
+        "/v1/kv/a+b",
+        "/v1/kv/a%20b",
+        "/v1/kv/%2525",
+        "/v1/kv/%25",
+        "/v1/kv/%zz",
+        "/v1/kv/%ff",
+        "/v1/kv/json",
+        "/v1/kv/json?x=%zz",
+        "/v1/kv/json?x=1",
+        "/v1/kv/none",
+        "/v1/kv/",
+        "/v1/kv//",
+        "/v1/kv",
+        "/v1/namespaces/n/kv/k",
+        &long,
+    ] {
+        let [one, other] = app.both_ways(path).await;
+        assert_eq!((one.status, one.text()), (other.status, other.text()), "{path}");
+        assert_eq!(one.headers, other.headers, "{path}");
+    }
+    // Each counts, whichever way: 8 that were read above, and 10 of the 21 twice.
+    let metrics = app.get("/metrics").await.text();
+    assert!(metrics.contains("brainy_requests_total{operation=\"get\",outcome=\"success\"} 30"), "{metrics}");
+}
+
+#[tokio::test]
 async fn a_missing_key_is_not_found() {
     let answer = App::new().get("/v1/kv/nothing").await;
     assert_eq!(answer.problem(), failed(404, "key-not-found"));

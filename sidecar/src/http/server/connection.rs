@@ -11,28 +11,27 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tower::Service;
 
 use super::activity::Activity;
 use super::bodies::{Download, Upload};
 use super::stream::Stream;
 use super::{BUFFER, Limits, Stop};
+use crate::http::lane::App;
 use crate::http::problem::{Kind, Problem};
 
 /// For an answer that is on its way when its connection is to end.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Serves a connection until the client ends it, breaks a limit, or is asked to make room, or the server stops.
-pub(super) async fn run<S>(stream: S, app: axum::Router, limits: Limits, activity: &Arc<Activity>, mut stop: Stop)
+pub(super) async fn run<S>(stream: S, app: App, limits: Limits, activity: &Arc<Activity>, mut stop: Stop)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let doing = Arc::clone(activity);
     let service = service_fn(move |request: Request<Incoming>| {
         let answering = doing.begin();
-        // The app is always ready, and its clone a pointer.
-        let answer = app.clone().call(request.map(|body| Upload::new(body, Arc::clone(&doing))));
-        async move { Ok::<_, Infallible>(answer.await?.map(|body| Download::new(body, answering))) }
+        let answer = app.clone().answer(request.map(|body| Upload::new(body, Arc::clone(&doing))));
+        async move { Ok::<_, Infallible>(answer.await.map(|body| Download::new(body, answering))) }
     });
     let stream = Stream::new(stream, limits, Arc::clone(activity));
     let mut connection = http1::Builder::new()

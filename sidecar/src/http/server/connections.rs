@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::activity::{Activity, Open};
 use super::{Stop, connection};
+use crate::http::lane::App;
 use crate::http::problem::{Kind, Problem};
 use crate::http::voice::Voice;
 
@@ -146,12 +147,8 @@ impl Connections {
     }
 
     /// Serves one connection in a task of its own. `opening` is what must happen first (TLS); `None`: it failed.
-    pub fn serve<S>(
-        &self,
-        admission: Admission,
-        opening: impl Future<Output = Option<S>> + Send + 'static,
-        app: axum::Router,
-    ) where
+    pub fn serve<S>(&self, admission: Admission, opening: impl Future<Output = Option<S>> + Send + 'static, app: App)
+    where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let (stop, limits) = (self.stop.clone(), self.limits);
@@ -187,8 +184,9 @@ impl Connections {
 }
 
 /// The app of a connection for which there is no place.
-fn refusing(voice: Voice) -> axum::Router {
-    axum::Router::new().fallback(async move || {
+fn refusing(voice: Voice) -> App {
+    let refusal = async move || {
         voice.answer(Problem::new(Kind::Overloaded, "all connections are in use; nothing was done, try again"))
-    })
+    };
+    axum::Router::new().fallback(refusal).into()
 }

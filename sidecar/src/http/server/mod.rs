@@ -18,6 +18,8 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 
+use super::lane::App;
+
 pub use connections::{API_LIMITS, Connections, Limits, OBSERVED_LIMITS, PEER_LIMITS, S3_LIMITS};
 
 /// Read buffer of a connection: the head of a request must fit.
@@ -90,14 +92,16 @@ async fn refused(error: &io::Error) {
 }
 
 /// Serves an app over TCP until the connections are told to stop.
-pub async fn serve_tcp(listener: TcpListener, connections: Connections, app: axum::Router) {
+pub async fn serve_tcp(listener: TcpListener, connections: Connections, app: impl Into<App>) {
+    let app = app.into();
     while let Some((admission, stream)) = connections.next(|| accept_tcp(&listener)).await {
         connections.serve(admission, std::future::ready(Some(stream)), app.clone());
     }
 }
 
 /// Serves an app over a Unix socket until the connections are told to stop.
-pub async fn serve_unix(socket: Socket, connections: Connections, app: axum::Router) {
+pub async fn serve_unix(socket: Socket, connections: Connections, app: impl Into<App>) {
+    let app = app.into();
     while let Some((admission, stream)) = connections.next(|| accept_unix(&socket.listener)).await {
         connections.serve(admission, std::future::ready(Some(stream)), app.clone());
     }

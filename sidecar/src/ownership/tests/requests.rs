@@ -10,12 +10,12 @@ use brainy_coordination::ShardId;
 use brainy_coordination::session::Requests;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use tower::ServiceExt;
 
 use super::super::{Ownership, ShardState, Wish};
 use super::cluster::{Cluster, SHARDS};
 use crate::health::Heartbeat;
 use crate::http::intake::Intake;
+use crate::http::lane::App as Served;
 use crate::http::outlet::Outlet;
 use crate::http::server::{self, StopSender};
 use crate::http::{Api, StorageInfo, openapi, routes};
@@ -29,7 +29,7 @@ const WAIT: u64 = 60;
 
 /// The API of one node.
 struct App {
-    app: axum::Router,
+    app: Served,
     ownership: Ownership,
     _stop: StopSender,
 }
@@ -41,7 +41,7 @@ impl App {
         let peers = Some(Arc::new(cluster.ways()) as _);
         let router = Router::new(Arc::new(ownership.clone()), peers, patience, Arc::clone(&metrics));
         let (stop, stopped) = server::stop();
-        let api = Api {
+        let api = Arc::new(Api {
             router: Arc::new(router),
             ownership: ownership.clone(),
             metrics,
@@ -50,13 +50,13 @@ impl App {
             intake: Intake::default(),
             outlet: Outlet::default(),
             stop: stopped,
-        };
-        Self { app: routes::app(api), ownership, _stop: stop }
+        });
+        Self { app: routes::app(&api), ownership, _stop: stop }
     }
 
     async fn call(&self, method: &str, path: &str, body: String) -> (u16, Value) {
         let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
-        let response = self.app.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
+        let response = self.app.clone().answer(request.body(Body::from(body)).unwrap()).await;
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, serde_json::from_slice(&body).unwrap())

@@ -10,6 +10,7 @@ use axum::http::{Request, StatusCode};
 use brainy_coordination::NodeId;
 use brainy_sidecar::health::Heartbeat;
 use brainy_sidecar::http::intake::Intake;
+use brainy_sidecar::http::lane::App as Served;
 use brainy_sidecar::http::outlet::Outlet;
 use brainy_sidecar::http::server::{self, Connections, Limits, Stop, StopSender};
 use brainy_sidecar::http::{Api, StorageInfo, routes};
@@ -27,7 +28,6 @@ use brainy_storage::layers::{LayerStack, Layers};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::net::TcpListener;
-use tower::ServiceExt;
 
 pub(crate) use super::answer::{Answer, failed};
 use super::contract;
@@ -40,7 +40,7 @@ pub(crate) const PATIENCE: Patience = Patience { owner: Duration::from_secs(2), 
 
 /// A sidecar that runs alone.
 pub(crate) struct App {
-    app: axum::Router,
+    app: Served,
     router: Arc<Router>,
     pub(crate) stores: Arc<MemoryStores>,
     pub(crate) ownership: Ownership,
@@ -168,7 +168,7 @@ impl App {
         }
         let router = Arc::new(Router::new(Arc::new(ownership.clone()), None, patience, Arc::clone(&metrics)));
         let (stop, stopped) = server::stop();
-        let api = Api {
+        let api = Arc::new(Api {
             router: Arc::clone(&router),
             ownership: ownership.clone(),
             metrics,
@@ -177,8 +177,22 @@ impl App {
             intake,
             outlet,
             stop: stopped.clone(),
-        };
-        Self { app: routes::app(api), router, stores, ownership, stop, stopped }
+        });
+        Self { app: routes::app(&api), router, stores, ownership, stop, stopped }
+    }
+
+    /// Status, headers and body of a GET by the lane of reads, and by the table of routes alone.
+    pub(crate) async fn both_ways(&self, path: &str) -> [Answer; 2] {
+        let mut answers = Vec::new();
+        for app in [self.app.clone(), self.app.by_the_table()] {
+            let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+            let (mut head, body) = app.answer(request).await.into_parts();
+            // Whichever way, the connection says it.
+            head.headers.remove("content-length");
+            let body = body.collect().await.unwrap().to_bytes().to_vec();
+            answers.push(Answer { status: head.status, headers: head.headers, body });
+        }
+        answers.try_into().unwrap_or_else(|_| unreachable!("two"))
     }
 
     /// For what else is served over the same shards.
@@ -207,7 +221,7 @@ impl App {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = self.app.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();
+        let response = self.app.clone().answer(request.body(body.into()).unwrap()).await;
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes().to_vec();
         let answer = Answer { status: head.status, headers: head.headers, body };
@@ -232,7 +246,7 @@ impl App {
     /// A response whose body does not end by itself: its first bytes.
     pub(crate) async fn open(&self, path: &str) -> Body {
         let request = Request::builder().uri(path).body(Body::empty()).unwrap();
-        let response = self.app.clone().oneshot(request).await.unwrap();
+        let response = self.app.clone().answer(request).await;
         assert_eq!(response.status(), StatusCode::OK);
         let (head, body) = response.into_parts();
         contract::check("GET", path, &Answer { status: head.status, headers: head.headers, body: Vec::new() });
