@@ -3,6 +3,7 @@
 //! as it is answered. One thread has them all: it sends what was rendered before, reads each answer in one piece, and
 //! compares it with what it must be.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -41,8 +42,25 @@ impl Exchange {
     }
 }
 
+/// Clients at once, and the least time from one request of a client to its next.
+#[derive(Clone, Copy, Debug)]
+pub struct Crowd {
+    /// How many.
+    pub clients: usize,
+    /// Zero: each asks again as soon as it is answered.
+    pub pace: Duration,
+}
+
+impl Crowd {
+    /// Clients that ask as fast as they are answered.
+    pub fn of(clients: usize) -> Self {
+        Self { clients, pace: Duration::ZERO }
+    }
+}
+
 /// Lets clients have any of the exchanges, over and over, for a time. Blocks.
-pub fn any_of(address: SocketAddr, clients: usize, exchanges: &[Exchange], duration: Duration) -> anyhow::Result<Laps> {
+pub fn any_of(address: SocketAddr, crowd: Crowd, exchanges: &[Exchange], duration: Duration) -> anyhow::Result<Laps> {
+    let Crowd { clients, pace } = crowd;
     let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(clients));
     let mut all = Vec::with_capacity(clients);
     for number in 0..clients {
@@ -51,12 +69,16 @@ pub fn any_of(address: SocketAddr, clients: usize, exchanges: &[Exchange], durat
         all.push(client);
     }
     let (mut laps, mut busy, began) = (Laps::default(), clients, Instant::now());
-    for client in &mut all {
-        client.ask(exchanges, Instant::now())?;
-    }
+    // Who asks next, and when: in the order of time, for all have the same pace.
+    let mut next: VecDeque<(usize, Instant)> =
+        (0..clients).map(|number| (number, began + pace * number as u32 / clients as u32)).collect();
     while busy > 0 {
+        while let Some((number, _)) = next.pop_front_if(|(_, due)| *due <= Instant::now()) {
+            all[number].ask(exchanges, Instant::now())?;
+        }
         let left = (duration + PATIENCE).saturating_sub(began.elapsed());
         ensure!(!left.is_zero(), "{busy} of {clients} clients got no answer");
+        let left = next.front().map_or(left, |(_, due)| due.saturating_duration_since(Instant::now()));
         match poll.poll(&mut events, Some(left)) {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             polled => polled?,
@@ -68,10 +90,12 @@ pub fn any_of(address: SocketAddr, clients: usize, exchanges: &[Exchange], durat
             }
             let now = Instant::now();
             laps.latencies.push(nanoseconds(now - client.asked));
-            if now - began < duration {
+            if now - began >= duration {
+                busy -= 1;
+            } else if pace.is_zero() {
                 client.ask(exchanges, now)?;
             } else {
-                busy -= 1;
+                next.push_back((number, client.asked + pace));
             }
         }
     }
@@ -158,20 +182,23 @@ mod tests {
         address
     }
 
-    fn have(answer: &'static [u8], expected: &str) -> anyhow::Result<Laps> {
+    fn have(answer: &'static [u8], expected: &str, pace: Duration) -> anyhow::Result<Laps> {
         let exchange = Exchange::of(http::get("/"), expected.as_bytes().to_vec());
-        any_of(server(answer), 3, &[exchange], Duration::from_millis(20))
+        any_of(server(answer), Crowd { clients: 3, pace }, &[exchange], Duration::from_millis(20))
     }
 
     #[test]
     fn each_client_asks_and_is_answered() {
-        let laps = have(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", "hello").unwrap();
+        let greeting = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
+        let laps = have(greeting, "hello", Duration::ZERO).unwrap();
         assert!(laps.latencies.len() >= 3);
+        let laps = have(greeting, "hello", Duration::from_millis(8)).unwrap();
+        assert!((3..=12).contains(&laps.latencies.len()), "{laps:?}");
     }
 
     #[test]
     fn an_answer_that_is_no_success_or_another_one_is_noticed() {
-        assert!(have(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nworld", "hello").is_err());
-        assert!(have(b"HTTP/1.1 503 No\r\ncontent-length: 5\r\n\r\nhello", "hello").is_err());
+        assert!(have(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nworld", "hello", Duration::ZERO).is_err());
+        assert!(have(b"HTTP/1.1 503 No\r\ncontent-length: 5\r\n\r\nhello", "hello", Duration::ZERO).is_err());
     }
 }

@@ -18,7 +18,7 @@ use aws_sigv4::sign::v4::SigningParams;
 use brainy_storage::backends::s3::{Credentials, S3Settings, S3Store};
 use bytes::Bytes;
 
-use crate::server::{Places, Server, any, free_address};
+use crate::server::{Places, Server, any, as_shipped, free_address};
 
 /// The only bucket there is.
 pub const BUCKET: &str = "bench";
@@ -52,7 +52,8 @@ pub async fn sidecar(places: &Places, name: &str) -> anyhow::Result<(Server, Soc
     let (api, address) = (free_address()?, free_address()?);
     let mut command = Command::new(places.programs.join("brainy-sidecar"));
     command.args(["serve", "--listen", &api.to_string(), "--s3-listen", &address.to_string(), "--s3-keys"]);
-    command.arg(keys).arg("--data").arg(places.data.join(name)).env("BRAINY_LOG", "warn");
+    command.arg(keys).arg("--data").arg(places.data.join(name));
+    as_shipped(&mut command);
     Ok((Server::start(command, address, "/", any, &places.log(name)).await?, api))
 }
 

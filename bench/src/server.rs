@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::contest::{Contender, Round};
 use crate::http::{self, Connection};
-use crate::light::{self, Exchange};
+use crate::light::{self, Crowd, Exchange};
 use crate::process;
 
 /// For a server to answer for the first time.
@@ -89,12 +89,17 @@ impl Server {
 
     /// A contender: so many clients that have any of the exchanges.
     pub fn contender(self: &Rc<Self>, clients: usize, exchanges: Arc<[Exchange]>) -> Contender {
+        self.contender_of(Crowd::of(clients), exchanges)
+    }
+
+    /// The same, of clients that may take their time.
+    pub fn contender_of(self: &Rc<Self>, crowd: Crowd, exchanges: Arc<[Exchange]>) -> Contender {
         let (server, measured) = (Rc::clone(self), Rc::clone(self));
         let turn = Box::new(move |duration: Duration| {
             let (server, exchanges) = (Rc::clone(&server), Arc::clone(&exchanges));
             async move {
                 let (before, address) = (server.cpu()?, server.address);
-                let load = move || light::any_of(address, clients, &exchanges, duration);
+                let load = move || light::any_of(address, crowd, &exchanges, duration);
                 let laps = tokio::task::spawn_blocking(load).await??;
                 Ok(Round { laps, cpu: server.cpu()?.saturating_sub(before) })
             }
@@ -102,6 +107,12 @@ impl Server {
         });
         Contender { turn, resident: Box::new(move || measured.resident().map(Some)) }
     }
+}
+
+/// Sets what the sidecar's image sets for its memory.
+pub(crate) fn as_shipped(sidecar: &mut Command) {
+    let memory = [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "65536"), ("MALLOC_TOP_PAD_", "65536")];
+    sidecar.envs(memory).env("BRAINY_LOG", "warn");
 }
 
 async fn status_of(address: SocketAddr, request: &[u8]) -> Option<u16> {
@@ -148,7 +159,7 @@ impl Places {
         let address = free_address()?;
         let mut command = Command::new(self.programs.join("brainy-sidecar"));
         command.args(["serve", "--listen", &address.to_string(), "--data"]).arg(self.data.join(name)).args(options);
-        command.env("BRAINY_LOG", "warn");
+        as_shipped(&mut command);
         Server::start(command, address, "/readyz", success, &self.log(name)).await
     }
 

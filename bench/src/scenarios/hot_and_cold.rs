@@ -12,7 +12,7 @@ use super::{CLIENTS, KEYS, Setup, VALUE, for_each_key, key, put, value};
 use crate::contest::{self, Contender, Series};
 use crate::delay::Delay;
 use crate::http::{self, Connection};
-use crate::light::Exchange;
+use crate::light::{Crowd, Exchange};
 use crate::load;
 use crate::rows::{self, Row};
 use crate::s3;
@@ -25,6 +25,9 @@ pub const NAME: &str = "hot-and-cold";
 const ROUND_TRIP: Duration = Duration::from_millis(40);
 /// Clients beside a run of demotions.
 const FEW: usize = 8;
+/// Clients that take their time, and their requests in a second: what a write costs where there is time for all that goes on behind it.
+const PACED: usize = 16;
+const PACED_RATE: u32 = 400;
 /// Keys that are demoted.
 const OLD: u64 = 20_000;
 /// For how long nobody asked for them, in seconds. Everything else is asked for within it.
@@ -64,6 +67,14 @@ pub async fn measure(setup: &Setup) -> anyhow::Result<Vec<Row>> {
         rows.push(rows::beside("the volume alone", &series[1], &series[0], target));
         in_the_bucket(tiers.address).await?;
     }
+    let crowd = Crowd { clients: PACED, pace: Duration::from_secs(1) * PACED as u32 / PACED_RATE };
+    let contenders = [tiers.contender_of(crowd, puts.clone()), alone.contender_of(crowd, puts.clone())];
+    let series = contest::run(&contenders, setup.plan).await?;
+    let longer = series[0].latency(500) as f64 / series[1].latency(500) as f64;
+    rows.push(rows::ours(&format!("durable PUT, {} a second", thousands(PACED_RATE.into())), &series[0], ""));
+    rows.push(rows::beside("the volume alone", &series[1], &series[0], ""));
+    rows.push(rows::single("p50 by that of the volume alone", format!("{longer:.2}"), "at most 1.2", None));
+    in_the_bucket(tiers.address).await?;
     let load = tiers.contender(FEW, [gets, puts].concat().into());
     rows.extend(demotions(setup, &tiers, &load).await?);
     Ok(rows)
