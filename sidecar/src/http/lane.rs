@@ -74,14 +74,14 @@ impl Lane {
         Self { api, counted }
     }
 
-    async fn read<B>(&self, key: String, request: &Request<B>) -> Response {
+    fn read<'a, B>(&'a self, key: String, request: &Request<B>) -> impl Future<Output = Response> + use<'a, B> {
         let read = async {
             match Key::new(key) {
                 Ok(key) => kv::read(&self.api, None, &key).await.into_response(),
                 Err(error) => Problem::from(error).into_response(),
             }
         };
-        self.counted.begin(request).answered(read).await
+        self.counted.begin(request).answered(read)
     }
 }
 

@@ -49,8 +49,7 @@ impl Outlet {
     where
         F: Future<Output = Result<Response, Problem>>,
     {
-        let deadline = Instant::now() + self.patience;
-        let mut room = Room::default();
+        let (mut deadline, mut room) = (None, Room::default());
         loop {
             let answer = ask().await?;
             let bytes = length(&answer);
@@ -63,6 +62,7 @@ impl Outlet {
                 return Ok(keep(answer, room));
             }
             drop(answer);
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.patience);
             room = self.memory.set_aside(bytes, deadline).await.ok_or_else(crowded)?;
         }
     }
