@@ -158,8 +158,8 @@ async fn main() -> anyhow::Result<()> {
         Arguments::Count { url, socket, node, key } => count(&url, &socket, &node, &key).await,
         Arguments::Hand { driver, cluster, clients, url, node } => lend(&driver, &url, &cluster, &node, clients).await,
         Arguments::Drive { listen, seed } => clients::drive(TcpListener::bind(("0.0.0.0", listen)).await?, seed).await,
-        Arguments::Reach { listen } => reach::serve(listen).await,
-        Arguments::Collect { listen } => collector::collect(listen).await,
+        Arguments::Reach { listen } => until_told_to_stop(reach::serve(listen)).await,
+        Arguments::Collect { listen } => until_told_to_stop(collector::collect(listen)).await,
     }
 }
 
@@ -206,7 +206,16 @@ async fn hold(port: u16, wanted: &Wanted, lasts: Duration, driver: &str, mark: &
     Ok(())
 }
 
-/// Some clients' hands, until this process is told to stop: as the first of its container it has to see to that itself.
+/// Works until this process is told to stop: as the first of its container it has to see to that itself.
+async fn until_told_to_stop(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut end = signal(SignalKind::terminate())?;
+    tokio::select! {
+        done = work => done,
+        _ = end.recv() => Ok(()),
+    }
+}
+
+/// Some clients' hands, until this process is told to stop, which they finish before.
 async fn lend(driver: &str, storage: &str, cluster: &str, node: &str, clients: usize) -> anyhow::Result<()> {
     let mut end = signal(SignalKind::terminate())?;
     let (stop, stopped) = watch::channel(false);
