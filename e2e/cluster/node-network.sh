@@ -35,7 +35,8 @@ enforce_network_policies() {
   local node kubeconfig user=brainy-network-policies
   kubectl create clusterrole $user --verb=get,list,watch --resource=pods,namespaces,nodes,networkpolicies.networking.k8s.io >/dev/null
   kubectl create clusterrolebinding $user --clusterrole=$user --user=$user >/dev/null
-  kubeconfig=$(docker exec "$1" kubeadm kubeconfig user --config /kind/kubeadm.conf --client-name $user 2>/dev/null)
+  kubeconfig=$(docker exec "$1" kubeadm kubeconfig user --config /kind/kubeadm.conf --client-name $user 2>/dev/null) ||
+    die "no kubeconfig could be made for what enforces NetworkPolicies"
   for node in "$@"; do
     docker exec -i "$node" bash -euc "
       umask 077
