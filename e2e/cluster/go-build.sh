@@ -29,6 +29,8 @@ version_of() {
     kind) echo "$KIND_VERSION" ;;
     kwok) echo "$KWOK_VERSION" ;;
     local-path-provisioner) echo "$LOCAL_PATH_VERSION" ;;
+    # What is built of kube-router is our own program.
+    network-policies) echo "$KUBE_ROUTER_VERSION-$(sha256sum <"$CLUSTER_DIR/network-policies/main.go" | cut -c1-8)" ;;
     rclone) echo "$RCLONE_VERSION" ;;
     versitygw) echo "$VERSITYGW_VERSION" ;;
     *) echo "$KUBERNETES_VERSION" ;;
@@ -134,6 +136,7 @@ package_of() {
     etcd) echo ./etcd ;;
     helm) echo helm.sh/helm/v3/cmd/helm ;;
     local-path-provisioner) echo github.com/rancher/local-path-provisioner ;;
+    network-policies) echo ./network-policies ;;
     *) echo "k8s.io/kubernetes/cmd/$1" ;;
   esac
 }
@@ -190,20 +193,21 @@ write_kubernetes_module() {
   {
     printf 'module brainy-e2e/kubernetes\n\n%s\n\n' "$(grep -E '^go ' "$source/go.mod")"
     grep -E '^godebug ' "$source/go.mod" || true
-    printf 'require (\n\t%s\n\t%s\n\t%s\n\t%s\n\t%s\n)\n\nreplace (\n' "k8s.io/kubernetes $KUBERNETES_VERSION" \
+    printf 'require (\n\t%s\n\t%s\n\t%s\n\t%s\n\t%s\n\t%s\n)\n\nreplace (\n' "k8s.io/kubernetes $KUBERNETES_VERSION" \
       "helm.sh/helm/v3 $HELM_VERSION" "go.etcd.io/etcd/server/v3 $ETCD_VERSION" "github.com/coredns/coredns $COREDNS_VERSION" \
-      "github.com/rancher/local-path-provisioner $LOCAL_PATH_VERSION"
+      "github.com/rancher/local-path-provisioner $LOCAL_PATH_VERSION" "github.com/cloudnativelabs/kube-router/v2 $KUBE_ROUTER_VERSION"
     while read -r staging; do printf '\t%s => %s %s\n' "$staging" "$staging" "$KUBERNETES_STAGING_VERSION"; done \
       < <(sed -nE 's#^\s*(k8s\.io/\S+) => \./staging/.*#\1#p' "$source/go.mod")
     printf ')\n'
   } >"$mod/go.mod"
   mkdir "$mod/coredns" "$mod/etcd"
+  cp -r "$CLUSTER_DIR/network-policies" "$mod/network-policies"
   write_coredns_main >"$mod/coredns/main.go"
   # The folder names the program.
   printf 'package main\n\nimport "go.etcd.io/etcd/server/v3/etcdmain"\nimport "os"\n\nfunc main() { etcdmain.Main(os.Args) }\n' >"$mod/etcd/main.go"
   # Without its version a package would be fetched in its newest one.
   # shellcheck disable=SC2046  # package names
-  go_static -C "$mod" get ./coredns ./etcd $(with_versions "$@")
+  go_static -C "$mod" get ./coredns ./etcd ./network-policies $(with_versions "$@")
 }
 
 with_versions() {
@@ -227,5 +231,5 @@ write_coredns_main() {
 # node_binaries: all the programs of the node image.
 node_binaries() {
   build_kubernetes_programs kubectl kubelet kubeadm kube-apiserver kube-controller-manager kube-scheduler kube-proxy \
-    etcd coredns local-path-provisioner
+    etcd coredns local-path-provisioner network-policies
 }

@@ -4,7 +4,7 @@
 set -euo pipefail
 
 setup() {
-  local unit
+  local unit name
   # Units that make no sense in a container.
   rm -f /lib/systemd/system/sysinit.target.wants/systemd-tmpfiles-setup.service \
     /lib/systemd/system/multi-user.target.wants/* \
@@ -29,6 +29,11 @@ setup() {
   cp /usr/lib/cni/{host-local,loopback,ptp,portmap} /opt/cni/bin/
   # Debian's own drop-ins would be read as networks.
   rm -f /etc/cni/net.d/*
+
+  # What enforces NetworkPolicies has iptables's legacy tables for itself, beside kube-proxy's: it writes back a whole table, and its ACCEPT
+  # would spare packets what kube-proxy refuses in the same one.
+  mkdir -p /usr/local/lib/network-policies
+  for name in iptables{,-save,-restore}; do ln -s /usr/sbin/xtables-legacy-multi "/usr/local/lib/network-policies/$name"; done
 
   for unit in kubelet containerd undo-mount-hacks; do systemctl enable "$unit.service"; done
   systemctl mask systemd-binfmt.service

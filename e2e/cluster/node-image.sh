@@ -11,7 +11,7 @@ NODE_BUILD_CONTAINER=brainy-e2e-node-build
 built_node_image() {
   local key
   key=$( (
-    cat "$CLUSTER_DIR"/{versions,node-rootfs,node-image,node-image-setup,go-build}.sh "$CLUSTER_DIR/pause/main.go"
+    cat "$CLUSTER_DIR"/{versions,node-rootfs,node-image,node-image-setup,go-build}.sh "$CLUSTER_DIR"/{pause/main.go,network-policies/*}
     uname -m
   ) | sha256sum | cut -c1-12)
   echo "brainy-e2e/node:$KUBERNETES_VERSION-$key"
@@ -91,6 +91,8 @@ stage_node_files() {
   for name in kubelet kubeadm kubectl; do
     install -D -m 0755 "$TOOLS_DIR/$name-$KUBERNETES_VERSION" "$stage/usr/bin/$name"
   done
+  install -D -m 0755 "$TOOLS_DIR/network-policies-$(version_of network-policies)" "$stage/usr/local/bin/network-policies"
+  install -D -m 0644 "$CLUSTER_DIR/network-policies/network-policies.service" "$stage/etc/systemd/system/network-policies.service"
   printf %s "$KUBERNETES_VERSION" >"$stage/kind/version"
   # Kind's default storage manifest is a Go constant with the image names spliced in.
   local storage=$kind_module/pkg/build/nodeimage/const_storage.go

@@ -5,7 +5,7 @@
 NODE_PACKAGES=(
   systemd systemd-sysv dbus                                # what runs the node
   containerd runc containernetworking-plugins libseccomp2  # what runs its containers
-  conntrack iptables nftables iproute2 ethtool             # kube-proxy, the network
+  conntrack iptables ipset nftables iproute2 ethtool       # kube-proxy, the network
   util-linux mount kmod procps jq pigz ca-certificates     # kubelet, kind's own scripts
   busybox-static                                           # the volume helper's shell
 )

@@ -30,5 +30,7 @@ ETCD_VERSION=v3.6.7
 # The one kubeadm 1.35 asks for.
 COREDNS_VERSION=v1.13.1
 LOCAL_PATH_VERSION=v0.0.30
+# Enforces NetworkPolicies.
+KUBE_ROUTER_VERSION=v2.1.0
 # containerd 1.7 and systemd 257: what kind's own base image is made from.
 NODE_DEBIAN_SUITE=trixie

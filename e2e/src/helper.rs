@@ -1,4 +1,4 @@
-//! Pods of the program `e2e-tools` that see the processes of the host they run on.
+//! Pods of the program `e2e-tools` on a host of the test's choice, most of them with a look at the host's processes.
 
 use std::time::Duration;
 
@@ -22,9 +22,14 @@ const WORD: Duration = Duration::from_secs(20);
 /// Where hosts have the disks that [`Rights::Disks`] is about.
 pub const DISKS: &str = "/var/lib/brainy-e2e";
 
+/// Label of each: its name.
+pub const LABEL: &str = "brainy.io/e2e-helper";
+
 /// What one may do on its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rights {
+    /// Nothing: it is there for the pods' network.
+    None,
     /// Signal any process.
     Signals,
     /// Mount disks below [`DISKS`], for the host and all its pods.
@@ -46,9 +51,10 @@ impl Listening {
         host: &str,
         arguments: &[String],
         port: u16,
+        rights: Rights,
     ) -> anyhow::Result<Self> {
         let name = named(what);
-        let pods = start(environment, &name, host, arguments, Some(port), Rights::Signals).await?;
+        let pods = start(environment, &name, host, arguments, Some(port), rights).await?;
         until(&format!("the helper pod {name} to listen"), Duration::from_secs(90), || async {
             let status = pods.get(&name).await?.status.unwrap_or_default();
             let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
@@ -56,6 +62,17 @@ impl Listening {
         })
         .await?;
         Ok(Self { pods, name, port })
+    }
+
+    /// The pod's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it has printed so far.
+    pub async fn said(&self) -> anyhow::Result<String> {
+        let said = self.pods.logs(&self.name, &LogParams::default()).await;
+        said.with_context(|| format!("can't read what {} has said", self.name))
     }
 
     /// Its address in the pods' network.
@@ -144,7 +161,7 @@ pub async fn run(
     Ok(said)
 }
 
-/// Starts one on a host: with the host's process table, its rights, and nothing more.
+/// Starts one on a host, with its rights and nothing more.
 async fn start(
     environment: &Environment,
     name: &str,
@@ -163,6 +180,16 @@ async fn start(
 fn pod(image: &str, name: &str, host: &str, arguments: &[String], port: Option<u16>, rights: Rights) -> Value {
     let probe = port.map(|port| json!({"tcpSocket": {"port": port}, "periodSeconds": 1}));
     let (security, mounts, volumes) = match rights {
+        Rights::None => (
+            json!({
+                "runAsNonRoot": true,
+                "allowPrivilegeEscalation": false,
+                "readOnlyRootFilesystem": true,
+                "capabilities": {"drop": ["ALL"]},
+            }),
+            json!([]),
+            json!([]),
+        ),
         Rights::Signals => (
             json!({
                 "runAsUser": 0,
@@ -182,10 +209,10 @@ fn pod(image: &str, name: &str, host: &str, arguments: &[String], port: Option<u
         ),
     };
     json!({
-        "metadata": {"name": name, "namespace": NAMESPACE},
+        "metadata": {"name": name, "namespace": NAMESPACE, "labels": {LABEL: name}},
         "spec": {
             "nodeName": host,
-            "hostPID": true,
+            "hostPID": rights != Rights::None,
             "restartPolicy": "Never",
             "automountServiceAccountToken": false,
             "terminationGracePeriodSeconds": 0,

@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt};
 
-use crate::helper::{self, Listening, container_arguments, statuses};
+use crate::helper::{self, Listening, Rights, container_arguments, statuses};
 use crate::{Environment, Seen, until};
 
 /// Where the helper listens for the word to strike.
@@ -33,7 +33,8 @@ impl Killer {
         let host = helper::host_of(&target)?;
         let mut arguments = vec!["kill".to_owned(), "--listen".to_owned(), PORT.to_string()];
         arguments.extend(container_arguments(&target));
-        let helper = Listening::start(environment, &format!("kill-{pod}"), &host, &arguments, PORT).await?;
+        let helper =
+            Listening::start(environment, &format!("kill-{pod}"), &host, &arguments, PORT, Rights::Signals).await?;
         Ok(Self { helper, target, targets })
     }
 

@@ -197,11 +197,22 @@ impl SidecarClient {
 
     /// The same, of what is done once, however often it is sent with this id.
     pub async fn call_once(&self, method: Method, path: &str, id: &str, body: Bytes) -> anyhow::Result<Answer> {
-        self.call_bounded(method, path, Some(id), body).await
+        self.call_bounded(method, path, Some(("idempotency-key", id)), body).await
     }
 
-    async fn call_bounded(&self, method: Method, path: &str, id: Option<&str>, body: Bytes) -> anyhow::Result<Answer> {
-        timeout(REQUEST, self.call_unbounded(method, path, id, body))
+    /// The same as [`Self::call`], as a part of a trace of the client's: its `traceparent` (W3C Trace Context).
+    pub async fn call_traced(&self, method: Method, path: &str, parent: &str, body: Bytes) -> anyhow::Result<Answer> {
+        self.call_bounded(method, path, Some(("traceparent", parent)), body).await
+    }
+
+    async fn call_bounded(
+        &self,
+        method: Method,
+        path: &str,
+        header: Option<(&str, &str)>,
+        body: Bytes,
+    ) -> anyhow::Result<Answer> {
+        timeout(REQUEST, self.call_unbounded(method, path, header, body))
             .await
             .with_context(|| format!("{} did not answer in {REQUEST:?}", self.pod))?
     }
@@ -210,7 +221,7 @@ impl SidecarClient {
         &self,
         method: Method,
         path: &str,
-        id: Option<&str>,
+        header: Option<(&str, &str)>,
         body: Bytes,
     ) -> anyhow::Result<Answer> {
         let mut connection = self.connection().await?;
@@ -219,8 +230,8 @@ impl SidecarClient {
             .uri(path)
             .header("host", "127.0.0.1")
             .header("content-type", "application/json");
-        if let Some(id) = id {
-            request = request.header("idempotency-key", id);
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
         }
         let request = request.body(Full::new(body))?;
         let response =

@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 
 use crate::Environment;
 use crate::clients::Clients;
-use crate::helper::Listening;
+use crate::helper::{Listening, Rights};
 
 /// Where the helper listens for the word.
 const PORT: u16 = 7797;
@@ -60,7 +60,7 @@ impl Standstill {
             let mut arguments = fixed.to_vec();
             arguments.extend(["--driver".to_owned(), clients.address.clone()]);
             arguments.extend(what.arguments().iter().map(|argument| (*argument).to_owned()));
-            helpers.push(Listening::start(environment, "hold", host, &arguments, PORT).await?);
+            helpers.push(Listening::start(environment, "hold", host, &arguments, PORT, Rights::Signals).await?);
         }
         Ok(Self { what, helpers })
     }

@@ -1,7 +1,7 @@
 //! What the tests run inside the cluster, as one static binary: `kill` (SIGKILL for the processes of containers), `hold`
 //! (processes that stand still for a while), `rss` (their memory), `disk` (a small disk of a host), `count` (the smallest
-//! application that uses the storage API), `hand` (the application whose clients are judged) and `drive` (who tells them what
-//! to ask).
+//! application that uses the storage API), `hand` (the application whose clients are judged), `drive` (who tells them what
+//! to ask), `reach` (who tries to connect) and `collect` (a collector of traces).
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use brainy_e2e::clients::{self, hand};
 use brainy_e2e::processes::{self, Wanted, send};
+use brainy_e2e::{collector, reach};
 use bytes::Bytes;
 use clap::Parser;
 use http_body_util::{BodyExt, Full};
@@ -127,6 +128,18 @@ enum Arguments {
         #[arg(long)]
         seed: u64,
     },
+    /// Tries to connect to each address that a line of a connection names, and answers what came of it.
+    Reach {
+        /// Port to listen on.
+        #[arg(long)]
+        listen: u16,
+    },
+    /// Takes traces (OTLP over HTTP), and prints each span as a line of JSON.
+    Collect {
+        /// Port to listen on.
+        #[arg(long)]
+        listen: u16,
+    },
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -145,6 +158,8 @@ async fn main() -> anyhow::Result<()> {
         Arguments::Count { url, socket, node, key } => count(&url, &socket, &node, &key).await,
         Arguments::Hand { driver, cluster, clients, url, node } => lend(&driver, &url, &cluster, &node, clients).await,
         Arguments::Drive { listen, seed } => clients::drive(TcpListener::bind(("0.0.0.0", listen)).await?, seed).await,
+        Arguments::Reach { listen } => until_told_to_stop(reach::serve(listen)).await,
+        Arguments::Collect { listen } => until_told_to_stop(collector::collect(listen)).await,
     }
 }
 
@@ -191,7 +206,16 @@ async fn hold(port: u16, wanted: &Wanted, lasts: Duration, driver: &str, mark: &
     Ok(())
 }
 
-/// Some clients' hands, until this process is told to stop: as the first of its container it has to see to that itself.
+/// Works until this process is told to stop: as the first of its container it has to see to that itself.
+async fn until_told_to_stop(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut end = signal(SignalKind::terminate())?;
+    tokio::select! {
+        done = work => done,
+        _ = end.recv() => Ok(()),
+    }
+}
+
+/// Some clients' hands, until this process is told to stop, which they finish before.
 async fn lend(driver: &str, storage: &str, cluster: &str, node: &str, clients: usize) -> anyhow::Result<()> {
     let mut end = signal(SignalKind::terminate())?;
     let (stop, stopped) = watch::channel(false);

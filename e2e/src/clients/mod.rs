@@ -27,7 +27,7 @@ pub use driver::drive;
 use tape::Report;
 use wire::{Hello, Lines};
 
-use crate::helper::Listening;
+use crate::helper::{Listening, Rights};
 use crate::report::{always_say, thousands};
 use crate::{Environment, Seen, hosts, until};
 
@@ -53,7 +53,7 @@ impl Clients {
         let seed = std::env::var("BRAINY_TEST_SEED").unwrap_or_else(|_| "1".into());
         let host = hosts::steady(environment).await?;
         let arguments = ["drive", "--listen", &PORT.to_string(), "--seed", &seed].map(str::to_owned);
-        let driver = Listening::start(environment, "drive", &host, &arguments, PORT).await?;
+        let driver = Listening::start(environment, "drive", &host, &arguments, PORT, Rights::Signals).await?;
         let address = format!("{}:{PORT}", driver.address().await?);
         Ok(Self { environment: environment.clone(), driver, address })
     }
