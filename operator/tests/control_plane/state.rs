@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use brainy_coordination::lease::ShardLease;
 use brainy_coordination::session::SessionRecord;
-use brainy_coordination::{NodeId, ShardMap};
+use brainy_coordination::{NodeId, ShardMap, names as paths};
 use brainy_kubernetes::names;
 use serde_json::{Value, json};
 
@@ -58,15 +59,66 @@ pub(crate) async fn of(plane: &ControlPlane, namespace: &str) -> State {
         None => true,
     });
     let set = state.iter().find(|(key, _)| key.starts_with("statefulsets/")).map(|(_, set)| set);
+    let cluster = state.iter().find(|(key, _)| key.starts_with("brainyclusters/")).map(|(_, cluster)| cluster);
+    let consensus = cluster.filter(|cluster| cluster["spec"]["coordination"]["pattern"] == "Consensus");
+    let group = consensus.and_then(|cluster| cluster["metadata"]["uid"].as_str()).map(str::to_owned);
     let hash = set.map(|set| set["spec"]["template"]["metadata"]["annotations"][CONFIG_HASH].clone());
     let mut state: State =
         state.into_iter().map(|(key, object)| (key.clone(), normal(&key, object, hash.as_ref()))).collect();
+    state.extend(of_documents("bucket", &plane.store.documents(namespace).all()));
+    let group = group.and_then(|uid| plane.groups.newest(&uid));
+    state.extend(group.map(|group| of_documents("group", &group.all())).unwrap_or_default());
     for kind in ["pods", "claims"] {
         // None was replaced more often than need be, and no volume made anew.
         state.insert(format!("lives of {kind}"), json!(plane.nodes.lives(kind, namespace)));
     }
     let text = serde_json::to_string(&state).unwrap().replace(namespace, "NAMESPACE");
     serde_json::from_str(&text).unwrap()
+}
+
+/// The documents of coordination, in a bucket or among the nodes, as far as anybody goes by them.
+fn of_documents(place: &str, objects: &BTreeMap<String, bytes::Bytes>) -> State {
+    let mut state = State::new();
+    for (name, body) in objects {
+        // Nothing is decided from the one, and the other is left by a crash.
+        if name == paths::TOPOLOGY || name.starts_with("_probe/") || is_lease(name) {
+            continue;
+        }
+        let mut document: Value = serde_json::from_slice(body).unwrap();
+        let said = match name.as_str() {
+            paths::SHARD_MAP => spread(&document.to_string()),
+            paths::CONTROLLER_ELECTION => json!({"kind": document["kind"], "held": document["holder"].is_string()}),
+            _ if name.starts_with(paths::SESSIONS) => {
+                let record: SessionRecord = serde_json::from_value(document).unwrap();
+                json!({"state": record.state, "holds": record.holds.len()})
+            }
+            _ => {
+                let fields = document.as_object_mut().unwrap();
+                let of_its_time = ["revision", "writer", "uid", "cluster", "generation", "kubernetes"];
+                of_its_time.iter().for_each(|field| drop(fields.remove(*field)));
+                document
+            }
+        };
+        state.insert(format!("{place}/{name}"), said);
+    }
+    if objects.keys().any(|name| is_lease(name)) {
+        state.insert(format!("{place} leases"), json!(owners(objects)));
+    }
+    state
+}
+
+/// How many shards each node holds by its leases, in order: which ones depends on what came first.
+fn owners(objects: &BTreeMap<String, bytes::Bytes>) -> BTreeMap<String, usize> {
+    let mut owners = BTreeMap::new();
+    for (_, body) in objects.iter().filter(|(name, _)| is_lease(name)) {
+        let lease: ShardLease = serde_json::from_slice(body).unwrap();
+        *owners.entry(lease.owner.map_or_else(|| "nobody".to_owned(), |node| node.0)).or_default() += 1;
+    }
+    owners
+}
+
+fn is_lease(name: &str) -> bool {
+    name.ends_with("/.lock") || name.starts_with(paths::SHARD_LEASES)
 }
 
 /// What differs, for people.
