@@ -21,8 +21,9 @@ const SEEDS: u64 = 6;
 /// Every trouble that is wanted, with the kind that it is of.
 fn wanted(scenario: Scenario, writes: &[Write]) -> Vec<(&'static str, Trouble)> {
     let first = Scenario::all().iter().position(|one| *one == scenario).map_or(0, |at| at as u64 * SEEDS);
-    let of_writes =
-        |kind, trouble: fn(Write) -> Trouble| writes.iter().cloned().map(move |write| (kind, trouble(write)));
+    // A probe writes the same again and again, and nobody goes by it.
+    let writes = || writes.iter().filter(|write| !write.what.contains("/_probe/race")).cloned();
+    let of_writes = |kind, trouble: fn(Write) -> Trouble| writes().map(move |write| (kind, trouble(write)));
     of_writes("killed before a write", Trouble::CrashBefore)
         .chain(of_writes("killed after a write", Trouble::CrashAfter))
         .chain(of_writes("reads the past after a crash", Trouble::Stale))
@@ -100,8 +101,7 @@ fn whatever_becomes_of_the_operator_and_its_requests_the_end_is_that_of_the_undi
                 Err(why) => failures.push(why),
             }
         }
-        let writes: usize = undisturbed.iter().map(|(_, outcome)| outcome.writes.len()).sum();
-        println!("{tried} of {all} troubles tried in {} scenarios of {writes} writes:", undisturbed.len());
+        println!("{tried} of {all} troubles tried in {} scenarios:", undisturbed.len());
         for (cluster, all) in &all_by_cluster {
             println!("  on {cluster}: {} of {all} tried", tried_by_cluster.get(cluster).copied().unwrap_or_default());
         }

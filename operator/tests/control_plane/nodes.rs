@@ -29,7 +29,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::groups::Groups;
 use crate::sharing::{self, Candidate, Leases};
@@ -342,6 +342,7 @@ impl Shared {
         let session = documents::session(node);
         let (leased, pods) = (shelf.changed(), Arc::clone(&self.world().clusters[cluster].changed));
         let mut said = None;
+        let mut renewal = Instant::now();
         while self.runs(life) {
             let mut leased = std::pin::pin!(leased.notified());
             let mut written = std::pin::pin!(place.changed.notified());
@@ -351,21 +352,19 @@ impl Shared {
             changed.as_mut().enable();
             // Leases are valid by the session.
             let word = if said.is_some() { leases.follow(documents).await } else { Word::default() };
-            if said.as_ref() != Some(&word) {
+            if said.as_ref() != Some(&word) || renewal <= Instant::now() {
+                renewal = Instant::now() + Duration::from_secs(config.renew_seconds);
                 match own.write(documents, &session, node, Some(&word), life.timing()).await {
                     true => said = Some(word),
                     false => sleep(AGAIN).await,
                 }
                 continue;
             }
-            let renewal = tokio::select! {
-                () = leased => false,
-                () = written => false,
-                () = changed => false,
-                () = sleep(Duration::from_secs(config.renew_seconds)) => true,
-            };
-            if renewal {
-                said = None;
+            tokio::select! {
+                () = leased => {}
+                () = written => {}
+                () = changed => {}
+                () = sleep_until(renewal) => {}
             }
         }
         leases.release(documents).await;
@@ -391,6 +390,7 @@ impl Shared {
         let mut own = Session { revision: 0, version: None, incarnation: life.incarnation() };
         let mut said = None;
         let renew = Duration::from_secs(config.renew_seconds);
+        let mut renewal = Instant::now() + renew;
         let changed = Arc::clone(&self.world().clusters[cluster].changed);
         loop {
             let (mut notified, mut written) =
@@ -410,7 +410,8 @@ impl Shared {
                 }
             };
             // A renewal says the same again.
-            if now != said || timeout(renew, news).await.is_err() {
+            if now != said || timeout_at(renewal, news).await.is_err() {
+                renewal = Instant::now() + renew;
                 if own.write(store, &session, node, now.as_ref(), life.timing()).await {
                     said = now;
                 } else {

@@ -8,6 +8,7 @@ use brainy_coordination::lease::ShardLease;
 use brainy_coordination::session::SessionRecord;
 use brainy_coordination::{NodeId, ShardMap, names as paths};
 use brainy_kubernetes::names;
+use brainy_operator::plan::template_inputs;
 use serde_json::{Value, json};
 
 use crate::cluster::ControlPlane;
@@ -63,8 +64,10 @@ pub(crate) async fn of(plane: &ControlPlane, namespace: &str) -> State {
     let consensus = cluster.filter(|cluster| cluster["spec"]["coordination"]["pattern"] == "Consensus");
     let group = consensus.and_then(|cluster| cluster["metadata"]["uid"].as_str()).map(str::to_owned);
     let hash = set.map(|set| set["spec"]["template"]["metadata"]["annotations"][CONFIG_HASH].clone());
+    let spec = cluster.map(|cluster| serde_json::from_value(cluster["spec"].clone()).unwrap());
+    let newest = Newest { hash, inputs: spec.map(|spec| template_inputs(&spec)) };
     let mut state: State =
-        state.into_iter().map(|(key, object)| (key.clone(), normal(&key, object, hash.as_ref()))).collect();
+        state.into_iter().map(|(key, object)| (key.clone(), normal(&key, object, &newest))).collect();
     state.extend(of_documents("bucket", &plane.store.documents(namespace).all()));
     let group = group.and_then(|uid| plane.groups.newest(&uid));
     state.extend(group.map(|group| of_documents("group", &group.all())).unwrap_or_default());
@@ -125,20 +128,37 @@ fn is_lease(name: &str) -> bool {
 pub(crate) fn difference(expected: &State, found: &State) -> String {
     let mut text = String::new();
     for key in expected.keys().chain(found.keys().filter(|key| !expected.contains_key(*key))) {
-        let (before, now) = (expected.get(key), found.get(key));
-        if before != now {
-            writeln!(text, "{key}:\n  expected {}\n  found    {}", shown(before), shown(now)).unwrap();
-        }
+        let of = |state: &State| state.get(key).cloned().unwrap_or_default();
+        parts(key, &of(expected), &of(found), &mut text);
     }
     text
 }
 
-fn shown(object: Option<&Value>) -> String {
-    object.map_or_else(|| "nothing".to_owned(), Value::to_string)
+/// The smallest parts of two values that differ.
+fn parts(path: &str, expected: &Value, found: &Value, text: &mut String) {
+    match (expected, found) {
+        (Value::Object(before), Value::Object(now)) => {
+            for name in before.keys().chain(now.keys().filter(|name| !before.contains_key(*name))) {
+                parts(&format!("{path} {name}"), &expected[name], &found[name], text);
+            }
+        }
+        (Value::Array(before), Value::Array(now)) if before.len() == now.len() => {
+            before.iter().zip(now).enumerate().for_each(|(at, (b, n))| parts(&format!("{path} {at}"), b, n, text));
+        }
+        _ if expected == found => {}
+        _ => writeln!(text, "{path}:\n  expected {expected}\n  found    {found}").unwrap(),
+    }
 }
 
-/// `hash`: of the configuration, as the newest template has it.
-fn normal(key: &str, mut object: Value, hash: Option<&Value>) -> Value {
+/// What is newest of a cluster, by hashes that its bucket's name and its UID are part of.
+struct Newest {
+    /// Of the configuration, as the newest template has it.
+    hash: Option<Value>,
+    /// Of the spec, as far as templates are made from it.
+    inputs: Option<String>,
+}
+
+fn normal(key: &str, mut object: Value, newest: &Newest) -> Value {
     let generation = object["metadata"]["generation"].clone();
     let meta = object["metadata"].as_object_mut().unwrap();
     OF_ITS_TIME.iter().for_each(|field| drop(meta.remove(*field)));
@@ -168,7 +188,7 @@ fn normal(key: &str, mut object: Value, hash: Option<&Value>) -> Value {
                 json!({"replicas": object["status"]["replicas"], "readyReplicas": object["status"]["readyReplicas"]});
             let accepted = object["metadata"]["annotations"].get_mut("brainy.io/accepted");
             if let Some(accepted) = accepted {
-                *accepted = without_hashes(accepted.as_str().unwrap());
+                *accepted = without_hashes(accepted.as_str().unwrap(), newest);
             }
             if let Some(hash) = object["spec"]["template"]["metadata"]["annotations"].get_mut(CONFIG_HASH) {
                 *hash = json!("HASH");
@@ -179,7 +199,7 @@ fn normal(key: &str, mut object: Value, hash: Option<&Value>) -> Value {
         "pods" => {
             let (mut meta, spec) = (object["metadata"].take(), object["spec"].take());
             meta["labels"].as_object_mut().unwrap().remove("controller-revision-hash");
-            let is_newest = hash.is_some_and(|hash| meta["annotations"][CONFIG_HASH] == *hash);
+            let is_newest = newest.hash.as_ref().is_some_and(|hash| meta["annotations"][CONFIG_HASH] == *hash);
             meta["annotations"][CONFIG_HASH] = json!(if is_newest { "of the newest" } else { "of an earlier one" });
             // Names of volumes are random.
             let containers = |list: &str| -> Vec<Value> {
@@ -241,11 +261,13 @@ fn spread(map: &str) -> Value {
 }
 
 /// The template's hash is of the configuration too.
-fn without_hashes(accepted: &str) -> Value {
+fn without_hashes(accepted: &str, newest: &Newest) -> Value {
     let mut accepted: Value = serde_json::from_str(accepted).unwrap();
     if accepted["template"].as_str().is_some_and(|hash| !hash.is_empty()) {
         accepted["template"] = json!("HASH");
     }
+    let is_newest = newest.inputs.as_deref() == accepted["inputs"].as_str();
+    accepted["inputs"] = json!(if is_newest { "of the newest" } else { "of an earlier one" });
     accepted
 }
 
