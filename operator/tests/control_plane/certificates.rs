@@ -198,7 +198,7 @@ async fn template(plane: &ControlPlane, run: &Run<'_>) -> Value {
 
 /// Status and reason of the condition of the certificates.
 async fn said_of(plane: &ControlPlane, run: &Run<'_>) -> (String, String) {
-    let cluster = read(&plane.client, run.namespace()).await.unwrap();
+    let cluster = read(plane, run.namespace()).await.unwrap();
     let conditions = cluster.status.unwrap_or_default().conditions;
     let said = conditions.into_iter().find(|said| said.type_ == brainy_crds::condition::CERTIFICATES_READY);
     said.map(|said| (said.status, said.reason)).unwrap_or_default()

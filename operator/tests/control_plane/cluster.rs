@@ -110,6 +110,21 @@ impl ControlPlane {
         self.processes.push(Process::start("cert-manager", self.folder.path(), "cert-manager", &args, &[]));
     }
 
+    /// What the API server answers, which a machine with much to do may let wait for longer than the client does.
+    pub(crate) async fn patiently<T, F>(&self, ask: impl Fn() -> F) -> T
+    where
+        F: Future<Output = Result<T, kube::Error>>,
+    {
+        let began = Instant::now();
+        loop {
+            match ask().await {
+                Ok(answer) => return answer,
+                Err(error) => assert!(began.elapsed() < LONGEST_START, "the API server does not answer: {error}"),
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Fails with its last words if any of it has ended.
     pub(crate) fn must_live(&mut self) {
         for process in &mut self.processes {

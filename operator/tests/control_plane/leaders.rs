@@ -50,12 +50,12 @@ async fn leads(plane: &ControlPlane, operator: &Operator) -> bool {
 
 /// The operator has said something of the newest spec.
 async fn is_followed(plane: &ControlPlane) -> bool {
-    let cluster = read(&plane.client, NAMESPACE).await.unwrap();
+    let cluster = read(plane, NAMESPACE).await.unwrap();
     cluster.status.and_then(|status| status.observed_generation) == cluster.metadata.generation
 }
 
 async fn rests(plane: &ControlPlane) -> bool {
-    read(&plane.client, NAMESPACE).await.is_some_and(|cluster| is_at_rest(&cluster))
+    read(plane, NAMESPACE).await.is_some_and(|cluster| is_at_rest(&cluster))
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use brainy_crds::BrainyCluster;
 use brainy_crds::condition::{HIBERNATED, PROGRESSING, READY};
+use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -372,7 +372,7 @@ impl<'a> Run<'a> {
     pub(crate) async fn comes_to_rest(&self) -> Result<(), String> {
         let began = Instant::now();
         loop {
-            let cluster = read(&self.plane.client, &self.namespace).await;
+            let cluster = read(self.plane, &self.namespace).await;
             let rests = match &cluster {
                 Some(cluster) => is_at_rest(cluster) && self.proxy.is_quiet_for(QUIET),
                 None => self.is_empty().await,
@@ -433,8 +433,9 @@ pub(crate) async fn ask(plane: &ControlPlane, namespace: &str, spec: Option<&Val
 }
 
 /// The cluster, if there is one.
-pub(crate) async fn read(client: &Client, namespace: &str) -> Option<BrainyCluster> {
-    Api::<BrainyCluster>::namespaced(client.clone(), namespace).get_opt(NAME).await.unwrap()
+pub(crate) async fn read(plane: &ControlPlane, namespace: &str) -> Option<BrainyCluster> {
+    let clusters: Api<BrainyCluster> = Api::namespaced(plane.client.clone(), namespace);
+    plane.patiently(|| clusters.get_opt(NAME)).await
 }
 
 /// The operator says of the newest spec that all is as it wants it.

@@ -45,8 +45,8 @@ pub(crate) async fn of(plane: &ControlPlane, namespace: &str) -> State {
     let mut state = State::new();
     for (group, kind) in KINDS {
         let path = format!("/{group}/namespaces/{namespace}/{kind}");
-        let request = hyper::Request::get(path).body(Vec::new()).unwrap();
-        let listed: Value = plane.client.request(request).await.unwrap();
+        let listed: Value =
+            plane.patiently(|| plane.client.request(hyper::Request::get(path.clone()).body(Vec::new()).unwrap())).await;
         for object in listed["items"].as_array().unwrap() {
             state.insert(format!("{kind}/{}", object["metadata"]["name"].as_str().unwrap()), object.clone());
         }

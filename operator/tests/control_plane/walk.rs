@@ -22,7 +22,7 @@ use crate::scenarios::{Kind, NAME, Run, ZONES, ask, bucket, merge, read, short};
 use crate::state::{self, State};
 
 /// Steps of each walk (`BRAINY_TEST_STEPS`).
-const STEPS: usize = 3;
+const STEPS: usize = 2;
 
 /// What each walk begins with: every pattern that a strategy may have, zones and none, two tiers, regions.
 fn beginnings() -> Vec<(Kind, Value)> {
@@ -412,9 +412,10 @@ fn as_fresh(mut state: State, spec: &Value) -> State {
     // Who sleeps has no controller, and what it left behind is of no use to anybody.
     let is_asleep =
         |key: &str| replicas == 0 && (key.starts_with("bucket") || key.starts_with("group")) && !LASTING.contains(&key);
-    // The group's are what counts.
+    // The group's documents are what counts: what another pattern had stays where it is.
     let is_before = |key: &str| {
-        spec["coordination"]["pattern"] == "Consensus" && key.starts_with("bucket/") && !LASTING.contains(&key)
+        let is_elsewhere = key.starts_with("bucket/") && !LASTING.contains(&key);
+        spec["coordination"]["pattern"] == "Consensus" && (is_elsewhere || key.starts_with("leases/"))
     };
     state.retain(|key, object| {
         !is_beyond(key)
@@ -514,7 +515,7 @@ fn kind_of(spec: &Value) -> String {
 /// Until it is as the spec wants it. Where changes wait for somebody, that somebody says yes.
 async fn comes_to_rest(run: &Run<'_>, plane: &ControlPlane) -> Result<(), String> {
     run.comes_to_rest().await?;
-    let cluster = read(&plane.client, run.namespace()).await;
+    let cluster = read(plane, run.namespace()).await;
     let plan = cluster.and_then(|cluster| cluster.status?.plan).filter(|plan| !plan.approved);
     let Some(plan) = plan else { return Ok(()) };
     patch(plane, run.namespace(), &json!({"rollout": {"approvedPlan": plan.hash}})).await?;
@@ -608,14 +609,14 @@ fn difference(from: &Value, to: &Value) -> Value {
 async fn is_told(plane: &ControlPlane, namespace: &str, step: &Step) -> Result<(), String> {
     let field = step.field.rsplit('.').next().unwrap_or_default();
     for _ in 0..150 {
-        let status = read(&plane.client, namespace).await.and_then(|cluster| cluster.status).unwrap_or_default();
+        let status = read(plane, namespace).await.and_then(|cluster| cluster.status).unwrap_or_default();
         let ready = status.conditions.iter().find(|condition| condition.type_ == READY);
         if ready.is_some_and(|ready| ready.status == "False" && ready.message.contains(field)) {
             return Ok(());
         }
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
-    let status = read(&plane.client, namespace).await.and_then(|cluster| cluster.status);
+    let status = read(plane, namespace).await.and_then(|cluster| cluster.status);
     Err(format!("no condition names {field}: {}", json!(status)))
 }
 
