@@ -111,10 +111,7 @@ impl ControlPlane {
     }
 
     /// What the API server answers, which a machine with much to do may let wait for longer than the client does.
-    pub(crate) async fn patiently<T, F>(&self, ask: impl Fn() -> F) -> T
-    where
-        F: Future<Output = Result<T, kube::Error>>,
-    {
+    pub(crate) async fn patiently<T>(&self, ask: impl AsyncFn() -> Result<T, kube::Error>) -> T {
         let began = Instant::now();
         loop {
             match ask().await {
@@ -134,7 +131,9 @@ impl ControlPlane {
 
     /// A namespace of its own for a test.
     pub(crate) async fn namespace(&self, name: &str) {
-        create(&self.client, &Namespace { metadata: named(name), ..Namespace::default() }).await;
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let namespace = Namespace { metadata: named(name), ..Namespace::default() };
+        self.patiently(async || there(namespaces.create(&PostParams::default(), &namespace).await)).await;
     }
 
     /// A bucket of the namespace's name, and two Secrets with its keys. `guard`: by whom what is asked of it passes.
@@ -147,7 +146,7 @@ impl ControlPlane {
         ]);
         for name in KEYS {
             let secret = Secret { metadata: named(name), string_data: Some(keys.clone()), ..Secret::default() };
-            secrets.create(&PostParams::default(), &secret).await.unwrap();
+            self.patiently(async || there(secrets.create(&PostParams::default(), &secret).await)).await;
         }
     }
 
@@ -272,10 +271,15 @@ where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Serialize + DeserializeOwned,
     K: Resource<Scope = k8s_openapi::ClusterResourceScope>,
 {
-    match Api::<K>::all(client.clone()).create(&PostParams::default(), object).await {
-        Ok(_) => {}
-        Err(kube::Error::Api(status)) if status.is_already_exists() => {}
-        Err(error) => panic!("can't create {object:?}: {error}"),
+    let created = Api::<K>::all(client.clone()).create(&PostParams::default(), object).await;
+    there(created).unwrap_or_else(|error| panic!("can't create {object:?}: {error}"));
+}
+
+/// Created just now, or by an attempt whose answer was lost.
+fn there<K>(created: Result<K, kube::Error>) -> Result<(), kube::Error> {
+    match created {
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+        other => other.map(drop),
     }
 }
 

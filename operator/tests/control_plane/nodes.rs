@@ -198,6 +198,17 @@ where
     played.await.ok();
 }
 
+/// What comes of a request that is made until the API server answers; none: it refuses it.
+async fn insist<T, F: Future<Output = Result<T, kube::Error>>>(ask: impl Fn() -> F) -> Option<T> {
+    loop {
+        match ask().await {
+            Ok(answer) => return Some(answer),
+            Err(kube::Error::Api(_)) => return None,
+            Err(_) => sleep(AGAIN).await,
+        }
+    }
+}
+
 impl Shared {
     fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
@@ -235,17 +246,20 @@ impl Shared {
             let this_one = Preconditions { uid: Some(uid), resource_version: None };
             let ended = DeleteParams::default().grace_period(0).preconditions(this_one);
             // Gone by now is as good.
-            Api::<Pod>::namespaced(self.client.clone(), &namespace).delete(&name, &ended).await.ok();
+            let pods = Api::<Pod>::namespaced(self.client.clone(), &namespace);
+            insist(|| pods.delete(&name, &ended)).await;
             return;
         }
         if is_there && !has_machine {
             let machine = &self.machines[uid.bytes().map(usize::from).sum::<usize>() % self.machines.len()];
             let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name, "uid": uid}, "target": {"kind": "Node", "name": machine}});
             let to = format!("/api/v1/namespaces/{namespace}/pods/{name}/binding");
-            let request = hyper::Request::post(to).header("content-type", "application/json");
-            let request = request.body(serde_json::to_vec(&binding).unwrap()).unwrap();
-            // Bound or gone by now is as good: another event follows otherwise.
-            self.client.request_text(request).await.ok();
+            let request = || {
+                let request = hyper::Request::post(&to).header("content-type", "application/json");
+                request.body(serde_json::to_vec(&binding).unwrap()).unwrap()
+            };
+            // Bound or gone by now is as good.
+            insist(|| self.client.request_text(request())).await;
         }
     }
 
@@ -271,10 +285,12 @@ impl Shared {
         let params = PatchParams::default();
         if spec.volume_name.is_none() {
             let bound = json!({"metadata": {"uid": uid}, "spec": {"volumeName": format!("volume-{uid}")}});
-            api.patch(&name, &params, &Patch::Merge(bound)).await.ok();
+            let bound = Patch::Merge(bound);
+            insist(|| api.patch(&name, &params, &bound)).await;
         }
         let status = json!({"metadata": {"uid": uid}, "status": {"phase": "Bound", "accessModes": ["ReadWriteOnce"], "capacity": asked}});
-        api.patch_status(&name, &params, &Patch::Merge(status)).await.ok();
+        let status = Patch::Merge(status);
+        insist(|| api.patch_status(&name, &params, &status)).await;
     }
 
     async fn map(self: Arc<Self>, config_map: ConfigMap, is_there: bool) {
@@ -298,7 +314,10 @@ impl Shared {
     async fn node(self: Arc<Self>, cluster: ClusterKey, node: NodeId, pod: String) {
         let config_maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &cluster.0);
         // A pod whose configuration is gone can't start.
-        let Ok(Some(found)) = config_maps.get_opt(&names::config(&cluster.1)).await else { return };
+        let name = names::config(&cluster.1);
+        let Some(Some(found)) = insist(|| config_maps.get_opt(&name)).await else {
+            return;
+        };
         let data = found.data.unwrap();
         let config: NodeConfig = serde_yaml::from_str(&data[names::NODE_CONFIG_KEY]).unwrap();
         let shelf = sharing::bucket(&config).map(|bucket| self.store.documents(&bucket.bucket));

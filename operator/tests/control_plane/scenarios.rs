@@ -420,22 +420,31 @@ impl<'a> Run<'a> {
 pub(crate) async fn ask(plane: &ControlPlane, namespace: &str, spec: Option<&Value>) {
     let clusters: Api<BrainyCluster> = Api::namespaced(plane.client.clone(), namespace);
     let Some(spec) = spec else {
-        clusters.delete(NAME, &DeleteParams::default()).await.unwrap();
+        let gone = async || match clusters.delete(NAME, &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            other => other.map(drop),
+        };
+        plane.patiently(gone).await;
         return;
     };
     let spec = plane.in_namespace(spec, namespace);
     let wish =
         json!({"apiVersion": "brainy.io/v1alpha1", "kind": "BrainyCluster", "metadata": {"name": NAME}, "spec": spec});
-    let created = clusters.create(&PostParams::default(), &serde_json::from_value(wish.clone()).unwrap()).await;
-    if created.is_err() {
-        clusters.patch(NAME, &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await.unwrap();
-    }
+    let asked =
+        async || match clusters.create(&PostParams::default(), &serde_json::from_value(wish.clone()).unwrap()).await {
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {
+                let patch = Patch::Merge(json!({"spec": spec}));
+                clusters.patch(NAME, &PatchParams::default(), &patch).await.map(drop)
+            }
+            other => other.map(drop),
+        };
+    plane.patiently(asked).await;
 }
 
 /// The cluster, if there is one.
 pub(crate) async fn read(plane: &ControlPlane, namespace: &str) -> Option<BrainyCluster> {
     let clusters: Api<BrainyCluster> = Api::namespaced(plane.client.clone(), namespace);
-    plane.patiently(|| clusters.get_opt(NAME)).await
+    plane.patiently(async || clusters.get_opt(NAME).await).await
 }
 
 /// The operator says of the newest spec that all is as it wants it.

@@ -45,8 +45,9 @@ pub(crate) async fn of(plane: &ControlPlane, namespace: &str) -> State {
     let mut state = State::new();
     for (group, kind) in KINDS {
         let path = format!("/{group}/namespaces/{namespace}/{kind}");
-        let listed: Value =
-            plane.patiently(|| plane.client.request(hyper::Request::get(path.clone()).body(Vec::new()).unwrap())).await;
+        let listed: Value = plane
+            .patiently(async || plane.client.request(hyper::Request::get(path.clone()).body(Vec::new()).unwrap()).await)
+            .await;
         for object in listed["items"].as_array().unwrap() {
             state.insert(format!("{kind}/{}", object["metadata"]["name"].as_str().unwrap()), object.clone());
         }
