@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # soak.sh [--without-cluster] [MINUTES]: storage and coordination under long trouble. Once: 200 times kill -9 for each backend with a
 # disk, each system call that changes files failed in turn, 30 rounds of each trouble with five processes, more states of the
-# model of leases, the operator in trouble at each of its writes and through 304 specs, and on Kubernetes five minutes without an
+# model of leases, the operator in trouble at each of its writes and through 336 specs, and on Kubernetes five minutes without an
 # operator, one without an API server and two without a worker. Then
 # random operations against the model and the checker of linearizability, and whole simulated clusters, with one seed after the
 # other, until the time is over (30 minutes, all together, unless said otherwise).
@@ -17,8 +17,8 @@ MINUTES=${1:-30}
 KILLS=200
 # Of each trouble with five processes.
 ROUNDS=30
-# Of each of eight walks over specs.
-STEPS=38
+# Of each of fourteen walks over specs.
+STEPS=24
 # Runs of the model for each that `make test` makes.
 TIMES=5
 

@@ -97,7 +97,7 @@ fn manifest(
 
 #[cfg(test)]
 mod tests {
-    use brainy_crds::{BrainyCluster, rules};
+    use brainy_crds::{BrainyCluster, manifest as manifest_of_types, rules};
 
     use super::*;
     use crate::fixtures::shared;
@@ -135,6 +135,54 @@ mod tests {
         let validated = validate(&made).unwrap();
         assert_eq!(validated.adopt.as_deref(), Some("1111-2222"));
         assert_eq!((validated.namespace.as_str(), validated.name.as_str()), ("team", "demo"));
+    }
+
+    /// A spec in which every field says something else than it does when it is left out.
+    fn everything() -> Value {
+        json!({
+            "replicas": 5, "zones": ["west-1a", "west-1b"], "shards": 8,
+            "storage": {
+                "strategy": "Shared",
+                "bucket": {
+                    "provider": "S3", "name": "data", "prefix": "demo", "region": "eu-west-1", "endpoint": "http://s3.store.svc:7070",
+                    "credentialsSecret": "s3-keys",
+                },
+                "layers": [{"type": "Caching", "caching": {"maxEntries": 5, "maxMegabytes": 6}}, {"type": "Compression"}],
+            },
+            "coordination": {
+                "pattern": "StorageNative", "lease": {"durationSeconds": 20, "renewSeconds": 5},
+                "placement": {"balance": "Load", "maxMoves": 3},
+            },
+            "application": {"image": "app:1", "command": ["/app"], "args": ["serve"], "env": [{"name": "COLOUR", "value": "blue"}]},
+            "s3": {"enabled": true, "access": "Anyone", "listPageSize": 7},
+            "pod": {
+                "resources": {"requests": {"cpu": "50m"}}, "nodeSelector": {"disk": "fast"}, "labels": {"team": "a"},
+                "annotations": {"example.org/a": "1"}, "priorityClassName": "high",
+                "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+                "tracing": {"endpoint": "http://collector:4318", "samplePercent": 7},
+            },
+            "tls": {"issuer": "CertManager", "issuerRef": {"name": "ours"}},
+            "deletionPolicy": "Delete", "paused": true, "rollout": {"approval": "Manual"},
+        })
+    }
+
+    #[test]
+    fn no_field_of_the_spec_is_lost() {
+        let schema = manifest_of_types::schema().unwrap();
+        let fields = schema["properties"]["spec"]["properties"].as_object().unwrap();
+        let spec = everything();
+        assert_eq!(fields.keys().find(|field| spec.get(field.as_str()).is_none()), None, "a field that is not tried");
+        let cluster = crate::fixtures::cluster("demo", spec);
+        let declaration = Declaration::of(&cluster, Sessions::Bucket, "me");
+        let text = manifest(&marker("1111-2222"), Some(&declaration), None).unwrap();
+        let made: BrainyCluster = serde_yaml::from_str(&text).unwrap();
+        assert_eq!(made.spec, cluster.spec);
+    }
+
+    #[test]
+    fn what_is_declared_of_another_cluster_is_not_printed_as_this_one_s() {
+        let why = manifest(&marker("5555-6666"), Some(&declared(|_| {})), None).unwrap_err();
+        assert!(why.contains("1111-2222") && why.contains("5555-6666"), "{why}");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep};
 
 use crate::cluster::ControlPlane;
-use crate::scenarios::{NAME, Run, TIMING, ask, read, spec};
+use crate::scenarios::{NAME, Run, ask, read, spec};
 
 /// What is waited for comes long before.
 const LIMIT: Duration = Duration::from_secs(150);
@@ -33,7 +33,7 @@ type Parts = BTreeMap<String, Vec<u8>>;
 #[test]
 fn cert_manager_issues_what_nodes_and_operator_use_and_what_it_renews_is_taken_over_while_they_run() {
     Runtime::new().unwrap().block_on(async {
-        let mut plane = ControlPlane::start(TIMING).await;
+        let mut plane = ControlPlane::start().await;
         plane.add_cert_manager().await;
         tokio::join!(issued_from_the_beginning(&plane), changed_while_nodes_run(&plane));
         plane.must_live();
@@ -42,7 +42,7 @@ fn cert_manager_issues_what_nodes_and_operator_use_and_what_it_renews_is_taken_o
 
 async fn issued_from_the_beginning(plane: &ControlPlane) {
     let run = Run::start(plane).await;
-    ask(&plane.client, run.namespace(), Some(&spec(json!({"tls": {"issuer": "CertManager"}})))).await;
+    ask(plane, run.namespace(), Some(&spec(json!({"tls": {"issuer": "CertManager"}})))).await;
     run.comes_to_rest().await.unwrap();
     let (first, pods, template) = (mounted(plane, &run).await, pods(plane, &run).await, template(plane, &run).await);
     assert_eq!(first, issued(plane, &run).await, "nodes have what cert-manager wrote");
@@ -59,7 +59,7 @@ async fn issued_from_the_beginning(plane: &ControlPlane) {
     assert_eq!(self::template(plane, &run).await, template);
     assert_eq!(self::pods(plane, &run).await, pods, "no pod was restarted");
 
-    ask(&plane.client, run.namespace(), None).await;
+    ask(plane, run.namespace(), None).await;
     let secrets: Api<Secret> = Api::namespaced(plane.client.clone(), run.namespace());
     until(|| async { secrets.list(&ListParams::default()).await.unwrap().items.len() }, |left| *left == 0).await;
     run.ends();
@@ -80,16 +80,16 @@ async fn changed_while_nodes_run(plane: &ControlPlane) {
             sleep(LOOK).await;
         }
     };
-    ask(&plane.client, run.namespace(), Some(&spec(json!({})))).await;
+    ask(plane, run.namespace(), Some(&spec(json!({})))).await;
     run.comes_to_rest().await.unwrap();
     let (pods, template) = (pods(plane, &run).await, template(plane, &run).await);
     history.push(mounted(plane, &run).await);
 
-    ask(&plane.client, run.namespace(), Some(&spec(json!({"tls": {"issuer": "CertManager"}})))).await;
+    ask(plane, run.namespace(), Some(&spec(json!({"tls": {"issuer": "CertManager"}})))).await;
     goes_on(&mut history, "Issued").await;
     history.push(mounted(plane, &run).await);
     assert_eq!(history.last(), Some(&issued(plane, &run).await), "what was before is not trusted any more");
-    ask(&plane.client, run.namespace(), Some(&spec(json!({"tls": {"issuer": "Operator"}})))).await;
+    ask(plane, run.namespace(), Some(&spec(json!({"tls": {"issuer": "Operator"}})))).await;
     goes_on(&mut history, "OperatorIssues").await;
     history.push(mounted(plane, &run).await);
     history.dedup();
@@ -198,7 +198,7 @@ async fn template(plane: &ControlPlane, run: &Run<'_>) -> Value {
 
 /// Status and reason of the condition of the certificates.
 async fn said_of(plane: &ControlPlane, run: &Run<'_>) -> (String, String) {
-    let cluster = read(&plane.client, run.namespace()).await.unwrap();
+    let cluster = read(plane, run.namespace()).await.unwrap();
     let conditions = cluster.status.unwrap_or_default().conditions;
     let said = conditions.into_iter().find(|said| said.type_ == brainy_crds::condition::CERTIFICATES_READY);
     said.map(|said| (said.status, said.reason)).unwrap_or_default()

@@ -1,13 +1,15 @@
 //! A control plane without machines: etcd, kube-apiserver, kube-controller-manager and kwok as they are, on loopback, in a folder of
 //! their own. What else a cluster has is [played](crate::nodes).
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use brainy_kubernetes::client::bounded;
 use brainy_operator::identity::cert_manager::Certificate;
-use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::api::core::v1::{Namespace, Node, Secret};
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ListParams, PostParams};
@@ -15,17 +17,26 @@ use kube::{Api, Client, Config, Resource};
 use rcgen::KeyPair;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use crate::nodes::{Nodes, Timing};
+use crate::groups::Groups;
+use crate::nodes::Nodes;
 use crate::processes::{Process, free_port};
+use crate::proxy::Guard;
+use crate::store::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Store};
 
 /// Where the operators' election Leases are.
 pub(crate) const OPERATORS: &str = "operators";
 /// Whoever has this may do everything.
 pub(crate) const TOKEN: &str = "a-test";
+/// In a spec: the bucket of its namespace.
+pub(crate) const BUCKET: &str = "of-the-namespace";
+/// In a spec: where that is, by one name or the other.
+pub(crate) const ENDPOINTS: [&str; 2] = ["http://the-store", "http://the-same-store"];
+/// Secrets of each namespace that has a bucket.
+pub(crate) const KEYS: [&str; 2] = ["keys", "the-same-keys"];
 /// Machines that kwok plays.
 const MACHINES: usize = 4;
 /// Of all controllers of Kubernetes those without which no pod, volume or namespace comes or goes.
@@ -40,6 +51,10 @@ pub(crate) struct ControlPlane {
     pub(crate) config: Config,
     /// What is played.
     pub(crate) nodes: Nodes,
+    /// The buckets.
+    pub(crate) store: Arc<Store>,
+    /// What nodes keep among them.
+    pub(crate) groups: Arc<Groups>,
     /// Before the folder, so that they have ended when it goes.
     processes: Vec<Process>,
     folder: TempDir,
@@ -47,7 +62,7 @@ pub(crate) struct ControlPlane {
 
 impl ControlPlane {
     /// Starts one, with the CustomResourceDefinition of this workspace.
-    pub(crate) async fn start(timing: Timing) -> Self {
+    pub(crate) async fn start() -> Self {
         let folder = tempfile::Builder::new().prefix("brainy-control-plane-").tempdir().unwrap();
         let at = folder.path().to_owned();
         let port = free_port();
@@ -68,8 +83,10 @@ impl ControlPlane {
         processes.push(kubelets(&at, &kubeconfig));
         let clusters: Api<brainy_crds::BrainyCluster> = Api::all(client.clone());
         until(async || clusters.list(&ListParams::default()).await.is_ok(), "serve BrainyClusters").await;
-        let nodes = Nodes::start(client.clone(), &config, machines(), timing);
-        Self { client, config, nodes, processes, folder }
+        let store = Arc::new(Store::start().await);
+        let groups = Arc::new(Groups::start(client.clone(), &at).await);
+        let nodes = Nodes::start(client.clone(), &config, machines(), Arc::clone(&store), Arc::clone(&groups));
+        Self { client, config, nodes, store, groups, processes, folder }
     }
 
     /// Its folder.
@@ -93,6 +110,18 @@ impl ControlPlane {
         self.processes.push(Process::start("cert-manager", self.folder.path(), "cert-manager", &args, &[]));
     }
 
+    /// What the API server answers, which a machine with much to do may let wait for longer than the client does.
+    pub(crate) async fn patiently<T>(&self, ask: impl AsyncFn() -> Result<T, kube::Error>) -> T {
+        let began = Instant::now();
+        loop {
+            match ask().await {
+                Ok(answer) => return answer,
+                Err(error) => assert!(began.elapsed() < LONGEST_START, "the API server does not answer: {error}"),
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Fails with its last words if any of it has ended.
     pub(crate) fn must_live(&mut self) {
         for process in &mut self.processes {
@@ -102,7 +131,33 @@ impl ControlPlane {
 
     /// A namespace of its own for a test.
     pub(crate) async fn namespace(&self, name: &str) {
-        create(&self.client, &Namespace { metadata: named(name), ..Namespace::default() }).await;
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let namespace = Namespace { metadata: named(name), ..Namespace::default() };
+        self.patiently(async || there(namespaces.create(&PostParams::default(), &namespace).await)).await;
+    }
+
+    /// A bucket of the namespace's name, and two Secrets with its keys. `guard`: by whom what is asked of it passes.
+    pub(crate) async fn bucket(&self, namespace: &str, guard: Guard) {
+        self.store.add(namespace, guard);
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let keys = BTreeMap::from([
+            ("accessKeyId".to_owned(), ACCESS_KEY_ID.to_owned()),
+            ("secretAccessKey".to_owned(), SECRET_ACCESS_KEY.to_owned()),
+        ]);
+        for name in KEYS {
+            let secret = Secret { metadata: named(name), string_data: Some(keys.clone()), ..Secret::default() };
+            self.patiently(async || there(secrets.create(&PostParams::default(), &secret).await)).await;
+        }
+    }
+
+    /// A spec as it is asked for in this namespace: [`BUCKET`] and [`ENDPOINTS`] stand for its bucket.
+    pub(crate) fn in_namespace(&self, spec: &Value, namespace: &str) -> Value {
+        let [one, other] = self.store.endpoints();
+        let words = [(BUCKET, namespace), (ENDPOINTS[0], &one), (ENDPOINTS[1], &other)];
+        let text = words.iter().fold(spec.to_string(), |text, (word, meant)| {
+            text.replace(&format!("\"{word}\""), &format!("\"{meant}\""))
+        });
+        serde_json::from_str(&text).unwrap()
     }
 }
 
@@ -216,10 +271,15 @@ where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Serialize + DeserializeOwned,
     K: Resource<Scope = k8s_openapi::ClusterResourceScope>,
 {
-    match Api::<K>::all(client.clone()).create(&PostParams::default(), object).await {
-        Ok(_) => {}
-        Err(kube::Error::Api(status)) if status.is_already_exists() => {}
-        Err(error) => panic!("can't create {object:?}: {error}"),
+    let created = Api::<K>::all(client.clone()).create(&PostParams::default(), object).await;
+    there(created).unwrap_or_else(|error| panic!("can't create {object:?}: {error}"));
+}
+
+/// Created just now, or by an attempt whose answer was lost.
+fn there<K>(created: Result<K, kube::Error>) -> Result<(), kube::Error> {
+    match created {
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+        other => other.map(drop),
     }
 }
 

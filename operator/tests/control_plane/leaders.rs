@@ -12,7 +12,7 @@ use crate::cluster::{ControlPlane, OPERATORS, TOKEN};
 use crate::dice::Dice;
 use crate::operator::Operator;
 use crate::proxy::Proxy;
-use crate::scenarios::{TIMING, ask, is_at_rest, read, spec};
+use crate::scenarios::{ask, is_at_rest, read, spec};
 
 const NAMESPACE: &str = "led";
 const LEASE: &str = "leader";
@@ -50,18 +50,18 @@ async fn leads(plane: &ControlPlane, operator: &Operator) -> bool {
 
 /// The operator has said something of the newest spec.
 async fn is_followed(plane: &ControlPlane) -> bool {
-    let cluster = read(&plane.client, NAMESPACE).await.unwrap();
+    let cluster = read(plane, NAMESPACE).await.unwrap();
     cluster.status.and_then(|status| status.observed_generation) == cluster.metadata.generation
 }
 
 async fn rests(plane: &ControlPlane) -> bool {
-    read(&plane.client, NAMESPACE).await.is_some_and(|cluster| is_at_rest(&cluster))
+    read(plane, NAMESPACE).await.is_some_and(|cluster| is_at_rest(&cluster))
 }
 
 #[test]
 fn a_leader_that_can_t_renew_acts_no_more_before_another_begins() {
     Runtime::new().unwrap().block_on(async {
-        let mut plane = ControlPlane::start(TIMING).await;
+        let mut plane = ControlPlane::start().await;
         plane.namespace(NAMESPACE).await;
         let (first, second) = (Proxy::start(&plane, NAMESPACE).await, Proxy::start(&plane, NAMESPACE).await);
         let operator = |name, proxy: &Proxy| {
@@ -71,7 +71,7 @@ fn a_leader_that_can_t_renew_acts_no_more_before_another_begins() {
         one.start();
         until("one leads", || leads(&plane, &one)).await;
         other.start();
-        ask(&plane.client, NAMESPACE, Some(&wish(0))).await;
+        ask(&plane, NAMESPACE, Some(&wish(0))).await;
         until("the cluster is made", || rests(&plane)).await;
 
         // Only its election is cut off: whatever else it tried would succeed.
@@ -80,14 +80,14 @@ fn a_leader_that_can_t_renew_acts_no_more_before_another_begins() {
         let mut way = 0;
         while !leads(&plane, &other).await {
             way += 1;
-            ask(&plane.client, NAMESPACE, Some(&wish(way))).await;
+            ask(&plane, NAMESPACE, Some(&wish(way))).await;
             sleep(LOOK * 5).await;
         }
         let (last, began) = (first.writes(), Instant::now());
         assert!(last.len() > held_at, "it had work, and did it while it led");
         while began.elapsed() < AFTERWARDS {
             way += 1;
-            ask(&plane.client, NAMESPACE, Some(&wish(way))).await;
+            ask(&plane, NAMESPACE, Some(&wish(way))).await;
             sleep(LOOK * 5).await;
             let now = first.writes();
             assert_eq!(now.len(), last.len(), "it acts while another leads: {now:?}");
@@ -103,14 +103,14 @@ fn a_leader_that_can_t_renew_acts_no_more_before_another_begins() {
 fn figures_of_takeovers() {
     let rounds: usize = std::env::var("BRAINY_BENCH_TAKEOVERS").map_or(10, |rounds| rounds.parse().unwrap());
     Runtime::new().unwrap().block_on(async {
-        let mut plane = ControlPlane::start(TIMING).await;
+        let mut plane = ControlPlane::start().await;
         plane.namespace(NAMESPACE).await;
         let server = plane.config.cluster_url.to_string();
         let operator =
             |name| Operator::candidate(name, LEASE, &SHORT, plane.folder(), &server, Some(TOKEN), Some(NAMESPACE));
         let operators = [operator("one"), operator("other")];
         operators.iter().for_each(Operator::start);
-        ask(&plane.client, NAMESPACE, Some(&wish(0))).await;
+        ask(&plane, NAMESPACE, Some(&wish(0))).await;
         until("the cluster is made", || rests(&plane)).await;
         let (mut taken, mut acted) = (Vec::new(), Vec::new());
         let mut dice = Dice::new(1);
@@ -121,7 +121,7 @@ fn figures_of_takeovers() {
             let leader = usize::from(!leads(&plane, &operators[0]).await);
             operators[leader].kill();
             let began = Instant::now();
-            ask(&plane.client, NAMESPACE, Some(&wish(round))).await;
+            ask(&plane, NAMESPACE, Some(&wish(round))).await;
             until("the other leads", || leads(&plane, &operators[1 - leader])).await;
             taken.push(began.elapsed());
             until("the other follows the spec", || is_followed(&plane)).await;

@@ -1,15 +1,20 @@
 //! What a cluster without machines lacks, played: the scheduler (any machine will do), the provisioner (a claim is bound at once, in
-//! the size that it asks for), the end of pods that are deleted, and the sidecars of strategy Isolated with pattern Leader. What a sidecar does with a shard decides
-//! production's own [`duty`]; a copy of a shard is made in one step, and nobody asks for data.
+//! the size that it asks for), the end of pods that are deleted, and the sidecars. With strategy Isolated, what a sidecar does with a
+//! shard decides production's own [`duty`]; a copy of a shard is made in one step, and nobody asks for data. What it does in a bucket is
+//! in [`sharing`](crate::sharing).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use brainy_coordination::bucket::spec::ClusterSpec;
+use brainy_coordination::consensus::wire::cluster as group_of;
+use brainy_coordination::controller::{MOVES_AT_ONCE, Rules};
 use brainy_coordination::duty::{Duty, Local, Stored, duty, may_hand_off};
 use brainy_coordination::session::{HeldShard, SessionRecord, SessionState};
 use brainy_coordination::{FencingToken, Incarnation, NodeId, ShardId, ShardMap, names as documents};
 use brainy_kubernetes::client::watching;
+use brainy_kubernetes::config::NodeConfig;
 use brainy_kubernetes::documents::KubernetesDocuments;
 use brainy_kubernetes::names;
 use brainy_storage::documents::{DocumentVersion, Documents, Swap};
@@ -22,14 +27,20 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Config, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tokio::sync::Notify;
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{Notify, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+use crate::groups::Groups;
+use crate::sharing::{self, Candidate, Leases};
+use crate::store::{Shelf, Store};
+
+/// Longest time that a pod is given to end.
+const LONGEST_END: Duration = Duration::from_secs(5);
 /// Before a write that failed is tried again.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// How long sessions last, and how often they are renewed. The specs must say the same.
+/// How long sessions last, and how often they are renewed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timing {
     /// In seconds.
@@ -47,7 +58,8 @@ pub(crate) struct Nodes {
 struct Shared {
     client: Client,
     machines: Vec<String>,
-    timing: Timing,
+    store: Arc<Store>,
+    groups: Arc<Groups>,
     world: Mutex<World>,
 }
 
@@ -64,6 +76,8 @@ struct World {
     /// Every UID that an object of this kind, namespace and name ever had.
     lives: BTreeMap<(&'static str, String, String), BTreeSet<String>>,
     tasks: JoinSet<()>,
+    /// By the UID of their pods.
+    sidecars: HashMap<String, AbortHandle>,
 }
 
 type Volume = BTreeMap<u32, Local>;
@@ -76,9 +90,47 @@ struct Cluster {
     changed: Arc<Notify>,
 }
 
+/// Where sessions, map and election of a cluster are.
+struct Place {
+    documents: Arc<dyn Documents>,
+    /// Told of each write, where nothing else tells of it.
+    changed: Arc<Notify>,
+}
+
+/// A life of a node.
+struct Life {
+    cluster: ClusterKey,
+    node: NodeId,
+    /// UID of its pod.
+    pod: String,
+    config: NodeConfig,
+    place: Place,
+}
+
+impl Life {
+    fn incarnation(&self) -> Incarnation {
+        Incarnation { pod_uid: self.pod.clone(), start: 1, nonce: self.pod.clone() }
+    }
+
+    fn timing(&self) -> Timing {
+        Timing { duration: self.config.lease_seconds, renew: self.config.renew_seconds }
+    }
+
+    fn candidate(&self, is_shared: bool) -> Candidate {
+        Candidate {
+            documents: Arc::clone(&self.place.documents),
+            cluster: self.config.uid.clone(),
+            shards: self.config.shards,
+            rules: if is_shared { Rules::Shared } else { Rules::Isolated { moves_at_once: MOVES_AT_ONCE } },
+            identity: format!("{}_{}", self.node, self.pod),
+            ttl: Duration::from_secs(self.config.lease_seconds),
+        }
+    }
+}
+
 /// What a node says of itself.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Word {
+pub(crate) struct Word {
     map_revision: u64,
     holds: Vec<HeldShard>,
     received: Vec<HeldShard>,
@@ -86,10 +138,23 @@ struct Word {
     problem: Option<String>,
 }
 
+impl Word {
+    /// It has acted on the map of this revision, and serves these, from a bucket.
+    pub(crate) fn of(map_revision: u64, holds: Vec<HeldShard>) -> Self {
+        Self { map_revision, holds, ..Self::default() }
+    }
+}
+
 impl Nodes {
     /// Begins to play.
-    pub(crate) fn start(client: Client, config: &Config, machines: Vec<String>, timing: Timing) -> Self {
-        let shared = Arc::new(Shared { client, machines, timing, world: Mutex::default() });
+    pub(crate) fn start(
+        client: Client,
+        config: &Config,
+        machines: Vec<String>,
+        store: Arc<Store>,
+        groups: Arc<Groups>,
+    ) -> Self {
+        let shared = Arc::new(Shared { client, machines, store, groups, world: Mutex::default() });
         let watches = watching(config).unwrap();
         let mut tasks = JoinSet::new();
         tasks.spawn(each(watches.clone(), Arc::clone(&shared), Shared::pod));
@@ -133,6 +198,17 @@ where
     played.await.ok();
 }
 
+/// What comes of a request that is made until the API server answers; none: it refuses it.
+async fn insist<T, F: Future<Output = Result<T, kube::Error>>>(ask: impl Fn() -> F) -> Option<T> {
+    loop {
+        match ask().await {
+            Ok(answer) => return Some(answer),
+            Err(kube::Error::Api(_)) => return None,
+            Err(_) => sleep(AGAIN).await,
+        }
+    }
+}
+
 impl Shared {
     fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
@@ -154,27 +230,36 @@ impl Shared {
             if runs && !ran {
                 known.running.insert(node.clone(), uid.clone());
                 known.changed.notify_waiters();
-                world.tasks.spawn(Arc::clone(&self).sidecar(key, node, uid.clone()));
+                let sidecar = world.tasks.spawn(Arc::clone(&self).node(key, node, uid.clone()));
+                world.sidecars.insert(uid.clone(), sidecar);
             } else if !runs && ran {
                 known.running.remove(&node);
                 known.changed.notify_waiters();
             }
         }
         if is_there && pod.metadata.deletion_timestamp.is_some() {
+            // A kubelet waits for the processes of a pod, as long as it is asked to.
+            let until = Instant::now() + LONGEST_END;
+            while self.plays(&uid) && Instant::now() < until {
+                sleep(AGAIN / 5).await;
+            }
             let this_one = Preconditions { uid: Some(uid), resource_version: None };
             let ended = DeleteParams::default().grace_period(0).preconditions(this_one);
             // Gone by now is as good.
-            Api::<Pod>::namespaced(self.client.clone(), &namespace).delete(&name, &ended).await.ok();
+            let pods = Api::<Pod>::namespaced(self.client.clone(), &namespace);
+            insist(|| pods.delete(&name, &ended)).await;
             return;
         }
         if is_there && !has_machine {
             let machine = &self.machines[uid.bytes().map(usize::from).sum::<usize>() % self.machines.len()];
             let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name, "uid": uid}, "target": {"kind": "Node", "name": machine}});
             let to = format!("/api/v1/namespaces/{namespace}/pods/{name}/binding");
-            let request = hyper::Request::post(to).header("content-type", "application/json");
-            let request = request.body(serde_json::to_vec(&binding).unwrap()).unwrap();
-            // Bound or gone by now is as good: another event follows otherwise.
-            self.client.request_text(request).await.ok();
+            let request = || {
+                let request = hyper::Request::post(&to).header("content-type", "application/json");
+                request.body(serde_json::to_vec(&binding).unwrap()).unwrap()
+            };
+            // Bound or gone by now is as good.
+            insist(|| self.client.request_text(request())).await;
         }
     }
 
@@ -200,10 +285,12 @@ impl Shared {
         let params = PatchParams::default();
         if spec.volume_name.is_none() {
             let bound = json!({"metadata": {"uid": uid}, "spec": {"volumeName": format!("volume-{uid}")}});
-            api.patch(&name, &params, &Patch::Merge(bound)).await.ok();
+            let bound = Patch::Merge(bound);
+            insist(|| api.patch(&name, &params, &bound)).await;
         }
         let status = json!({"metadata": {"uid": uid}, "status": {"phase": "Bound", "accessModes": ["ReadWriteOnce"], "capacity": asked}});
-        api.patch_status(&name, &params, &Patch::Merge(status)).await.ok();
+        let status = Patch::Merge(status);
+        insist(|| api.patch_status(&name, &params, &status)).await;
     }
 
     async fn map(self: Arc<Self>, config_map: ConfigMap, is_there: bool) {
@@ -213,37 +300,138 @@ impl Shared {
         }
         let text = config_map.data.as_ref().and_then(|data| data.get(names::SHARD_MAP_KEY));
         let map = text.filter(|_| is_there).map(|text| serde_json::from_str::<ShardMap>(text).unwrap());
-        let mut world = self.world();
-        let known = world.clusters.entry((config_map.namespace().unwrap(), cluster)).or_default();
-        let is_newer = |map: &ShardMap| {
-            known.map.as_ref().is_none_or(|known| known.revision < map.revision || known.cluster != map.cluster)
-        };
-        if map.as_ref().is_none_or(is_newer) {
-            known.map = map;
+        let cluster = (config_map.namespace().unwrap(), cluster);
+        if map.is_none() {
+            let mut world = self.world();
+            let known = world.clusters.entry(cluster.clone()).or_default();
+            known.map = None;
             known.changed.notify_waiters();
+        }
+        self.learn(&cluster, map);
+    }
+
+    /// One life of a node, until its pod ends.
+    async fn node(self: Arc<Self>, cluster: ClusterKey, node: NodeId, pod: String) {
+        let config_maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &cluster.0);
+        // A pod whose configuration is gone can't start.
+        let name = names::config(&cluster.1);
+        let Some(Some(found)) = insist(|| config_maps.get_opt(&name)).await else {
+            return;
+        };
+        let data = found.data.unwrap();
+        let config: NodeConfig = serde_yaml::from_str(&data[names::NODE_CONFIG_KEY]).unwrap();
+        let shelf = sharing::bucket(&config).map(|bucket| self.store.documents(&bucket.bucket));
+        let group = config.consensus.as_ref().map(|consensus| self.groups.of(&group_of(&config.uid, consensus.since)));
+        if let Some(group) = &group {
+            let first: ClusterSpec = serde_json::from_str(&data[names::CLUSTER_SPEC_KEY]).unwrap();
+            group.starts(&node, &first.nodes);
+        }
+        let place = match (&group, &shelf) {
+            (Some(group), _) => Place { documents: Arc::clone(group) as _, changed: group.changed() },
+            (None, Some(shelf)) => Place { documents: Arc::clone(shelf) as _, changed: shelf.changed() },
+            (None, None) => {
+                let documents = KubernetesDocuments::new(self.client.clone(), &cluster.0, &cluster.1);
+                // Where the operator is the controller, there is a watch on its map.
+                Place { documents: Arc::new(documents), changed: Arc::default() }
+            }
+        };
+        let life = Life { cluster, node, pod, config, place };
+        let (stop, stopped) = watch::channel(false);
+        let mut campaign = JoinSet::new();
+        if group.is_some() || shelf.is_some() {
+            campaign.spawn(life.candidate(shelf.is_some()).run(stopped));
+        }
+        match &shelf {
+            None => Arc::clone(&self).sidecar(&life).await,
+            Some(shelf) => self.sharer(&life, shelf).await,
+        }
+        stop.send_replace(true);
+        campaign.join_all().await;
+        if let Some(group) = &group {
+            group.stops(&life.node);
         }
     }
 
-    /// One life of a sidecar, as far as its session goes: until its pod ends.
-    async fn sidecar(self: Arc<Self>, cluster: ClusterKey, node: NodeId, pod: String) {
-        let store = KubernetesDocuments::new(self.client.clone(), &cluster.0, &cluster.1);
-        let session = documents::session(&node);
-        let mut own = Session {
-            revision: 0,
-            version: None,
-            incarnation: Incarnation { pod_uid: pod.clone(), start: 1, nonce: pod.clone() },
-        };
+    /// A life of a sidecar whose data is in a bucket.
+    async fn sharer(&self, life: &Life, shelf: &Arc<Shelf>) {
+        let Life { cluster, node, config, place, .. } = life;
+        let documents = &*place.documents;
+        let leases = Leases::new(Arc::clone(shelf) as _, config.clone(), node.clone(), life.incarnation());
+        let mut own = Session { revision: 0, version: None, incarnation: life.incarnation() };
+        let session = documents::session(node);
+        let (leased, pods) = (shelf.changed(), Arc::clone(&self.world().clusters[cluster].changed));
         let mut said = None;
-        let renew = Duration::from_secs(self.timing.renew);
-        let changed = Arc::clone(&self.world().clusters[&cluster].changed);
+        let mut renewal = Instant::now();
+        while self.runs(life) {
+            let mut leased = std::pin::pin!(leased.notified());
+            let mut written = std::pin::pin!(place.changed.notified());
+            let mut changed = std::pin::pin!(pods.notified());
+            leased.as_mut().enable();
+            written.as_mut().enable();
+            changed.as_mut().enable();
+            // Leases are valid by the session.
+            let word = if said.is_some() { leases.follow(documents).await } else { Word::default() };
+            if said.as_ref() != Some(&word) || renewal <= Instant::now() {
+                renewal = Instant::now() + Duration::from_secs(config.renew_seconds);
+                match own.write(documents, &session, node, Some(&word), life.timing()).await {
+                    true => said = Some(word),
+                    false => sleep(AGAIN).await,
+                }
+                continue;
+            }
+            tokio::select! {
+                () = leased => {}
+                () = written => {}
+                () = changed => {}
+                () = sleep_until(renewal) => {}
+            }
+        }
+        leases.release(documents).await;
+        own.write(documents, &session, node, None, life.timing()).await;
+    }
+
+    fn runs(&self, life: &Life) -> bool {
+        let world = self.world();
+        let running = world.clusters.get(&life.cluster).and_then(|known| known.running.get(&life.node));
+        running == Some(&life.pod)
+    }
+
+    /// Whether a sidecar still has something to do.
+    fn plays(&self, pod: &str) -> bool {
+        self.world().sidecars.get(pod).is_some_and(|sidecar| !sidecar.is_finished())
+    }
+
+    /// One life of a sidecar, as far as its session goes: until its pod ends.
+    async fn sidecar(self: Arc<Self>, life: &Life) {
+        let Life { cluster, node, pod, config, place } = life;
+        let store = &*place.documents;
+        let session = documents::session(node);
+        let mut own = Session { revision: 0, version: None, incarnation: life.incarnation() };
+        let mut said = None;
+        let renew = Duration::from_secs(config.renew_seconds);
+        let mut renewal = Instant::now() + renew;
+        let changed = Arc::clone(&self.world().clusters[cluster].changed);
         loop {
-            let mut notified = std::pin::pin!(changed.notified());
+            let (mut notified, mut written) =
+                (std::pin::pin!(changed.notified()), std::pin::pin!(place.changed.notified()));
             notified.as_mut().enable();
-            let (runs, word) = self.look(&cluster, &node, &pod);
+            written.as_mut().enable();
+            if config.consensus.is_some() {
+                let map = sharing::read::<ShardMap>(store, documents::SHARD_MAP).await;
+                self.learn(cluster, map.filter(|map| map.cluster == config.uid));
+            }
+            let (runs, word) = self.look(cluster, node, pod);
             let now = runs.then_some(word);
+            let news = async {
+                tokio::select! {
+                    () = notified => {}
+                    () = written => {}
+                }
+            };
             // A renewal says the same again.
-            if now != said || timeout(renew, notified).await.is_err() {
-                if own.write(&store, &session, &node, now.as_ref(), self.timing).await {
+            if now != said || timeout_at(renewal, news).await.is_err() {
+                renewal = Instant::now() + renew;
+                if own.write(store, &session, node, now.as_ref(), life.timing()).await {
                     said = now;
                 } else {
                     sleep(AGAIN).await;
@@ -255,6 +443,19 @@ impl Shared {
             if !runs && store.read(&session).await.is_ok_and(|there| there.is_none()) {
                 return;
             }
+        }
+    }
+
+    /// The nodes of a cluster have heard of a map.
+    fn learn(&self, cluster: &ClusterKey, map: Option<ShardMap>) {
+        let mut world = self.world();
+        let known = world.clusters.entry(cluster.clone()).or_default();
+        let is_newer = |map: &ShardMap| {
+            known.map.as_ref().is_none_or(|known| known.revision < map.revision || known.cluster != map.cluster)
+        };
+        if map.as_ref().is_some_and(is_newer) {
+            known.map = map;
+            known.changed.notify_waiters();
         }
     }
 
@@ -361,7 +562,7 @@ impl Session {
     /// Says it. `None`: that it has ended. Whether that is what stands there now, or need not be said any more.
     async fn write(
         &mut self,
-        store: &KubernetesDocuments,
+        store: &dyn Documents,
         name: &str,
         node: &NodeId,
         word: Option<&Word>,

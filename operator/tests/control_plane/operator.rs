@@ -17,6 +17,8 @@ struct Inner {
     folder: PathBuf,
     kubeconfig: PathBuf,
     namespace: Option<String>,
+    /// What it takes for `/etc/hosts`, if not the machine's.
+    hosts: Mutex<Option<PathBuf>>,
     /// The Lease that it leads by, and what else it is told.
     lease: String,
     more: Vec<String>,
@@ -45,11 +47,17 @@ impl Operator {
             folder: folder.to_owned(),
             kubeconfig: write_kubeconfig(folder, name, server, token),
             namespace: namespace.map(str::to_owned),
+            hosts: Mutex::default(),
             lease: lease.to_owned(),
             more: more.iter().map(|&one| one.to_owned()).collect(),
             metrics: own_address(),
             process: Mutex::default(),
         }))
+    }
+
+    /// From its next start on it finds names in this file.
+    pub(crate) fn has_hosts(&self, file: PathBuf) {
+        *self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
     }
 
     /// How its name in the Lease begins.
@@ -60,7 +68,7 @@ impl Operator {
 
     /// Starts it (again).
     pub(crate) fn start(&self) {
-        let Inner { name, folder, kubeconfig, namespace, lease, more, metrics, process } = &*self.0;
+        let Inner { name, folder, kubeconfig, namespace, hosts, lease, more, metrics, process } = &*self.0;
         let mut args = vec![
             "run".to_owned(),
             "--sidecar-image=sidecar:1".to_owned(),
@@ -75,7 +83,15 @@ impl Operator {
         ];
         args.extend(more.iter().cloned());
         args.extend(namespace.iter().map(|namespace| format!("--namespaces={namespace}")));
-        let program = env!("CARGO_BIN_EXE_brainy-operator");
+        let mut program = env!("CARGO_BIN_EXE_brainy-operator");
+        if let Some(hosts) = &*hosts.lock().unwrap_or_else(PoisonError::into_inner) {
+            // In a namespace of its own, whose root may mount. The kernel forgets there what it was told to do at the parent's death.
+            let script = "mount --bind \"$0\" /etc/hosts && exec setpriv --pdeathsig KILL \"$@\"";
+            let before =
+                ["--user", "--map-root-user", "--mount", "sh", "-c", script, &hosts.display().to_string(), program];
+            args.splice(0..0, before.map(str::to_owned));
+            program = "unshare";
+        }
         // As the image has it.
         let memory = ["MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"].map(|name| (name, OsStr::new("65536")));
         let env = [("KUBECONFIG", kubeconfig.as_os_str()), ("MALLOC_ARENA_MAX", OsStr::new("1"))];

@@ -30,6 +30,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::cluster::{ControlPlane, OPERATORS};
 use crate::dice::Dice;
 use crate::operator::Operator;
+use crate::store;
 
 /// How long what is stale stays so, watches are silent, and the weather is bad.
 const LASTS: Duration = Duration::from_secs(3);
@@ -181,6 +182,11 @@ impl Proxy {
         &self.address
     }
 
+    /// By whom what is asked of the namespace's bucket passes.
+    pub(crate) fn guard(&self) -> Guard {
+        Guard(Arc::clone(&self.shared))
+    }
+
     /// Whom it kills.
     pub(crate) fn watch_over(&self, operator: Operator) {
         *self.shared.operator.lock().unwrap_or_else(PoisonError::into_inner) = Some(operator);
@@ -270,9 +276,50 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
+/// Stands before a bucket: the same trouble, but that a store which keeps its word is never stale.
+#[derive(Clone)]
+pub(crate) struct Guard(Arc<Shared>);
+
+impl Guard {
+    /// What becomes of a request for `key`, which `pass` carries out.
+    pub(crate) async fn bucket(
+        &self,
+        method: &Method,
+        key: &str,
+        pass: impl Future<Output = Result<Response<Full<Bytes>>, Broken>>,
+    ) -> Result<Response<Full<Bytes>>, Broken> {
+        let what = format!("bucket/{}", named(key));
+        let write = if *method == Method::GET { None } else { self.0.count(format!("{method} {what}")) };
+        let fate = self.0.fate(method, &what, write.as_ref());
+        match fate {
+            Fate::Drop => Err(Broken),
+            Fate::Answer(code) => Ok(store::refusal(method, code)),
+            Fate::Pass | Fate::Stale(_) => pass.await,
+            Fate::PassAndDrop | Fate::PassAndAnswer(_) | Fate::PassAndKill => {
+                // Until it is carried out.
+                pass.await.ok();
+                match fate {
+                    Fate::PassAndKill => self.0.kill(),
+                    Fate::PassAndAnswer(code) => return Ok(store::refusal(method, code)),
+                    _ => {}
+                }
+                Err(Broken)
+            }
+        }
+    }
+}
+
+/// The folder of a probe has a name that no other has.
+fn named(key: &str) -> String {
+    match key.strip_prefix("_probe/").and_then(|rest| rest.split_once('/')) {
+        Some((_, name)) => format!("_probe/{name}"),
+        None => key.to_owned(),
+    }
+}
+
 /// Breaks the connection.
 #[derive(Debug)]
-struct Broken;
+pub(crate) struct Broken;
 
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -363,12 +410,21 @@ impl Shared {
             state.looks += usize::from(of_cluster && !state.is_down);
             return None;
         }
-        if path.contains("dryRun=All") || state.is_down {
+        if path.contains("dryRun=All") {
             return None;
         }
+        drop(state);
         let (path, _) = path.split_once('?').unwrap_or((path, ""));
         let (_, what) = path.split_once(&format!("/namespaces/{}/", self.namespace)).unwrap_or(("", path));
-        let what = format!("{method} {what}");
+        self.count(format!("{method} {what}"))
+    }
+
+    /// The write, unless it comes from a dead operator.
+    fn count(&self, what: String) -> Option<Write> {
+        let mut state = self.state();
+        if state.is_down {
+            return None;
+        }
         let count = state.counts.entry(what.clone()).or_default();
         *count += 1;
         let write = Write { which: *count, what };

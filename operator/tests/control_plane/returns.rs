@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::cluster::ControlPlane;
-use crate::scenarios::{NAME, Run, TIMING, ask, spec};
+use crate::scenarios::{Kind, NAME, Run, ask, spec};
 use crate::walk::{Step, Walk, step, walk};
 
 /// All of these as they are, one after the other.
@@ -35,13 +35,18 @@ fn amounts_that_come_back() -> Vec<Step> {
 #[test]
 fn what_is_taken_away_in_part_and_what_comes_back_is_so_in_the_end() {
     Runtime::new().unwrap().block_on(async {
-        let mut plane = ControlPlane::start(TIMING).await;
+        let mut plane = ControlPlane::start().await;
         let walks =
             [("parts that go", true, parts_that_go()), ("amounts that come back", false, amounts_that_come_back())];
         let walks = walks.map(|(name, in_zones, steps)| {
             let count = steps.len();
             let plane = &plane;
-            async move { Ok::<_, String>((count, walk(plane, Walk::along(name, in_zones, steps), count).await?)) }
+            async move {
+                Ok::<_, String>((
+                    count,
+                    walk(plane, Walk::along(name, Kind::new("Isolated", "Leader", in_zones), steps), count).await?,
+                ))
+            }
         });
         let walked = try_join_all(walks).await.unwrap_or_else(|why| panic!("{why}"));
         for (steps, counts) in walked {
@@ -54,7 +59,7 @@ fn what_is_taken_away_in_part_and_what_comes_back_is_so_in_the_end() {
 #[test]
 fn an_operator_that_begins_anew_writes_nothing() {
     Runtime::new().unwrap().block_on(async {
-        let mut plane = ControlPlane::start(TIMING).await;
+        let mut plane = ControlPlane::start().await;
         let preference =
             json!({"weight": 1, "preference": {"matchExpressions": [{"key": "disk", "operator": "Exists"}]}});
         let much = json!({
@@ -70,9 +75,11 @@ fn an_operator_that_begins_anew_writes_nothing() {
         });
         let mut in_zones = much.clone();
         in_zones["zones"] = json!(["west-1a", "west-1b"]);
-        for wish in [spec(json!({})), spec(much), spec(in_zones)] {
+        let in_buckets =
+            [Kind::new("Shared", "StorageNative", false).spec(), Kind::new("Namespaced", "Leader", true).spec()];
+        for wish in [spec(json!({})), spec(much), spec(in_zones)].into_iter().chain(in_buckets) {
             let run = Run::start(&plane).await;
-            ask(&plane.client, run.namespace(), Some(&wish)).await;
+            ask(&plane, run.namespace(), Some(&wish)).await;
             run.comes_to_rest().await.unwrap_or_else(|why| panic!("{wish}: {why}"));
             let clusters: Api<BrainyCluster> = Api::namespaced(plane.client.clone(), run.namespace());
             let before = clusters.get(NAME).await.unwrap().metadata.resource_version;

@@ -185,7 +185,7 @@ async fn all_ready(plane: &ControlPlane, clusters: usize, began: Instant) -> Dur
 fn figures_of_many_clusters() {
     let clusters: usize = std::env::var("BRAINY_BENCH_CLUSTERS").map_or(500, |clusters| clusters.parse().unwrap());
     Runtime::new().unwrap().block_on(async {
-        let mut plane = ControlPlane::start(TIMING).await;
+        let mut plane = ControlPlane::start().await;
         for namespace in 0..NAMESPACES {
             plane.namespace(&format!("team-{namespace}")).await;
         }

@@ -1,17 +1,18 @@
 //! What is asked of a cluster, and one run of it under trouble.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use brainy_crds::BrainyCluster;
 use brainy_crds::condition::{HIBERNATED, PROGRESSING, READY};
+use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::cluster::ControlPlane;
+use crate::cluster::{BUCKET, ControlPlane, ENDPOINTS, KEYS};
+use crate::groups;
 use crate::nodes::Timing;
 use crate::operator::Operator;
 use crate::proxy::{Proxy, Trouble, Write};
@@ -23,6 +24,9 @@ pub(crate) const NAME: &str = "demo";
 /// Sessions outlast every run: nothing lapses by time.
 pub(crate) const TIMING: Timing = Timing { duration: 3600, renew: 1800 };
 
+/// Where there are zones.
+pub(crate) const ZONES: [&str; 2] = ["west-1a", "west-1b"];
+
 /// Longer than the operator's pause between looks while something is on its way: then nothing is.
 const QUIET: Duration = Duration::from_millis(1500);
 /// For Kubernetes to do its part without an operator.
@@ -30,110 +34,195 @@ const AWAY: Duration = Duration::from_secs(2);
 /// The operator's own pauses after failures grow to eight seconds within this.
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// A change of a cluster that has come to rest.
+/// What is asked of a cluster that has come to rest, or that is not there yet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Scenario {
+    /// Of which cluster.
+    pub(crate) kind: Kind,
+    /// What.
+    pub(crate) change: Change,
+}
+
+impl fmt::Debug for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} on {}", self.change, self.kind)
+    }
+}
+
+/// A cluster by strategy and pattern, in zones or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Kind {
+    strategy: &'static str,
+    pattern: &'static str,
+    zones: bool,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let zones = if self.zones { " in zones" } else { "" };
+        write!(f, "{}/{}{zones}", self.strategy, self.pattern)
+    }
+}
+
+impl Kind {
+    /// One of them.
+    pub(crate) const fn new(strategy: &'static str, pattern: &'static str, zones: bool) -> Self {
+        Self { strategy, pattern, zones }
+    }
+
+    /// Whether this machine has what it takes.
+    pub(crate) fn can_be_played(self) -> bool {
+        self.pattern != "Consensus" || *groups::CAN_BE_PLAYED
+    }
+
+    fn is_on_volumes(self) -> bool {
+        self.strategy == "Isolated"
+    }
+
+    /// How many nodes it has unless something else is said: a zone with two, and one with one.
+    fn nodes(self) -> usize {
+        if self.zones { 3 } else { 2 }
+    }
+
+    /// Its spec, with four shards.
+    pub(crate) fn spec(self) -> Value {
+        let mut spec = json!({
+            "replicas": self.nodes(),
+            "shards": 4,
+            "storage": {"strategy": self.strategy},
+            "coordination": {
+                "pattern": self.pattern,
+                "lease": if self.pattern == "Consensus" { short() } else { long() },
+            },
+        });
+        match self.is_on_volumes() {
+            true => spec["storage"]["volume"] = json!({"size": "1Gi"}),
+            false => spec["storage"]["bucket"] = bucket(),
+        }
+        if self.zones {
+            spec["zones"] = json!(ZONES);
+        }
+        spec
+    }
+}
+
+/// Sessions that outlast every run: nothing lapses by time.
+pub(crate) fn long() -> Value {
+    json!({"durationSeconds": TIMING.duration, "renewSeconds": TIMING.renew})
+}
+
+/// Sessions that are over soon: a change from or to pattern Consensus waits for that.
+pub(crate) fn short() -> Value {
+    json!({"durationSeconds": 10, "renewSeconds": 3})
+}
+
+/// The bucket of the namespace.
+pub(crate) fn bucket() -> Value {
+    json!({"name": BUCKET, "endpoint": ENDPOINTS[0], "credentialsSecret": KEYS[0]})
+}
+
+/// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scenario {
-    /// Two nodes, of nothing.
+pub(crate) enum Change {
+    /// A cluster, of nothing.
     Create,
-    /// From two nodes to three.
+    /// A node more; in zones, two more.
     ScaleUp,
-    /// From three nodes to two.
+    /// The way back; in zones, down to two.
     ScaleDown,
-    /// Every pod is replaced.
+    /// Every pod is replaced; zone by zone.
     Roll,
     /// Pods get other resources where they run, and volumes grow.
     Resize,
-    /// From two nodes to none.
+    /// All nodes go, and data stays.
     Hibernate,
-    /// From none to two.
+    /// They come back.
     Wake,
-    /// Volumes are to go with the cluster, from now on.
-    OwnVolumes,
-    /// Volumes stay.
+    /// Another is the controller: the operator, or a node.
+    ChangePattern,
+    /// Data is to go with the cluster, from now on.
+    OwnData,
+    /// Data stays.
     Delete,
-    /// Volumes go.
-    DeleteWithVolumes,
-    /// Three nodes in two zones, of nothing.
-    CreateInZones,
-    /// From three nodes to five, in two zones.
-    ScaleUpInZones,
-    /// From five nodes to two, in two zones.
-    ScaleDownInZones,
-    /// Every pod is replaced, zone by zone.
-    RollInZones,
+    /// Data goes.
+    DeleteWithData,
 }
 
 impl Scenario {
     /// All.
-    pub(crate) const ALL: [Self; 14] = [
-        Self::Create,
-        Self::ScaleUp,
-        Self::ScaleDown,
-        Self::Roll,
-        Self::Resize,
-        Self::Hibernate,
-        Self::Wake,
-        Self::OwnVolumes,
-        Self::Delete,
-        Self::DeleteWithVolumes,
-        Self::CreateInZones,
-        Self::ScaleUpInZones,
-        Self::ScaleDownInZones,
-        Self::RollInZones,
-    ];
+    pub(crate) fn all() -> Vec<Self> {
+        use Change::{
+            ChangePattern, Create, Delete, DeleteWithData, Hibernate, OwnData, Resize, Roll, ScaleDown, ScaleUp, Wake,
+        };
+        let volumes =
+            [Create, ScaleUp, ScaleDown, Roll, Resize, Hibernate, Wake, OwnData, Delete, DeleteWithData].as_slice();
+        let bucket = [Create, ScaleUp, ScaleDown, Roll, Resize, Hibernate, Wake, ChangePattern, Delete, DeleteWithData]
+            .as_slice();
+        let zones = [Create, ScaleUp, ScaleDown, Roll].as_slice();
+        let group = [Create, ScaleUp, ScaleDown, Roll, Hibernate, Wake, DeleteWithData].as_slice();
+        let of = [
+            (Kind::new("Isolated", "Leader", false), volumes),
+            (Kind::new("Isolated", "Leader", true), zones),
+            (Kind::new("Shared", "StorageNative", false), bucket),
+            (Kind::new("Shared", "StorageNative", true), zones),
+            (Kind::new("Namespaced", "Leader", false), &[Create, ScaleDown, Roll, ChangePattern, DeleteWithData]),
+            (Kind::new("Isolated", "Consensus", false), group),
+            (Kind::new("Shared", "Consensus", true), zones),
+        ];
+        let of = of.into_iter().filter(|(kind, _)| kind.can_be_played());
+        let each = |(kind, changes): (Kind, &[Change])| changes.iter().map(|&change| Self { kind, change }).collect();
+        of.flat_map::<Vec<Self>, _>(each).collect()
+    }
 
     /// The specs that come before, each until it is at rest.
     fn before(self) -> Vec<Value> {
-        match self {
-            Self::Create | Self::CreateInZones => Vec::new(),
-            Self::ScaleDown => vec![spec(json!({"replicas": 3}))],
-            Self::Wake => vec![spec(json!({})), spec(json!({"replicas": 0}))],
-            Self::DeleteWithVolumes => vec![spec(json!({"deletionPolicy": "Delete"}))],
-            Self::ScaleUpInZones | Self::RollInZones => vec![in_zones(json!({}))],
-            Self::ScaleDownInZones => vec![in_zones(json!({"replicas": 5}))],
-            _ => vec![spec(json!({}))],
+        let first = self.kind.spec();
+        match self.change {
+            Change::Create => Vec::new(),
+            Change::ScaleDown => vec![with(first, json!({"replicas": self.more()}))],
+            Change::Wake => vec![with(first.clone(), json!({})), with(first, json!({"replicas": 0}))],
+            Change::DeleteWithData => vec![with(first, json!({"deletionPolicy": "Delete"}))],
+            _ => vec![with(first, json!({}))],
         }
+    }
+
+    fn more(self) -> usize {
+        self.kind.nodes() + if self.kind.zones { 2 } else { 1 }
     }
 
     /// The spec that is asked for; none: the cluster is deleted.
     fn asks(self) -> Option<Value> {
-        Some(match self {
-            Self::Create | Self::ScaleDown | Self::Wake => spec(json!({})),
-            Self::ScaleUp => spec(json!({"replicas": 3})),
-            Self::Roll => spec(json!({"pod": {"annotations": {"example.org/version": "2"}}})),
-            Self::Resize => spec(json!({
+        let differs = match self.change {
+            Change::Create | Change::Wake => json!({}),
+            Change::ScaleUp => json!({"replicas": self.more()}),
+            Change::ScaleDown => json!({"replicas": 2}),
+            Change::Roll => json!({"pod": {"annotations": {"example.org/version": "2"}}}),
+            Change::Resize if self.kind.is_on_volumes() => json!({
                 "pod": {"resources": {"requests": {"cpu": "70m", "memory": "64Mi"}}},
                 "storage": {"volume": {"size": "2Gi"}},
-            })),
-            Self::Hibernate => spec(json!({"replicas": 0})),
-            Self::OwnVolumes => spec(json!({"deletionPolicy": "Delete"})),
-            Self::Delete | Self::DeleteWithVolumes => return None,
-            Self::CreateInZones => in_zones(json!({})),
-            Self::ScaleUpInZones => in_zones(json!({"replicas": 5})),
-            Self::ScaleDownInZones => in_zones(json!({"replicas": 2})),
-            Self::RollInZones => in_zones(json!({"pod": {"annotations": {"example.org/version": "2"}}})),
-        })
+            }),
+            Change::Resize => json!({"pod": {"resources": {"requests": {"cpu": "70m", "memory": "64Mi"}}}}),
+            Change::Hibernate => json!({"replicas": 0}),
+            Change::ChangePattern => {
+                let other = if self.kind.pattern == "Leader" { "StorageNative" } else { "Leader" };
+                json!({"coordination": {"pattern": other}})
+            }
+            Change::OwnData => json!({"deletionPolicy": "Delete"}),
+            Change::Delete | Change::DeleteWithData => return None,
+        };
+        Some(with(self.kind.spec(), differs))
     }
 }
 
-/// A spec of two nodes and four shards, with these differences.
-pub(crate) fn spec(differs: Value) -> Value {
-    let mut spec = json!({
-        "replicas": 2,
-        "shards": 4,
-        "storage": {"strategy": "Isolated", "volume": {"size": "1Gi"}},
-        "coordination": {"lease": {"durationSeconds": TIMING.duration, "renewSeconds": TIMING.renew}},
-        "pod": {"resources": {"requests": {"cpu": "50m", "memory": "64Mi"}}},
-    });
+fn with(mut spec: Value, differs: Value) -> Value {
+    merge(&mut spec, json!({"pod": {"resources": {"requests": {"cpu": "50m", "memory": "64Mi"}}}}));
     merge(&mut spec, differs);
     spec
 }
 
-/// A spec of three nodes in two zones, with these differences.
-fn in_zones(differs: Value) -> Value {
-    let mut spec = spec(json!({"replicas": 3, "zones": ["west-1a", "west-1b"]}));
-    merge(&mut spec, differs);
-    spec
+/// A spec of two nodes and four shards on volumes, with these differences.
+pub(crate) fn spec(differs: Value) -> Value {
+    with(Kind::new("Isolated", "Leader", false).spec(), differs)
 }
 
 /// Merges a patch (RFC 7386).
@@ -199,7 +288,11 @@ impl<'a> Run<'a> {
         plane.namespace(&namespace).await;
         let proxy = Proxy::start(plane, &namespace).await;
         let operator = Operator::new(&namespace, plane.folder(), proxy.address(), None, Some(&namespace));
+        plane.bucket(&namespace, proxy.guard()).await;
         proxy.watch_over(operator.clone());
+        if *groups::CAN_BE_PLAYED {
+            operator.has_hosts(plane.groups.hosts(&namespace, NAME, &ZONES));
+        }
         operator.start();
         Self { plane, namespace, proxy, operator }
     }
@@ -241,12 +334,12 @@ impl<'a> Run<'a> {
         expected: Option<&State>,
     ) -> Result<Outcome, String> {
         for spec in scenario.before() {
-            ask(&self.plane.client, &self.namespace, Some(&spec)).await;
+            ask(self.plane, &self.namespace, Some(&spec)).await;
             self.comes_to_rest().await?;
         }
         self.proxy.begin(trouble.clone());
         let is_away = *trouble == Trouble::Away;
-        ask(&self.plane.client, &self.namespace, scenario.asks().as_ref()).await;
+        ask(self.plane, &self.namespace, scenario.asks().as_ref()).await;
         let again = async {
             loop {
                 self.proxy.struck().await;
@@ -279,7 +372,7 @@ impl<'a> Run<'a> {
     pub(crate) async fn comes_to_rest(&self) -> Result<(), String> {
         let began = Instant::now();
         loop {
-            let cluster = read(&self.plane.client, &self.namespace).await;
+            let cluster = read(self.plane, &self.namespace).await;
             let rests = match &cluster {
                 Some(cluster) => is_at_rest(cluster) && self.proxy.is_quiet_for(QUIET),
                 None => self.is_empty().await,
@@ -315,28 +408,43 @@ impl<'a> Run<'a> {
     /// Nothing is left that goes with a cluster.
     async fn is_empty(&self) -> bool {
         let left = state::of(self.plane, &self.namespace).await;
-        left.keys().all(|key| key.starts_with("persistentvolumeclaims/") || key.starts_with("lives of "))
+        let stays = |key: &String| {
+            ["persistentvolumeclaims/", "lives of ", "bucket"].iter().any(|kept| key.starts_with(kept))
+                || key.strip_prefix("secrets/").is_some_and(|name| KEYS.contains(&name))
+        };
+        left.keys().all(stays)
     }
 }
 
 /// Asks for this spec, or that the cluster goes.
-pub(crate) async fn ask(client: &Client, namespace: &str, spec: Option<&Value>) {
-    let clusters: Api<BrainyCluster> = Api::namespaced(client.clone(), namespace);
+pub(crate) async fn ask(plane: &ControlPlane, namespace: &str, spec: Option<&Value>) {
+    let clusters: Api<BrainyCluster> = Api::namespaced(plane.client.clone(), namespace);
     let Some(spec) = spec else {
-        clusters.delete(NAME, &DeleteParams::default()).await.unwrap();
+        let gone = async || match clusters.delete(NAME, &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            other => other.map(drop),
+        };
+        plane.patiently(gone).await;
         return;
     };
+    let spec = plane.in_namespace(spec, namespace);
     let wish =
         json!({"apiVersion": "brainy.io/v1alpha1", "kind": "BrainyCluster", "metadata": {"name": NAME}, "spec": spec});
-    let created = clusters.create(&PostParams::default(), &serde_json::from_value(wish.clone()).unwrap()).await;
-    if created.is_err() {
-        clusters.patch(NAME, &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await.unwrap();
-    }
+    let asked =
+        async || match clusters.create(&PostParams::default(), &serde_json::from_value(wish.clone()).unwrap()).await {
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {
+                let patch = Patch::Merge(json!({"spec": spec}));
+                clusters.patch(NAME, &PatchParams::default(), &patch).await.map(drop)
+            }
+            other => other.map(drop),
+        };
+    plane.patiently(asked).await;
 }
 
 /// The cluster, if there is one.
-pub(crate) async fn read(client: &Client, namespace: &str) -> Option<BrainyCluster> {
-    Api::<BrainyCluster>::namespaced(client.clone(), namespace).get_opt(NAME).await.unwrap()
+pub(crate) async fn read(plane: &ControlPlane, namespace: &str) -> Option<BrainyCluster> {
+    let clusters: Api<BrainyCluster> = Api::namespaced(plane.client.clone(), namespace);
+    plane.patiently(async || clusters.get_opt(NAME).await).await
 }
 
 /// The operator says of the newest spec that all is as it wants it.

@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use brainy_coordination::lease::ShardLease;
 use brainy_coordination::session::SessionRecord;
-use brainy_coordination::{NodeId, ShardMap};
+use brainy_coordination::{NodeId, ShardMap, names as paths};
 use brainy_kubernetes::names;
+use brainy_operator::plan::template_inputs;
 use serde_json::{Value, json};
 
 use crate::cluster::ControlPlane;
@@ -43,8 +45,9 @@ pub(crate) async fn of(plane: &ControlPlane, namespace: &str) -> State {
     let mut state = State::new();
     for (group, kind) in KINDS {
         let path = format!("/{group}/namespaces/{namespace}/{kind}");
-        let request = hyper::Request::get(path).body(Vec::new()).unwrap();
-        let listed: Value = plane.client.request(request).await.unwrap();
+        let listed: Value = plane
+            .patiently(async || plane.client.request(hyper::Request::get(path.clone()).body(Vec::new()).unwrap()).await)
+            .await;
         for object in listed["items"].as_array().unwrap() {
             state.insert(format!("{kind}/{}", object["metadata"]["name"].as_str().unwrap()), object.clone());
         }
@@ -58,9 +61,17 @@ pub(crate) async fn of(plane: &ControlPlane, namespace: &str) -> State {
         None => true,
     });
     let set = state.iter().find(|(key, _)| key.starts_with("statefulsets/")).map(|(_, set)| set);
+    let cluster = state.iter().find(|(key, _)| key.starts_with("brainyclusters/")).map(|(_, cluster)| cluster);
+    let consensus = cluster.filter(|cluster| cluster["spec"]["coordination"]["pattern"] == "Consensus");
+    let group = consensus.and_then(|cluster| cluster["metadata"]["uid"].as_str()).map(str::to_owned);
     let hash = set.map(|set| set["spec"]["template"]["metadata"]["annotations"][CONFIG_HASH].clone());
+    let spec = cluster.map(|cluster| serde_json::from_value(cluster["spec"].clone()).unwrap());
+    let newest = Newest { hash, inputs: spec.map(|spec| template_inputs(&spec)) };
     let mut state: State =
-        state.into_iter().map(|(key, object)| (key.clone(), normal(&key, object, hash.as_ref()))).collect();
+        state.into_iter().map(|(key, object)| (key.clone(), normal(&key, object, &newest))).collect();
+    state.extend(of_documents("bucket", &plane.store.documents(namespace).all()));
+    let group = group.and_then(|uid| plane.groups.newest(&uid));
+    state.extend(group.map(|group| of_documents("group", &group.all())).unwrap_or_default());
     for kind in ["pods", "claims"] {
         // None was replaced more often than need be, and no volume made anew.
         state.insert(format!("lives of {kind}"), json!(plane.nodes.lives(kind, namespace)));
@@ -69,24 +80,86 @@ pub(crate) async fn of(plane: &ControlPlane, namespace: &str) -> State {
     serde_json::from_str(&text).unwrap()
 }
 
+/// The documents of coordination, in a bucket or among the nodes, as far as anybody goes by them.
+fn of_documents(place: &str, objects: &BTreeMap<String, bytes::Bytes>) -> State {
+    let mut state = State::new();
+    for (name, body) in objects {
+        // Nothing is decided from the one, and the other is left by a crash.
+        if name == paths::TOPOLOGY || name.starts_with("_probe/") || is_lease(name) {
+            continue;
+        }
+        let mut document: Value = serde_json::from_slice(body).unwrap();
+        let said = match name.as_str() {
+            paths::SHARD_MAP => spread(&document.to_string()),
+            paths::CONTROLLER_ELECTION => json!({"kind": document["kind"], "held": document["holder"].is_string()}),
+            _ if name.starts_with(paths::SESSIONS) => {
+                let record: SessionRecord = serde_json::from_value(document).unwrap();
+                json!({"state": record.state, "holds": record.holds.len()})
+            }
+            _ => {
+                let fields = document.as_object_mut().unwrap();
+                let of_its_time = ["revision", "writer", "uid", "cluster", "generation", "kubernetes"];
+                of_its_time.iter().for_each(|field| drop(fields.remove(*field)));
+                document
+            }
+        };
+        state.insert(format!("{place}/{name}"), said);
+    }
+    if objects.keys().any(|name| is_lease(name)) {
+        state.insert(format!("{place} leases"), json!(owners(objects)));
+    }
+    state
+}
+
+/// How many shards each node holds by its leases, in order: which ones depends on what came first.
+fn owners(objects: &BTreeMap<String, bytes::Bytes>) -> BTreeMap<String, usize> {
+    let mut owners = BTreeMap::new();
+    for (_, body) in objects.iter().filter(|(name, _)| is_lease(name)) {
+        let lease: ShardLease = serde_json::from_slice(body).unwrap();
+        *owners.entry(lease.owner.map_or_else(|| "nobody".to_owned(), |node| node.0)).or_default() += 1;
+    }
+    owners
+}
+
+fn is_lease(name: &str) -> bool {
+    name.ends_with("/.lock") || name.starts_with(paths::SHARD_LEASES)
+}
+
 /// What differs, for people.
 pub(crate) fn difference(expected: &State, found: &State) -> String {
     let mut text = String::new();
     for key in expected.keys().chain(found.keys().filter(|key| !expected.contains_key(*key))) {
-        let (before, now) = (expected.get(key), found.get(key));
-        if before != now {
-            writeln!(text, "{key}:\n  expected {}\n  found    {}", shown(before), shown(now)).unwrap();
-        }
+        let of = |state: &State| state.get(key).cloned().unwrap_or_default();
+        parts(key, &of(expected), &of(found), &mut text);
     }
     text
 }
 
-fn shown(object: Option<&Value>) -> String {
-    object.map_or_else(|| "nothing".to_owned(), Value::to_string)
+/// The smallest parts of two values that differ.
+fn parts(path: &str, expected: &Value, found: &Value, text: &mut String) {
+    match (expected, found) {
+        (Value::Object(before), Value::Object(now)) => {
+            for name in before.keys().chain(now.keys().filter(|name| !before.contains_key(*name))) {
+                parts(&format!("{path} {name}"), &expected[name], &found[name], text);
+            }
+        }
+        (Value::Array(before), Value::Array(now)) if before.len() == now.len() => {
+            before.iter().zip(now).enumerate().for_each(|(at, (b, n))| parts(&format!("{path} {at}"), b, n, text));
+        }
+        _ if expected == found => {}
+        _ => writeln!(text, "{path}:\n  expected {expected}\n  found    {found}").unwrap(),
+    }
 }
 
-/// `hash`: of the configuration, as the newest template has it.
-fn normal(key: &str, mut object: Value, hash: Option<&Value>) -> Value {
+/// What is newest of a cluster, by hashes that its bucket's name and its UID are part of.
+struct Newest {
+    /// Of the configuration, as the newest template has it.
+    hash: Option<Value>,
+    /// Of the spec, as far as templates are made from it.
+    inputs: Option<String>,
+}
+
+fn normal(key: &str, mut object: Value, newest: &Newest) -> Value {
     let generation = object["metadata"]["generation"].clone();
     let meta = object["metadata"].as_object_mut().unwrap();
     OF_ITS_TIME.iter().for_each(|field| drop(meta.remove(*field)));
@@ -116,7 +189,7 @@ fn normal(key: &str, mut object: Value, hash: Option<&Value>) -> Value {
                 json!({"replicas": object["status"]["replicas"], "readyReplicas": object["status"]["readyReplicas"]});
             let accepted = object["metadata"]["annotations"].get_mut("brainy.io/accepted");
             if let Some(accepted) = accepted {
-                *accepted = without_hashes(accepted.as_str().unwrap());
+                *accepted = without_hashes(accepted.as_str().unwrap(), newest);
             }
             if let Some(hash) = object["spec"]["template"]["metadata"]["annotations"].get_mut(CONFIG_HASH) {
                 *hash = json!("HASH");
@@ -127,7 +200,7 @@ fn normal(key: &str, mut object: Value, hash: Option<&Value>) -> Value {
         "pods" => {
             let (mut meta, spec) = (object["metadata"].take(), object["spec"].take());
             meta["labels"].as_object_mut().unwrap().remove("controller-revision-hash");
-            let is_newest = hash.is_some_and(|hash| meta["annotations"][CONFIG_HASH] == *hash);
+            let is_newest = newest.hash.as_ref().is_some_and(|hash| meta["annotations"][CONFIG_HASH] == *hash);
             meta["annotations"][CONFIG_HASH] = json!(if is_newest { "of the newest" } else { "of an earlier one" });
             // Names of volumes are random.
             let containers = |list: &str| -> Vec<Value> {
@@ -189,11 +262,13 @@ fn spread(map: &str) -> Value {
 }
 
 /// The template's hash is of the configuration too.
-fn without_hashes(accepted: &str) -> Value {
+fn without_hashes(accepted: &str, newest: &Newest) -> Value {
     let mut accepted: Value = serde_json::from_str(accepted).unwrap();
     if accepted["template"].as_str().is_some_and(|hash| !hash.is_empty()) {
         accepted["template"] = json!("HASH");
     }
+    let is_newest = newest.inputs.as_deref() == accepted["inputs"].as_str();
+    accepted["inputs"] = json!(if is_newest { "of the newest" } else { "of an earlier one" });
     accepted
 }
 

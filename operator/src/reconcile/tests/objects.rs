@@ -165,6 +165,29 @@ async fn from_and_to_consensus_all_nodes_stop_and_the_map_goes_before_any_starts
 }
 
 #[tokio::test]
+async fn a_session_that_the_same_change_shortens_is_waited_for_as_long_as_nodes_were_given_it() {
+    let mut wish = isolated();
+    wish.spec.coordination.lease = brainy_crds::LeaseSpec { duration_seconds: 600, renew_seconds: 200 };
+    let mut world = World::new(wish);
+    world.reconcile().await.unwrap();
+    world.api.edit(CLUSTER, |cluster| {
+        cluster["metadata"]["generation"] = json!(8);
+        cluster["spec"]["coordination"] =
+            json!({"pattern": "Consensus", "lease": {"durationSeconds": 2, "renewSeconds": 1}});
+    });
+    world.reconcile().await.unwrap();
+    assert_eq!(world.api.object(SET).unwrap()["spec"]["replicas"], 0);
+    for _ in 0..2 {
+        world.clock.advance(Duration::from_secs(300));
+        world.reconcile().await.unwrap();
+        assert!(world.api.object(SET).is_some(), "a node that nobody can reach may go by its session still");
+    }
+    world.clock.advance(Duration::from_secs(100));
+    world.reconcile().await.unwrap();
+    assert!(world.api.object(SET).is_none());
+}
+
+#[tokio::test]
 async fn a_missing_secret_is_told_and_nothing_is_made_or_deleted_until_it_is_there() {
     let mut world = World::new(shared());
     let again = world.reconcile().await.unwrap();
