@@ -3,6 +3,7 @@
 //! of two, and [`regions`] one of several, below all of these but the last.
 
 pub mod batching;
+mod behind;
 pub mod caching;
 pub mod compression;
 mod gates;

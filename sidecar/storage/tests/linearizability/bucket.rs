@@ -31,6 +31,11 @@ impl FarBucket {
         Self(Arc::new(Inner { objects, writes, road: Road::new(weather), sweeps }))
     }
 
+    /// One that neither loses nor delays anything.
+    pub(crate) fn calm() -> Self {
+        Self::new(Weather { pauses: vec![1], losses: vec![None], echoes: vec![None] }, false)
+    }
+
     /// The adapter over an empty bucket.
     pub(crate) fn adapter(weather: Weather, sweeps: bool) -> Arc<dyn StorageAdapter> {
         Self::new(weather, sweeps).open()

@@ -8,6 +8,8 @@ mod asked;
 #[allow(dead_code, reason = "other tests need more of it")]
 mod bucket;
 mod comparisons;
+#[path = "../days/mod.rs"]
+mod days;
 #[path = "../linearizability/harness/mod.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod harness;

@@ -6,24 +6,22 @@
 //!
 //! Turns are given, not timed, in one thread: a day is the same each time.
 
-use std::collections::BTreeMap;
+use std::ops::AddAssign;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use brainy_storage::{Done, Entry, Operation, OperationId, Outcome, StorageAdapter, Value, WriteResult};
+use brainy_storage::{Outcome, StorageAdapter, Value};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
-use serde_json::json;
-use tokio::runtime::Builder;
 
 use super::bucket::FarBucket;
+use super::days::{self, ALL_ARRIVED, Act, Answer, Heard, May, key, live_all, plain};
 use super::harness::Seed;
 use super::harness::generate::any_weather;
 use super::harness::rough::{Weather, pause};
-use super::world::{NAMES, Stood, World, key, number, restless};
+use super::world::{NAMES, Stood, World, restless};
 
 /// Days of each kind.
 const DAYS: u32 = 200;
@@ -32,20 +30,6 @@ const NODES: usize = 3;
 const DECIDED: usize = 2;
 const KEYS: usize = 5;
 const MIXED: usize = 4;
-/// Turns after which every request has arrived that ever will.
-const ALL_ARRIVED: u8 = 200;
-
-#[derive(Clone, Copy, Debug)]
-enum Act {
-    Read,
-    Add(i64),
-    /// An addition with an id.
-    Once(u8),
-    Swap(Option<i64>, Option<i64>),
-    Set(i64),
-    Delete,
-}
-
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Do(usize, usize, Act),
@@ -67,12 +51,11 @@ enum Step {
 struct Day {
     steps: Vec<Step>,
     weathers: Vec<Weather>,
-    seed: u64,
 }
 
 fn any_decision() -> impl Strategy<Value = Act> {
     prop_oneof![
-        2 => Just(Act::Read),
+        2 => Just(Act::Get),
         3 => (1..3_i64).prop_map(Act::Add),
         2 => (0..3_u8).prop_map(Act::Once),
         3 => (option::of(0..3_i64), option::of(0..3_i64)).prop_map(|(old, new)| Act::Swap(old, new)),
@@ -109,132 +92,20 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 fn any_day() -> impl Strategy<Value = Day> {
     let weathers = any::<bool>().prop_flat_map(|rough| vec(any_weather(rough), NODES));
-    (vec(any_step(), 5..50), weathers, any::<u64>()).prop_map(|(steps, weathers, seed)| Day { steps, weathers, seed })
+    (vec(any_step(), 5..50), weathers).prop_map(|(steps, weathers)| Day { steps, weathers })
 }
 
-/// What may stand under a key, and what it remembers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Standing {
-    value: Option<i64>,
-    done: BTreeMap<u8, i64>,
-}
-
-/// What is answered.
-#[derive(Clone, Debug, PartialEq)]
-enum Answer {
-    Value(Option<i64>),
-    Done,
-    Removed,
-    Sum(i64),
-    Rejected(Option<i64>),
-}
-
-impl Standing {
-    /// What an operation does to it, and what is answered.
-    fn after(&self, act: Act) -> (Self, Answer) {
-        let with = |value: Option<i64>| match value {
-            Some(_) => Self { value, ..self.clone() },
-            None => Self::default(),
-        };
-        match act {
-            Act::Read => (self.clone(), Answer::Value(self.value)),
-            Act::Set(n) => (with(Some(n)), Answer::Done),
-            Act::Delete => (with(None), Answer::Removed),
-            Act::Add(n) => {
-                let sum = self.value.unwrap_or(0) + n;
-                (with(Some(sum)), Answer::Sum(sum))
-            }
-            Act::Once(id) => match self.done.get(&id) {
-                Some(sum) => (self.clone(), Answer::Sum(*sum)),
-                None => {
-                    let sum = self.value.unwrap_or(0) + 1;
-                    let mut next = with(Some(sum));
-                    next.done.insert(id, sum);
-                    (next, Answer::Sum(sum))
-                }
-            },
-            Act::Swap(old, _) if old != self.value => (self.clone(), Answer::Rejected(self.value)),
-            Act::Swap(None, None) => (self.clone(), Answer::Done),
-            Act::Swap(_, new) => (with(new), Answer::Done),
-        }
-    }
-}
-
-/// All that may stand under a key, by what was answered.
-#[derive(Clone, Debug)]
-struct May(Vec<Standing>);
-
-impl May {
-    fn answered(&mut self, act: Act, answer: &Answer) -> Result<(), String> {
-        let before = self.0.clone();
-        let fits = before.iter().map(|standing| standing.after(act)).filter(|(_, expected)| expected == answer);
-        self.0 = fits.map(|(standing, _)| standing).collect();
-        self.tidy();
-        if self.0.is_empty() {
-            return Err(format!("{act:?} was answered {answer:?}, and what stood there was one of {before:?}"));
-        }
-        Ok(())
-    }
-
-    /// Nobody knows whether it was done.
-    fn perhaps(&mut self, act: Act) {
-        let after: Vec<Standing> = self.0.iter().map(|standing| standing.after(act).0).collect();
-        self.0.extend(after);
-        self.tidy();
-    }
-
-    fn tidy(&mut self) {
-        self.0.sort_unstable();
-        self.0.dedup();
-    }
-}
-
-fn plain(value: &Value) -> i64 {
-    match value {
-        Value::Json(json) => json.as_i64().unwrap(),
-        Value::Bytes(_) | Value::Object(_) => panic!("no number"),
-    }
-}
-
-/// What an operation was answered; `None`: it failed cleanly. `Err`: nobody knows.
-type Heard = Result<Option<Answer>, ()>;
-
+/// A read is one of the home, as one that is decided.
 async fn ask(store: Arc<dyn StorageAdapter>, at: usize, act: Act) -> Heard {
-    fn heard<T>(outcome: WriteResult<T>, answer: impl FnOnce(T) -> Answer) -> Heard {
-        match outcome {
-            Ok(Outcome::Applied(done)) => Ok(Some(answer(done))),
-            Ok(Outcome::Rejected(current)) => {
-                Ok(Some(Answer::Rejected(current.map(|entry: Entry| plain(&entry.value)))))
-            }
-            Ok(Outcome::Unknown(_)) => Err(()),
-            Err(_) => Ok(None),
-        }
+    if !matches!(act, Act::Get) {
+        return days::ask(store, at, act).await;
     }
-    let key = key(&at.to_string());
-    match act {
-        Act::Read => {
-            let never = Some(Value::Bytes("never".into()));
-            let heard = heard(store.compare_and_swap(&key, never, None).await, |_| panic!("it is never so"));
-            heard.map(|answer| match answer {
-                Some(Answer::Rejected(value)) => Some(Answer::Value(value)),
-                other => other,
-            })
-        }
-        Act::Set(n) => heard(store.set(&key, number(n)).await, |_| Answer::Done),
-        Act::Delete => heard(store.delete(&key).await, |_| Answer::Removed),
-        Act::Add(n) => heard(store.increment(&key, n.into()).await, |(sum, _)| Answer::Sum(sum.as_i64().unwrap())),
-        Act::Once(id) => {
-            let id = OperationId::new(format!("id-{id}")).unwrap();
-            let done = store.perform_once(&key, Operation::Increment { delta: 1.into() }, &id).await;
-            heard(done, |done| match done {
-                Done::Sum(sum, _) => Answer::Sum(sum.as_i64().unwrap()),
-                other => panic!("{other:?}"),
-            })
-        }
-        Act::Swap(old, new) => {
-            let value = |n: Option<i64>| n.map(|n| Value::Json(json!(n)));
-            heard(store.compare_and_swap(&key, value(old), value(new)).await, |_| Answer::Done)
-        }
+    let never = Some(Value::Bytes("never".into()));
+    match store.compare_and_swap(&key(&at.to_string()), never, None).await {
+        Ok(Outcome::Applied(_)) => panic!("it is never so"),
+        Ok(Outcome::Rejected(current)) => Ok(Some(Answer::Value(current.map(|entry| plain(&entry.value))))),
+        Ok(Outcome::Unknown(_)) => Err(()),
+        Err(_) => Ok(None),
     }
 }
 
@@ -249,8 +120,8 @@ struct Happened {
     swept: u64,
 }
 
-impl Happened {
-    fn add(&mut self, other: Self) {
+impl AddAssign for Happened {
+    fn add_assign(&mut self, other: Self) {
         self.answered += other.answered;
         self.failed += other.failed;
         self.unknown += other.unknown;
@@ -428,10 +299,9 @@ impl Observer {
 async fn live(day: &Day) -> Result<Happened, String> {
     let open = |weather: &Weather| FarBucket::new(weather.clone(), false).open();
     let world = World::over(day.weathers.iter().map(open).collect(), NODES, restless());
-    let nothing = vec![May(vec![Standing::default()]); KEYS];
     let mut observer = Observer {
         world,
-        may: nothing,
+        may: vec![May::nothing(); KEYS],
         greatest: vec![None; KEYS],
         unseen: vec![false; KEYS],
         happened: Happened::default(),
@@ -442,24 +312,9 @@ async fn live(day: &Day) -> Result<Happened, String> {
     observer.end().await
 }
 
-fn days(seed: Seed) -> Result<Happened, Box<TestError<Day>>> {
-    let config = Config { cases: DAYS, failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
-    let mut runner = TestRunner::new_with_rng(config, seed.random());
-    let all = std::cell::RefCell::new(Happened::default());
-    runner.run(&any_day(), |day| {
-        brainy_storage::chance::repeat(Some(day.seed));
-        let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-        let happened = runtime.block_on(live(&day));
-        brainy_storage::chance::repeat(None);
-        all.borrow_mut().add(happened.map_err(TestCaseError::fail)?);
-        Ok(())
-    })?;
-    Ok(all.into_inner())
-}
-
 #[test]
 fn all_regions_are_equal_at_the_end_of_any_day_and_equal_to_the_rule() {
-    let happened = days(Seed::Any).unwrap_or_else(|why| panic!("{why}"));
+    let happened = live_all((DAYS, 400), Seed::Any, any_day(), live).unwrap_or_else(|why| panic!("{why}"));
     println!("{happened:?}");
     let Happened { answered, failed, unknown, died_amidst, moved, swept } = happened;
     assert!(failed * 2 < answered * 3 && unknown * 5 < answered, "too much fails");

@@ -6,30 +6,17 @@ use std::time::Duration;
 
 use brainy_storage::layers::batching::Sole;
 use brainy_storage::layers::regions::{Plan, RegionStore, Regions, Replication};
-use brainy_storage::{Entry, Key, Namespace, Outcome, StorageAdapter, Value};
-use serde_json::json;
+use brainy_storage::{Entry, Namespace, Outcome, StorageAdapter, Value};
+
+pub(crate) use super::days::{key, number};
 
 use super::bucket::FarBucket;
-use super::harness::rough::Weather;
 use super::tier::{Fate, Tier};
 
 /// Nothing here waits for this long, unless it waits for ever.
 const LONG: Duration = Duration::from_secs(3600);
 pub(crate) const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 pub(crate) const NOW: u64 = 1_790_000_000_000;
-
-pub(crate) fn key(text: &str) -> Key {
-    Key::new(text).unwrap()
-}
-
-pub(crate) fn number(n: i64) -> Value {
-    Value::Json(json!(n))
-}
-
-/// Neither loses nor delays anything.
-pub(crate) fn calm() -> Weather {
-    Weather { pauses: vec![1], losses: vec![None], echoes: vec![None] }
-}
 
 /// Waits for something to come true. Turns are given, and time passes where nothing else is to be done.
 pub(crate) async fn until(what: &str, is_true: impl AsyncFn() -> bool) {
@@ -166,7 +153,7 @@ pub(crate) struct World {
 }
 
 pub(crate) fn empty(count: usize) -> Vec<Arc<dyn StorageAdapter>> {
-    (0..count).map(|_| FarBucket::new(calm(), false).open()).collect()
+    (0..count).map(|_| FarBucket::calm().open()).collect()
 }
 
 impl World {

@@ -9,7 +9,7 @@ use brainy_storage::layers::tiering::Tiering;
 
 use super::bucket::FarBucket;
 use super::tier::Fate;
-use super::world::{World, calm, number, until};
+use super::world::{World, number, until};
 
 #[tokio::test(start_paused = true)]
 async fn what_was_written_while_it_was_brought_to_the_cold_tier_is_brought_there_too() {
@@ -117,7 +117,7 @@ async fn every_write_of_the_cold_tier_is_conditional() {
 #[tokio::test(start_paused = true)]
 async fn a_creation_that_arrives_late_does_not_bring_back_what_was_removed() {
     for restarted in [false, true] {
-        let bucket = FarBucket::new(calm(), false);
+        let bucket = FarBucket::calm();
         let mut world = World::on(Arc::new(MemoryAdapter::new()), bucket.open(), Tiering::default());
         Fate::set(&world.cold.fate.drops, true);
         world.set("k", number(1)).await;
@@ -140,7 +140,7 @@ async fn a_creation_that_arrives_late_does_not_bring_back_what_was_removed() {
 /// What was never sent needs no trace: short lives cost the cold tier nothing but a look.
 #[tokio::test(start_paused = true)]
 async fn what_comes_and_goes_before_it_was_sent_leaves_nothing_in_the_cold_tier() {
-    let bucket = FarBucket::new(calm(), false);
+    let bucket = FarBucket::calm();
     let world =
         World::on(Arc::new(MemoryAdapter::new()), bucket.open(), Tiering { max_flushes: 1, ..Tiering::default() });
     Fate::set(&world.cold.fate.hold_writes, true);
@@ -158,7 +158,7 @@ async fn what_comes_and_goes_before_it_was_sent_leaves_nothing_in_the_cold_tier(
 /// again.
 #[tokio::test(start_paused = true)]
 async fn a_mark_that_nobody_is_left_to_remove_is_cleared_away() {
-    let bucket = FarBucket::new(calm(), false);
+    let bucket = FarBucket::calm();
     let world = World::on(Arc::new(MemoryAdapter::new()), bucket.open(), Tiering::default());
     Fate::set(&world.cold.fate.drops, true);
     world.set("k", number(1)).await;

@@ -6,6 +6,8 @@
 #[path = "../linearizability/bucket.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod bucket;
+#[path = "../days/mod.rs"]
+mod days;
 mod demotions;
 mod flushes;
 #[path = "../linearizability/harness/mod.rs"]

@@ -8,16 +8,10 @@ use brainy_storage::layers::batching::Sole;
 use brainy_storage::layers::tiering::{Cold, Tiering, Tiers};
 
 use super::bucket::FarBucket;
-use super::harness::rough::Weather;
-
-/// Neither loses nor delays anything.
-pub(crate) fn calm() -> Weather {
-    Weather { pauses: vec![1], losses: vec![None], echoes: vec![None] }
-}
 
 /// The adapter over an empty bucket.
 pub(crate) fn bucket() -> Arc<dyn StorageAdapter> {
-    FarBucket::new(calm(), false).open()
+    FarBucket::calm().open()
 }
 
 /// Tiers between which everything is to move.

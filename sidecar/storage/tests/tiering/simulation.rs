@@ -5,44 +5,28 @@
 //!
 //! Turns are given, not timed, in one thread: a day is the same each time.
 
-use std::collections::BTreeMap;
+use std::ops::AddAssign;
 use std::sync::Arc;
 
 use brainy_storage::backends::memory::MemoryAdapter;
 use brainy_storage::layers::tiering::{Ack, Tiering};
-use brainy_storage::{Done, Entry, Operation, OperationId, Outcome, StorageAdapter, Value, WriteResult};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
-use serde_json::json;
-use tokio::runtime::Builder;
+use proptest::test_runner::TestError;
 
 use super::bucket::FarBucket;
+use super::days::{ALL_ARRIVED, Act, Answer, Heard, May, ask, live_all, plain};
 use super::harness::Seed;
 use super::harness::generate::any_weather;
 use super::harness::rough::{Weather, pause};
 use super::tier::Fate;
-use super::world::{World, key, number};
+use super::world::World;
 
 /// Days of each kind.
 const DAYS: u32 = 300;
 /// Few keys, so that much happens to each.
 const KEYS: usize = 3;
-/// Turns after which every request has arrived that ever will.
-const ALL_ARRIVED: u8 = 200;
-
-#[derive(Clone, Copy, Debug)]
-enum Act {
-    Get,
-    Set(i64),
-    Delete,
-    Add(i64),
-    /// An addition with an id.
-    Once(u8),
-    Swap(Option<i64>, Option<i64>),
-}
-
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Do(usize, Act),
@@ -66,7 +50,6 @@ struct Day {
     steps: Vec<Step>,
     weather: Weather,
     ack: Ack,
-    seed: u64,
 }
 
 fn any_act() -> impl Strategy<Value = Act> {
@@ -97,128 +80,11 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 fn any_day() -> impl Strategy<Value = Day> {
     let ack = prop_oneof![3 => Just(Ack::Hot), 1 => Just(Ack::Cold)];
-    (vec(any_step(), 5..50), any::<bool>().prop_flat_map(any_weather), ack, any::<u64>())
-        .prop_map(|(steps, weather, ack, seed)| Day { steps, weather, ack, seed })
-}
-
-/// What may stand under a key, and what it remembers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Standing {
-    value: Option<i64>,
-    done: BTreeMap<u8, i64>,
-}
-
-/// What is answered.
-#[derive(Clone, Debug, PartialEq)]
-enum Answer {
-    Value(Option<i64>),
-    Done,
-    Removed(bool),
-    Sum(i64),
-    Rejected(Option<i64>),
-}
-
-impl Standing {
-    /// What an operation does to it, and what is answered.
-    fn after(&self, act: Act) -> (Self, Answer) {
-        let with = |value: Option<i64>| match value {
-            Some(_) => Self { value, ..self.clone() },
-            None => Self::default(),
-        };
-        match act {
-            Act::Get => (self.clone(), Answer::Value(self.value)),
-            Act::Set(n) => (with(Some(n)), Answer::Done),
-            Act::Delete => (with(None), Answer::Removed(self.value.is_some())),
-            Act::Add(n) => {
-                let sum = self.value.unwrap_or(0) + n;
-                (with(Some(sum)), Answer::Sum(sum))
-            }
-            Act::Once(id) => match self.done.get(&id) {
-                Some(sum) => (self.clone(), Answer::Sum(*sum)),
-                None => {
-                    let sum = self.value.unwrap_or(0) + 1;
-                    let mut next = with(Some(sum));
-                    next.done.insert(id, sum);
-                    (next, Answer::Sum(sum))
-                }
-            },
-            Act::Swap(old, _) if old != self.value => (self.clone(), Answer::Rejected(self.value)),
-            Act::Swap(None, None) => (self.clone(), Answer::Done),
-            Act::Swap(_, new) => (with(new), Answer::Done),
-        }
-    }
-}
-
-/// All that may stand under a key, by what was answered.
-#[derive(Clone, Debug)]
-struct May(Vec<Standing>);
-
-impl May {
-    /// It was answered.
-    fn answered(&mut self, act: Act, answer: &Answer) -> Result<(), String> {
-        let before = self.0.clone();
-        let fits = before.iter().map(|standing| standing.after(act)).filter(|(_, expected)| expected == answer);
-        self.0 = fits.map(|(standing, _)| standing).collect();
-        self.tidy();
-        if self.0.is_empty() {
-            return Err(format!("{act:?} was answered {answer:?}, and what stood there was one of {before:?}"));
-        }
-        Ok(())
-    }
-
-    /// Nobody knows whether it was done.
-    fn perhaps(&mut self, act: Act) {
-        let after: Vec<Standing> = self.0.iter().map(|standing| standing.after(act).0).collect();
-        self.0.extend(after);
-        self.tidy();
-    }
-
-    fn tidy(&mut self) {
-        self.0.sort_unstable();
-        self.0.dedup();
-    }
-}
-
-fn plain(value: &Value) -> i64 {
-    match value {
-        Value::Json(json) => json.as_i64().unwrap(),
-        Value::Bytes(_) | Value::Object(_) => panic!("no number"),
-    }
-}
-
-/// What an operation was answered; `None`: it failed cleanly. `Err`: nobody knows.
-type Heard = Result<Option<Answer>, ()>;
-
-async fn ask(store: Arc<dyn StorageAdapter>, at: usize, act: Act) -> Heard {
-    fn heard<T>(outcome: WriteResult<T>, answer: impl FnOnce(T) -> Answer) -> Heard {
-        match outcome {
-            Ok(Outcome::Applied(done)) => Ok(Some(answer(done))),
-            Ok(Outcome::Rejected(current)) => {
-                Ok(Some(Answer::Rejected(current.map(|entry: Entry| plain(&entry.value)))))
-            }
-            Ok(Outcome::Unknown(_)) => Err(()),
-            Err(_) => Ok(None),
-        }
-    }
-    let key = key(&at.to_string());
-    match act {
-        Act::Get => Ok(store.get(&key).await.ok().map(|entry| Answer::Value(entry.map(|entry| plain(&entry.value))))),
-        Act::Set(n) => heard(store.set(&key, number(n)).await, |_| Answer::Done),
-        Act::Delete => heard(store.delete(&key).await, Answer::Removed),
-        Act::Add(n) => heard(store.increment(&key, n.into()).await, |(sum, _)| Answer::Sum(sum.as_i64().unwrap())),
-        Act::Once(id) => {
-            let id = OperationId::new(format!("id-{id}")).unwrap();
-            let done = store.perform_once(&key, Operation::Increment { delta: 1.into() }, &id).await;
-            heard(done, |done| match done {
-                Done::Sum(sum, _) => Answer::Sum(sum.as_i64().unwrap()),
-                other => panic!("{other:?}"),
-            })
-        }
-        Act::Swap(old, new) => {
-            let value = |n: Option<i64>| n.map(|n| Value::Json(json!(n)));
-            heard(store.compare_and_swap(&key, value(old), value(new)).await, |_| Answer::Done)
-        }
-    }
+    (vec(any_step(), 5..50), any::<bool>().prop_flat_map(any_weather), ack).prop_map(|(steps, weather, ack)| Day {
+        steps,
+        weather,
+        ack,
+    })
 }
 
 /// What was seen, and what became of it.
@@ -245,8 +111,8 @@ struct Happened {
     promoted: u64,
 }
 
-impl Happened {
-    fn add(&mut self, other: Self) {
+impl AddAssign for Happened {
+    fn add_assign(&mut self, other: Self) {
         self.answered += other.answered;
         self.failed += other.failed;
         self.unknown += other.unknown;
@@ -379,7 +245,7 @@ async fn live(day: &Day, sweeps: bool) -> Result<Happened, String> {
     let settings = Tiering { ack: day.ack, promote_after_reads: 1, max_flushes: 2, ..Tiering::default() };
     let bucket = FarBucket::new(day.weather.clone(), sweeps);
     let world = World::on(Arc::new(MemoryAdapter::new()), bucket.open(), settings);
-    let nothing = vec![May(vec![Standing::default()]); KEYS];
+    let nothing = vec![May::nothing(); KEYS];
     let mut observer = Observer {
         world,
         before: Vec::new(),
@@ -394,19 +260,8 @@ async fn live(day: &Day, sweeps: bool) -> Result<Happened, String> {
     observer.end().await
 }
 
-fn days(seed: Seed, sweeps: bool) -> Result<Happened, Box<TestError<Day>>> {
-    let config = Config { cases: DAYS, failure_persistence: None, max_shrink_iters: 2000, ..Config::default() };
-    let mut runner = TestRunner::new_with_rng(config, seed.random());
-    let all = std::cell::RefCell::new(Happened::default());
-    runner.run(&any_day(), |day| {
-        brainy_storage::chance::repeat(Some(day.seed));
-        let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-        let happened = runtime.block_on(live(&day, sweeps));
-        brainy_storage::chance::repeat(None);
-        all.borrow_mut().add(happened.map_err(TestCaseError::fail)?);
-        Ok(())
-    })?;
-    Ok(all.into_inner())
+fn days(seed: Seed, sweeps: bool) -> Result<Happened, Box<TestError<(Day, u64)>>> {
+    live_all((DAYS, 2000), seed, any_day(), async |day| live(day, sweeps).await)
 }
 
 #[test]

@@ -7,28 +7,15 @@ use std::time::Duration;
 use brainy_storage::backends::memory::MemoryAdapter;
 use brainy_storage::layers::batching::Sole;
 use brainy_storage::layers::tiering::{Cold, Fullness, Tiering, TieringState, Tiers};
-use brainy_storage::{Entry, Key, Outcome, StorageAdapter, Value};
-use serde_json::json;
+use brainy_storage::{Entry, Outcome, StorageAdapter, Value};
+
+pub(crate) use super::days::{key, number};
 
 use super::bucket::FarBucket;
-use super::harness::rough::Weather;
 use super::tier::Tier;
 
 /// Nothing here waits for this long, unless it waits for ever.
 const LONG: Duration = Duration::from_secs(300);
-
-pub(crate) fn key(text: &str) -> Key {
-    Key::new(text).unwrap()
-}
-
-pub(crate) fn number(n: i64) -> Value {
-    Value::Json(json!(n))
-}
-
-/// Neither loses nor delays anything.
-pub(crate) fn calm() -> Weather {
-    Weather { pauses: vec![1], losses: vec![None], echoes: vec![None] }
-}
 
 /// Waits for something to come true. Turns are given, and time passes where nothing else is to be done.
 pub(crate) async fn until(what: &str, is_true: impl AsyncFn() -> bool) {
@@ -56,7 +43,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(settings: Tiering) -> Self {
-        Self::on(Arc::new(MemoryAdapter::new()), FarBucket::new(calm(), false).open(), settings)
+        Self::on(Arc::new(MemoryAdapter::new()), FarBucket::calm().open(), settings)
     }
 
     pub(crate) fn on(disk: Arc<dyn StorageAdapter>, bucket: Arc<dyn StorageAdapter>, settings: Tiering) -> Self {

@@ -1,6 +1,5 @@
 //! A namespace of a store in several regions, as a [`StorageAdapter`].
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -12,12 +11,13 @@ use super::deciding::decide;
 use super::listing;
 use super::region::{Space, read};
 use super::store::{InUse, Store};
-use super::writing::{Answers, Item, write};
+use super::writing::{is_plain, write};
 use crate::layers::batching::{as_kind, removed, sum, swapped, written};
+use crate::layers::behind::{Answers, Item, in_rounds};
 use crate::operation::{Request, only};
 use crate::{
-    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, Requests, StorageAdapter,
-    Unknown, Value, Version, WriteResult,
+    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Page, Requests, StorageAdapter, Value,
+    Version, WriteResult,
 };
 
 /// Keys of a batch that are decided at a time.
@@ -42,13 +42,9 @@ impl RegionsAdapter {
 
     /// Does operations on keys of which none comes twice: what is plain in the own region, the rest in the home.
     async fn write(&self, items: Vec<Item>) -> Vec<Answers> {
-        self.store().wake();
-        let lost = || Ok(Outcome::Unknown(Unknown("the write was interrupted".to_owned())));
-        let unknown: Vec<Answers> = items.iter().map(|item| vec![lost(); item.requests.len()]).collect();
         let (store, space) = (Arc::clone(self.store()), Arc::clone(&self.space));
-        // A task of its own: a client that gives up must not leave a write behind that nobody has noted.
-        let done = tokio::spawn(async move { Box::pin(split(&store, &space, items)).await });
-        done.await.unwrap_or(unknown)
+        let write = |items| async move { Box::pin(split(&store, &space, items)).await };
+        self.store().background.write(items, write).await
     }
 
     async fn perform_all(&self, key: &Key, requests: Vec<Request>) -> Answers {
@@ -65,7 +61,7 @@ async fn split(store: &Arc<Store>, space: &Arc<Space>, items: Vec<Item>) -> Vec<
     let (mut plain, mut others) = (Vec::new(), Vec::new());
     let mut answers: Vec<Answers> = items.iter().map(|_| Vec::new()).collect();
     for (index, item) in items.into_iter().enumerate() {
-        if item.is_plain() { plain.push((index, item)) } else { others.push((index, item)) }
+        if is_plain(&item.requests) { plain.push((index, item)) } else { others.push((index, item)) }
     }
     let (indexes, plain): (Vec<usize>, Vec<Item>) = plain.into_iter().unzip();
     if !plain.is_empty() {
@@ -87,7 +83,7 @@ async fn split(store: &Arc<Store>, space: &Arc<Space>, items: Vec<Item>) -> Vec<
 #[async_trait]
 impl StorageAdapter for RegionsAdapter {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        self.store().wake();
+        self.store().background.wake();
         Ok(self.store().read(&self.space, key).await?.and_then(|record| record.entry()))
     }
 
@@ -102,7 +98,7 @@ impl StorageAdapter for RegionsAdapter {
     }
 
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
-        self.store().wake();
+        self.store().background.wake();
         listing::list(self.store(), &self.space, prefix, after, limit).await
     }
 
@@ -124,11 +120,11 @@ impl StorageAdapter for RegionsAdapter {
     }
 
     fn resume(&self) {
-        self.store().wake();
+        self.store().background.wake();
     }
 
     async fn get_batch(&self, keys: &[Key]) -> Vec<Result<Option<Entry>, Error>> {
-        self.store().wake();
+        self.store().background.wake();
         // The nearest region is asked for all at once; what it can't say, as for a single key.
         let nearest = self.store().order_for(None).first().copied().unwrap_or(self.store().here);
         let found = self.space.stores[nearest].get_batch(keys).await;
@@ -145,27 +141,7 @@ impl StorageAdapter for RegionsAdapter {
     }
 
     async fn put_batch(&self, items: Vec<(Key, Value, Condition)>) -> Vec<WriteResult<Version>> {
-        let mut outcomes: Vec<Option<WriteResult<Version>>> = items.iter().map(|_| None).collect();
-        let mut left: Vec<(usize, (Key, Value, Condition))> = items.into_iter().enumerate().collect();
-        // A key that comes again waits for the next round.
-        while !left.is_empty() {
-            let (mut keys, mut later, mut round, mut indexes) = (HashSet::new(), Vec::new(), Vec::new(), Vec::new());
-            for (index, (key, value, condition)) in left {
-                if keys.insert(key.clone()) {
-                    let request = Request { operation: Operation::Put { value, condition }, id: None };
-                    round.push(Item { key, requests: vec![request] });
-                    indexes.push(index);
-                } else {
-                    later.push((index, (key, value, condition)));
-                }
-            }
-            for (index, answers) in indexes.into_iter().zip(self.write(round).await) {
-                outcomes[index] = Some(as_kind(only(answers), written));
-            }
-            left = later;
-        }
-        let lost = || Ok(Outcome::Unknown(Unknown("the write was interrupted".to_owned())));
-        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(lost)).collect()
+        in_rounds(items, |round| self.write(round)).await
     }
 
     async fn compare_and_swap(

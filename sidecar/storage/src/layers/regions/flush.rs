@@ -3,43 +3,17 @@
 
 use std::sync::Arc;
 
-use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::time::sleep_until;
-
-use super::pending::{Flight, Next, Said};
+use super::pending::{Flight, Said};
 use super::region::Missed;
 use super::store::Store;
 use crate::Error;
+use crate::layers::behind::send_all;
 
 /// Sends to one region what there is to send, as long as it is let.
 pub(super) async fn attend(store: &Arc<Store>, at: usize) {
     let pending = &store.pending[at];
-    let mut under_way = FuturesUnordered::new();
-    loop {
-        let mut due = None;
-        while under_way.len() < store.shared.settings.flights() {
-            match pending.next() {
-                Next::Fly(flight) => under_way.push(Box::pin(fly(store, at, flight))),
-                Next::At(when) => {
-                    due = Some(when);
-                    break;
-                }
-                Next::Nothing => break,
-            }
-        }
-        let due = async {
-            match due {
-                Some(due) => sleep_until(due).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            Some(()) = under_way.next() => {}
-            () = pending.news() => {}
-            () = due => {}
-        }
-    }
+    let fly = |flight| Box::pin(fly(store, at, flight));
+    send_all(store.shared.settings.flights(), || pending.next(), &pending.news, fly).await;
 }
 
 async fn fly(store: &Store, at: usize, flight: Box<Flight>) {

@@ -42,9 +42,8 @@ mod work;
 mod writing;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -52,15 +51,16 @@ use tokio::sync::watch;
 pub use self::distance::Distances;
 pub use self::place::{Place, Plan, Wish};
 pub use self::state::{Distance, RegionsState, Runs};
+pub use super::behind::Clock;
 
 use self::adapter::RegionsAdapter;
 use self::asked::Asks;
 use self::measuring::Measured;
 use self::memory::Memory;
-use self::pending::Journal;
 use self::stamp::{HybridClock, to_millis};
 use self::store::{InUse, Store};
 use super::batching::Claim;
+use super::behind::{Counter, Journal, Stores, system_clock};
 use crate::{Error, StorageAdapter, WriteResult};
 
 /// How many regions have a write when it is acknowledged.
@@ -127,22 +127,10 @@ impl Replication {
     fn flights(&self) -> usize {
         usize::try_from(self.max_flights).unwrap_or(usize::MAX).max(1)
     }
-}
 
-/// Says what time it is, in milliseconds since 1970.
-pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
-
-/// A number that only grows.
-#[derive(Debug, Default)]
-struct Counter(AtomicU64);
-
-impl Counter {
-    fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+    /// Fewer keys and bytes than that must wait before another write is taken.
+    fn room(&self) -> (u64, u64) {
+        (self.max_unreplicated_keys, self.max_unreplicated_bytes)
     }
 }
 
@@ -164,7 +152,7 @@ struct Shared {
     measured: Measured,
     memory: Arc<Memory>,
     asks: watch::Sender<Asks>,
-    stores: Mutex<Vec<Weak<Store>>>,
+    stores: Stores<Store>,
 }
 
 impl fmt::Debug for Shared {
@@ -180,20 +168,6 @@ impl Shared {
 
     fn ahead_ms(&self) -> u64 {
         to_millis(self.clock.last()).saturating_sub(self.now())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Store>>> {
-        self.stores.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn add(&self, store: &Arc<Store>) {
-        let mut stores = self.lock();
-        stores.retain(|store| store.strong_count() > 0);
-        stores.push(Arc::downgrade(store));
-    }
-
-    fn stores(&self) -> Vec<Arc<Store>> {
-        self.lock().iter().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -299,7 +273,7 @@ impl Regions {
             measured: Measured::default(),
             memory: Arc::default(),
             asks: watch::Sender::default(),
-            stores: Mutex::default(),
+            stores: Stores::default(),
         }))
     }
 
@@ -317,7 +291,7 @@ impl Regions {
 
     /// How far each region is behind, of all stores together.
     pub fn lag(&self) -> Vec<RegionLag> {
-        state::lag(&self.0.stores())
+        state::lag(&self.0.stores.all())
     }
 
     /// How all stores together stand.
@@ -403,7 +377,7 @@ impl RegionStore {
     /// there.
     pub async fn compare(&self) -> Result<(), Error> {
         let store = self.store();
-        store.wake();
+        store.background.wake();
         let _alone = store.runs.lock().await;
         Box::pin(compare::compare(store)).await.map(drop)
     }
@@ -469,12 +443,7 @@ impl Store {
         if let Err(error) = self.save().await {
             tracing::debug!(%error, "it can't be written down what other regions have");
         }
-        self.rest().await;
+        self.background.rest().await;
         self.regions[self.here].data.settle().await
     }
-}
-
-fn system_clock() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

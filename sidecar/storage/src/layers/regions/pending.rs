@@ -1,40 +1,15 @@
 //! The keys whose newest write is not in some region, as far as is known, and when each is tried (again). What is acknowledged
 //! stands in a region itself: this is only what to do about it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
-use tokio::time::Instant;
 
 use super::region::Space;
 use crate::Error;
+use crate::layers::behind::{Journal, Landed, Next, Queue};
 use crate::layers::gates::Place;
-
-/// Pauses before a key is tried again, and before a region that does not answer is asked again: doubled from the first to
-/// the last.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
-
-/// How much of all stores of a process is not in all regions: a key counts for each region that lacks it.
-#[derive(Debug, Default)]
-pub(super) struct Journal {
-    keys: AtomicU64,
-    bytes: AtomicU64,
-    /// It became less.
-    pub(super) less: Notify,
-}
-
-impl Journal {
-    pub(super) fn keys(&self) -> u64 {
-        self.keys.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-}
 
 /// A write that is to be brought to a region.
 #[derive(Clone, Copy, Debug)]
@@ -69,21 +44,6 @@ pub(super) enum Said {
     Failed(Error),
 }
 
-/// What there is to do.
-pub(super) enum Next {
-    Fly(Box<Flight>),
-    At(Instant),
-    /// Until something is noted or ends.
-    Nothing,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Queued,
-    Flying,
-    Resting,
-}
-
 #[derive(Debug)]
 struct Line {
     space: Arc<Space>,
@@ -92,29 +52,15 @@ struct Line {
     oldest: (u64, u64),
     /// The time of the oldest write since it took off.
     again: Option<(u64, u64)>,
-    phase: Phase,
-    pause: Duration,
     /// Who waits for the write of a time to be there.
     waits: Vec<(u64, oneshot::Sender<bool>)>,
 }
 
-#[derive(Clone, Debug)]
-struct Away {
-    until: Instant,
-    pause: Duration,
-    why: Error,
-}
-
 #[derive(Debug, Default)]
 struct State {
-    lines: HashMap<Place, Line>,
+    queue: Queue<Line>,
     /// How often each time is that of the oldest write of a line.
     oldest: BTreeMap<u64, usize>,
-    queue: VecDeque<Place>,
-    resting: BTreeMap<(Instant, u64), Place>,
-    rests: u64,
-    flying: usize,
-    away: Option<Away>,
 }
 
 impl State {
@@ -148,7 +94,8 @@ pub(super) struct Lag {
 pub(super) struct Pending {
     state: Mutex<State>,
     journal: Arc<Journal>,
-    news: Notify,
+    /// There may be something to do that there was not.
+    pub(super) news: Notify,
 }
 
 impl Drop for Pending {
@@ -166,16 +113,10 @@ impl Pending {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn less(&self, keys: u64, bytes: u64) {
-        self.journal.keys.fetch_sub(keys, Ordering::Relaxed);
-        self.journal.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        self.journal.less.notify_waiters();
-    }
-
     /// Nothing is to be sent there any more.
     pub(super) fn clear(&self) {
-        let State { lines, .. } = std::mem::take(&mut *self.lock());
-        self.less(lines.len() as u64, lines.values().map(|line| line.newest.bytes).sum());
+        let State { queue, .. } = std::mem::take(&mut *self.lock());
+        self.journal.remove(queue.len() as u64, queue.all().map(|line| line.newest.bytes).sum());
     }
 
     /// The region lacks a write of a key.
@@ -193,21 +134,16 @@ impl Pending {
 
     fn add(&self, place: &Place, space: &Arc<Space>, unsent: Unsent, waits: Option<(u64, oneshot::Sender<bool>)>) {
         let mut state = self.lock();
-        self.journal.bytes.fetch_add(unsent.bytes, Ordering::Relaxed);
-        if let Some(line) = state.lines.get_mut(place) {
+        let since = (unsent.time, unsent.at);
+        if let Some(line) = state.queue.get_mut(place) {
             let relay = line.newest.relay || unsent.relay;
             if unsent.time >= line.newest.time {
-                self.journal.bytes.fetch_sub(line.newest.bytes, Ordering::Relaxed);
+                self.journal.change(line.newest.bytes, unsent.bytes);
                 line.newest = unsent;
-            } else {
-                self.journal.bytes.fetch_sub(unsent.bytes, Ordering::Relaxed);
             }
             line.newest.relay = relay;
             line.waits.extend(waits);
-            let since = (unsent.time, unsent.at);
-            if line.phase == Phase::Flying {
-                line.again = Some(line.again.map_or(since, |again| again.min(since)));
-            }
+            line.again = Some(line.again.map_or(since, |again| again.min(since)));
             if since < line.oldest {
                 let before = std::mem::replace(&mut line.oldest, since);
                 state.ended(before.0);
@@ -215,73 +151,28 @@ impl Pending {
             }
             return;
         }
-        self.journal.keys.fetch_add(1, Ordering::Relaxed);
-        let oldest = (unsent.time, unsent.at);
-        let line = Line {
-            space: Arc::clone(space),
-            newest: unsent,
-            oldest,
-            again: None,
-            phase: Phase::Queued,
-            pause: PAUSES.0,
-            waits: waits.into_iter().collect(),
-        };
-        state.lines.insert(place.clone(), line);
-        state.began(oldest.0);
-        state.queue.push_back(place.clone());
+        self.journal.add(unsent.bytes);
+        let waits = waits.into_iter().collect();
+        let line = Line { space: Arc::clone(space), newest: unsent, oldest: since, again: None, waits };
+        state.queue.add(place, line);
+        state.began(since.0);
         drop(state);
         self.news.notify_one();
     }
 
     /// What to send next.
-    pub(super) fn next(&self) -> Next {
-        let now = Instant::now();
-        let mut state = self.lock();
-        let state = &mut *state;
-        while let Some(first) = state.resting.first_entry().filter(|first| first.key().0 <= now) {
-            let place = first.remove();
-            if let Some(line) = state.lines.get_mut(&place).filter(|line| line.phase == Phase::Resting) {
-                line.phase = Phase::Queued;
-                state.queue.push_back(place);
-            }
-        }
-        match &state.away {
-            // One at a time, until the region answers.
-            Some(_) if state.flying > 0 => return Next::Nothing,
-            Some(away) if away.until > now => return Next::At(away.until),
-            _ => {}
-        }
-        while let Some(place) = state.queue.pop_front() {
-            if let Some(line) = state.lines.get_mut(&place).filter(|line| line.phase == Phase::Queued) {
-                (line.phase, line.again) = (Phase::Flying, None);
-                state.flying += 1;
-                let (space, unsent) = (Arc::clone(&line.space), line.newest);
-                return Next::Fly(Box::new(Flight { place, space, unsent }));
-            }
-        }
-        state.resting.keys().next().map_or(Next::Nothing, |(at, _)| Next::At(*at))
-    }
-
-    /// Waits until there may be something to do that there was not.
-    pub(super) async fn news(&self) {
-        self.news.notified().await;
+    pub(super) fn next(&self) -> Next<Box<Flight>> {
+        self.lock().queue.next(|place, line| {
+            line.again = None;
+            Box::new(Flight { place, space: Arc::clone(&line.space), unsent: line.newest })
+        })
     }
 
     /// What became of what was sent.
     pub(super) fn end(&self, place: &Place, said: Said) {
         let mut state = self.lock();
-        let now = Instant::now();
-        state.flying = state.flying.saturating_sub(1);
-        if !matches!(said, Said::Away(_)) {
-            state.away = None;
-        }
-        if let Said::Away(why) = &said {
-            let pause = state.away.as_ref().map_or(PAUSES.0, |away| (away.pause * 2).min(PAUSES.1));
-            state.away = Some(Away { until: now + pause, pause, why: why.clone() });
-        }
-        let at = state.rests;
-        let Some(line) = state.lines.get_mut(place) else { return };
-        match said {
+        let Some(line) = state.queue.get_mut(place) else { return };
+        let landed = match said {
             Said::Done(time) => {
                 let before = line.oldest;
                 for (_, said) in line.waits.extract_if(.., |(wanted, _)| *wanted <= time) {
@@ -290,31 +181,18 @@ impl Pending {
                 }
                 // Only what was noted while it was under way may be later than what was read for it.
                 let later = line.again.filter(|_| line.newest.time > time);
-                match later {
-                    Some(since) => {
-                        (line.phase, line.pause, line.oldest) = (Phase::Queued, PAUSES.0, since);
-                        state.began(since.0);
-                        state.queue.push_back(place.clone());
-                    }
-                    None => {
-                        let bytes = line.newest.bytes;
-                        state.lines.remove(place);
-                        self.less(1, bytes);
-                    }
+                if let Some(since) = later {
+                    line.oldest = since;
+                    state.began(since.0);
                 }
                 state.ended(before.0);
+                if later.is_some() { Landed::Again } else { Landed::Done }
             }
-            Said::Failed(_) => {
-                line.phase = Phase::Resting;
-                let until = now + line.pause;
-                line.pause = (line.pause * 2).min(PAUSES.1);
-                state.rests += 1;
-                state.resting.insert((until, at), place.clone());
-            }
-            Said::Away(_) => {
-                line.phase = Phase::Queued;
-                state.queue.push_front(place.clone());
-            }
+            Said::Failed(_) => Landed::Failed,
+            Said::Away(why) => Landed::Away(why),
+        };
+        if let Some(line) = state.queue.land(place, landed) {
+            self.journal.remove(1, line.newest.bytes);
         }
         drop(state);
         self.news.notify_one();
@@ -322,26 +200,12 @@ impl Pending {
 
     /// What was under way is not any more: nobody knows how it ended.
     pub(super) fn land_all(&self) {
-        let mut state = self.lock();
-        let State { lines, queue, flying, .. } = &mut *state;
-        *flying = 0;
-        let flew = lines.iter_mut().filter(|(_, line)| line.phase == Phase::Flying);
-        let mut places: Vec<Place> = flew
-            .map(|(place, line)| {
-                line.phase = Phase::Queued;
-                place.clone()
-            })
-            .collect();
-        // In one order, so that a simulation is the same each time.
-        places.sort_unstable();
-        queue.extend(places);
+        self.lock().queue.land_all();
     }
 
     /// Somebody waits for the region: if it did not answer, it is asked again soon.
     fn ask_soon(&self) {
-        if let Some(away) = &mut self.lock().away {
-            away.until = away.until.min(Instant::now() + PAUSES.0);
-        }
+        self.lock().queue.ask_soon();
         self.news.notify_one();
     }
 
@@ -352,21 +216,21 @@ impl Pending {
 
     /// Whether it lacks a write of a key, as far as is known.
     pub(super) fn lacks(&self, place: &Place) -> bool {
-        self.lock().lines.contains_key(place)
+        self.lock().queue.get(place).is_some()
     }
 
     /// The same, of any key.
     pub(super) fn lacks_any(&self) -> bool {
-        !self.lock().lines.is_empty()
+        self.lock().queue.len() > 0
     }
 
     pub(super) fn lag(&self) -> Lag {
-        let state = self.lock();
+        let State { queue, .. } = &*self.lock();
         Lag {
-            keys: state.lines.len() as u64,
-            bytes: state.lines.values().map(|line| line.newest.bytes).sum(),
-            oldest: state.lines.values().map(|line| line.oldest.1).min(),
-            away: state.away.as_ref().map(|away| away.why.clone()),
+            keys: queue.len() as u64,
+            bytes: queue.all().map(|line| line.newest.bytes).sum(),
+            oldest: queue.all().map(|line| line.oldest.1).min(),
+            away: queue.away(),
         }
     }
 }

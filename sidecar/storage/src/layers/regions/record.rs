@@ -12,12 +12,12 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 
 use super::stamp::Stamp;
-use crate::envelope::{self, Envelope, Trail};
+use crate::layers::behind::Sealed;
 use crate::performed::Performed;
-use crate::{Entry, Error, Key, Value, Version};
+use crate::{Entry, Error, Key, Value};
 
 const FORMAT: u8 = 1;
 /// Longest name of a region, in bytes.
@@ -28,8 +28,7 @@ pub(super) const MAX_REGION_BYTES: usize = 63;
 pub(super) struct Record {
     /// Of whom has written.
     pub(super) region: Arc<str>,
-    sealed: Bytes,
-    envelope: Envelope,
+    sealed: Sealed,
 }
 
 impl Record {
@@ -40,59 +39,41 @@ impl Record {
         value: Option<&Value>,
         performed: Performed,
     ) -> Result<Self, Error> {
-        Self::with_mark(key, (time, region), envelope::new_nonce(), value, performed)
-    }
-
-    fn with_mark(
-        key: &Key,
-        (time, region): (u64, &Arc<str>),
-        nonce: String,
-        value: Option<&Value>,
-        performed: Performed,
-    ) -> Result<Self, Error> {
-        let trail = Trail { performed, before: Vec::new() };
-        let (sealed, trail) = match value {
-            Some(value) => (envelope::seal(key, time, &nonce, value, &trail, None)?, trail),
-            None => (envelope::seal_tombstone(time, &nonce, &trail), Trail::default()),
-        };
-        let envelope = Envelope { revision: time, nonce, value: value.cloned(), trail };
-        Ok(Self { region: Arc::clone(region), sealed, envelope })
+        Ok(Self { region: Arc::clone(region), sealed: Sealed::new(key, time, value, performed)? })
     }
 
     /// The time of its stamp.
     pub(super) fn time(&self) -> u64 {
-        self.envelope.revision
+        self.sealed.revision()
     }
 
     pub(super) fn stamp(&self) -> Stamp {
-        Stamp { time: self.time(), region: Arc::clone(&self.region), mark: self.envelope.nonce.clone() }
+        Stamp { time: self.time(), region: Arc::clone(&self.region), mark: self.sealed.nonce().to_owned() }
     }
 
     /// Which write of a key stands: the greater one.
     pub(super) fn order(&self, other: &Self) -> Ordering {
         let by = |record: &Self| (record.time(), Arc::clone(&record.region));
-        by(self).cmp(&by(other)).then_with(|| self.envelope.nonce.cmp(&other.envelope.nonce))
+        by(self).cmp(&by(other)).then_with(|| self.sealed.nonce().cmp(other.sealed.nonce()))
     }
 
     pub(super) fn performed(&self) -> &Performed {
-        &self.envelope.trail.performed
+        self.sealed.performed()
     }
 
     /// It stands for a value that was removed.
     pub(super) fn is_removal(&self) -> bool {
-        self.envelope.value.is_none()
+        self.sealed.is_removal()
     }
 
     /// The value with the version that clients know: the same in whichever region it is found.
     pub(super) fn entry(&self) -> Option<Entry> {
-        let Envelope { value, revision, nonce, .. } = &self.envelope;
-        let version = || Version { revision: *revision, tag: nonce.clone() };
-        value.as_ref().map(|value| Entry { value: value.clone(), version: version() })
+        self.sealed.entry()
     }
 
     /// How many bytes it takes.
     pub(super) fn bytes(&self) -> u64 {
-        (self.sealed.len() + self.region.len() + 2) as u64
+        (self.sealed.bytes.len() + self.region.len() + 2) as u64
     }
 
     /// What becomes of this one where another one stands; `None`: what stands there says all of it already.
@@ -107,18 +88,17 @@ impl Record {
         if is_known {
             return Ok((!std::ptr::eq(later, stands)).then(|| later.clone()));
         }
-        let Envelope { revision, nonce, value, .. } = &later.envelope;
-        Self::with_mark(key, (*revision, &later.region), nonce.clone(), value.as_ref(), performed).map(Some)
+        Ok(Some(Self { region: Arc::clone(&later.region), sealed: later.sealed.remembering(key, performed)? }))
     }
 
     /// As a region keeps it.
     pub(super) fn to_value(&self) -> Value {
-        let mut bytes = BytesMut::with_capacity(2 + self.region.len() + self.sealed.len());
+        let mut bytes = BytesMut::with_capacity(2 + self.region.len() + self.sealed.bytes.len());
         bytes.put_u8(FORMAT);
         // Names are checked where they enter.
         bytes.put_u8(u8::try_from(self.region.len()).unwrap_or(u8::MAX));
         bytes.put_slice(self.region.as_bytes());
-        bytes.put_slice(&self.sealed);
+        bytes.put_slice(&self.sealed.bytes);
         Value::Bytes(bytes.freeze())
     }
 
@@ -126,9 +106,7 @@ impl Record {
         let foreign = || Error::Corrupt { key: key.to_string(), problem: "it is no record of a region".to_owned() };
         let Value::Bytes(bytes) = value else { return Err(foreign()) };
         let (region, rest) = parse(&bytes).ok_or_else(foreign)?;
-        let sealed = bytes.slice(rest..);
-        let envelope = envelope::open(key, &sealed)?;
-        Ok(Self { region, sealed, envelope })
+        Ok(Self { region, sealed: Sealed::open(key, bytes.slice(rest..))? })
     }
 }
 
@@ -154,7 +132,8 @@ mod tests {
     fn record(time: u64, region: &str, mark: &str, value: Option<i64>) -> Record {
         let (region, value) = (region.into(), value.map(|n| Value::Json(json!(n))));
         let mark = format!("{mark:0>32}");
-        Record::with_mark(&key(), (time, &region), mark, value.as_ref(), Performed::default()).unwrap()
+        let sealed = Sealed::with_nonce(&key(), time, mark, value.as_ref(), Performed::default()).unwrap();
+        Record { region, sealed }
     }
 
     /// What stands after the records came in this order.

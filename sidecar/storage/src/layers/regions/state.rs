@@ -107,7 +107,7 @@ pub(super) fn lag(stores: &[Arc<Store>]) -> Vec<RegionLag> {
 }
 
 pub(super) fn of(shared: &Shared) -> RegionsState {
-    let stores = shared.stores();
+    let stores = shared.stores.all();
     let mut state = RegionsState {
         stores: stores.len() as u64,
         lag: lag(&stores),

@@ -22,28 +22,18 @@ use super::work::{Work, Works};
 use super::{Distances, Place, Progress, Shared, Wish, WriteConcern, compare, flush, measuring, rounds};
 use crate::envelope::new_nonce;
 use crate::layers::batching::Claim;
+use crate::layers::behind::{Background, disowned};
 use crate::layers::gates::{self, Gates};
 use crate::{Condition, Error, Key};
 
 /// Up to which time each other region has all that this one has written.
 const JOURNAL: &str = "journal";
-/// Time between looks whether the claim still holds.
-const CLAIM_LOOKS: Duration = Duration::from_millis(500);
 /// Pause before a region is read again that could not be.
 const RETRY: Duration = Duration::from_secs(1);
 /// Time after which it is written down what the others have.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
 /// Longest wait for room, for other regions, or for a region to be filled: less than a request may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-
-/// What its background task does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    Working,
-    /// Nothing, until it is used again.
-    Resting,
-    Ended,
-}
 
 /// Up to which time each region has all, by its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,9 +70,7 @@ pub(super) struct Store {
     scanned: watch::Sender<bool>,
     /// A region was filled.
     pub(super) filled: Notify,
-    mode: watch::Sender<Mode>,
-    is_resting: AtomicBool,
-    idle: watch::Sender<bool>,
+    pub(super) background: Arc<Background>,
     /// Held by whoever fills, compares or leaves regions.
     pub(super) runs: tokio::sync::Mutex<()>,
     pub(super) progress: Mutex<Progress>,
@@ -97,7 +85,7 @@ pub(super) struct InUse(pub(super) Arc<Store>);
 
 impl Drop for InUse {
     fn drop(&mut self) {
-        self.0.mode.send_replace(Mode::Ended);
+        self.0.background.end();
     }
 }
 
@@ -130,16 +118,14 @@ impl Store {
             saved: Mutex::default(),
             scanned: watch::Sender::new(false),
             filled: Notify::new(),
-            mode: watch::Sender::new(Mode::Working),
-            is_resting: AtomicBool::new(false),
-            idle: watch::Sender::new(false),
+            background: Arc::default(),
             runs: tokio::sync::Mutex::default(),
             progress: Mutex::default(),
             done: Mutex::new(done),
             quiet: Mutex::default(),
             shared,
         });
-        store.shared.add(&store);
+        store.shared.stores.add(&store);
         tokio::spawn(attend(Arc::clone(&store)));
         InUse(store)
     }
@@ -247,27 +233,19 @@ impl Store {
     }
 
     fn has_room(&self) -> bool {
-        let (journal, settings) = (&self.shared.journal, &self.shared.settings);
-        journal.keys() < settings.max_unreplicated_keys && journal.bytes() < settings.max_unreplicated_bytes
+        let (keys, bytes) = self.shared.settings.room();
+        self.shared.journal.is_below(keys, bytes)
     }
 
     /// Waits until no more is to be sent than may.
     pub(super) async fn room(&self) -> Result<(), Error> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let less = self.shared.journal.less.notified();
-            tokio::pin!(less);
-            // Listens before it looks.
-            less.as_mut().enable();
-            if self.has_room() {
-                return Ok(());
-            }
-            if timeout_at(deadline, less).await.is_err() {
-                let detail = "as much waits to be written to other regions as may, and they take none; nothing was done. \
-                              A region that will not come back is to be retired";
-                return Err(Error::unavailable("Busy", detail));
-            }
+        let (keys, bytes) = self.shared.settings.room();
+        if self.shared.journal.below(keys, bytes, PATIENCE).await {
+            return Ok(());
         }
+        let detail = "as much waits to be written to other regions as may, and they take none; nothing was done. A region that \
+                      will not come back is to be retired";
+        Err(Error::unavailable("Busy", detail))
     }
 
     /// A record stands in one region, and is to be in all. `wait`: says of each of the others in the end whether it is there.
@@ -422,73 +400,16 @@ impl Store {
         self.scanned.send_replace(true);
         Ok(())
     }
-
-    /// It is used: what rested goes on.
-    pub(super) fn wake(&self) {
-        if self.is_resting.load(Ordering::Acquire) {
-            self.is_resting.store(false, Ordering::Release);
-            self.set(Mode::Resting, Mode::Working);
-        }
-    }
-
-    fn set(&self, from: Mode, to: Mode) {
-        self.mode.send_if_modified(|mode| {
-            let fits = *mode == from;
-            if fits {
-                *mode = to;
-            }
-            fits
-        });
-    }
-
-    /// Does nothing in the background any more, until it is used again.
-    pub(super) async fn rest(&self) {
-        self.set(Mode::Working, Mode::Resting);
-        self.is_resting.store(true, Ordering::Release);
-        let (mut idle, mut mode) = (self.idle.subscribe(), self.mode.subscribe());
-        let used = async { while mode.changed().await.is_ok() && *mode.borrow() == Mode::Resting {} };
-        tokio::select! {
-            biased;
-            _ = idle.wait_for(|idle| *idle) => {}
-            () = used => {}
-        }
-    }
 }
 
 /// Works in the background as long as the store is in use and its own.
 async fn attend(store: Arc<Store>) {
-    let mut mode = store.mode.subscribe();
-    loop {
-        let now = *mode.borrow_and_update();
-        store.idle.send_replace(now != Mode::Working);
-        match now {
-            Mode::Ended => return,
-            Mode::Resting => {
-                if mode.changed().await.is_err() {
-                    return;
-                }
-            }
-            Mode::Working => {
-                tokio::select! {
-                    biased;
-                    _ = mode.changed() => {}
-                    () = Box::pin(work(&store)) => store.set(Mode::Working, Mode::Ended),
-                }
-                for pending in &store.pending {
-                    pending.land_all();
-                }
-            }
-        }
-    }
+    let interrupted = || store.pending.iter().for_each(Pending::land_all);
+    store.background.attend(|| Box::pin(work(&store)), interrupted).await;
 }
 
 /// Returns when the store is its own no more.
 async fn work(store: &Arc<Store>) {
-    let owned = async {
-        while store.check_claim().is_ok() {
-            sleep(CLAIM_LOOKS).await;
-        }
-    };
     let know = async {
         while !store.is_scanned() {
             if let Err(error) = store.scan().await {
@@ -506,7 +427,7 @@ async fn work(store: &Arc<Store>) {
     let send = join_all((0..store.regions.len()).map(|at| flush::attend(store, at)));
     tokio::select! {
         biased;
-        () = owned => {}
+        () = disowned(&*store.claim) => {}
         () = know => {}
         () = measuring::attend(store) => {}
         _ = send => {}

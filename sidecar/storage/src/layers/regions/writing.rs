@@ -8,41 +8,11 @@ use super::record::Record;
 use super::region::{MAX_ATTEMPTS, Space, read};
 use super::store::Store;
 use crate::group::{Change, Judged, judge};
+use crate::layers::behind::{Answers, Item, get_all, not_in_time, put_all};
 use crate::layers::gates::Place;
 use crate::operation::Request;
 use crate::performed::{Performed, Stands};
-use crate::{Condition, Done, Entry, Error, Key, Operation, Outcome, Unknown, Value, Version, WriteResult};
-
-/// Operations on one key, to be done as one.
-#[derive(Debug)]
-pub(super) struct Item {
-    pub(super) key: Key,
-    pub(super) requests: Vec<Request>,
-}
-
-impl Item {
-    /// They take effect whatever stands there: no other region has a say.
-    pub(super) fn is_plain(&self) -> bool {
-        let plain = |operation: &Operation| {
-            matches!(
-                operation,
-                Operation::Put { condition: Condition::Any, .. } | Operation::Remove { condition: Condition::Any }
-            )
-        };
-        self.requests.iter().all(|request| request.id.is_none() && plain(&request.operation))
-    }
-
-    /// It is written whatever stands there, and the answer is the same.
-    fn is_put(&self) -> bool {
-        matches!(self.requests.as_slice(), [Request { operation: Operation::Put { .. }, .. }])
-    }
-
-    fn is_blind(&self) -> bool {
-        self.requests.iter().all(|request| request.operation.is_blind())
-    }
-}
-
-pub(super) type Answers = Vec<WriteResult<Done>>;
+use crate::{Condition, Entry, Error, Key, Operation, Outcome, Value, Version, WriteResult};
 
 /// What a write builds on.
 struct Ground {
@@ -117,11 +87,8 @@ pub(super) async fn write(store: &Arc<Store>, space: &Arc<Space>, items: Vec<Ite
             if reached {
                 continue;
             }
-            let applied = answers[index].iter_mut().filter(|answer| matches!(answer, Ok(Outcome::Applied(_))));
-            for answer in applied {
-                let why = "it is in the own region, and did not reach as many as are asked for in time; it will";
-                *answer = Ok(Outcome::Unknown(Unknown(why.to_owned())));
-            }
+            let why = "it is in the own region, and did not reach as many as are asked for in time; it will";
+            not_in_time(&mut answers[index], why);
         }
     }
     answers
@@ -168,7 +135,7 @@ impl Writes<'_> {
     async fn grounds(&self, open: &[usize], believed: bool) -> Vec<Result<Ground, Error>> {
         let recent = |index: &usize| {
             let item = &self.items[*index];
-            if !believed || !item.is_put() {
+            if !believed || !is_put(&item.requests) {
                 return None;
             }
             let (record, version) = self.store.recent.get(self.space, &item.key)?;
@@ -177,13 +144,8 @@ impl Writes<'_> {
         let mut grounds: Vec<Option<Result<Ground, Error>>> = open.iter().map(|index| recent(index).map(Ok)).collect();
         let asked: Vec<usize> = (0..open.len()).filter(|nth| grounds[*nth].is_none()).collect();
         let keys: Vec<Key> = asked.iter().map(|nth| self.items[open[*nth]].key.clone()).collect();
-        let own = &self.space.stores[self.store.here];
-        let found = match keys.as_slice() {
-            [] => Vec::new(),
-            [key] => vec![own.get(key).await],
-            keys => own.get_batch(keys).await,
-        };
-        for (nth, found) in asked.into_iter().zip(found) {
+        let own = &*self.space.stores[self.store.here];
+        for (nth, found) in asked.into_iter().zip(get_all(own, &keys).await) {
             grounds[nth] = Some(match found {
                 Ok(entry) => self.ground(&self.items[open[nth]], entry).await,
                 Err(Error::Corrupt { .. }) => Ok(Ground::damaged(Condition::Any)),
@@ -198,7 +160,7 @@ impl Writes<'_> {
         let at = entry.as_ref().map_or(Condition::Absent, |entry| Condition::Version(entry.version.clone()));
         match read(&item.key, entry, &self.store.shared.clock) {
             Ok(Some((record, _))) => return Ok(Ground::found(&record, at)),
-            Ok(None) if item.is_blind() => return Ok(Ground::nothing()),
+            Ok(None) if is_blind(&item.requests) => return Ok(Ground::nothing()),
             Ok(None) => {}
             Err(Error::Corrupt { .. }) => return Ok(Ground::damaged(at)),
             Err(error) => return Err(error),
@@ -233,22 +195,14 @@ impl Writes<'_> {
     }
 
     async fn put(&self, judgements: Vec<Judgement>) -> Vec<(Judgement, WriteResult<Version>)> {
-        let own = &self.space.stores[self.store.here];
+        let own = &*self.space.stores[self.store.here];
         let item = |judgement: &Judgement| {
             let key = self.items[judgement.index].key.clone();
             (key, judgement.record.to_value(), judgement.at.clone())
         };
-        let outcomes = match judgements.as_slice() {
-            [] => Vec::new(),
-            [one] => {
-                let (key, value, at) = item(one);
-                vec![own.put(&key, value, &at).await]
-            }
-            many => own.put_batch(many.iter().map(item).collect()).await,
-        };
-        let lost = || Ok(Outcome::Unknown(Unknown("the own region did not say what became of it".to_owned())));
-        let mut outcomes = outcomes.into_iter();
-        judgements.into_iter().map(|judgement| (judgement, outcomes.next().unwrap_or_else(lost))).collect()
+        let lost = "the own region did not say what became of it";
+        let outcomes = put_all(own, judgements.iter().map(item).collect(), lost).await;
+        judgements.into_iter().zip(outcomes).collect()
     }
 
     /// What is answered; `None`: to be tried again, because somebody came between.
@@ -273,4 +227,24 @@ impl Writes<'_> {
             Err(error) => Some(judged.failed(&error)),
         }
     }
+}
+
+/// They take effect whatever stands there: no other region has a say.
+pub(super) fn is_plain(requests: &[Request]) -> bool {
+    let plain = |operation: &Operation| {
+        matches!(
+            operation,
+            Operation::Put { condition: Condition::Any, .. } | Operation::Remove { condition: Condition::Any }
+        )
+    };
+    requests.iter().all(|request| request.id.is_none() && plain(&request.operation))
+}
+
+/// It is written whatever stands there, and the answer is the same.
+fn is_put(requests: &[Request]) -> bool {
+    matches!(requests, [Request { operation: Operation::Put { .. }, .. }])
+}
+
+fn is_blind(requests: &[Request]) -> bool {
+    requests.iter().all(|request| request.operation.is_blind())
 }

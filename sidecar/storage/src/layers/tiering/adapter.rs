@@ -1,6 +1,5 @@
 //! A namespace of a store over two tiers, as a [`StorageAdapter`].
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,12 +9,13 @@ use super::listing;
 use super::promotion::{clear_mark, promote};
 use super::spaces::Space;
 use super::store::{InUse, Store, hash, read};
-use super::writing::{Answers, Item, from_cold, write};
+use super::writing::{from_cold, write};
 use crate::layers::batching::{as_kind, removed, sum, swapped, written};
+use crate::layers::behind::{Answers, Item, in_rounds};
 use crate::operation::{Request, only};
 use crate::{
-    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, Requests, StorageAdapter,
-    Unknown, Value, Version, WriteResult,
+    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Page, Requests, StorageAdapter, Value,
+    Version, WriteResult,
 };
 
 /// A store over two tiers.
@@ -37,13 +37,9 @@ impl TieringAdapter {
 
     /// Does operations on keys of which none comes twice.
     async fn write(&self, items: Vec<Item>) -> Vec<Answers> {
-        self.store().wake();
-        let lost = || Ok(Outcome::Unknown(Unknown("the write was interrupted".to_owned())));
-        let unknown: Vec<Answers> = items.iter().map(|item| vec![lost(); item.requests.len()]).collect();
         let (store, space) = (Arc::clone(self.store()), Arc::clone(&self.space));
-        // A task of its own: a client that gives up must not leave a write behind that nobody has noted.
-        let done = tokio::spawn(async move { Box::pin(write(&store, &space, items)).await });
-        done.await.unwrap_or(unknown)
+        let write = |items| async move { Box::pin(write(&store, &space, items)).await };
+        self.store().background.write(items, write).await
     }
 
     async fn perform_all(&self, key: &Key, requests: Vec<Request>) -> Answers {
@@ -90,7 +86,7 @@ impl TieringAdapter {
 #[async_trait]
 impl StorageAdapter for TieringAdapter {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        self.store().wake();
+        self.store().background.wake();
         let hash = self.hash(key);
         let generation = self.store().generation(hash);
         match read(key, self.space.hot.get(key).await?)? {
@@ -117,7 +113,7 @@ impl StorageAdapter for TieringAdapter {
     }
 
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
-        self.store().wake();
+        self.store().background.wake();
         listing::list(self.store(), &self.space, prefix, after, limit).await
     }
 
@@ -139,16 +135,16 @@ impl StorageAdapter for TieringAdapter {
         if let Err(error) = self.store().save().await {
             tracing::debug!(%error, "when keys were read last can't be written down");
         }
-        self.store().rest().await;
+        self.store().background.rest().await;
         self.store().hot.settle().await
     }
 
     fn resume(&self) {
-        self.store().wake();
+        self.store().background.wake();
     }
 
     async fn get_batch(&self, keys: &[Key]) -> Vec<Result<Option<Entry>, Error>> {
-        self.store().wake();
+        self.store().background.wake();
         let hashes: Vec<u64> = keys.iter().map(|key| self.hash(key)).collect();
         let generations: Vec<u64> = hashes.iter().map(|hash| self.store().generation(*hash)).collect();
         let mut found: Vec<Option<Result<Option<Entry>, Error>>> = Vec::with_capacity(keys.len());
@@ -176,27 +172,7 @@ impl StorageAdapter for TieringAdapter {
     }
 
     async fn put_batch(&self, items: Vec<(Key, Value, Condition)>) -> Vec<WriteResult<Version>> {
-        let mut outcomes: Vec<Option<WriteResult<Version>>> = items.iter().map(|_| None).collect();
-        let mut left: Vec<(usize, (Key, Value, Condition))> = items.into_iter().enumerate().collect();
-        // A key that comes again waits for the next round.
-        while !left.is_empty() {
-            let (mut keys, mut later, mut round, mut indexes) = (HashSet::new(), Vec::new(), Vec::new(), Vec::new());
-            for (index, (key, value, condition)) in left {
-                if keys.insert(key.clone()) {
-                    let request = Request { operation: Operation::Put { value, condition }, id: None };
-                    round.push(Item { key, requests: vec![request] });
-                    indexes.push(index);
-                } else {
-                    later.push((index, (key, value, condition)));
-                }
-            }
-            for (index, answers) in indexes.into_iter().zip(self.write(round).await) {
-                outcomes[index] = Some(as_kind(only(answers), written));
-            }
-            left = later;
-        }
-        let lost = || Ok(Outcome::Unknown(Unknown("the write was interrupted".to_owned())));
-        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(lost)).collect()
+        in_rounds(items, |round| self.write(round)).await
     }
 
     async fn compare_and_swap(

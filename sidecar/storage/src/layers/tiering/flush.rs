@@ -8,14 +8,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::SemaphorePermit;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep;
 
 use super::Ack;
-use super::pending::{Flight, Next, Said};
-use super::record::{Against, Noted, Record, Sealed, State};
+use super::pending::{Flight, Said};
+use super::record::{Against, Noted, Record, State, against, from_cold};
 use super::store::{Store, hash, read};
+use crate::layers::behind::{Sealed, send_all};
 use crate::performed::Performed;
 use crate::{Condition, Error, Outcome, StorageAdapter, Value, Version};
 
@@ -27,33 +27,9 @@ const BEAT: Duration = Duration::from_millis(20);
 
 /// Sends what there is to send, as long as it is let.
 pub(super) async fn attend(store: &Arc<Store>) {
-    let mut under_way = FuturesUnordered::new();
-    loop {
-        let mut at = None;
-        // Half of them may wait for a beat.
-        while under_way.len() < 2 * store.shared.settings.flushes() {
-            match store.pending.next() {
-                Next::Fly(flight) => under_way.push(fly(store, flight)),
-                Next::At(when) => {
-                    at = Some(when);
-                    break;
-                }
-                Next::Nothing => break,
-            }
-        }
-        let due = async {
-            match at {
-                Some(at) => sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            Some(()) = under_way.next() => {}
-            () = store.pending.news() => {}
-            () = due => {}
-        }
-    }
+    // Half of them may wait for a beat.
+    let most = 2 * store.shared.settings.flushes();
+    send_all(most, || store.pending.next(), &store.pending.news, |flight| fly(store, flight)).await;
 }
 
 async fn fly(store: &Store, flight: Box<Flight>) {
@@ -155,13 +131,13 @@ impl Flushing<'_> {
     /// What is found there, if it is older: `Ok(Err)` where it is this very write.
     fn judge(&self, value: Value, version: Version) -> Stopped<Result<Stands, (Sealed, Noted)>> {
         let noted = Noted { version, bytes: super::size(&value) };
-        let stands = match Sealed::from_cold(self.key(), value) {
+        let stands = match from_cold(self.key(), value) {
             Ok(stands) => stands,
             // Nobody who goes by the rules has written that, and nobody can read it.
             Err(Error::Corrupt { .. }) => return Ok(Ok(Stands { noted, performed: Performed::default() })),
             Err(error) => return Err(Said::Failed(error)),
         };
-        match self.sealed.against(&stands) {
+        match against(self.sealed, &stands) {
             Against::Older => Ok(Ok(Stands { noted, performed: stands.performed().clone() })),
             Against::Same => Ok(Err((stands, noted))),
             Against::Newer => Err(Said::Foreign),
@@ -196,7 +172,8 @@ impl Flushing<'_> {
                 Ok(Outcome::Rejected(Some(current))) => match self.judge(current.value, current.version)? {
                     Ok(found) => {
                         if self.inherits {
-                            sealed = self.sealed.inheriting(self.key(), &found.performed).map_err(Said::Failed)?;
+                            let performed = self.sealed.performed().after(&found.performed);
+                            sealed = self.sealed.remembering(self.key(), performed).map_err(Said::Failed)?;
                         }
                         stands = Some(found.noted);
                     }

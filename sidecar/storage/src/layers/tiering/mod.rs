@@ -28,22 +28,21 @@ mod tally;
 mod writing;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 pub use self::demotion::Progress;
+pub use super::behind::Clock;
 
 use self::access::Budget;
 use self::adapter::TieringAdapter;
-use self::pending::Journal;
 use self::sketch::Sketch;
 use self::store::Store;
 use super::batching::Claim;
+use super::behind::{Counter, Journal, Stores, system_clock};
 use crate::{StorageAdapter, Value};
 
 /// Keys of which it is kept when they were read last, in a process.
@@ -120,23 +119,6 @@ pub struct Fullness {
 
 /// Says how full the disk of the hot tier is; `None`: that is not known.
 pub type Gauge = Arc<dyn Fn() -> Option<Fullness> + Send + Sync>;
-/// Says what time it is, in milliseconds since 1970.
-pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
-
-/// A number that only grows.
-#[derive(Debug, Default)]
-struct Counter(AtomicU64);
-
-impl Counter {
-    fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
 #[derive(Debug, Default)]
 struct Counts {
     hot_reads: Counter,
@@ -159,7 +141,7 @@ struct Shared {
     runs: Semaphore,
     /// The beats are counted from here.
     began: Instant,
-    stores: Mutex<Vec<Weak<Store>>>,
+    stores: Stores<Store>,
 }
 
 impl fmt::Debug for Shared {
@@ -194,23 +176,9 @@ impl Shared {
 
     /// What of it falls to a store whose hot tier has so many bytes.
     fn excess_of(&self, bytes: u64) -> u64 {
-        let all: u64 = self.stores().iter().map(|store| store.tally.hot.get().1).sum();
+        let all: u64 = self.stores.all().iter().map(|store| store.tally.hot.get().1).sum();
         let part = u128::from(self.excess()) * u128::from(bytes) / u128::from(all.max(1));
         u64::try_from(part).unwrap_or(u64::MAX)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Store>>> {
-        self.stores.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn add(&self, store: &Arc<Store>) {
-        let mut stores = self.lock();
-        stores.retain(|store| store.strong_count() > 0);
-        stores.push(Arc::downgrade(store));
-    }
-
-    fn stores(&self) -> Vec<Arc<Store>> {
-        self.lock().iter().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -311,7 +279,7 @@ impl Tiers {
             flights: Semaphore::new(settings.flushes()),
             runs: Semaphore::new(RUNS_AT_ONCE),
             began: Instant::now(),
-            stores: Mutex::default(),
+            stores: Stores::default(),
         }))
     }
 
@@ -346,7 +314,7 @@ impl Tiers {
     /// Starts a run of demotions over all stores, and returns at once. `unread_for_ms`: how long a key must not have been
     /// read or written, if another time than that of the settings.
     pub fn run(&self, unread_for_ms: Option<u64>) {
-        for store in self.0.stores() {
+        for store in self.0.stores.all() {
             store.progress().running = true;
             store.runs.send_modify(|orders| {
                 orders.count += 1;
@@ -365,7 +333,7 @@ impl Tiers {
         let mut state = TieringState::default();
         state.lag.complete = true;
         let now = self.0.now();
-        for store in self.0.stores() {
+        for store in self.0.stores.all() {
             state.stores += 1;
             let add = |holds: &mut Holds, (keys, bytes)| {
                 holds.keys += keys;
@@ -396,11 +364,6 @@ impl Tiers {
             failed: failed.get(),
         }
     }
-}
-
-fn system_clock() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// How many bytes a record takes in its tier, as this layer gives it there.

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::record::{Noted, Record, Sealed, State};
+use super::record::{Noted, Record, State};
 use super::spaces::{Gone, Space};
 use super::store::{Store, hash};
+use crate::layers::behind::Sealed;
 use crate::layers::gates::{Alone, Place};
 use crate::performed::Performed;
 use crate::{Condition, Error, Key, Outcome, Version};

@@ -9,11 +9,12 @@
 //! Only this layer writes values of this kind, and keeps them apart from everything else: no value of a user can be taken
 //! for one.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use std::cmp::Ordering;
 
-use crate::envelope::{self, Envelope, Trail};
-use crate::performed::Performed;
-use crate::{Entry, Error, Key, Value, Version};
+use bytes::{BufMut, BytesMut};
+
+use crate::layers::behind::Sealed;
+use crate::{Error, Key, Value, Version};
 
 const FORMAT: u8 = 1;
 /// It is in the cold tier.
@@ -27,90 +28,20 @@ const FIXED: usize = 10;
 /// Revision, size and length of the tag.
 const NOTED: usize = 17;
 
-/// A value, or that there is none, as both tiers have it.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Sealed {
-    /// As stored.
-    pub(super) bytes: Bytes,
-    envelope: Envelope,
+/// What the cold tier holds under a key.
+pub(super) fn from_cold(key: &Key, value: Value) -> Result<Sealed, Error> {
+    match value {
+        Value::Bytes(bytes) => Sealed::open(key, bytes),
+        Value::Json(_) | Value::Object(_) => Err(foreign(key)),
+    }
 }
 
-impl Sealed {
-    /// A write of a value; `None` removes it.
-    pub(super) fn new(key: &Key, revision: u64, value: Option<&Value>, performed: Performed) -> Result<Self, Error> {
-        Self::with_nonce(key, revision, envelope::new_nonce(), value, performed)
-    }
-
-    fn with_nonce(
-        key: &Key,
-        revision: u64,
-        nonce: String,
-        value: Option<&Value>,
-        performed: Performed,
-    ) -> Result<Self, Error> {
-        let trail = Trail { performed, before: Vec::new() };
-        let (bytes, trail) = match value {
-            Some(value) => (envelope::seal(key, revision, &nonce, value, &trail, None)?, trail),
-            None => (envelope::seal_tombstone(revision, &nonce, &trail), Trail::default()),
-        };
-        Ok(Self { bytes, envelope: Envelope { revision, nonce, value: value.cloned(), trail } })
-    }
-
-    fn open(key: &Key, bytes: Bytes) -> Result<Self, Error> {
-        let envelope = envelope::open(key, &bytes)?;
-        Ok(Self { bytes, envelope })
-    }
-
-    /// What the cold tier holds under a key.
-    pub(super) fn from_cold(key: &Key, value: Value) -> Result<Self, Error> {
-        match value {
-            Value::Bytes(bytes) => Self::open(key, bytes),
-            Value::Json(_) | Value::Object(_) => Err(foreign(key)),
-        }
-    }
-
-    pub(super) fn revision(&self) -> u64 {
-        self.envelope.revision
-    }
-
-    pub(super) fn nonce(&self) -> &str {
-        &self.envelope.nonce
-    }
-
-    pub(super) fn performed(&self) -> &Performed {
-        &self.envelope.trail.performed
-    }
-
-    /// It stands for a value that was removed.
-    pub(super) fn is_removal(&self) -> bool {
-        self.envelope.value.is_none()
-    }
-
-    /// The value with the version that clients know: the same in whichever tier it is found.
-    pub(super) fn entry(&self) -> Option<Entry> {
-        let Envelope { value, revision, nonce, .. } = &self.envelope;
-        let version = || Version { revision: *revision, tag: nonce.clone() };
-        value.as_ref().map(|value| Entry { value: value.clone(), version: version() })
-    }
-
-    pub(super) fn into_entry(self) -> Option<Entry> {
-        let Envelope { value, revision, nonce, .. } = self.envelope;
-        value.map(|value| Entry { value, version: Version { revision, tag: nonce } })
-    }
-
-    /// The same write, which remembers what an older one did too.
-    pub(super) fn inheriting(&self, key: &Key, older: &Performed) -> Result<Self, Error> {
-        let Envelope { value, revision, nonce, .. } = &self.envelope;
-        Self::with_nonce(key, *revision, nonce.clone(), value.as_ref(), self.performed().after(older))
-    }
-
-    /// What becomes of it where the cold tier has another write of the key.
-    pub(super) fn against(&self, stands: &Self) -> Against {
-        match stands.revision().cmp(&self.revision()) {
-            std::cmp::Ordering::Less => Against::Older,
-            std::cmp::Ordering::Equal if stands.nonce() == self.nonce() => Against::Same,
-            std::cmp::Ordering::Equal | std::cmp::Ordering::Greater => Against::Newer,
-        }
+/// What becomes of a write where the cold tier has another one of the key.
+pub(super) fn against(write: &Sealed, stands: &Sealed) -> Against {
+    match stands.revision().cmp(&write.revision()) {
+        Ordering::Less => Against::Older,
+        Ordering::Equal if stands.nonce() == write.nonce() => Against::Same,
+        Ordering::Equal | Ordering::Greater => Against::Newer,
     }
 }
 
@@ -237,11 +168,13 @@ fn foreign(key: &Key) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use serde_json::json;
 
     use super::*;
     use crate::Object;
     use crate::object::Head;
+    use crate::performed::Performed;
 
     fn key() -> Key {
         Key::new("k").unwrap()
@@ -271,7 +204,7 @@ mod tests {
         for value in values {
             let sealed = Sealed::new(&key(), 1 << 50, value.as_ref(), Performed::default()).unwrap();
             assert_eq!((sealed.is_removal(), sealed.entry().map(|entry| entry.value)), (value.is_none(), value));
-            assert_eq!(Sealed::from_cold(&key(), Value::Bytes(sealed.bytes.clone())).unwrap(), sealed);
+            assert_eq!(from_cold(&key(), Value::Bytes(sealed.bytes.clone())).unwrap(), sealed);
             for state in states() {
                 let record = Record { sealed: sealed.clone(), state, written_at: 1_790_000_000_000 };
                 assert_eq!(Record::from_value(&key(), record.to_value()).unwrap(), record);
@@ -293,7 +226,7 @@ mod tests {
         for foreign in [Value::Json(json!(1)), Value::Bytes(sealed.bytes.clone())] {
             assert!(matches!(Record::from_value(&key(), foreign), Err(Error::Corrupt { .. })));
         }
-        assert!(Sealed::from_cold(&Key::new("other").unwrap(), Value::Bytes(sealed.bytes)).is_err());
+        assert!(from_cold(&Key::new("other").unwrap(), Value::Bytes(sealed.bytes)).is_err());
     }
 
     #[test]
@@ -308,9 +241,9 @@ mod tests {
     fn the_same_write_is_known_by_its_nonce_and_others_by_their_revisions() {
         let write = |revision| Sealed::new(&key(), revision, None, Performed::default()).unwrap();
         let mine = write(5);
-        assert_eq!(mine.against(&mine), Against::Same);
-        assert_eq!(mine.against(&write(4)), Against::Older);
-        assert_eq!(mine.against(&write(5)), Against::Newer, "an equal revision of somebody else's");
-        assert_eq!(mine.against(&write(6)), Against::Newer);
+        assert_eq!(against(&mine, &mine), Against::Same);
+        assert_eq!(against(&mine, &write(4)), Against::Older);
+        assert_eq!(against(&mine, &write(5)), Against::Newer, "an equal revision of somebody else's");
+        assert_eq!(against(&mine, &write(6)), Against::Newer);
     }
 }

@@ -1,6 +1,6 @@
 //! One store over its two tiers: all that its namespaces share, and the task that works for it in the background.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use super::revisions::Revisions;
 use super::spaces::{Gone, Space, Spaces};
 use super::{Shared, flush, tally};
 use crate::layers::batching::Claim;
+use crate::layers::behind::{Background, disowned};
 use crate::layers::gates::{Gates, Place};
 use crate::{Error, Key, Namespace, StorageAdapter};
 
@@ -26,21 +27,10 @@ const META: &str = "m";
 const STRIPES: usize = 256;
 /// Keys of one page.
 pub(super) const PAGE: usize = 500;
-/// Time between looks whether the claim still holds.
-const CLAIM_LOOKS: Duration = Duration::from_millis(500);
 /// Pause before the hot tier is read again that could not be.
 const RETRY: Duration = Duration::from_secs(1);
 /// Time after which reads that were noted are written down.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
-
-/// What its background task does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    Working,
-    /// Nothing, until it is used again.
-    Resting,
-    Ended,
-}
 
 /// One store.
 #[derive(Debug)]
@@ -60,9 +50,7 @@ pub(super) struct Store {
     /// All records of the hot tier were looked at once since it was opened.
     scanned: watch::Sender<bool>,
     pub(super) tally: tally::Tally,
-    mode: watch::Sender<Mode>,
-    is_resting: AtomicBool,
-    idle: watch::Sender<bool>,
+    pub(super) background: Arc<Background>,
     pub(super) runs: watch::Sender<demotion::Orders>,
     /// How many of the runs that were asked for have ended.
     pub(super) ordered: AtomicU64,
@@ -75,7 +63,7 @@ pub(super) struct InUse(pub(super) Arc<Store>);
 
 impl Drop for InUse {
     fn drop(&mut self) {
-        self.0.mode.send_replace(Mode::Ended);
+        self.0.background.end();
     }
 }
 
@@ -100,7 +88,6 @@ impl Store {
     ) -> InUse {
         let data = hot.with_namespace(&Namespace::of_ours(DATA));
         let meta = hot.with_namespace(&Namespace::of_ours(META));
-        let (mode, idle) = (watch::Sender::new(Mode::Working), watch::Sender::new(false));
         let store = Arc::new(Self {
             claim,
             longest_path,
@@ -112,9 +99,7 @@ impl Store {
             generations: (0..STRIPES).map(|_| AtomicU64::new(0)).collect(),
             scanned: watch::Sender::new(false),
             tally: tally::Tally::default(),
-            mode,
-            is_resting: AtomicBool::new(false),
-            idle,
+            background: Arc::default(),
             runs: watch::Sender::default(),
             ordered: AtomicU64::new(0),
             progress: Mutex::default(),
@@ -122,7 +107,7 @@ impl Store {
             meta,
             hot,
         });
-        store.shared.add(&store);
+        store.shared.stores.add(&store);
         tokio::spawn(attend(Arc::clone(&store)));
         InUse(store)
     }
@@ -134,37 +119,6 @@ impl Store {
     /// Whether anything may be written to either tier.
     pub(super) fn may_write(&self) -> bool {
         self.claim.holds()
-    }
-
-    /// It is used: what rested goes on.
-    pub(super) fn wake(&self) {
-        if self.is_resting.load(Ordering::Acquire) {
-            self.is_resting.store(false, Ordering::Release);
-            self.set(Mode::Resting, Mode::Working);
-        }
-    }
-
-    fn set(&self, from: Mode, to: Mode) {
-        self.mode.send_if_modified(|mode| {
-            let fits = *mode == from;
-            if fits {
-                *mode = to;
-            }
-            fits
-        });
-    }
-
-    /// Does nothing in the background any more, until it is used again.
-    pub(super) async fn rest(&self) {
-        self.set(Mode::Working, Mode::Resting);
-        self.is_resting.store(true, Ordering::Release);
-        let (mut idle, mut mode) = (self.idle.subscribe(), self.mode.subscribe());
-        let used = async { while mode.changed().await.is_ok() && *mode.borrow() == Mode::Resting {} };
-        tokio::select! {
-            biased;
-            _ = idle.wait_for(|idle| *idle) => {}
-            () = used => {}
-        }
     }
 
     /// Whether all that is in the hot tier is known: until then it has to be looked at.
@@ -284,36 +238,11 @@ pub(super) fn hash(folder: &str, key: &Key) -> u64 {
 
 /// Works in the background as long as the store is in use and its own.
 async fn attend(store: Arc<Store>) {
-    let mut mode = store.mode.subscribe();
-    loop {
-        let now = *mode.borrow_and_update();
-        store.idle.send_replace(now != Mode::Working);
-        match now {
-            Mode::Ended => return,
-            Mode::Resting => {
-                if mode.changed().await.is_err() {
-                    return;
-                }
-            }
-            Mode::Working => {
-                tokio::select! {
-                    biased;
-                    _ = mode.changed() => {}
-                    () = Box::pin(work(&store)) => store.set(Mode::Working, Mode::Ended),
-                }
-                store.pending.land_all();
-            }
-        }
-    }
+    store.background.attend(|| Box::pin(work(&store)), || store.pending.land_all()).await;
 }
 
 /// Returns when the store is its own no more.
 async fn work(store: &Arc<Store>) {
-    let owned = async {
-        while store.may_write() {
-            sleep(CLAIM_LOOKS).await;
-        }
-    };
     let know = async {
         while !store.is_scanned() {
             if let Err(error) = store.scan().await {
@@ -330,7 +259,7 @@ async fn work(store: &Arc<Store>) {
     };
     tokio::select! {
         biased;
-        () = owned => {}
+        () = disowned(&*store.claim) => {}
         () = know => {}
         () = flush::attend(store) => {}
         () = demotion::attend(store) => {}

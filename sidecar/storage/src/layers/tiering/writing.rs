@@ -10,31 +10,21 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Ack;
 use super::pending::Unwritten;
-use super::record::{Noted, Record, Sealed, State};
+use super::record::{self, Noted, Record, State};
 use super::spaces::{Gone, Space};
 use super::store::{Store, hash, read};
 use crate::encoding::encode;
 use crate::group::{Change, Judged, judge};
+use crate::layers::behind::{Answers, Item, Sealed, get_all, not_in_time, put_all};
 use crate::layers::gates::Place;
 use crate::operation::Request;
 use crate::performed::{Performed, Stands};
-use crate::{
-    Condition, Done, Entry, Error, Key, Operation, Outcome, StorageAdapter, Unknown, Value, Version, WriteResult,
-};
+use crate::{Condition, Entry, Error, Key, Operation, Outcome, Value, Version, WriteResult};
 
 /// Longest wait for room in the journal, or for a write to be in the cold tier: less than a request may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Most attempts while the background comes between.
 const MAX_ATTEMPTS: u32 = 64;
-
-/// Operations on one key, to be done as one.
-#[derive(Debug)]
-pub(super) struct Item {
-    pub(super) key: Key,
-    pub(super) requests: Vec<Request>,
-}
-
-pub(super) type Answers = Vec<WriteResult<Done>>;
 
 /// What is to be in the cold tier before an answer is given: of which item, and which revision.
 type Wait = (usize, u64);
@@ -66,21 +56,13 @@ pub(super) async fn write(store: &Arc<Store>, space: &Arc<Space>, items: Vec<Ite
 
 /// Waits until the journal is no longer than it may be.
 async fn room(store: &Store) -> Result<(), Error> {
-    let (journal, settings) = (&store.shared.journal, &store.shared.settings);
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let less = journal.less.notified();
-        tokio::pin!(less);
-        // Listens before it looks.
-        less.as_mut().enable();
-        if journal.keys() < settings.max_unwritten_keys && journal.bytes() < settings.max_unwritten_bytes {
-            return Ok(());
-        }
-        if timeout_at(deadline, less).await.is_err() {
-            let detail = "as much waits to be written to the cold tier as may, and that takes none; nothing was done";
-            return Err(Error::unavailable("Busy", detail));
-        }
+    let settings = &store.shared.settings;
+    let (keys, bytes) = (settings.max_unwritten_keys, settings.max_unwritten_bytes);
+    if store.shared.journal.below(keys, bytes, PATIENCE).await {
+        return Ok(());
     }
+    let detail = "as much waits to be written to the cold tier as may, and that takes none; nothing was done";
+    Err(Error::unavailable("Busy", detail))
 }
 
 /// What a write builds on.
@@ -312,17 +294,9 @@ impl Writes<'_> {
             let key = self.items[judgement.index].key.clone();
             (key, judgement.record.to_value(), judgement.ground.at.clone())
         };
-        let outcomes = match judgements.as_slice() {
-            [] => Vec::new(),
-            [one] => {
-                let (key, value, at) = item(one);
-                vec![self.space.hot.put(&key, value, &at).await]
-            }
-            many => self.space.hot.put_batch(many.iter().map(item).collect()).await,
-        };
-        let lost = || Ok(Outcome::Unknown(Unknown("the hot tier did not say what became of it".to_owned())));
-        let mut outcomes = outcomes.into_iter();
-        judgements.into_iter().map(|judgement| (judgement, outcomes.next().unwrap_or_else(lost))).collect()
+        let lost = "the hot tier did not say what became of it";
+        let outcomes = put_all(&*self.space.hot, judgements.iter().map(item).collect(), lost).await;
+        judgements.into_iter().zip(outcomes).collect()
     }
 
     /// What is answered; `None`: to be tried again, because the background came between.
@@ -365,29 +339,17 @@ impl Writes<'_> {
             if in_time {
                 continue;
             }
-            let applied = answers[*index].iter_mut().filter(|answer| matches!(answer, Ok(Outcome::Applied(_))));
-            for answer in applied {
-                let why = "it is in the hot tier, and could not be brought to the cold one in time; it will be";
-                *answer = Ok(Outcome::Unknown(Unknown(why.to_owned())));
-            }
+            let why = "it is in the hot tier, and could not be brought to the cold one in time; it will be";
+            not_in_time(&mut answers[*index], why);
         }
     }
 }
 
-async fn get_all(store: &dyn StorageAdapter, keys: &[Key]) -> Vec<Result<Option<Entry>, Error>> {
-    let mut found = match keys {
-        [] => Vec::new(),
-        [key] => vec![store.get(key).await],
-        keys => store.get_batch(keys).await,
-    };
-    found.resize_with(keys.len(), || Err(Error::unavailable("Interrupted", "a store did not answer for every key")));
-    found
-}
-
+/// What the cold tier answered.
 pub(super) fn from_cold(key: &Key, entry: Option<Entry>) -> Result<Option<(Sealed, Noted)>, Error> {
     let Some(Entry { value, version }) = entry else { return Ok(None) };
     let noted = Noted { version, bytes: super::size(&value) };
-    Ok(Some((Sealed::from_cold(key, value)?, noted)))
+    Ok(Some((record::from_cold(key, value)?, noted)))
 }
 
 /// They take effect whatever stands there, and are answered the same.
