@@ -204,8 +204,7 @@ impl StorageAdapter for EmbeddedAdapter {
         let place = |((place, condition), value): ((Result<Place, Error>, Condition), Result<Brought, Error>)| {
             Ok((place?, put(value?, condition)))
         };
-        let items: Vec<Result<(Place, Decide<Version>), Error>> =
-            places.into_iter().zip(values).map(place).collect();
+        let items: Vec<Result<(Place, Decide<Version>), Error>> = places.into_iter().zip(values).map(place).collect();
         let (reply, answer) = oneshot::channel();
         let job = Job::Write(Box::new(move |round| {
             // In order, within one round: a later item of a key finds what the earlier one is about to write.

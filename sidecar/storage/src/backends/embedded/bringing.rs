@@ -63,7 +63,11 @@ fn length(json: &serde_json::Value, enough: usize) -> usize {
 }
 
 /// Brings one value.
-pub(super) async fn one(engine: &Arc<Engine>, value: Value, compression: Option<Compression>) -> Result<Brought, Error> {
+pub(super) async fn one(
+    engine: &Arc<Engine>,
+    value: Value,
+    compression: Option<Compression>,
+) -> Result<Brought, Error> {
     if !is_large(&value) {
         return Ok(Brought::Value(value));
     }

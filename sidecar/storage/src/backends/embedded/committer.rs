@@ -206,14 +206,7 @@ pub(super) struct Round<'a> {
 
 impl<'a> Round<'a> {
     fn new(engine: &'a Engine, stores: &'a Stores) -> Self {
-        Self {
-            engine,
-            stores,
-            edit: Edit::default(),
-            room: None,
-            begun: HashMap::new(),
-            at_end: Vec::new(),
-        }
+        Self { engine, stores, edit: Edit::default(), room: None, begun: HashMap::new(), at_end: Vec::new() }
     }
 
     fn is_full(&self) -> bool {

@@ -479,7 +479,8 @@ pub(super) struct View {
 
 /// A record names a file, and it is gone.
 fn no_file(key: &[u8]) -> Error {
-    let key = layout::parse_data_key(key).map_or_else(|| "a key that is none".to_owned(), |(_, _, key)| key.to_string());
+    let key =
+        layout::parse_data_key(key).map_or_else(|| "a key that is none".to_owned(), |(_, _, key)| key.to_string());
     Error::Corrupt { key, problem: "the file with its value is missing".to_owned() }
 }
 
