@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::checksums::{Summed, Sums};
 use super::failure::{Answer, Failure};
+use super::summing::Summing;
 
 /// For a piece to come in.
 const TIME: Duration = Duration::from_secs(30);
@@ -27,7 +28,7 @@ pub(super) struct Incoming {
     rest: Bytes,
     length: u64,
     taken: u64,
-    sums: Sums,
+    sums: Summing,
     trailers: Option<TrailingHeaders>,
     own_trailers: Option<OwnTrailers>,
 }
@@ -46,7 +47,7 @@ impl Incoming {
             rest: Bytes::new(),
             length: length.ok_or_else(missing)?,
             taken: 0,
-            sums: Sums::of(&request.headers)?,
+            sums: Summing::new(Sums::of(&request.headers)?),
             trailers: request.trailing_headers.clone(),
             own_trailers: request.extensions.get::<OwnTrailers>().cloned(),
         })
@@ -81,10 +82,11 @@ impl Incoming {
             if self.taken > self.length {
                 return Err(Failure::new(S3ErrorCode::InvalidRequest, "More bytes came than were announced."));
             }
-            self.sums.add(&bytes);
             piece.extend_from_slice(&bytes);
         }
-        Ok(piece.freeze())
+        let piece = piece.freeze();
+        self.sums.add(&piece).await?;
+        Ok(piece)
     }
 
     /// All bytes have been taken: holds them against what the client has said of them.
@@ -96,7 +98,7 @@ impl Incoming {
         }
         let own = self.own_trailers.and_then(|own| own.lock().unwrap_or_else(PoisonError::into_inner).take());
         let trailers = self.trailers.and_then(|trailers| trailers.take()).or(own);
-        self.sums.verify(trailers.as_ref())
+        self.sums.end().await?.verify(trailers.as_ref())
     }
 }
 

@@ -28,7 +28,8 @@ mod objects;
 mod operations;
 mod outgoing;
 mod reading;
-pub mod sweeper;
+pub mod summing;
+mod sweeper;
 mod uploads;
 mod writing;
 

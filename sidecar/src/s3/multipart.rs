@@ -24,6 +24,7 @@ use super::failure::{Answer, Failure};
 use super::heads::said;
 use super::incoming::Incoming;
 use super::objects::Copied;
+use super::summing::Summing;
 use super::uploads::{self, Note, Source, State, Upload, Wish, json, names_upload, no_such_upload};
 use super::writing::Write;
 use super::{Gateway, heads, names};
@@ -118,13 +119,13 @@ impl Gateway {
         if span.end - span.start > MOST_BYTES {
             return Err(too_large());
         }
-        let mut sums = Box::new(Sums::of(&axum::http::HeaderMap::new())?);
+        let mut sums = Sums::of(&axum::http::HeaderMap::new())?;
         if let Some(algorithm) = upload.note.wish.as_ref().and_then(|wish| wish.algorithm.as_deref()) {
             sums.also(algorithm);
         }
         let _room = self.0.intake.room(uploads::MEMORY).await.ok_or_else(Failure::crowded)?;
         let reading = self.read(&object.head, &object.body, span);
-        let brought = self.bring(upload, number, Source::Object(reading, sums)).await?;
+        let brought = self.bring(upload, number, Source::Object(reading, Summing::new(sums))).await?;
         let result = checksums!(
             brought.checksums,
             CopyPartResult {

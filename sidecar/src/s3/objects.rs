@@ -21,6 +21,7 @@ use super::failure::{Answer, Failure};
 use super::heads::{said, told};
 use super::incoming::Incoming;
 use super::multipart::{MOST_BYTES, too_large};
+use super::summing::Summing;
 use super::uploads::{Source, State};
 use super::writing::{Write, invocation};
 use super::{Gateway, heads, names, outgoing, reading, uploads};
@@ -288,7 +289,7 @@ impl Gateway {
         let head = if object.head.parts.is_some() {
             let _room = self.0.intake.room(uploads::MEMORY).await.ok_or_else(Failure::crowded)?;
             let reading = self.read(&object.head, &object.body, 0..object.head.size);
-            let sums = Box::new(Sums::of(&HeaderMap::new())?);
+            let sums = Summing::new(Sums::of(&HeaderMap::new())?);
             self.put_in_pieces(target, head, Source::Object(reading, sums)).await?
         } else {
             self.put_whole(target, Object::whole(head, object.body)).await?

@@ -1,5 +1,5 @@
-//! The bytes of an object that are kept in pieces: which pieces a span of them is in, and how they are fetched, one after the
-//! other and a little ahead of who takes them.
+//! The bytes of an object that are kept in pieces: which pieces a span of them is in, and how they are fetched, a few at a time and
+//! a little ahead of who takes them.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use brainy_storage::Value;
 use brainy_storage::object::{Head, Parts};
 use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
 use s3s::S3ErrorCode;
 use tokio::sync::mpsc;
 
@@ -15,10 +16,12 @@ use super::failure::{Answer, Failure};
 use super::{Gateway, names};
 use crate::routing::{Call, Reply};
 
-/// Pieces that wait to be taken.
-const AHEAD: usize = 2;
-/// Bytes of memory that one reading takes: the pieces ahead, one that is fetched, and one that is sent.
-pub(super) const MEMORY: u64 = (AHEAD as u64 + 2) * super::uploads::PIECE as u64;
+/// Pieces that are fetched at the same time: a disk, and other nodes, answer several sooner than one after the other.
+const AT_ONCE: usize = 4;
+/// Pieces that wait to be taken besides.
+const AHEAD: usize = 1;
+/// Bytes of memory that one reading takes: the pieces ahead, those that are fetched, and one that is sent.
+pub(super) const MEMORY: u64 = (AHEAD + AT_ONCE + 1) as u64 * super::uploads::PIECE as u64;
 
 /// A piece, or what of it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,8 +77,9 @@ impl Gateway {
         };
         let (gateway, upload, fetches) = (self.clone(), parts.upload.clone(), fetches(parts, &span));
         tokio::spawn(async move {
-            for fetch in fetches {
-                let piece = gateway.fetch(&upload, &fetch).await;
+            let fetched = fetches.into_iter().map(|fetch| gateway.fetch(&upload, fetch));
+            let mut fetched = futures::stream::iter(fetched).buffered(AT_ONCE);
+            while let Some(piece) = fetched.next().await {
                 let failed = piece.is_err();
                 // Who takes the pieces may be gone.
                 if sender.send(piece).await.is_err() || failed {
@@ -86,7 +90,7 @@ impl Gateway {
         Reading { pieces, rest: Bytes::new() }
     }
 
-    async fn fetch(&self, upload: &str, fetch: &Fetch) -> Answer<Bytes> {
+    async fn fetch(&self, upload: &str, fetch: Fetch) -> Answer<Bytes> {
         let key = names::piece(upload, fetch.number, &fetch.attempt, fetch.index)?;
         let gone =
             || Failure::new(S3ErrorCode::InternalError, "The object was replaced while it was read: read it again.");

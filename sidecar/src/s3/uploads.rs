@@ -25,10 +25,11 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::checksums::{Summed, Sums};
+use super::checksums::Summed;
 use super::failure::{Answer, Failure};
 use super::incoming::Incoming;
 use super::reading::Reading;
+use super::summing::Summing;
 use super::writing::Write;
 use super::{Gateway, heads, names};
 use crate::routing::{Call, Reply};
@@ -104,7 +105,7 @@ pub(super) enum Source {
     /// A request's body.
     Request(Box<Incoming>),
     /// Another object.
-    Object(Reading, Box<Sums>),
+    Object(Reading, Summing),
 }
 
 impl Source {
@@ -113,7 +114,7 @@ impl Source {
             Self::Request(incoming) => incoming.piece(most).await,
             Self::Object(reading, sums) => {
                 let piece = reading.piece(most).await?;
-                sums.add(&piece);
+                sums.add(&piece).await?;
                 Ok(piece)
             }
         }
@@ -123,7 +124,7 @@ impl Source {
     pub(super) async fn end(self) -> Answer<Summed> {
         match self {
             Self::Request(incoming) => incoming.end().await,
-            Self::Object(_, sums) => sums.verify(None),
+            Self::Object(_, sums) => sums.end().await?.verify(None),
         }
     }
 }

@@ -64,7 +64,7 @@ struct Header<'a> {
     xxh3: String,
 }
 
-#[derive(Serialize, Deserialize, Clone, Copy, PartialEq)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
 #[serde(rename_all = "lowercase")]
 enum Type {
     Json,
@@ -157,35 +157,89 @@ pub fn seal(
     trail: &Trail,
     compression: Option<Compression>,
 ) -> Result<Bytes, Error> {
-    value.check()?;
-    let (r#type, plain) = match value {
-        Value::Json(json) => {
-            // A JSON value always has a text: its keys are strings and its numbers finite.
-            let text = serde_json::to_vec(json).map_err(|why| Error::invalid("value", why.to_string()))?;
-            (Type::Json, Bytes::from(text))
+    Ok(Encoded::of(value, compression)?.seal(key, revision, nonce, trail))
+}
+
+/// A value as it stands in its envelope, before it is known as what it will be written.
+#[derive(Clone, Debug)]
+pub(crate) struct Encoded {
+    r#type: Type,
+    encoding: Option<Algorithm>,
+    length: Option<u64>,
+    payload: Bytes,
+}
+
+impl Encoded {
+    /// Compressed if that is asked for and worth it.
+    pub(crate) fn of(value: &Value, compression: Option<Compression>) -> Result<Self, Error> {
+        value.check()?;
+        let (r#type, plain) = match value {
+            Value::Json(json) => {
+                // A JSON value always has a text: its keys are strings and its numbers finite.
+                let text = serde_json::to_vec(json).map_err(|why| Error::invalid("value", why.to_string()))?;
+                (Type::Json, Bytes::from(text))
+            }
+            Value::Bytes(bytes) => (Type::Bytes, bytes.clone()),
+            Value::Object(object) => (Type::Object, object.to_bytes()?),
+        };
+        let compressed = compression.and_then(|how| Some((how.algorithm, how.compress(&plain)?)));
+        let (encoding, length, payload) = match compressed {
+            Some((encoding, payload)) => (Some(encoding), Some(plain.len() as u64), payload),
+            None => (None, None, plain),
+        };
+        Ok(Self { r#type, encoding, length, payload })
+    }
+
+    /// What follows the head.
+    pub(crate) fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// The head of the envelope, to the end of its line.
+    pub(crate) fn head(&self, key: &Key, revision: u64, nonce: &str, trail: &Trail) -> Vec<u8> {
+        line(&self.header(key, revision, nonce, trail), &[]).into()
+    }
+
+    /// The whole envelope.
+    pub(crate) fn seal(&self, key: &Key, revision: u64, nonce: &str, trail: &Trail) -> Bytes {
+        line(&self.header(key, revision, nonce, trail), &self.payload)
+    }
+
+    fn header<'a>(&self, key: &'a Key, revision: u64, nonce: &str, trail: &Trail) -> Header<'a> {
+        let mut header = Header {
+            brainy: FORMAT,
+            revision,
+            nonce: nonce.to_owned(),
+            key: key.as_str().into(),
+            r#type: self.r#type,
+            encoding: self.encoding,
+            length: self.length,
+            operations: trail.performed.clone(),
+            before: trail.before.clone(),
+            xxh3: String::new(),
+        };
+        header.xxh3 = checksum(&header, &self.payload);
+        header
+    }
+}
+
+/// The head of an envelope, to the end of its line, and what follows it; `None`: it has none.
+pub(crate) fn split(envelope: &Bytes) -> Option<(Bytes, Bytes)> {
+    let end = envelope.iter().position(|byte| *byte == b'\n')? + 1;
+    Some((envelope.slice(..end), envelope.slice(end..)))
+}
+
+/// What the head of a value's envelope says of it. Whether it is what was written shows only with what follows.
+pub(crate) fn open_head(key: &Key, head: &[u8]) -> Result<(Version, Performed), Error> {
+    let read = || {
+        let header: Header<'_> = serde_json::from_slice(head).map_err(|why| format!("bad header: {why}"))?;
+        check_format(header.brainy)?;
+        if header.key != key.as_str() {
+            return Err(format!("it belongs to key {:?}", header.key));
         }
-        Value::Bytes(bytes) => (Type::Bytes, bytes.clone()),
-        Value::Object(object) => (Type::Object, object.to_bytes()?),
+        Ok((Version { revision: header.revision, tag: header.nonce }, header.operations))
     };
-    let compressed = compression.and_then(|how| Some((how.algorithm, how.compress(&plain)?)));
-    let (encoding, length, payload) = match compressed {
-        Some((encoding, payload)) => (Some(encoding), Some(plain.len() as u64), payload),
-        None => (None, None, plain),
-    };
-    let mut header = Header {
-        brainy: FORMAT,
-        revision,
-        nonce: nonce.to_owned(),
-        key: key.as_str().into(),
-        r#type,
-        encoding,
-        length,
-        operations: trail.performed.clone(),
-        before: trail.before.clone(),
-        xxh3: String::new(),
-    };
-    header.xxh3 = checksum(&header, &payload);
-    Ok(line(&header, &payload))
+    read().map_err(|problem| Error::Corrupt { key: key.to_string(), problem })
 }
 
 /// The envelope that stands for "no value". Of the trail it keeps as many of the writes before as there is room for, and no

@@ -174,6 +174,11 @@ impl Judged {
         self.memory.performed(self.end.by)
     }
 
+    /// The operation whose value will stand, by its number; `None`: none of them.
+    pub(crate) fn last(&self) -> Option<usize> {
+        self.end.by
+    }
+
     pub(crate) fn condition(&self) -> Condition {
         self.base.as_ref().map_or(Condition::Absent, |entry| Condition::Version(entry.version.clone()))
     }

@@ -79,6 +79,18 @@ async fn cleaned(database: &EmbeddedDatabase) -> Audit {
     panic!("what belongs to nobody is not deleted");
 }
 
+/// Waits until there are so many files of large values, and no more.
+async fn left_over(database: &EmbeddedDatabase, files: usize) {
+    let count = || std::fs::read_dir(database.folder().join("values")).unwrap().count();
+    for _ in 0..3000 {
+        if count() == files {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("{} files are there, and {files} are named", count());
+}
+
 #[tokio::test]
 async fn values_versions_namespaces_and_stamps_survive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
@@ -337,6 +349,8 @@ async fn a_full_disk_refuses_values_cleanly_and_takes_them_again_when_there_is_r
     // What was acknowledged is there, removals still have room, and nothing has to be started again.
     assert_eq!(database.failure(), None);
     assert_eq!(database.audit().await.unwrap().keys, written);
+    // Of what was refused no file is left.
+    left_over(&database, written as usize).await;
     assert_eq!(store.delete(&key("k00")).await.unwrap(), Outcome::Applied(true));
     let enlarged = Command::new("mount").args(["-o", "remount,size=80m"]).arg(folder.path()).status();
     assert!(enlarged.is_ok_and(|status| status.success()));

@@ -90,8 +90,28 @@ fn check_end(backend: Backend, folder: &Path, runtime: &Runtime, known: &mut Kno
     drop(store);
     // What a failure left behind is gone, at the latest, when the store has been opened again.
     drop(open(backend, folder, || {}));
+    if backend == Backend::Embedded {
+        no_file_is_left(folder, runtime);
+    }
     let scratch = Backend::root(folder).join("tmp");
     assert_eq!(std::fs::read_dir(scratch).map_or(0, Iterator::count), 0, "temporary files are left");
+}
+
+/// What no record names is removed behind, also what an earlier life left: the files that stay are those of the large values.
+fn no_file_is_left(folder: &Path, runtime: &Runtime) {
+    let store = open(Backend::Embedded, folder, || {});
+    let named = ["large", "large 1", "large 2"].iter().filter(|name| {
+        let found = runtime.block_on(store.adapter.get(&key(name))).unwrap();
+        found.is_some_and(|entry| matches!(entry.value, Value::Bytes(_)))
+    });
+    let named = named.count();
+    let count = || std::fs::read_dir(Backend::root(folder).join("values")).unwrap().count();
+    let mut patience = 1000;
+    while count() != named {
+        patience -= 1;
+        assert!(patience > 0, "{} files are there, and {named} are named", count());
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
 }
 
 /// A client that meets one fault: it is noticed by at most one operation, and by none after that.

@@ -1,5 +1,6 @@
 //! Nothing fails; what was done shows whether each acknowledgement was earned.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use brainy_faults::{Call, Event, Verdict};
@@ -45,6 +46,51 @@ fn embedded_flushes_before_it_acknowledges() {
     flushes_before_it_acknowledges(Backend::Embedded);
 }
 
+/// A record is on the disk once its journal is flushed: the file that it names must be, before, with its name.
+#[test]
+fn embedded_names_no_file_that_is_not_durable() {
+    let folder = quick_folder();
+    let seen = watch(
+        folder.path(),
+        |_| Verdict::Pass,
+        |runtime, recorder| {
+            let mut known = Known::default();
+            let store = Backend::Embedded.open(folder.path()).unwrap();
+            for step in script(ROUNDS) {
+                assert!(!runtime.block_on(perform(&store, &step, &mut known, recorder)).is_trouble(), "{step}");
+            }
+        },
+    );
+    let is_value = |path: &Path| path.parent().is_some_and(|folder| folder.ends_with("values"));
+    let (mut unflushed, mut unnamed) = (BTreeSet::new(), BTreeSet::new());
+    let (mut written, mut folders, mut removed) = (0, 0, 0);
+    for event in &seen.events {
+        let Event::Did(call) = event else { continue };
+        match call {
+            Call::Create(path) if is_value(path) => {
+                written += 1;
+                unflushed.insert(path.clone());
+                unnamed.insert(path.clone());
+            }
+            Call::Write(path) if is_value(path) => drop(unflushed.insert(path.clone())),
+            Call::Sync(path) if is_value(path) => drop(unflushed.remove(path)),
+            Call::SyncFolder(path) if path.ends_with("values") => {
+                folders += 1;
+                unnamed.clear();
+            }
+            Call::Write(path) if path.extension().is_some_and(|extension| extension == "jnl") => {
+                assert!(unflushed.is_empty(), "{unflushed:?} are named before they are flushed");
+                assert!(unnamed.is_empty(), "{unnamed:?} are named before their folder is flushed");
+            }
+            Call::Remove(path) if is_value(path) => removed += 1,
+            _ => {}
+        }
+    }
+    // Each round one, and every other round a batch of two, which share the flush of their names.
+    assert_eq!((written, folders), (ROUNDS + ROUNDS / 2 * 2, ROUNDS + ROUNDS / 2));
+    assert!(removed >= ROUNDS - 1, "{removed} were removed");
+}
+
 #[test]
 fn stores_that_are_handed_over_are_flushed_before_that_is_acknowledged() {
     for backend in [Backend::Files, Backend::Embedded] {
@@ -72,7 +118,7 @@ fn an_embedded_database_that_outgrows_its_journal_keeps_it_until_its_tables_are_
                 for number in 0..6 {
                     // 20 MiB that nobody flushes before the end.
                     let import = database.import("received").await.unwrap();
-                    for file in copy(number, 20, 1 << 20) {
+                    for file in copy(number, 200, 100 << 10) {
                         import.write(vec![file]).await.unwrap();
                     }
                     // What was replaced is deleted meanwhile.

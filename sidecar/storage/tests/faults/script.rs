@@ -1,6 +1,7 @@
 //! What a client does: a fixed list of operations of all kinds, and what it may find afterwards.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use brainy_faults::Recorder;
 use brainy_storage::{
@@ -31,6 +32,14 @@ pub(crate) struct Step {
     act: Act,
 }
 
+/// What is written may be long.
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = format!("{self:?}");
+        f.write_str(text.get(..200).unwrap_or(&text))
+    }
+}
+
 impl Step {
     /// One more write.
     pub(crate) fn set(key: &str) -> Self {
@@ -51,15 +60,25 @@ pub(crate) fn script(rounds: u32) -> Vec<Step> {
         let batch = ["b1", "b2", &long].map(|key| (key.to_owned(), value(&format!("batch {}", key.len()))));
         add(false, "", Act::Batch(batch.to_vec()));
         add(false, "swap", Act::Swap(value("swap")));
+        // The embedded database keeps it in a file of its own.
+        add(false, "large", Act::Set(large(n)));
         add(false, "count", Act::Increment);
         add(true, "once", Act::Once(OperationId::new(format!("id-{n}")).unwrap(), value("once")));
         add(true, "create", Act::Create(value("create")));
         add(false, "set", Act::Delete);
         if n % 2 == 1 {
             add(true, "create", Act::Delete);
+            add(false, "large", Act::Delete);
+            let large = ["large 1", "large 2"].map(|key| (key.to_owned(), large(n)));
+            add(false, "", Act::Batch(large.to_vec()));
         }
     }
     steps
+}
+
+/// A value that is too large for a tree.
+fn large(n: u32) -> Value {
+    Value::Bytes(vec![n as u8; 130 << 10].into())
 }
 
 /// How an operation on a key ended.
@@ -140,7 +159,7 @@ pub(crate) async fn perform(store: &Store, step: &Step, known: &mut Known, recor
     // That nothing stood there rests on nothing.
     let rests = |index: usize| ended[index] == Ended::Applied && (before[index].is_some() || wanted(index).is_some());
     let keys: Vec<&str> = (0..items.len()).filter(|index| rests(*index)).map(|index| items[index].1.as_str()).collect();
-    recorder.acknowledge(format!("{step:?}"), store.backend.places(&store.folder, step.space, &keys));
+    recorder.acknowledge(step.to_string(), store.backend.places(&store.folder, step.space, &keys));
     for (index, (at, ended)) in items.iter().zip(&ended).enumerate() {
         let after = look(store, at).await;
         let value = after.as_ref().map(|entry| entry.value.clone());

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use serde_json::Number;
 use tokio::sync::{mpsc, oneshot};
 
-use super::committer::{Decide, Decision, Job, Place};
+use super::bringing::{self, Brought};
+use super::committer::{Current, Decide, Decision, Job, Place};
 use super::stores::Store;
 use super::{Changes, EmbeddedDatabase, blocking, handoff, layout};
 use crate::backends::stored::StoredFile;
@@ -70,6 +71,11 @@ impl EmbeddedAdapter {
         handoff::copy(self.database.clone(), Arc::clone(&self.store)).await
     }
 
+    /// Brings a value to where it will be, but for the tree.
+    async fn bring(&self, value: Value) -> Result<Brought, Error> {
+        bringing::one(&self.database.inner.engine, value, self.compression).await
+    }
+
     fn place(&self, key: &Key) -> Result<Place, Error> {
         layout::check_length(&self.space, key)?;
         let (store, space) = (Arc::clone(&self.store), Arc::clone(&self.space));
@@ -77,8 +83,8 @@ impl EmbeddedAdapter {
     }
 
     fn read(&self, place: &Place) -> Result<Option<Entry>, Error> {
-        let bytes = self.store.read(|generation| self.database.inner.engine.get(&place.at(generation)))?;
-        Ok(place.open(bytes)?.map(|stored| stored.entry))
+        let found = self.store.read(|generation| self.database.inner.engine.envelope(&place.at(generation)))?;
+        found.map(|envelope| Ok(place.open(&envelope)?.entry)).transpose()
     }
 
     fn page(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
@@ -127,13 +133,12 @@ fn lost<T>() -> WriteResult<T> {
 }
 
 /// Decides a write of a value under a condition.
-fn put(value: Value, condition: Condition) -> Decide<Version> {
-    Box::new(move |current| {
-        let (current, performed) = parts(current?);
-        if !condition.holds(current.as_ref().map(|entry| &entry.version)) {
-            return Ok(Decision::Reject(current));
+fn put(value: Brought, condition: Condition) -> Decide<Version> {
+    Box::new(move |current: Current<'_>| {
+        if !condition.holds(current.version()?) {
+            return Ok(Decision::Reject(current.entry()?));
         }
-        Ok(Decision::Write(value, performed, Box::new(|version| version)))
+        Ok(Decision::Write(value, current.performed()?, Box::new(|version| version)))
     })
 }
 
@@ -150,20 +155,21 @@ impl StorageAdapter for EmbeddedAdapter {
     }
 
     async fn put(&self, key: &Key, value: Value, condition: &Condition) -> WriteResult<Version> {
+        self.place(key)?;
+        let value = self.bring(value).await?;
         self.write(key, put(value, condition.clone())).await
     }
 
     async fn remove(&self, key: &Key, condition: &Condition) -> WriteResult<bool> {
         condition.check_for_removal()?;
         let condition = condition.clone();
-        let decide: Decide<bool> = Box::new(move |current| match (current, condition) {
+        let decide: Decide<bool> = Box::new(move |current: Current<'_>| match (current.version(), condition) {
             // Without a condition a damaged value can be removed as well: that is how to get rid of it.
             (Ok(Some(_)) | Err(Error::Corrupt { .. }), Condition::Any) => Ok(Decision::Remove(true)),
             (Ok(None), Condition::Any) => Ok(Decision::Keep(false)),
-            (current, condition) => {
-                let (current, _) = parts(current?);
-                let holds = condition.holds(current.as_ref().map(|entry| &entry.version));
-                Ok(if holds { Decision::Remove(true) } else { Decision::Reject(current) })
+            (version, condition) => {
+                let holds = condition.holds(version?);
+                Ok(if holds { Decision::Remove(true) } else { Decision::Reject(current.entry()?) })
             }
         });
         self.write(key, decide).await
@@ -192,12 +198,17 @@ impl StorageAdapter for EmbeddedAdapter {
 
     async fn put_batch(&self, items: Vec<(Key, Value, Condition)>) -> Vec<WriteResult<Version>> {
         let count = items.len();
-        let place = |(key, value, condition): (Key, Value, Condition)| (self.place(&key), put(value, condition));
-        let items: Vec<(Result<Place, Error>, Decide<Version>)> = items.into_iter().map(place).collect();
+        let (places, values): (Vec<_>, Vec<_>) =
+            items.into_iter().map(|(key, value, condition)| ((self.place(&key), condition), value)).unzip();
+        let values = bringing::several(&self.database.inner.engine, values, self.compression).await;
+        let place = |((place, condition), value): ((Result<Place, Error>, Condition), Result<Brought, Error>)| {
+            Ok((place?, put(value?, condition)))
+        };
+        let items: Vec<Result<(Place, Decide<Version>), Error>> = places.into_iter().zip(values).map(place).collect();
         let (reply, answer) = oneshot::channel();
         let job = Job::Write(Box::new(move |round| {
             // In order, within one round: a later item of a key finds what the earlier one is about to write.
-            let judge = |(place, decide): (Result<Place, Error>, _)| Ok(round.write(&place?, decide));
+            let judge = |item: Result<(Place, _), Error>| item.map(|(place, decide)| round.write(&place, decide));
             let judged: Vec<Result<_, Error>> = items.into_iter().map(judge).collect();
             round.at_end(move |ended| {
                 let settle = |item: Result<super::committer::Judged<Version>, Error>| item?.settle(ended);
@@ -216,8 +227,13 @@ impl StorageAdapter for EmbeddedAdapter {
         old: Option<Value>,
         new: Option<Value>,
     ) -> WriteResult<Option<Version>> {
-        let decide: Decide<Option<Version>> = Box::new(move |current| {
-            let (current, performed) = parts(current?);
+        self.place(key)?;
+        let new = match new {
+            Some(value) => Some(self.bring(value).await?),
+            None => None,
+        };
+        let decide: Decide<Option<Version>> = Box::new(move |current: Current<'_>| {
+            let (current, performed) = parts(current.stored()?);
             if current.as_ref().map(|entry| &entry.value) != old.as_ref() {
                 return Ok(Decision::Reject(current));
             }
@@ -232,10 +248,11 @@ impl StorageAdapter for EmbeddedAdapter {
 
     async fn increment(&self, key: &Key, delta: Number) -> WriteResult<(Number, Version)> {
         let name = key.clone();
-        let decide: Decide<(Number, Version)> = Box::new(move |current| {
-            let (current, performed) = parts(current?);
+        let decide: Decide<(Number, Version)> = Box::new(move |current: Current<'_>| {
+            let (current, performed) = parts(current.stored()?);
             let sum = crate::value::add(&name, current.as_ref().map(|entry| &entry.value), &delta)?;
-            Ok(Decision::Write(Value::Json(sum.clone().into()), performed, Box::new(|version| (sum, version))))
+            let value = Brought::Value(Value::Json(sum.clone().into()));
+            Ok(Decision::Write(value, performed, Box::new(|version| (sum, version))))
         });
         self.write(key, decide).await
     }
@@ -246,12 +263,23 @@ impl StorageAdapter for EmbeddedAdapter {
 
     async fn perform(&self, key: &Key, requests: Requests) -> Vec<WriteResult<Done>> {
         let (name, count) = (key.clone(), requests.len());
-        let decide: Decide<Vec<WriteResult<Done>>> = Box::new(move |current| {
-            let judged = judge(&name, Stands::stored(current?.as_ref()), &requests);
+        let operations: Vec<_> = (&requests).into_iter().map(|request| &request.operation).collect();
+        let brought = match self.place(key) {
+            Ok(_) => bringing::last(&self.database.inner.engine, operations.into_iter(), self.compression).await,
+            Err(error) => Err(error),
+        };
+        let brought = match brought {
+            Ok(brought) => brought,
+            Err(error) => return shared(count, Err(error)),
+        };
+        let decide: Decide<Vec<WriteResult<Done>>> = Box::new(move |current: Current<'_>| {
+            let judged = judge(&name, Stands::stored(current.stored()?.as_ref()), &requests);
             Ok(match judged.change() {
                 Change::Nothing => Decision::Keep(judged.applied(None)),
                 Change::Put(value) => {
                     let performed = judged.performed();
+                    let brought = brought.filter(|(number, _)| judged.last() == Some(*number));
+                    let value = brought.map_or(Brought::Value(value), |(_, brought)| brought);
                     Decision::Write(value, performed, Box::new(move |version| judged.applied(Some(&version))))
                 }
                 Change::Remove => Decision::Remove(judged.applied(None)),

@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::engine::{Durable, Engine};
+use super::edit::Edit;
+use super::engine::{Durable, Engine, Failed};
+use super::files::FileId;
 use super::layout::{self, Generation};
 use super::stores::damaged;
 use crate::Error;
@@ -24,6 +26,10 @@ const QUIET: Duration = Duration::from_secs(3);
 enum Order {
     /// Delete a generation; who may still be writing it is kept out first.
     Delete(Generation, Option<Arc<Gate>>),
+    /// Remove files that no record names, and nobody holds.
+    RemoveFiles(Vec<FileId>),
+    /// Remove those that an earlier life left.
+    Sweep,
     /// End.
     Stop,
 }
@@ -43,6 +49,11 @@ impl Garbage {
     /// The same, after the gate that its writer goes through has been shut.
     pub(super) fn delete_behind(&self, generation: Generation, writer: Arc<Gate>) {
         self.send(Order::Delete(generation, Some(writer)));
+    }
+
+    /// Has files removed that no record names, and nobody holds.
+    pub(super) fn remove_files(&self, ids: Vec<FileId>) {
+        self.send(Order::RemoveFiles(ids));
     }
 
     fn send(&self, order: Order) {
@@ -86,6 +97,8 @@ impl Cleaner {
         for generation in marked(&engine)? {
             garbage.delete(Some(generation));
         }
+        engine.files().removed_by(garbage.clone());
+        garbage.send(Order::Sweep);
         let closing = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&closing);
         let thread = super::spawn("storage-clean", move || run(&engine, &orders, &stop))?;
@@ -121,6 +134,16 @@ fn run(engine: &Engine, orders: &mpsc::Receiver<Order>, closing: &AtomicBool) {
     loop {
         let (generation, writer) = match orders.recv_timeout(QUIET) {
             Ok(Order::Delete(generation, writer)) => (generation, writer),
+            Ok(Order::RemoveFiles(ids)) => {
+                ids.into_iter().for_each(|id| engine.files().remove(id));
+                continue;
+            }
+            Ok(Order::Sweep) => {
+                if let Err(error) = sweep(engine, closing) {
+                    tracing::warn!(%error, "looking for values that nobody owns; the next start looks again");
+                }
+                continue;
+            }
             Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {
                 engine.look_for_rest();
@@ -147,17 +170,31 @@ fn clean(engine: &Engine, generation: Generation, closing: &AtomicBool) -> Resul
             return Ok(false);
         }
         let snapshot = engine.snapshot();
-        let keys: Vec<Vec<u8>> = engine.keys(&snapshot, &prefix, from).take(AT_ONCE).collect::<Result<_, _>>()?;
-        let Some(last) = keys.last().cloned() else { break };
-        delete(engine, keys)?;
+        let found: Vec<(Vec<u8>, Option<FileId>)> =
+            engine.files_of(&snapshot, &prefix, from).take(AT_ONCE).collect::<Result<_, _>>()?;
+        // It would hold the files.
+        drop(snapshot);
+        let Some((last, _)) = found.last().cloned() else { break };
+        delete(engine, found)?;
         from = Bound::Excluded(last);
     }
-    delete(engine, vec![layout::garbage_key(generation)])?;
+    delete(engine, vec![(layout::garbage_key(generation), None)])?;
     Ok(true)
 }
 
 /// Not flushed: the mark follows its data in the journal, and what a crash takes back is deleted again.
-fn delete(engine: &Engine, keys: Vec<Vec<u8>>) -> Result<(), Error> {
-    let changes = keys.into_iter().map(|key| (key, None)).collect();
-    engine.commit(changes, Durable::Later).map_err(super::engine::Failed::into_error)
+fn delete(engine: &Engine, found: Vec<(Vec<u8>, Option<FileId>)>) -> Result<(), Error> {
+    let mut edit = Edit::default();
+    for (key, file) in found {
+        edit.set(key, None);
+        if let Some(id) = file {
+            edit.unname(id);
+        }
+    }
+    edit.commit(engine, Durable::Later).map_err(Failed::into_error)
+}
+
+fn sweep(engine: &Engine, closing: &AtomicBool) -> Result<(), Error> {
+    let is_named = |id| Ok(engine.get(&layout::file_key(id))?.is_some());
+    engine.files().sweep(is_named, || !closing.load(Ordering::Acquire))
 }

@@ -13,13 +13,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::bringing::Brought;
+use super::edit::{Edit, Sealed};
 use super::engine::{Durable, Engine, Failed};
 use super::layout::{self, Generation, Meta};
+use super::record::Record;
 use super::stores::{Store, Stores, parse};
-use crate::envelope::{Stored, Trail, new_nonce, open, seal};
+use crate::envelope::{Stored, Trail, new_nonce, open, open_head};
 use crate::layers::compression::Compression;
 use crate::performed::Performed;
-use crate::{Entry, Error, Key, Outcome, Value, Version, WriteResult};
+use crate::{Entry, Error, Key, Outcome, Version, WriteResult};
 
 /// Writes that wait before a writer has to wait to be let in.
 pub(super) const QUEUE: usize = 1024;
@@ -80,9 +83,9 @@ impl Place {
         self.store.notes.add(|| layout::without_generation(&self.at(0)).to_vec());
     }
 
-    /// What stands there, of the bytes found.
-    pub(super) fn open(&self, bytes: Option<Bytes>) -> Result<Option<Stored>, Error> {
-        bytes.map(|bytes| open(&self.key, &bytes)?.into_stored(&self.key)).transpose()
+    /// The value in the envelope that was found there.
+    pub(super) fn open(&self, envelope: &Bytes) -> Result<Stored, Error> {
+        open(&self.key, envelope)?.into_stored(&self.key)
     }
 }
 
@@ -95,11 +98,81 @@ pub(super) enum Decision<T> {
     /// No value.
     Remove(T),
     /// This value, remembering these operations; the answer is made of its version.
-    Write(Value, Performed, Box<dyn FnOnce(Version) -> T + Send>),
+    Write(Brought, Performed, Box<dyn FnOnce(Version) -> T + Send>),
 }
 
-/// Decides a write. `Err` in: what stands there is damaged.
-pub(super) type Decide<T> = Box<dyn FnOnce(Result<Option<Stored>, Error>) -> Result<Decision<T>, Error> + Send>;
+/// Decides a write.
+pub(super) type Decide<T> = Box<dyn FnOnce(Current<'_>) -> Result<Decision<T>, Error> + Send>;
+
+/// What stands where somebody wants to write.
+pub(super) struct Current<'a> {
+    engine: &'a Engine,
+    place: &'a Place,
+    /// `Err`: it is damaged.
+    found: Result<Option<Found>, Error>,
+}
+
+/// As much of a value as its record tells.
+enum Found {
+    Whole(Stored),
+    /// The value is in a file, which is read only if it is asked for.
+    Filed(Record, Version, Performed),
+}
+
+impl<'a> Current<'a> {
+    fn of(engine: &'a Engine, place: &'a Place, record: Option<&Record>) -> Self {
+        let found = |record: &Record| {
+            Ok(match record {
+                Record::Whole(envelope) => Found::Whole(place.open(envelope)?),
+                Record::Filed(_, head) => {
+                    let (version, performed) = open_head(&place.key, head)?;
+                    Found::Filed(record.clone(), version, performed)
+                }
+            })
+        };
+        Self { engine, place, found: record.map(found).transpose() }
+    }
+
+    fn revision(&self) -> u64 {
+        self.version().ok().flatten().map_or(0, |version| version.revision)
+    }
+
+    /// The version of what stands there.
+    pub(super) fn version(&self) -> Result<Option<&Version>, Error> {
+        match &self.found {
+            Err(error) => Err(error.clone()),
+            Ok(None) => Ok(None),
+            Ok(Some(Found::Whole(stored))) => Ok(Some(&stored.entry.version)),
+            Ok(Some(Found::Filed(_, version, _))) => Ok(Some(version)),
+        }
+    }
+
+    /// The operations that it remembers.
+    pub(super) fn performed(self) -> Result<Performed, Error> {
+        Ok(match self.found? {
+            None => Performed::default(),
+            Some(Found::Whole(Stored { performed, .. }) | Found::Filed(_, _, performed)) => performed,
+        })
+    }
+
+    /// All of it. Blocks for as long as its file is read, if it has one.
+    pub(super) fn stored(self) -> Result<Option<Stored>, Error> {
+        match self.found? {
+            None => Ok(None),
+            Some(Found::Whole(stored)) => Ok(Some(stored)),
+            Some(Found::Filed(record, ..)) => {
+                // Only this thread takes names from files of data that is in use.
+                let envelope = self.engine.whole(&self.place.at(0), &record)?;
+                self.place.open(&envelope).map(Some)
+            }
+        }
+    }
+
+    /// The same without the operations.
+    pub(super) fn entry(self) -> Result<Option<Entry>, Error> {
+        Ok(self.stored()?.map(|stored| stored.entry))
+    }
+}
 
 /// An answer that holds once its round is durable.
 pub(super) struct Judged<T> {
@@ -123,8 +196,7 @@ impl<T> Judged<T> {
 pub(super) struct Round<'a> {
     engine: &'a Engine,
     stores: &'a Stores,
-    changes: HashMap<Vec<u8>, Option<Bytes>>,
-    bytes: usize,
+    edit: Edit,
     /// What the disk had room for when it was first asked.
     room: Option<(u64, bool)>,
     /// The first generations of stores that had none.
@@ -134,19 +206,11 @@ pub(super) struct Round<'a> {
 
 impl<'a> Round<'a> {
     fn new(engine: &'a Engine, stores: &'a Stores) -> Self {
-        Self {
-            engine,
-            stores,
-            changes: HashMap::new(),
-            bytes: 0,
-            room: None,
-            begun: HashMap::new(),
-            at_end: Vec::new(),
-        }
+        Self { engine, stores, edit: Edit::default(), room: None, begun: HashMap::new(), at_end: Vec::new() }
     }
 
     fn is_full(&self) -> bool {
-        self.changes.len() >= ROUND.0 || self.bytes >= ROUND.1
+        self.edit.len() >= ROUND.0 || self.edit.bytes() >= ROUND.1
     }
 
     /// Runs once the round has ended, well or not.
@@ -163,11 +227,12 @@ impl<'a> Round<'a> {
     }
 
     fn try_write<T>(&mut self, place: &Place, decide: Decide<T>) -> Result<(Outcome<T>, bool), Error> {
-        let current = match self.generation(&place.store)? {
-            0 => Ok(None),
-            generation => self.read(&place.at(generation)).and_then(|bytes| place.open(bytes)),
+        let stands = match self.generation(&place.store)? {
+            0 => None,
+            generation => self.read(&place.at(generation))?.map(Record::of),
         };
-        let revision = current.as_ref().ok().and_then(Option::as_ref).map_or(0, |stored| stored.entry.version.revision);
+        let current = Current::of(self.engine, place, stands.as_ref());
+        let revision = current.revision();
         match decide(current)? {
             Decision::Reject(current) => Ok((Outcome::Rejected(current), false)),
             Decision::Keep(answer) => Ok((Outcome::Applied(answer), false)),
@@ -175,17 +240,21 @@ impl<'a> Round<'a> {
                 let key = place.at(self.generation(&place.store)?);
                 self.check_room(0)?;
                 place.note();
-                self.change(key, None);
+                self.edit.replace(key, stands.as_ref(), None);
                 Ok((Outcome::Applied(answer), true))
             }
             Decision::Write(value, performed, answer) => {
                 let version = Version { revision: revision.saturating_add(1), tag: new_nonce() };
                 let trail = Trail { performed, before: Vec::new() };
-                let sealed = seal(&place.key, version.revision, &version.tag, &value, &trail, place.compression)?;
-                self.check_room(sealed.len())?;
+                let sealed = value.seal(&place.key, &version, &trail, place.compression)?;
+                // What is in a file has its room already.
+                self.check_room(match &sealed {
+                    Sealed::Whole(envelope) => envelope.len(),
+                    Sealed::Filed(head, _) => head.len(),
+                })?;
                 let key = place.at(self.own_generation(&place.store)?);
                 place.note();
-                self.change(key, Some(sealed));
+                self.edit.replace(key, stands.as_ref(), Some(sealed));
                 Ok((Outcome::Applied(answer(version)), true))
             }
         }
@@ -193,15 +262,12 @@ impl<'a> Round<'a> {
 
     /// What stands there, as this round will leave it.
     fn read(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        match self.changes.get(key) {
-            Some(change) => Ok(change.clone()),
-            None => self.engine.get(key),
-        }
+        self.edit.get(self.engine, key)
     }
 
-    fn change(&mut self, key: Vec<u8>, value: Option<Bytes>) {
-        self.bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
-        self.changes.insert(key, value);
+    /// Notes something that is no value.
+    fn change(&mut self, key: Vec<u8>, what: Option<Bytes>) {
+        self.edit.set(key, what);
     }
 
     /// Refuses a write of so many bytes (0: a removal) that the disk has no room for.
@@ -210,7 +276,7 @@ impl<'a> Round<'a> {
             Some(room) => room,
             None => *self.room.insert(self.engine.room()?),
         };
-        let fits = if bytes == 0 { removals } else { (self.bytes + bytes) as u64 <= room };
+        let fits = if bytes == 0 { removals } else { (self.edit.bytes() + bytes) as u64 <= room };
         if fits { Ok(()) } else { Err(self.engine.full()) }
     }
 
@@ -274,11 +340,7 @@ impl<'a> Round<'a> {
 
     /// Makes it durable, and tells everyone.
     fn end(self) {
-        let ended = if self.changes.is_empty() {
-            Ok(())
-        } else {
-            self.engine.commit(self.changes.into_iter().collect(), Durable::Now)
-        };
+        let ended = self.edit.commit(self.engine, Durable::Now);
         if ended.is_ok() {
             for (name, generation) in &self.begun {
                 self.stores.set(name, *generation);

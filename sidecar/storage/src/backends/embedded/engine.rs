@@ -10,15 +10,17 @@ use std::fs::File;
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use fjall::{Database, Keyspace, PersistMode, Readable, Snapshot};
 use rustix::fs::statvfs;
 
+use super::files::{FileId, Files, Hold, NewFile};
 use super::folder::{self, Opened, engine_failure};
-use super::settings;
+use super::record::{self, Record};
+use super::{layout, settings, stores};
 use crate::backends::filesystem::files::failure;
 use crate::{Error, Unknown};
 
@@ -75,6 +77,7 @@ pub(super) struct Engine {
     folder: PathBuf,
     database: Database,
     data: Keyspace,
+    files: Arc<Files>,
     /// How large its tables are.
     table: u64,
     writer: Mutex<Writer>,
@@ -90,6 +93,8 @@ struct Writer {
     unflushed: u64,
     /// More than so many are sent to the disk.
     seal_at: u64,
+    /// Bytes of the files that are named.
+    filed: u64,
     /// Nothing was written since the last look.
     rests: bool,
     /// The next commit fails.
@@ -106,11 +111,12 @@ impl std::fmt::Debug for Engine {
 impl Engine {
     /// Opens a folder, or lays out a new one. Blocks.
     pub(super) fn open(folder: &Path) -> Result<Self, Error> {
-        let Opened { folder, lock, database, data, unflushed, refused } = folder::open(folder)?;
+        let Opened { folder, lock, database, data, values, unflushed, refused } = folder::open(folder)?;
         let table = settings::table_of(&data);
         let writer = Writer {
             unflushed,
             seal_at: settings::memory_table(data.disk_space(), table),
+            filed: 0,
             rests: false,
             #[cfg(test)]
             broken: false,
@@ -119,12 +125,17 @@ impl Engine {
             folder,
             database,
             data,
+            files: Arc::new(Files::new(values)),
             table,
             writer: Mutex::new(writer),
             failure: OnceLock::new(),
             syncs: AtomicU64::new(0),
             _lock: lock,
         };
+        if let Some(bytes) = engine.get(layout::TOTAL)? {
+            let total = <[u8; 8]>::try_from(&*bytes).map_err(|_| stores::damaged("the size of its files"))?;
+            engine.writer().filed = u64::from_be_bytes(total);
+        }
         if let Some(error) = refused {
             engine.fail(&format!("after an earlier failure its journal could not be written anew: {error}"));
             return Ok(engine);
@@ -141,6 +152,23 @@ impl Engine {
 
     pub(super) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The files of large values.
+    pub(super) fn files(&self) -> &Arc<Files> {
+        &self.files
+    }
+
+    /// Writes contents to files, durably, if there is room for them. Blocks.
+    pub(super) fn write_files(&self, contents: &[Bytes]) -> Result<Vec<NewFile>, Error> {
+        if contents.is_empty() {
+            return Ok(Vec::new());
+        }
+        let bytes: u64 = contents.iter().map(|content| content.len() as u64).sum();
+        if bytes > self.room()?.0 {
+            return Err(self.full());
+        }
+        self.files.write(contents)
     }
 
     /// How often the journal was flushed.
@@ -185,12 +213,19 @@ impl Engine {
         self.make_way(&mut writer)?;
         writer.rests = false;
         let mut batch = self.database.batch().durability(Some(durable.mode()));
+        let mut filed = writer.filed;
         for (key, value) in changes {
+            if let Some(FileId { length, .. }) = layout::parse_file_key(&key) {
+                filed = if value.is_some() { filed.saturating_add(length) } else { filed.saturating_sub(length) };
+            }
             writer.unflushed += settings::cost(key.len(), value.as_ref().map_or(0, Bytes::len));
             match value {
                 Some(value) => batch.insert(&self.data, key, &*value),
                 None => batch.remove(&self.data, key),
             }
+        }
+        if filed != writer.filed {
+            batch.insert(&self.data, layout::TOTAL, filed.to_be_bytes());
         }
         #[cfg(test)]
         let result = if std::mem::take(&mut writer.broken) {
@@ -202,6 +237,7 @@ impl Engine {
         let result = batch.commit();
         match result {
             Ok(()) => {
+                writer.filed = filed;
                 if durable == Durable::Now {
                     self.syncs.fetch_add(1, Ordering::Relaxed);
                 }
@@ -281,17 +317,19 @@ impl Engine {
         let disk = statvfs(&self.folder).map_err(|errno| failure("examining", &self.folder, &errno.into()))?;
         let in_memory = self.in_memory();
         let reserve = settings::reserve(self.data.disk_space() + in_memory, self.table);
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize).saturating_sub(in_memory);
+        let taken = in_memory + self.files.coming();
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize).saturating_sub(taken);
         // What is being rewritten takes of the reserve meanwhile, as it may.
         let rewrites = self.database.active_compactions() > 0;
         let has_removals = free > if rewrites { settings::LEAST } else { settings::reserve_of_removals(reserve) };
         Ok((free.saturating_sub(reserve), has_removals))
     }
 
-    /// How many bytes the data has on the disk, and will have once what is in memory is there too. More than its keys and
-    /// values: what was replaced is part of it until tables are rewritten.
+    /// How many bytes the data has on the disk, files included, and will have once what is in memory is there too. More than its
+    /// keys and values: what was replaced is part of it until tables are rewritten.
     pub(super) fn data_bytes(&self) -> u64 {
-        self.data.disk_space() + self.in_memory()
+        let filed = self.writer().filed;
+        self.data.disk_space() + self.in_memory() + filed
     }
 
     /// Bytes in memory that are on their way to the disk, or will be, at most.
@@ -310,7 +348,7 @@ impl Engine {
         )
     }
 
-    /// The value of a key, as of now.
+    /// What stands under a key, as of now. Of a value it may be the record of a file: see [`Self::envelope`].
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
         let value = self.data.get(key).map_err(|error| self.read_failure(&error))?;
         // A copy: what the engine hands out keeps a whole block of its cache in memory.
@@ -318,12 +356,48 @@ impl Engine {
     }
 
     /// All keys and values as they are now, for as long as it is held.
-    pub(super) fn snapshot(&self) -> Snapshot {
-        self.database.snapshot()
+    pub(super) fn snapshot(&self) -> View {
+        // What goes between the two is kept as well.
+        let hold = self.files.hold();
+        View { snapshot: self.database.snapshot(), _hold: hold }
     }
 
-    /// The value of a key, as of then.
-    pub(super) fn get_at(&self, snapshot: &Snapshot, key: &[u8]) -> Result<Option<Bytes>, Error> {
+    /// The envelope of a value, as of now.
+    pub(super) fn envelope(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        let mut missing = None;
+        loop {
+            let Some(record) = self.get(key)?.map(Record::of) else { return Ok(None) };
+            if let Some(envelope) = self.read(&record)? {
+                return Ok(Some(envelope));
+            }
+            // It was replaced since, and its file is gone: then something else stands there by now.
+            if missing == record.file() {
+                return Err(no_file(key));
+            }
+            missing = record.file();
+        }
+    }
+
+    /// The envelope of a value, as of then.
+    pub(super) fn envelope_at(&self, snapshot: &View, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        self.get_at(snapshot, key)?.map(|record| self.whole(key, &Record::of(record))).transpose()
+    }
+
+    /// The envelope of a value whose record can't be replaced meanwhile.
+    pub(super) fn whole(&self, key: &[u8], record: &Record) -> Result<Bytes, Error> {
+        self.read(record)?.ok_or_else(|| no_file(key))
+    }
+
+    /// `None`: its file is not there.
+    fn read(&self, record: &Record) -> Result<Option<Bytes>, Error> {
+        match record {
+            Record::Whole(envelope) => Ok(Some(envelope.clone())),
+            Record::Filed(id, head) => self.files.read(*id, head),
+        }
+    }
+
+    /// What stood under a key then. Of a value it may be the record of a file.
+    pub(super) fn get_at(&self, View { snapshot, .. }: &View, key: &[u8]) -> Result<Option<Bytes>, Error> {
         let value = snapshot.get(&self.data, key).map_err(|error| self.read_failure(&error))?;
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
@@ -331,26 +405,52 @@ impl Engine {
     /// The keys from `from` on that begin with `prefix`, in order. `from` begins with it too.
     pub(super) fn keys<'a>(
         &'a self,
-        snapshot: &'a Snapshot,
+        snapshot: &'a View,
         prefix: &[u8],
         from: Bound<Vec<u8>>,
     ) -> impl Iterator<Item = Result<Vec<u8>, Error>> + use<'a> {
-        snapshot.range(&self.data, bounds(from, prefix)).map(|item| match item.key() {
+        snapshot.snapshot.range(&self.data, bounds(from, prefix)).map(|item| match item.key() {
             Ok(key) => Ok(key.to_vec()),
             Err(error) => Err(self.read_failure(&error)),
         })
     }
 
-    /// All keys that begin with `prefix`, with their values, in order.
+    /// The same, each with the file of its value, if it has one.
+    pub(super) fn files_of<'a>(
+        &'a self,
+        snapshot: &'a View,
+        prefix: &[u8],
+        from: Bound<Vec<u8>>,
+    ) -> impl Iterator<Item = Result<(Vec<u8>, Option<FileId>), Error>> + use<'a> {
+        snapshot.snapshot.range(&self.data, bounds(from, prefix)).map(|item| match item.into_inner() {
+            Ok((key, value)) => Ok((key.to_vec(), record::file_of(&value))),
+            Err(error) => Err(self.read_failure(&error)),
+        })
+    }
+
+    /// All keys that begin with `prefix` with what stands under them, in order. Of values it may be records of files.
     pub(super) fn items<'a>(
         &'a self,
-        snapshot: &'a Snapshot,
+        snapshot: &'a View,
         prefix: &[u8],
     ) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), Error>> + use<'a> {
         let all = bounds(Bound::Included(prefix.to_vec()), prefix);
-        snapshot.range(&self.data, all).map(|item| match item.into_inner() {
+        snapshot.snapshot.range(&self.data, all).map(|item| match item.into_inner() {
             Ok((key, value)) => Ok((key.to_vec(), Bytes::copy_from_slice(&value))),
             Err(error) => Err(self.read_failure(&error)),
+        })
+    }
+
+    /// All keys of values that begin with `prefix`, with their envelopes, in order.
+    pub(super) fn envelopes<'a>(
+        &'a self,
+        snapshot: &'a View,
+        prefix: &[u8],
+    ) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), Error>> + use<'a> {
+        self.items(snapshot, prefix).map(|item| {
+            let (key, record) = item?;
+            let envelope = self.whole(&key, &Record::of(record))?;
+            Ok((key, envelope))
         })
     }
 
@@ -369,6 +469,19 @@ impl Engine {
     pub(super) fn break_next_commit(&self) {
         self.writer().broken = true;
     }
+}
+
+/// The tree as it was at a time, with all files that its records name.
+pub(super) struct View {
+    snapshot: Snapshot,
+    _hold: Hold,
+}
+
+/// A record names a file, and it is gone.
+fn no_file(key: &[u8]) -> Error {
+    let key =
+        layout::parse_data_key(key).map_or_else(|| "a key that is none".to_owned(), |(_, _, key)| key.to_string());
+    Error::Corrupt { key, problem: "the file with its value is missing".to_owned() }
 }
 
 impl Drop for Engine {

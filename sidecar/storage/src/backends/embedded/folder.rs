@@ -5,6 +5,7 @@
 //! <folder>/format.json   written once the first opening has succeeded: before, there is nothing worth keeping
 //! <folder>/suspect       there after a failure: see `renew_journals`
 //! <folder>/engine/       the engine's own files
+//! <folder>/values/       values that have files of their own
 //! ```
 
 use std::fs::{self, File};
@@ -22,6 +23,7 @@ use crate::backends::filesystem::files::{
 use crate::backends::filesystem::root::lock_folder;
 
 const FORMAT_FILE: &str = "format.json";
+const VALUES: &str = "values";
 const SUSPECT_FILE: &str = "suspect";
 const JOURNAL_EXTENSION: &str = "jnl";
 /// Of a journal that is copied, at a time.
@@ -36,6 +38,8 @@ pub(super) struct Opened {
     pub(super) lock: File,
     pub(super) database: Database,
     pub(super) data: Keyspace,
+    /// The folder of the values' files.
+    pub(super) values: PathBuf,
     /// Bytes that were read back from the journal into memory, about.
     pub(super) unflushed: u64,
     /// Why nothing may be written to it.
@@ -65,6 +69,8 @@ pub(super) fn open(folder: &Path) -> Result<Opened, Error> {
     let database = settings::database(&engine).open().map_err(failed)?;
     let data = database.keyspace("data", || settings::keyspace(disk)).map_err(failed)?;
     flush_folders(&engine).map_err(|error| failure("flushing", &engine, &error))?;
+    let values = folder.join(VALUES);
+    make_folder(&values)?;
     let flush = || sync_folder(&folder).map_err(|error| failure("flushing", &folder, &error));
     flush()?;
     if is_new {
@@ -72,7 +78,15 @@ pub(super) fn open(folder: &Path) -> Result<Opened, Error> {
         write_format(&folder)?;
         flush()?;
     }
-    Ok(Opened { folder, lock, database, data, unflushed, refused })
+    Ok(Opened { folder, lock, database, data, values, unflushed, refused })
+}
+
+/// There was none before values had files.
+fn make_folder(folder: &Path) -> Result<(), Error> {
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failure("making", folder, &error)),
+        _ => Ok(()),
+    }
 }
 
 /// The size of the disk.

@@ -6,16 +6,18 @@
 //! A store may be copied while it is written to: the committer notes which keys it writes, and says between two rounds which
 //! they were, so that each write is in the snapshot that goes with the notes, or in later notes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fjall::Snapshot;
 use tokio::sync::mpsc;
 
 use super::cleaner::{Garbage, Gate, marked};
-use super::engine::{Durable, Engine, Failed};
+use super::edit::{Edit, Sealed};
+use super::engine::{Durable, Engine, Failed, View};
+use super::files::LEAST_IN_A_FILE;
 use super::layout::{self, Generation, Meta};
+use super::record::Record;
 use super::stores::{Store, check_name, damaged, parse};
 use super::{EmbeddedDatabase, blocking};
 use crate::backends::notes::Noted;
@@ -33,7 +35,7 @@ pub(super) fn export(engine: Arc<Engine>, store: Arc<Store>) -> mpsc::Receiver<R
     export_at(engine, snapshot, store)
 }
 
-fn export_at(engine: Arc<Engine>, snapshot: Snapshot, store: Arc<Store>) -> mpsc::Receiver<Result<StoredFile, Error>> {
+fn export_at(engine: Arc<Engine>, snapshot: View, store: Arc<Store>) -> mpsc::Receiver<Result<StoredFile, Error>> {
     let (sender, receiver) = mpsc::channel(READ_AHEAD);
     tokio::task::spawn_blocking(move || {
         if let Err(Stop::Failed(error)) = send_all(&engine, &snapshot, &store, &sender) {
@@ -57,7 +59,7 @@ impl From<Error> for Stop {
 
 fn send_all(
     engine: &Engine,
-    snapshot: &Snapshot,
+    snapshot: &View,
     store: &Store,
     sender: &mpsc::Sender<Result<StoredFile, Error>>,
 ) -> Result<(), Stop> {
@@ -66,7 +68,7 @@ fn send_all(
     let key = layout::meta_key(&store.name);
     let Some(record) = engine.get_at(snapshot, &key)? else { return Ok(()) };
     let (_, meta) = parse(&key, &record)?;
-    for item in engine.items(snapshot, &layout::generation_prefix(meta.generation)) {
+    for item in engine.envelopes(snapshot, &layout::generation_prefix(meta.generation)) {
         let (key, value) = item?;
         sender.blocking_send(Ok(stored_file(&key, value)?)).map_err(|_| Stop::NobodyListens)?;
     }
@@ -126,7 +128,7 @@ impl Changes {
             let prefix = layout::generation_prefix(store.generation()?);
             let now = |key: Vec<u8>| {
                 let key = [prefix.as_slice(), &key].concat();
-                match engine.get_at(&snapshot, &key)? {
+                match engine.envelope_at(&snapshot, &key)? {
                     Some(content) => stored_file(&key, content).map(StoredChange::Is),
                     None => path_of(&key).map(|(path, _)| StoredChange::Gone(path)),
                 }
@@ -253,7 +255,7 @@ fn audit(engine: &Engine) -> Result<Audit, Error> {
         generations.insert(parse(&key, &value)?.1.generation);
     }
     let mut found = Audit { stores: generations.len() as u64, keys: 0, garbage: garbage.len() as u64 };
-    for item in engine.items(&snapshot, &layout::all_data()) {
+    for item in engine.envelopes(&snapshot, &layout::all_data()) {
         let (key, value) = item?;
         let (generation, _, key) = layout::parse_data_key(&key).ok_or_else(|| damaged("a key that is none"))?;
         if generations.contains(&generation) {
@@ -290,19 +292,20 @@ impl Import {
         let engine = Arc::clone(&self.database.inner.engine);
         let (generation, gate) = (self.received.generation, Arc::clone(&self.received.gate));
         blocking(move || {
-            let mut changes = HashMap::with_capacity(files.len());
+            let mut values = BTreeMap::new();
             let mut bytes = 0;
             for file in files {
                 let (namespaces, key) = file.check()?;
                 let space = layout::space(&namespaces);
                 layout::check_length(&space, &key)?;
                 bytes += file.content.len() as u64;
-                changes.insert(layout::data_key(generation, &space, &key), Some(file.content));
+                values.insert(layout::data_key(generation, &space, &key), file.content);
             }
             if bytes > engine.room()?.0 {
                 return Err(engine.full());
             }
-            gate.pass(|| engine.commit(changes.into_iter().collect(), Durable::Later).map_err(Failed::into_error))
+            let sealed = in_files(&engine, values)?;
+            gate.pass(|| replace(&engine, sealed.into_iter().map(|(key, value)| (key, Some(value)))))
         })
         .await
     }
@@ -316,8 +319,8 @@ impl Import {
                 let (namespaces, key) = stored::parse(path)?;
                 Ok((layout::data_key(generation, &layout::space(&namespaces), &key), None))
             };
-            let changes = paths.iter().map(removal).collect::<Result<HashMap<_, _>, Error>>()?;
-            gate.pass(|| engine.commit(changes.into_iter().collect(), Durable::Later).map_err(Failed::into_error))
+            let changes = paths.iter().map(removal).collect::<Result<BTreeMap<_, _>, Error>>()?;
+            gate.pass(|| replace(&engine, changes))
         })
         .await
     }
@@ -357,6 +360,32 @@ impl Import {
     pub fn discard(self) {
         drop(self);
     }
+}
+
+/// Writes the large ones of these envelopes to files.
+fn in_files(engine: &Engine, envelopes: BTreeMap<Vec<u8>, Bytes>) -> Result<Vec<(Vec<u8>, Sealed)>, Error> {
+    let parts = |envelope: &Bytes| envelope::split(envelope).filter(|(_, rest)| rest.len() >= LEAST_IN_A_FILE);
+    let contents: Vec<Bytes> = envelopes.values().filter_map(parts).map(|(_, rest)| rest).collect();
+    let mut files = engine.write_files(&contents)?.into_iter();
+    let sealed = |(key, envelope): (Vec<u8>, Bytes)| {
+        let head = parts(&envelope).map(|(head, _)| head);
+        let value = match head.and_then(|head| Some((head, files.next()?))) {
+            Some((head, file)) => Sealed::Filed(head.to_vec(), file),
+            None => Sealed::Whole(envelope),
+        };
+        (key, value)
+    };
+    Ok(envelopes.into_iter().map(sealed).collect())
+}
+
+/// Writes keys of a copy that is being received, of which each comes once. Not durable. Nobody else writes them meanwhile.
+fn replace(engine: &Engine, values: impl IntoIterator<Item = (Vec<u8>, Option<Sealed>)>) -> Result<(), Error> {
+    let mut edit = Edit::default();
+    for (key, value) in values {
+        let stands = engine.get(&key)?.map(Record::of);
+        edit.replace(key, stands.as_ref(), value);
+    }
+    edit.commit(engine, Durable::Later).map_err(Failed::into_error)
 }
 
 impl Drop for Received {

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `d`, generation, namespaces, key | a value in its envelope |
 //! | `m`, name of a store | [`Meta`]: which generation of data is its own |
+//! | `f`, life, number and length of a file | nothing: the record of a value names this file |
+//! | `t` | how many bytes the files have that are named |
 //! | `x`, generation | nothing: the data of this generation belongs to nobody (any more, or yet) |
 //! | `g` | the highest generation ever given out |
 //!
@@ -12,6 +14,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::files::FileId;
+use super::record::{parse_id, write_id};
 use crate::{Error, Key, Namespace};
 
 /// Which data of the database a store consists of. Numbers grow and are never given out twice; 0: none yet.
@@ -21,9 +25,12 @@ pub(super) type Generation = u64;
 const MAX_ENGINE_KEY: usize = u16::MAX as usize;
 const DATA: u8 = b'd';
 const META: u8 = b'm';
+const FILE: u8 = b'f';
 const GARBAGE: u8 = b'x';
 /// Where the highest generation is kept.
 pub(super) const HIGHEST: &[u8] = b"g";
+/// Where the size of all files is kept.
+pub(super) const TOTAL: &[u8] = b"t";
 const NAMESPACE: u8 = 1;
 const END_OF_NAMESPACES: u8 = 0;
 
@@ -136,6 +143,18 @@ pub(super) fn parse_meta_key(bytes: &[u8]) -> Option<String> {
     bytes.strip_prefix(&[META]).and_then(|name| String::from_utf8(name.to_vec()).ok())
 }
 
+/// Where it is noted that a file is named.
+pub(super) fn file_key(id: FileId) -> Vec<u8> {
+    let mut bytes = vec![FILE];
+    write_id(&mut bytes, id);
+    bytes
+}
+
+/// The file of such a note's key.
+pub(super) fn parse_file_key(bytes: &[u8]) -> Option<FileId> {
+    bytes.strip_prefix(&[FILE]).and_then(parse_id)
+}
+
 /// All marks of data that belongs to nobody begin with this.
 pub(super) fn all_garbage() -> Vec<u8> {
     vec![GARBAGE]
@@ -208,6 +227,9 @@ mod tests {
         }
         assert_eq!(parse_meta_key(&meta_key("shard-007")).as_deref(), Some("shard-007"));
         assert_eq!(parse_garbage_key(b"x123"), None);
+        let file = FileId { life: 1, number: 2, length: 3 };
+        assert_eq!(parse_file_key(&file_key(file)), Some(file));
+        assert_eq!(parse_file_key(&whole), None);
     }
 
     #[test]

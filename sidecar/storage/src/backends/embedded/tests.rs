@@ -11,6 +11,8 @@ use super::layout::{self, Meta};
 use super::*;
 use crate::{Condition, Entry, Key, Namespace, Outcome, StorageAdapter, Value};
 
+mod large;
+
 fn key(text: &str) -> Key {
     Key::new(text).unwrap()
 }
