@@ -23,7 +23,9 @@ pub(super) fn role(cluster: &ValidatedCluster, sessions: i32) -> Role {
         let leases = cluster.layout.nodes(sessions).collect();
         rules.push(rule("coordination.k8s.io", "leases", leases, &["get", "patch"]));
     }
-    Role { metadata: metadata(cluster, names::node_account(&cluster.name)), rules: Some(rules) }
+    // An empty list comes back from the API server as none, and would be written again and again.
+    let rules = Some(rules).filter(|rules| !rules.is_empty());
+    Role { metadata: metadata(cluster, names::node_account(&cluster.name)), rules }
 }
 
 pub(super) fn role_binding(cluster: &ValidatedCluster) -> RoleBinding {

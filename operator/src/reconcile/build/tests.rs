@@ -214,7 +214,10 @@ fn another_pattern_restarts_no_pod_and_a_node_that_elects_the_controller_may_do_
     let (leader, native) = (built(&shared()), built(&native));
     assert_eq!(native.statefulsets, leader.statefulsets);
     assert_eq!(native.config_map, leader.config_map);
-    assert_eq!(native.role.rules, Some(Vec::new()));
+    assert_eq!(
+        native.role.rules, None,
+        "as the API server has an empty list: else every operator that begins writes it anew"
+    );
 }
 
 #[test]
@@ -226,7 +229,7 @@ fn nodes_that_keep_the_map_among_them_need_nothing_of_kubernetes_and_hear_of_eac
         built(&wish)
     };
     let (three, five) = (consensus(3), consensus(5));
-    assert_eq!(three.role.rules, Some(Vec::new()));
+    assert_eq!(three.role.rules, None);
     assert!(three.sessions.is_empty());
     let config = |built: &KubernetesResources<Prepared>| built.config_map.data.clone().unwrap();
     let told = |built| {
