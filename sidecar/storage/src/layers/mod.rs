@@ -1,6 +1,6 @@
 //! Layers: what lies between an application and a store. From the application down: [`caching`], [`batching`],
 //! [`limiting`], [`compression`]; and [`observing`], which is always there, directly over the store. [`tiering`] makes one store
-//! of two, and [`regions`] one of several, below all of these but the last.
+//! of two, and [`regions`] one of several, below all of these but the last; what the two have in common is in `behind`.
 
 pub mod batching;
 mod behind;

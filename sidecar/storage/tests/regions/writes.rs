@@ -248,6 +248,24 @@ async fn settled_it_does_nothing_until_it_is_used_again() {
     assert_eq!(world.agreed("k").await.as_deref(), Some("1"));
 }
 
+/// A write begins before the store is settled and ends after that.
+#[tokio::test(start_paused = true)]
+async fn what_ends_after_the_store_was_settled_is_sent_without_another_use() {
+    let world = World::new(Replication::default()).await;
+    // All that is to be written down is.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let own = &world.nodes[0].ways[0].fate;
+    Fate::set(&own.hold_writes, true);
+    let adapter = world.nodes[0].adapter.clone();
+    let writing = tokio::spawn(async move { adapter.set(&key("k"), number(1)).await });
+    own.held().await;
+    world.nodes[0].adapter.settle().await.unwrap();
+    own.release();
+    assert!(matches!(writing.await.unwrap(), Ok(Outcome::Applied(_))));
+    world.drained().await;
+    assert_eq!(world.agreed("k").await.as_deref(), Some("1"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_a_region_could_not_hold_is_refused_before_it_is_acknowledged() {
     let world = World::new(Replication::default()).await;

@@ -229,3 +229,18 @@ async fn settled_it_does_nothing_until_it_is_used_again() {
     world.drained().await;
     assert_eq!(world.in_the_cold_tier("k").await, Some(number(1)));
 }
+
+/// A write begins before the store is settled and ends after that.
+#[tokio::test(start_paused = true)]
+async fn what_ends_after_the_store_was_settled_is_flushed_without_another_use() {
+    let world = World::new(Tiering::default());
+    Fate::set(&world.hot.fate.hold_writes, true);
+    let store = world.store.clone();
+    let writing = tokio::spawn(async move { store.set(&key("k"), number(1)).await });
+    world.hot.fate.held().await;
+    world.store.settle().await.unwrap();
+    world.hot.fate.release();
+    assert!(matches!(writing.await.unwrap(), Ok(Outcome::Applied(_))));
+    world.drained().await;
+    assert_eq!(world.in_the_cold_tier("k").await, Some(number(1)));
+}
