@@ -28,8 +28,8 @@ mod objects;
 mod operations;
 mod outgoing;
 mod reading;
-pub mod summing;
-mod sweeper;
+mod summing;
+pub mod sweeper;
 mod uploads;
 mod writing;
 

@@ -81,7 +81,15 @@ pub(super) async fn several(
     values: Vec<Value>,
     compression: Option<Compression>,
 ) -> Vec<Result<Brought, Error>> {
-    let large: Vec<Value> = values.iter().filter(|value| is_large(value)).cloned().collect();
+    let mut large = Vec::new();
+    let mut sort = |value| match is_large(&value) {
+        true => {
+            large.push(value);
+            None
+        }
+        false => Some(Brought::Value(value)),
+    };
+    let small: Vec<Option<Brought>> = values.into_iter().map(&mut sort).collect();
     let mut written = if large.is_empty() {
         Vec::new()
     } else {
@@ -90,11 +98,11 @@ pub(super) async fn several(
         written.unwrap_or_else(|error| (0..count).map(|_| Err(error.clone())).collect())
     }
     .into_iter();
-    let bring = |value| match is_large(&value) {
-        false => Ok(Brought::Value(value)),
-        true => written.next().unwrap_or_else(|| Err(super::interrupted())),
+    let next = |small: Option<Brought>| match small {
+        Some(value) => Ok(value),
+        None => written.next().unwrap_or_else(|| Err(super::interrupted())),
     };
-    values.into_iter().map(bring).collect()
+    small.into_iter().map(next).collect()
 }
 
 /// Of operations that are written as one, brings the value that is most likely to stand in the end, with the number of its operation.

@@ -120,7 +120,7 @@ enum Found {
 }
 
 impl<'a> Current<'a> {
-    fn of(engine: &'a Engine, place: &'a Place, record: Option<&Record>) -> Self {
+    fn of(engine: &'a Engine, place: &'a Place, stands: &Result<Option<Record>, Error>) -> Self {
         let found = |record: &Record| {
             Ok(match record {
                 Record::Whole(envelope) => Found::Whole(place.open(envelope)?),
@@ -130,7 +130,11 @@ impl<'a> Current<'a> {
                 }
             })
         };
-        Self { engine, place, found: record.map(found).transpose() }
+        let found = match stands {
+            Ok(record) => record.as_ref().map(found).transpose(),
+            Err(error) => Err(error.clone()),
+        };
+        Self { engine, place, found }
     }
 
     fn revision(&self) -> u64 {
@@ -228,10 +232,11 @@ impl<'a> Round<'a> {
 
     fn try_write<T>(&mut self, place: &Place, decide: Decide<T>) -> Result<(Outcome<T>, bool), Error> {
         let stands = match self.generation(&place.store)? {
-            0 => None,
-            generation => self.read(&place.at(generation))?.map(Record::of),
+            0 => Ok(None),
+            generation => self.read(&place.at(generation)).map(|bytes| bytes.map(Record::of)),
         };
-        let current = Current::of(self.engine, place, stands.as_ref());
+        let current = Current::of(self.engine, place, &stands);
+        let stands = stands.ok().flatten();
         let revision = current.revision();
         match decide(current)? {
             Decision::Reject(current) => Ok((Outcome::Rejected(current), false)),

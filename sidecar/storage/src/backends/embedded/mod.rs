@@ -6,7 +6,7 @@
 //!
 //! A store is a *generation* of data and a record that names it. A copy is received into a generation that nobody names
 //! yet, and one small write puts it in the store's place; what nobody names any more is deleted behind, also after a
-//! crash. Large values have [files] of their own. With the record goes a *stamp*: a note of the caller's own, changed together with what it is about.
+//! crash. Large values have files of their own. With the record goes a *stamp*: a note of the caller's own, changed together with what it is about.
 
 mod adapter;
 mod bringing;
@@ -20,6 +20,7 @@ mod handoff;
 mod layout;
 mod record;
 mod settings;
+mod shared_flush;
 mod stores;
 #[cfg(test)]
 mod tests;
