@@ -139,7 +139,7 @@ pub(crate) enum Change {
     /// They come back.
     Wake,
     /// Another is the controller: the operator, or a node.
-    ChangePattern,
+    AnotherPattern,
     /// Data is to go with the cluster, from now on.
     OwnData,
     /// Data stays.
@@ -152,12 +152,13 @@ impl Scenario {
     /// All.
     pub(crate) fn all() -> Vec<Self> {
         use Change::{
-            ChangePattern, Create, Delete, DeleteWithData, Hibernate, OwnData, Resize, Roll, ScaleDown, ScaleUp, Wake,
+            AnotherPattern, Create, Delete, DeleteWithData, Hibernate, OwnData, Resize, Roll, ScaleDown, ScaleUp, Wake,
         };
         let volumes =
             [Create, ScaleUp, ScaleDown, Roll, Resize, Hibernate, Wake, OwnData, Delete, DeleteWithData].as_slice();
-        let bucket = [Create, ScaleUp, ScaleDown, Roll, Resize, Hibernate, Wake, ChangePattern, Delete, DeleteWithData]
-            .as_slice();
+        let bucket =
+            [Create, ScaleUp, ScaleDown, Roll, Resize, Hibernate, Wake, AnotherPattern, Delete, DeleteWithData]
+                .as_slice();
         let zones = [Create, ScaleUp, ScaleDown, Roll].as_slice();
         let group = [Create, ScaleUp, ScaleDown, Roll, Hibernate, Wake, DeleteWithData].as_slice();
         let of = [
@@ -165,7 +166,7 @@ impl Scenario {
             (Kind::new("Isolated", "Leader", true), zones),
             (Kind::new("Shared", "StorageNative", false), bucket),
             (Kind::new("Shared", "StorageNative", true), zones),
-            (Kind::new("Namespaced", "Leader", false), &[Create, ScaleDown, Roll, ChangePattern, DeleteWithData]),
+            (Kind::new("Namespaced", "Leader", false), &[Create, ScaleDown, Roll, AnotherPattern, DeleteWithData]),
             (Kind::new("Isolated", "Consensus", false), group),
             (Kind::new("Shared", "Consensus", true), zones),
         ];
@@ -203,7 +204,7 @@ impl Scenario {
             }),
             Change::Resize => json!({"pod": {"resources": {"requests": {"cpu": "70m", "memory": "64Mi"}}}}),
             Change::Hibernate => json!({"replicas": 0}),
-            Change::ChangePattern => {
+            Change::AnotherPattern => {
                 let other = if self.kind.pattern == "Leader" { "StorageNative" } else { "Leader" };
                 json!({"coordination": {"pattern": other}})
             }

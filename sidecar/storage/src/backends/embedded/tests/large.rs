@@ -9,7 +9,7 @@ use super::*;
 use crate::backends::embedded::files::LEAST_IN_A_FILE;
 use crate::backends::stored::{StoredChange, StoredFile};
 use crate::envelope::{Trail, new_nonce, seal};
-use crate::{Operation, OperationId, WriteResult};
+use crate::{Operation, OperationId, Version, WriteResult};
 
 /// One that has a file of its own, told by its first byte.
 fn large(n: u8) -> Value {
