@@ -162,7 +162,11 @@ mod tests {
                     began.fetch_add(1, Ordering::SeqCst);
                     std::future::pending()
                 };
-                background.attend(work, || drop(interrupted.fetch_add(1, Ordering::SeqCst))).await;
+                background
+                    .attend(work, || {
+                        interrupted.fetch_add(1, Ordering::SeqCst);
+                    })
+                    .await;
             });
             this
         }
