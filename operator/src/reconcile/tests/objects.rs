@@ -167,7 +167,7 @@ async fn from_and_to_consensus_all_nodes_stop_and_the_map_goes_before_any_starts
 #[tokio::test]
 async fn a_session_that_the_same_change_shortens_is_waited_for_as_long_as_nodes_were_given_it() {
     let mut wish = isolated();
-    wish.spec.coordination.lease = brainy_crds::LeaseSpec { duration_seconds: 600, renew_seconds: 200 };
+    wish.spec.coordination.lease = brainy_crds::LeaseSpec { duration_seconds: 6, renew_seconds: 2 };
     let mut world = World::new(wish);
     world.reconcile().await.unwrap();
     world.api.edit(CLUSTER, |cluster| {
@@ -177,12 +177,12 @@ async fn a_session_that_the_same_change_shortens_is_waited_for_as_long_as_nodes_
     });
     world.reconcile().await.unwrap();
     assert_eq!(world.api.object(SET).unwrap()["spec"]["replicas"], 0);
-    for _ in 0..2 {
-        world.clock.advance(Duration::from_secs(300));
+    for wait in [4, 1] {
+        world.clock.advance(Duration::from_secs(wait));
         world.reconcile().await.unwrap();
         assert!(world.api.object(SET).is_some(), "a node that nobody can reach may go by its session still");
     }
-    world.clock.advance(Duration::from_secs(100));
+    world.clock.advance(Duration::from_secs(3));
     world.reconcile().await.unwrap();
     assert!(world.api.object(SET).is_none());
 }
