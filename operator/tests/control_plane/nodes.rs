@@ -9,15 +9,14 @@ use std::time::Duration;
 
 use brainy_coordination::bucket::spec::ClusterSpec;
 use brainy_coordination::consensus::wire::cluster as group_of;
-use brainy_coordination::controller::{MOVES_AT_ONCE, Rules};
 use brainy_coordination::duty::{Duty, Local, Stored, duty, may_hand_off};
-use brainy_coordination::session::{HeldShard, SessionRecord, SessionState};
-use brainy_coordination::{FencingToken, Incarnation, NodeId, ShardId, ShardMap, names as documents};
+use brainy_coordination::session::HeldShard;
+use brainy_coordination::{FencingToken, NodeId, ShardId, ShardMap, names as documents};
 use brainy_kubernetes::client::watching;
 use brainy_kubernetes::config::NodeConfig;
 use brainy_kubernetes::documents::KubernetesDocuments;
 use brainy_kubernetes::names;
-use brainy_storage::documents::{DocumentVersion, Documents, Swap};
+use brainy_storage::documents::Documents;
 use futures::TryStreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
@@ -32,7 +31,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::groups::Groups;
-use crate::sharing::{self, Candidate, Leases};
+use crate::lives::{Life, Place, Session, Word};
+use crate::sharing::{self, Leases};
 use crate::store::{Shelf, Store};
 
 /// Longest time that a pod is given to end.
@@ -64,7 +64,7 @@ struct Shared {
 }
 
 /// Namespace and name of a cluster.
-type ClusterKey = (String, String);
+pub(crate) type ClusterKey = (String, String);
 
 #[derive(Default)]
 struct World {
@@ -89,62 +89,6 @@ struct Cluster {
     running: BTreeMap<NodeId, String>,
     changed: Arc<Notify>,
 }
-
-/// Where sessions, map and election of a cluster are.
-struct Place {
-    documents: Arc<dyn Documents>,
-    /// Told of each write, where nothing else tells of it.
-    changed: Arc<Notify>,
-}
-
-/// A life of a node.
-struct Life {
-    cluster: ClusterKey,
-    node: NodeId,
-    /// UID of its pod.
-    pod: String,
-    config: NodeConfig,
-    place: Place,
-}
-
-impl Life {
-    fn incarnation(&self) -> Incarnation {
-        Incarnation { pod_uid: self.pod.clone(), start: 1, nonce: self.pod.clone() }
-    }
-
-    fn timing(&self) -> Timing {
-        Timing { duration: self.config.lease_seconds, renew: self.config.renew_seconds }
-    }
-
-    fn candidate(&self, is_shared: bool) -> Candidate {
-        Candidate {
-            documents: Arc::clone(&self.place.documents),
-            cluster: self.config.uid.clone(),
-            shards: self.config.shards,
-            rules: if is_shared { Rules::Shared } else { Rules::Isolated { moves_at_once: MOVES_AT_ONCE } },
-            identity: format!("{}_{}", self.node, self.pod),
-            ttl: Duration::from_secs(self.config.lease_seconds),
-        }
-    }
-}
-
-/// What a node says of itself.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Word {
-    map_revision: u64,
-    holds: Vec<HeldShard>,
-    received: Vec<HeldShard>,
-    stored: Vec<HeldShard>,
-    problem: Option<String>,
-}
-
-impl Word {
-    /// It has acted on the map of this revision, and serves these, from a bucket.
-    pub(crate) fn of(map_revision: u64, holds: Vec<HeldShard>) -> Self {
-        Self { map_revision, holds, ..Self::default() }
-    }
-}
-
 impl Nodes {
     /// Begins to play.
     pub(crate) fn start(
@@ -544,75 +488,4 @@ fn do_duties(
         }
     }
     any
-}
-
-/// A session as its node knows it.
-struct Session {
-    revision: u64,
-    version: Option<DocumentVersion>,
-    incarnation: Incarnation,
-}
-
-impl Session {
-    /// Another life of the node has written since.
-    fn is_replaced(&self) -> bool {
-        self.version.is_none()
-    }
-
-    /// Says it. `None`: that it has ended. Whether that is what stands there now, or need not be said any more.
-    async fn write(
-        &mut self,
-        store: &dyn Documents,
-        name: &str,
-        node: &NodeId,
-        word: Option<&Word>,
-        timing: Timing,
-    ) -> bool {
-        if self.version.is_none() {
-            if word.is_none() {
-                return true;
-            }
-            match store.read(name).await {
-                Ok(Some(found)) => {
-                    let there: SessionRecord = serde_json::from_slice(&found.body).unwrap();
-                    (self.revision, self.version) = (there.revision, Some(found.version));
-                }
-                Ok(None) => {}
-                Err(_) => return false,
-            }
-        }
-        self.revision += 1;
-        let word_or_end = word.cloned().unwrap_or_default();
-        let record = SessionRecord {
-            node: node.clone(),
-            incarnation: self.incarnation.clone(),
-            state: if word.is_some() { SessionState::Live } else { SessionState::Ended },
-            revision: self.revision,
-            ttl_seconds: timing.duration,
-            expires: String::new(),
-            address: String::new(),
-            map_revision: word_or_end.map_revision,
-            leaving: false,
-            holds: word_or_end.holds,
-            received: word_or_end.received,
-            stored: word_or_end.stored,
-            load: Vec::new(),
-            requests: Default::default(),
-            volume: None,
-            regions: None,
-            problem: word_or_end.problem,
-        };
-        let body = serde_json::to_vec(&record).unwrap().into();
-        match store.swap(name, self.version.as_ref(), body).await {
-            Ok(Swap::Applied(version)) => {
-                self.version = Some(version);
-                true
-            }
-            Ok(Swap::Rejected | Swap::Unknown(_)) => {
-                self.version = None;
-                false
-            }
-            Err(_) => false,
-        }
-    }
 }

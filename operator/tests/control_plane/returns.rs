@@ -9,7 +9,8 @@ use tokio::runtime::Runtime;
 
 use crate::cluster::ControlPlane;
 use crate::scenarios::{Kind, NAME, Run, ask, spec};
-use crate::walk::{Step, Walk, step, walk};
+use crate::steps::{Step, Walk, step};
+use crate::walk::walk;
 
 /// All of these as they are, one after the other.
 fn of(field: &str, values: impl IntoIterator<Item = Value>) -> Vec<Step> {

@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::nodes::Word;
+use crate::lives::Word;
 
 /// Between two looks at what no event tells of.
 const LOOK: Duration = Duration::from_millis(100);
