@@ -1,6 +1,7 @@
 //! What is taken out of the middle of a spec, and what comes back to it, is so in the end; and an operator that begins anew finds nothing
 //! to write.
 
+use brainy_coordination::names::CONTROLLER_ELECTION;
 use brainy_crds::BrainyCluster;
 use futures::future::try_join_all;
 use kube::Api;
@@ -84,7 +85,9 @@ fn an_operator_that_begins_anew_writes_nothing() {
             run.comes_to_rest().await.unwrap_or_else(|why| panic!("{wish}: {why}"));
             let clusters: Api<BrainyCluster> = Api::namespaced(plane.client.clone(), run.namespace());
             let before = clusters.get(NAME).await.unwrap().metadata.resource_version;
-            let written = run.begins_anew().await.unwrap_or_else(|why| panic!("{wish}: {why}"));
+            let mut written = run.begins_anew().await.unwrap_or_else(|why| panic!("{wish}: {why}"));
+            // Who is to be the controller of a store says so there when it begins.
+            written.retain(|write| write.what != format!("PUT bucket/{CONTROLLER_ELECTION}"));
             assert!(written.is_empty(), "{wish}: {written:?}");
             assert_eq!(clusters.get(NAME).await.unwrap().metadata.resource_version, before);
             run.ends();
