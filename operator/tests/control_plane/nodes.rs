@@ -16,7 +16,6 @@ use brainy_kubernetes::client::watching;
 use brainy_kubernetes::config::NodeConfig;
 use brainy_kubernetes::documents::KubernetesDocuments;
 use brainy_kubernetes::names;
-use brainy_storage::documents::Documents;
 use futures::TryStreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
