@@ -70,7 +70,8 @@ def one_file(s3, written):
 
 def main():
     scheme, endpoint = os.environ["AWS_ENDPOINT_URL_S3"].split("://")
-    s3 = S3FileSystem(scheme=scheme, endpoint_override=endpoint, region=os.environ["AWS_REGION"], allow_bucket_creation=True, allow_bucket_deletion=True)
+    # By itself it gives up after 3 s, sooner than another node may own what a dead one did.
+    s3 = S3FileSystem(request_timeout=30, scheme=scheme, endpoint_override=endpoint, region=os.environ["AWS_REGION"], allow_bucket_creation=True, allow_bucket_deletion=True)
     s3.create_dir("arrow")
     written = table(0)
     data_set(s3, written)
