@@ -353,10 +353,12 @@ mod tests {
         assert_eq!(next(&mut queue), Ok("a".into()));
         queue.land(&place("a"), Landed::Failed);
         assert_eq!(next(&mut queue), Err(Some(50)), "after a success the pauses begin anew");
-        assert!(queue.hurry(&place("a")));
+        tokio::time::advance(Duration::from_millis(50)).await;
         assert_eq!(next(&mut queue), Ok("a".into()));
         queue.land(&place("a"), Landed::Hopeless(Duration::from_secs(60)));
         assert_eq!(next(&mut queue), Err(Some(60_000)));
+        assert!(queue.hurry(&place("a")));
+        assert_eq!(next(&mut queue), Ok("a".into()), "who hurries does not wait");
     }
 
     #[tokio::test(start_paused = true)]
