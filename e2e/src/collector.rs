@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 
+use brainy_storage::object::hex;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -97,8 +98,4 @@ fn texts(attributes: &[KeyValue]) -> impl Iterator<Item = (&str, &str)> {
         Value::StringValue(text) => Some((attribute.key.as_str(), text.as_str())),
         _ => None,
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

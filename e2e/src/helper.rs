@@ -177,19 +177,20 @@ async fn start(
     Ok(pods)
 }
 
+/// The security context of a container without any right.
+pub fn restricted() -> Value {
+    json!({
+        "runAsNonRoot": true,
+        "allowPrivilegeEscalation": false,
+        "readOnlyRootFilesystem": true,
+        "capabilities": {"drop": ["ALL"]},
+    })
+}
+
 fn pod(image: &str, name: &str, host: &str, arguments: &[String], port: Option<u16>, rights: Rights) -> Value {
     let probe = port.map(|port| json!({"tcpSocket": {"port": port}, "periodSeconds": 1}));
     let (security, mounts, volumes) = match rights {
-        Rights::None => (
-            json!({
-                "runAsNonRoot": true,
-                "allowPrivilegeEscalation": false,
-                "readOnlyRootFilesystem": true,
-                "capabilities": {"drop": ["ALL"]},
-            }),
-            json!([]),
-            json!([]),
-        ),
+        Rights::None => (restricted(), json!([]), json!([])),
         Rights::Signals => (
             json!({
                 "runAsUser": 0,

@@ -10,7 +10,7 @@ use brainy_e2e::helm::{chart, install, values};
 use brainy_e2e::load::{self, Progress, verify};
 use brainy_e2e::reach::{self, Stranger};
 use brainy_e2e::specs::{self, sample};
-use brainy_e2e::{Environment, Seen, hosts, until, with_temp_namespace};
+use brainy_e2e::{Environment, Seen, helper, hosts, until, with_temp_namespace};
 use brainy_kubernetes::names::{MANAGED_BY, PEER_PORT};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
@@ -159,10 +159,7 @@ async fn one_more_port(environment: &Environment) -> anyhow::Result<String> {
         "name": "one-more-port",
         "image": environment.tools_image,
         "args": ["reach", "--listen", reach::PORT.to_string()],
-        "securityContext": {
-            "runAsNonRoot": true, "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": helper::restricted(),
     });
     let patch = Patch::Strategic(json!({"spec": {"ephemeralContainers": [container]}}));
     let patched = pods.patch_ephemeral_containers(&pod.name_any(), &PatchParams::default(), &patch).await?;

@@ -9,9 +9,7 @@ use std::time::Duration;
 use brainy_coordination::bucket::spec::Pattern;
 use brainy_coordination::session::observer::margin;
 use brainy_kubernetes::config::NodeConfig;
-use brainy_kubernetes::names;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
@@ -19,6 +17,7 @@ use serde_json::json;
 use super::Error;
 use super::apply::delete_exactly;
 use super::dereference::{Dereferenced, consensus_since};
+use super::planning;
 use super::validate::ValidatedCluster;
 use crate::context::{ClusterMemory, Context};
 use crate::shards;
@@ -48,16 +47,9 @@ fn next(replicas: i32, pods: usize, still_for: Duration, session: Duration) -> S
 
 /// How long a session of a node may be valid. Nodes go by what they were `given`: the spec may ask for a shorter one by now, in the
 /// very change that stops them.
-fn session(cluster: &ValidatedCluster, given: Option<&ConfigMap>) -> Duration {
-    let text = given.and_then(|given| given.data.as_ref()?.get(names::NODE_CONFIG_KEY));
-    let config = text.and_then(|text| serde_yaml::from_str::<NodeConfig>(text).ok());
+fn session(cluster: &ValidatedCluster, given: Option<&str>) -> Duration {
+    let config = given.and_then(|text| serde_yaml::from_str::<NodeConfig>(text).ok());
     Duration::from_secs(config.map_or(0, |config| config.lease_seconds).max(cluster.lease_seconds))
-}
-
-/// The configuration that the nodes were given last.
-async fn given(context: &Context, cluster: &ValidatedCluster) -> Result<Option<ConfigMap>, Error> {
-    let config_maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), &cluster.namespace);
-    Ok(config_maps.get_opt(&names::config(&cluster.name)).await?)
 }
 
 /// Takes the next step, and says in words what is waited for. `None`: the nodes that there are keep sessions and map where the
@@ -77,7 +69,7 @@ pub(super) async fn change(
     let now = context.clock.now();
     memory.still_since = found.pods.is_empty().then(|| memory.still_since.unwrap_or(now));
     let still_for = memory.still_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
-    let ttl = session(cluster, given(context, cluster).await?.as_ref());
+    let ttl = session(cluster, planning::given(context, cluster).await?.as_deref());
     let step = next(found.sets.replicas().unwrap_or_default(), found.pods.len(), still_for, ttl + margin(ttl));
     let sets: Api<StatefulSet> = Api::namespaced(context.client.clone(), &cluster.namespace);
     context.must_lead()?;

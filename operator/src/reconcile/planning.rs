@@ -361,11 +361,15 @@ pub(super) async fn hold_configuration(
     cluster: &ValidatedCluster,
     built: &mut ConfigMap,
 ) -> Result<(), Error> {
-    let maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), &cluster.namespace);
-    let live = maps.get_opt(&names::config(&cluster.name)).await?;
-    let there = live.and_then(|live| live.data).and_then(|mut data| data.remove(names::NODE_CONFIG_KEY));
-    if let (Some(there), Some(data)) = (there, built.data.as_mut()) {
+    if let (Some(there), Some(data)) = (given(context, cluster).await?, built.data.as_mut()) {
         data.insert(names::NODE_CONFIG_KEY.to_owned(), there);
     }
     Ok(())
+}
+
+/// The configuration that the nodes were given last.
+pub(super) async fn given(context: &Context, cluster: &ValidatedCluster) -> Result<Option<String>, Error> {
+    let maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), &cluster.namespace);
+    let live = maps.get_opt(&names::config(&cluster.name)).await?;
+    Ok(live.and_then(|live| live.data).and_then(|mut data| data.remove(names::NODE_CONFIG_KEY)))
 }

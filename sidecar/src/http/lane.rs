@@ -46,12 +46,6 @@ impl App {
         Self { routes, lane: lane.map(Arc::new) }
     }
 
-    /// The same without the lane.
-    #[must_use]
-    pub fn by_the_table(&self) -> Self {
-        self.routes.clone().into()
-    }
-
     /// Answers a request.
     pub async fn answer<B>(self, request: Request<B>) -> Response
     where

@@ -22,6 +22,11 @@ pub struct Unknown(pub String);
 /// `Err` is a clean failure: it is certain that nothing was written.
 pub type WriteResult<T> = Result<Outcome<T>, Error>;
 
+/// Who was to write broke off, and nobody knows how far it came.
+pub(crate) fn interrupted<T>() -> WriteResult<T> {
+    Ok(Outcome::Unknown(Unknown("the write was interrupted".to_owned())))
+}
+
 impl<T> Outcome<T> {
     /// Changes the value of an applied outcome.
     pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Outcome<U> {

@@ -3,15 +3,24 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use brainy_faults::{Call, Event, Verdict};
+use brainy_faults::{Call, Event, Recorder, Verdict};
 use brainy_storage::backends::embedded::EmbeddedDatabase;
+use tokio::runtime::Runtime;
 
 use super::handoff::{copy, hand_over};
-use super::script::{Known, perform, script};
+use super::script::{Known, Step, perform, script};
 use super::store::{Backend, quick_folder, watch};
 
 /// Rounds of the script: a few hundred operations.
 const ROUNDS: u32 = 24;
+
+/// Has a store do some steps, none of which fails.
+fn play(backend: Backend, folder: &Path, steps: Vec<Step>, known: &mut Known, runtime: &Runtime, recorder: &Recorder) {
+    let store = backend.open(folder).unwrap();
+    for step in steps {
+        assert!(!runtime.block_on(perform(&store, &step, known, recorder)).is_trouble(), "{step}");
+    }
+}
 
 fn flushes_before_it_acknowledges(backend: Backend) {
     let folder = quick_folder();
@@ -24,10 +33,7 @@ fn flushes_before_it_acknowledges(backend: Backend) {
             // One half after a restart.
             let rest = steps.split_off(steps.len() / 2);
             for steps in [steps, rest] {
-                let store = backend.open(folder.path()).unwrap();
-                for step in steps {
-                    assert!(!runtime.block_on(perform(&store, &step, &mut known, recorder)).is_trouble(), "{step:?}");
-                }
+                play(backend, folder.path(), steps, &mut known, runtime, recorder);
             }
         },
     );
@@ -54,11 +60,7 @@ fn embedded_names_no_file_that_is_not_durable() {
         folder.path(),
         |_| Verdict::Pass,
         |runtime, recorder| {
-            let mut known = Known::default();
-            let store = Backend::Embedded.open(folder.path()).unwrap();
-            for step in script(ROUNDS) {
-                assert!(!runtime.block_on(perform(&store, &step, &mut known, recorder)).is_trouble(), "{step}");
-            }
+            play(Backend::Embedded, folder.path(), script(ROUNDS), &mut Known::default(), runtime, recorder);
         },
     );
     let is_value = |path: &Path| path.parent().is_some_and(|folder| folder.ends_with("values"));

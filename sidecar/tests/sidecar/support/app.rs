@@ -184,9 +184,11 @@ impl App {
     /// Status, headers and body of a GET by the lane of reads, and by the table of routes alone.
     pub(crate) async fn both_ways(&self, path: &str) -> [Answer; 2] {
         let mut answers = Vec::new();
-        for app in [self.app.clone(), self.app.by_the_table()] {
+        // What has a query goes by the table.
+        let by_the_table = if path.contains('?') { path.to_owned() } else { format!("{path}?") };
+        for path in [path, &by_the_table] {
             let request = Request::builder().uri(path).body(Body::empty()).unwrap();
-            let (mut head, body) = app.answer(request).await.into_parts();
+            let (mut head, body) = self.app.clone().answer(request).await.into_parts();
             // Whichever way, the connection says it.
             head.headers.remove("content-length");
             let body = body.collect().await.unwrap().to_bytes().to_vec();

@@ -17,10 +17,11 @@ use crate::envelope::Stored;
 use crate::group::{Change, judge};
 use crate::layers::compression::Compression;
 use crate::operation::{only, shared};
+use crate::outcome::interrupted;
 use crate::performed::{Performed, Stands};
 use crate::{
-    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, Requests, StorageAdapter,
-    Unknown, Value, Version, WriteResult,
+    Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Page, Requests, StorageAdapter, Value,
+    Version, WriteResult,
 };
 
 /// A store in an [`EmbeddedDatabase`]. Clones share it.
@@ -113,8 +114,7 @@ impl EmbeddedAdapter {
     }
 
     /// Has the committer judge a write, and waits until it is durable.
-    async fn write<T: Send + 'static>(&self, key: &Key, decide: Decide<T>) -> WriteResult<T> {
-        let place = self.place(key)?;
+    async fn write<T: Send + 'static>(&self, place: Place, decide: Decide<T>) -> WriteResult<T> {
         let (reply, answer) = oneshot::channel();
         self.database
             .submit(Job::Write(Box::new(move |round| {
@@ -123,13 +123,9 @@ impl EmbeddedAdapter {
                 round.at_end(move |ended| drop(reply.send(judged.settle(ended))));
             })))
             .await?;
-        answer.await.unwrap_or_else(|_| lost())
+        // The committer took it and did not answer.
+        answer.await.unwrap_or_else(|_| interrupted())
     }
-}
-
-/// The committer took a write and did not answer.
-fn lost<T>() -> WriteResult<T> {
-    Ok(Outcome::Unknown(Unknown("the write was interrupted".to_owned())))
 }
 
 /// Decides a write of a value under a condition.
@@ -155,14 +151,14 @@ impl StorageAdapter for EmbeddedAdapter {
     }
 
     async fn put(&self, key: &Key, value: Value, condition: &Condition) -> WriteResult<Version> {
-        self.place(key)?;
+        let place = self.place(key)?;
         let value = self.bring(value).await?;
-        self.write(key, put(value, condition.clone())).await
+        self.write(place, put(value, condition.clone())).await
     }
 
     async fn remove(&self, key: &Key, condition: &Condition) -> WriteResult<bool> {
         condition.check_for_removal()?;
-        let condition = condition.clone();
+        let (place, condition) = (self.place(key)?, condition.clone());
         let decide: Decide<bool> = Box::new(move |current: Current<'_>| match (current.version(), condition) {
             // Without a condition a damaged value can be removed as well: that is how to get rid of it.
             (Ok(Some(_)) | Err(Error::Corrupt { .. }), Condition::Any) => Ok(Decision::Remove(true)),
@@ -172,7 +168,7 @@ impl StorageAdapter for EmbeddedAdapter {
                 Ok(if holds { Decision::Remove(true) } else { Decision::Reject(current.entry()?) })
             }
         });
-        self.write(key, decide).await
+        self.write(place, decide).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
@@ -216,7 +212,7 @@ impl StorageAdapter for EmbeddedAdapter {
             });
         }));
         match self.database.submit(job).await {
-            Ok(()) => answer.await.unwrap_or_else(|_| (0..count).map(|_| lost()).collect()),
+            Ok(()) => answer.await.unwrap_or_else(|_| (0..count).map(|_| interrupted()).collect()),
             Err(error) => vec![Err(error); count],
         }
     }
@@ -227,7 +223,7 @@ impl StorageAdapter for EmbeddedAdapter {
         old: Option<Value>,
         new: Option<Value>,
     ) -> WriteResult<Option<Version>> {
-        self.place(key)?;
+        let place = self.place(key)?;
         let new = match new {
             Some(value) => Some(self.bring(value).await?),
             None => None,
@@ -243,18 +239,18 @@ impl StorageAdapter for EmbeddedAdapter {
                 (None, None) => Decision::Keep(None),
             })
         });
-        self.write(key, decide).await
+        self.write(place, decide).await
     }
 
     async fn increment(&self, key: &Key, delta: Number) -> WriteResult<(Number, Version)> {
-        let name = key.clone();
+        let (place, name) = (self.place(key)?, key.clone());
         let decide: Decide<(Number, Version)> = Box::new(move |current: Current<'_>| {
             let (current, performed) = parts(current.stored()?);
             let sum = crate::value::add(&name, current.as_ref().map(|entry| &entry.value), &delta)?;
             let value = Brought::Value(Value::Json(sum.clone().into()));
             Ok(Decision::Write(value, performed, Box::new(|version| (sum, version))))
         });
-        self.write(key, decide).await
+        self.write(place, decide).await
     }
 
     async fn perform_once(&self, key: &Key, operation: Operation, id: &OperationId) -> WriteResult<Done> {
@@ -264,12 +260,13 @@ impl StorageAdapter for EmbeddedAdapter {
     async fn perform(&self, key: &Key, requests: Requests) -> Vec<WriteResult<Done>> {
         let (name, count) = (key.clone(), requests.len());
         let operations: Vec<_> = (&requests).into_iter().map(|request| &request.operation).collect();
-        let brought = match self.place(key) {
-            Ok(_) => bringing::last(&self.database.inner.engine, operations.into_iter(), self.compression).await,
-            Err(error) => Err(error),
+        let prepared = async {
+            let place = self.place(key)?;
+            let engine = &self.database.inner.engine;
+            Ok((place, bringing::last(engine, operations.into_iter(), self.compression).await?))
         };
-        let brought = match brought {
-            Ok(brought) => brought,
+        let (place, brought) = match prepared.await {
+            Ok(prepared) => prepared,
             Err(error) => return shared(count, Err(error)),
         };
         let decide: Decide<Vec<WriteResult<Done>>> = Box::new(move |current: Current<'_>| {
@@ -285,6 +282,6 @@ impl StorageAdapter for EmbeddedAdapter {
                 Change::Remove => Decision::Remove(judged.applied(None)),
             })
         });
-        shared(count, self.write(key, decide).await)
+        shared(count, self.write(place, decide).await)
     }
 }

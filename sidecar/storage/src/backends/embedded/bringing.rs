@@ -126,15 +126,10 @@ pub(super) async fn last<'a>(
 
 fn write(engine: &Engine, values: &[Value], compression: Option<Compression>) -> Vec<Result<Brought, Error>> {
     let encoded: Vec<Result<Encoded, Error>> = values.iter().map(|value| Encoded::of(value, compression)).collect();
-    let has_file = |encoded: &&Encoded| encoded.payload().len() >= LEAST_IN_A_FILE;
-    let contents: Vec<_> = encoded.iter().flatten().filter(has_file).map(|it| it.payload().clone()).collect();
-    let mut files = engine.write_files(&contents).map(Vec::into_iter);
-    let mut bring = |encoded: Encoded| {
-        let file = match &mut files {
-            _ if !has_file(&&encoded) => None,
-            Ok(files) => files.next(),
-            Err(error) => return Err(error.clone()),
-        };
+    let payloads: Vec<_> = encoded.iter().flatten().map(|encoded| encoded.payload().clone()).collect();
+    let mut files = engine.write_files(&payloads).into_iter();
+    let mut bring = |encoded| {
+        let file = files.next().unwrap_or_else(|| Err(super::interrupted()))?;
         Ok(Brought::Encoded(encoded, file))
     };
     encoded.into_iter().map(|encoded| encoded.and_then(&mut bring)).collect()

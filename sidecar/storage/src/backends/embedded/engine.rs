@@ -17,7 +17,7 @@ use bytes::Bytes;
 use fjall::{Database, Keyspace, PersistMode, Readable, Snapshot};
 use rustix::fs::statvfs;
 
-use super::files::{FileId, Files, Hold, NewFile};
+use super::files::{FileId, Files, Hold, LEAST_IN_A_FILE, NewFile};
 use super::folder::{self, Opened, engine_failure};
 use super::record::{self, Record};
 use super::{layout, settings, stores};
@@ -159,8 +159,20 @@ impl Engine {
         &self.files
     }
 
-    /// Writes contents to files, durably, if there is room for them. Blocks.
-    pub(super) fn write_files(&self, contents: &[Bytes]) -> Result<Vec<NewFile>, Error> {
+    /// Writes those contents to files that are large enough for one, durably, if there is room for them: all or none. Blocks.
+    pub(super) fn write_files(&self, contents: &[Bytes]) -> Vec<Result<Option<NewFile>, Error>> {
+        let is_large = |content: &&Bytes| content.len() >= LEAST_IN_A_FILE;
+        let large: Vec<Bytes> = contents.iter().filter(is_large).cloned().collect();
+        let mut files = self.write_all(&large).map(Vec::into_iter);
+        let file = |content: &Bytes| match &mut files {
+            _ if !is_large(&content) => Ok(None),
+            Ok(files) => Ok(files.next()),
+            Err(error) => Err(error.clone()),
+        };
+        contents.iter().map(file).collect()
+    }
+
+    fn write_all(&self, contents: &[Bytes]) -> Result<Vec<NewFile>, Error> {
         if contents.is_empty() {
             return Ok(Vec::new());
         }
@@ -422,10 +434,7 @@ impl Engine {
         prefix: &[u8],
         from: Bound<Vec<u8>>,
     ) -> impl Iterator<Item = Result<(Vec<u8>, Option<FileId>), Error>> + use<'a> {
-        snapshot.snapshot.range(&self.data, bounds(from, prefix)).map(|item| match item.into_inner() {
-            Ok((key, value)) => Ok((key.to_vec(), record::file_of(&value))),
-            Err(error) => Err(self.read_failure(&error)),
-        })
+        self.entries(snapshot, prefix, from, record::file_of)
     }
 
     /// All keys that begin with `prefix` with what stands under them, in order. Of values it may be records of files.
@@ -434,9 +443,19 @@ impl Engine {
         snapshot: &'a View,
         prefix: &[u8],
     ) -> impl Iterator<Item = Result<(Vec<u8>, Bytes), Error>> + use<'a> {
-        let all = bounds(Bound::Included(prefix.to_vec()), prefix);
-        snapshot.snapshot.range(&self.data, all).map(|item| match item.into_inner() {
-            Ok((key, value)) => Ok((key.to_vec(), Bytes::copy_from_slice(&value))),
+        self.entries(snapshot, prefix, Bound::Included(prefix.to_vec()), Bytes::copy_from_slice)
+    }
+
+    /// Keys with what `of` makes of what stands under them, in order.
+    fn entries<'a, T: 'a>(
+        &'a self,
+        snapshot: &'a View,
+        prefix: &[u8],
+        from: Bound<Vec<u8>>,
+        of: fn(&[u8]) -> T,
+    ) -> impl Iterator<Item = Result<(Vec<u8>, T), Error>> + use<'a, T> {
+        snapshot.snapshot.range(&self.data, bounds(from, prefix)).map(move |item| match item.into_inner() {
+            Ok((key, value)) => Ok((key.to_vec(), of(&value))),
             Err(error) => Err(self.read_failure(&error)),
         })
     }

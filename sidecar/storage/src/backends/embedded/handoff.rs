@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::cleaner::{Garbage, Gate, marked};
 use super::edit::{Edit, Sealed};
 use super::engine::{Durable, Engine, Failed, View};
-use super::files::LEAST_IN_A_FILE;
+use super::files::NewFile;
 use super::layout::{self, Generation, Meta};
 use super::record::Record;
 use super::stores::{Store, check_name, damaged, parse};
@@ -364,18 +364,14 @@ impl Import {
 
 /// Writes the large ones of these envelopes to files.
 fn in_files(engine: &Engine, envelopes: BTreeMap<Vec<u8>, Bytes>) -> Result<Vec<(Vec<u8>, Sealed)>, Error> {
-    let parts = |envelope: &Bytes| envelope::split(envelope).filter(|(_, rest)| rest.len() >= LEAST_IN_A_FILE);
-    let contents: Vec<Bytes> = envelopes.values().filter_map(parts).map(|(_, rest)| rest).collect();
-    let mut files = engine.write_files(&contents)?.into_iter();
-    let sealed = |(key, envelope): (Vec<u8>, Bytes)| {
-        let head = parts(&envelope).map(|(head, _)| head);
-        let value = match head.and_then(|head| Some((head, files.next()?))) {
-            Some((head, file)) => Sealed::Filed(head.to_vec(), file),
-            None => Sealed::Whole(envelope),
-        };
-        (key, value)
+    let parts = |envelope: &Bytes| envelope::split(envelope).unwrap_or_default();
+    let (heads, payloads): (Vec<Bytes>, Vec<Bytes>) = envelopes.values().map(parts).unzip();
+    let files = engine.write_files(&payloads).into_iter().collect::<Result<Vec<_>, Error>>()?;
+    let sealed = |((key, envelope), (head, file)): ((Vec<u8>, Bytes), (Bytes, Option<NewFile>))| match file {
+        Some(file) => (key, Sealed::Filed(head.to_vec(), file)),
+        None => (key, Sealed::Whole(envelope)),
     };
-    Ok(envelopes.into_iter().map(sealed).collect())
+    Ok(envelopes.into_iter().zip(heads.into_iter().zip(files)).map(sealed).collect())
 }
 
 /// Writes keys of a copy that is being received, of which each comes once. Not durable. Nobody else writes them meanwhile.

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::batch::{Answers, Item};
 use crate::layers::batching::Claim;
-use crate::{Outcome, Unknown};
+use crate::outcome::interrupted;
 
 /// Time between looks whether a claim still holds.
 const CLAIM_LOOKS: Duration = Duration::from_millis(500);
@@ -115,8 +115,7 @@ impl Background {
         W: Future<Output = Vec<Answers>> + Send + 'static,
     {
         self.wake();
-        let lost = || Ok(Outcome::Unknown(Unknown("the write was interrupted".to_owned())));
-        let unknown: Vec<Answers> = items.iter().map(|item| vec![lost(); item.requests.len()]).collect();
+        let unknown: Vec<Answers> = items.iter().map(|item| vec![interrupted(); item.requests.len()]).collect();
         let (this, writing) = (Arc::clone(self), write(items));
         let done = tokio::spawn(async move {
             let answers = writing.await;

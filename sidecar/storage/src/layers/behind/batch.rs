@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use crate::layers::batching::{as_kind, written};
 use crate::operation::{Request, only};
+use crate::outcome::interrupted;
 use crate::{
     Condition, Done, Entry, Error, Key, Operation, Outcome, StorageAdapter, Unknown, Value, Version, WriteResult,
 };
@@ -40,8 +41,7 @@ pub(in crate::layers) async fn in_rounds<W: Future<Output = Vec<Answers>>>(
         }
         left = later;
     }
-    let lost = || Ok(Outcome::Unknown(Unknown("the write was interrupted".to_owned())));
-    outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(lost)).collect()
+    outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(interrupted)).collect()
 }
 
 /// What was to be acknowledged was not where it has to be in time: nobody knows of it.
