@@ -373,6 +373,12 @@ async fn act(
     };
     if validated.replicas == 0 {
         let placement = controller.policy().await;
+        // A bucket that is away keeps no cluster from going to sleep: nodes then take over from each other on the way.
+        if !seen.paused
+            && let Err(error) = controller.lay_to_rest(placement.clone()).await
+        {
+            tracing::warn!(%error, cluster = validated.name, namespace = validated.namespace, "nodes can't be told that all stop");
+        }
         let like_them = (placement, consensus_since);
         return Box::pin(hibernation::stop(context, validated, (found, decision), like_them, memory, seen)).await;
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use brainy_coordination::bucket::look::Seen;
 use brainy_coordination::bucket::operator::{self, Part};
+use brainy_coordination::bucket::spec::Pattern;
 use brainy_coordination::controller::Rules;
+use brainy_coordination::placement::Policy;
 use brainy_storage::documents::Documents;
 
 use super::{Controller, Summary, configmap};
@@ -19,6 +21,15 @@ pub(super) struct Memory {
 }
 
 impl Controller<'_> {
+    /// All nodes are to stop, and every shard is to stay whose it is. Nodes that place shards by themselves have to know that.
+    pub async fn lay_to_rest(&mut self, placement: Policy) -> Result<(), Error> {
+        if let (Some(bucket), Pattern::StorageNative) = (self.bucket, self.cluster.pattern) {
+            let spec = cluster_spec(self.cluster, self.identity, placement, &BTreeSet::new());
+            operator::lay_to_rest(&**bucket, spec, &mut self.memory.bucket.part).await?;
+        }
+        Ok(())
+    }
+
     pub(super) async fn run_shared(&mut self, bucket: &dyn Documents) -> Result<Summary, Error> {
         let copy = configmap::read(self.client, self.cluster).await?;
         let placement = self.placement().await;

@@ -62,6 +62,7 @@ pub(crate) async fn of(plane: &ControlPlane, namespace: &str) -> State {
     });
     let set = state.iter().find(|(key, _)| key.starts_with("statefulsets/")).map(|(_, set)| set);
     let cluster = state.iter().find(|(key, _)| key.starts_with("brainyclusters/")).map(|(_, cluster)| cluster);
+    let cluster_is_gone = cluster.is_none();
     let consensus = cluster.filter(|cluster| cluster["spec"]["coordination"]["pattern"] == "Consensus");
     let group = consensus.and_then(|cluster| cluster["metadata"]["uid"].as_str()).map(str::to_owned);
     let hash = set.map(|set| set["spec"]["template"]["metadata"]["annotations"][CONFIG_HASH].clone());
@@ -70,6 +71,10 @@ pub(crate) async fn of(plane: &ControlPlane, namespace: &str) -> State {
     let mut state: State =
         state.into_iter().map(|(key, object)| (key.clone(), normal(&key, object, &newest))).collect();
     state.extend(of_documents("bucket", &plane.store.documents(namespace).all()));
+    if cluster_is_gone && let Some(map) = state.get_mut(&format!("bucket/{}", paths::SHARD_MAP)) {
+        // Nobody keeps the nodes of a cluster that is deleted from taking over from each other while they go.
+        ["nodes", "shards"].iter().for_each(|field| drop(map.as_object_mut().unwrap().remove(*field)));
+    }
     let group = group.and_then(|uid| plane.groups.newest(&uid));
     state.extend(group.map(|group| of_documents("group", &group.all())).unwrap_or_default());
     for kind in ["pods", "claims"] {

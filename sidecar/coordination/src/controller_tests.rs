@@ -453,6 +453,19 @@ fn a_shard_goes_where_it_is_wished_for_and_stays_there() {
 }
 
 #[test]
+fn where_no_node_is_wanted_the_map_stands_whoever_stops_first() {
+    let mut world = World::new(Rules::Shared, 12, &["a", "b"]);
+    world.settle();
+    all_hold_theirs(&mut world);
+    world.wanted.clear();
+    world.record("b").leaving = true;
+    assert!(!world.turn());
+    world.nodes.get_mut(&node("b")).unwrap().live = false;
+    assert!(!world.turn());
+    assert_eq!((world.count("a"), world.count("b")), (6, 6));
+}
+
+#[test]
 fn a_wish_ends_with_the_life_that_has_it() {
     let mut world = World::new(Rules::Shared, 12, &["a", "b"]);
     world.settle();

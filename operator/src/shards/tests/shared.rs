@@ -17,9 +17,13 @@ use crate::fake_api::FakeApi;
 use crate::fixtures::cluster;
 use crate::reconcile::validate::validate;
 
+static NO_VOLUMES: BTreeSet<i32> = BTreeSet::new();
+static NOBODY: BTreeSet<NodeId> = BTreeSet::new();
+
 /// A cluster of strategy Shared with a bucket in memory.
 struct Shared {
     api: FakeApi,
+    client: Client,
     bucket: Arc<dyn Documents>,
     clock: ManualClock,
     cluster: ValidatedCluster,
@@ -32,8 +36,10 @@ impl Shared {
     fn new(replicas: i32) -> Self {
         let spec =
             json!({"replicas": replicas, "shards": 8, "storage": {"strategy": "Shared", "bucket": {"name": "data"}}});
+        let api = FakeApi::default();
         Self {
-            api: FakeApi::default(),
+            client: api.client(),
+            api,
             bucket: Arc::new(MemoryDocuments::new()),
             clock: ManualClock::default(),
             cluster: validate(&cluster("demo", spec)).unwrap(),
@@ -43,23 +49,31 @@ impl Shared {
         }
     }
 
-    async fn look(&mut self) -> Result<Summary, Error> {
+    fn controller(&mut self) -> Controller<'_> {
         Controller {
-            client: &self.api.client(),
+            client: &self.client,
             cluster: &self.cluster,
             bucket: Some(&self.bucket),
             identity: self.identity,
             clock: &self.clock,
-            volumes: &BTreeSet::new(),
+            volumes: &NO_VOLUMES,
             consensus_since: None,
             give_up: None,
             drained: &self.drained,
-            kept: &BTreeSet::new(),
+            kept: &NOBODY,
             pods: &[],
             memory: &mut self.memory,
         }
-        .run()
-        .await
+    }
+
+    async fn look(&mut self) -> Result<Summary, Error> {
+        self.controller().run().await
+    }
+
+    async fn lay_to_rest(&mut self) -> Result<(), Error> {
+        let mut controller = self.controller();
+        let placement = controller.policy().await;
+        controller.lay_to_rest(placement).await
     }
 
     /// Writes a document, whatever stands there.
@@ -286,6 +300,23 @@ async fn nodes_that_elect_their_controller_are_told_of_the_spec_and_left_alone()
     shared.look().await.unwrap();
     let session: SessionRecord = shared.document(&paths::session(&NodeId("demo-0".into()))).await.unwrap();
     assert_eq!(session.state, SessionState::Live, "and to end");
+}
+
+#[tokio::test]
+async fn nodes_that_place_shards_themselves_and_all_stop_are_told_to_leave_the_map_as_it_is() {
+    let mut shared = Shared::new(2);
+    shared.cluster.pattern = Pattern::StorageNative;
+    shared.look().await.unwrap();
+    shared.lay_to_rest().await.unwrap();
+    let spec: ClusterSpec = shared.document(paths::SPEC).await.unwrap();
+    assert_eq!((spec.pattern, spec.nodes.len()), (Pattern::StorageNative, 0));
+    shared.look().await.unwrap();
+    let spec: ClusterSpec = shared.document(paths::SPEC).await.unwrap();
+    assert_eq!(spec.nodes.len(), 2, "awake");
+
+    let mut by_the_operator = Shared::new(2);
+    by_the_operator.lay_to_rest().await.unwrap();
+    assert!(by_the_operator.document::<ClusterSpec>(paths::SPEC).await.is_none(), "it places none for those that stop");
 }
 
 #[tokio::test]

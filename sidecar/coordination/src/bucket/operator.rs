@@ -27,6 +27,12 @@ pub struct Memory {
     stepped_down: bool,
 }
 
+/// Tells nodes that elect their controller, and that all are about to stop, that none takes over from another: where no node is wanted,
+/// the map stands.
+pub async fn lay_to_rest(documents: &dyn Documents, spec: ClusterSpec, memory: &mut Memory) -> Result<(), Error> {
+    spec::publish(documents, ClusterSpec { nodes: Vec::new(), ..spec }, &mut memory.spec).await
+}
+
 /// One look.
 #[derive(Debug)]
 pub struct Part<'a> {
