@@ -55,7 +55,7 @@ integration() {
     [ "$name" != control_plane ] || continue
     [ "$name" != r2 ] || [ -n "${BRAINY_MINIFLARE:-}" ] || continue
     # A name chooses the tests of all crates that have it, and those there need a cluster.
-    [ ! -e "e2e/tests/$name.rs" ] || die "e2e/tests/$name.rs has the name of $path: give it another"
+    [ ! -e "e2e/tests/$name.rs" ] && [ ! -e "e2e/tests/$name" ] || die "$path has the name of a test of e2e/tests: give it another"
     [ "$name" != s3_clients ] || [ -n "${BRAINY_S3_CLIENTS:-}" ] || continue
     tests+=(--test "$name")
   done
@@ -121,10 +121,10 @@ e2e() {
   refresh
   scripts/install.sh
   s3_clients
-  # Tests wait far more than they compute: several at once. The binaries run one after the other: what one test binary does
-  # to the operator never meets another's tests.
+  # Tests wait far more than they compute: several at once. The binaries run one after the other: what one does to the operator
+  # or to machines never meets another's tests.
   local test tests=()
-  for test in e2e/tests/*.rs; do tests+=(--test "$(basename "$test" .rs)"); done
+  for test in e2e/tests/*; do tests+=(--test "$(basename "$test" .rs)"); done
   # The whole workspace is named each time: another choice of packages would compile the dependencies with other features.
   cargo_static test --workspace "${tests[@]}" -- --test-threads 4
 }

@@ -43,7 +43,7 @@ pub(crate) fn beginnings() -> Vec<(Kind, Value)> {
     ]
 }
 
-/// Left out: what is over only when somebody says so (e2e/tests/rollouts.rs has it), and parts whose values are [listed](listed).
+/// Left out: what is over only when somebody says so (e2e/tests/clusters/rollouts.rs has it), and parts whose values are [listed](listed).
 const LEFT_OUT: [&str; 14] = [
     "shards",
     "zones",
