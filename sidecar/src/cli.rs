@@ -30,8 +30,6 @@ pub enum Command {
     Serve(Serve),
     /// Serve as a node of a cluster.
     Node(Node),
-    /// Ask a running sidecar how it is, for a Kubernetes probe.
-    Probe(Probe),
 }
 
 /// `serve`.
@@ -163,7 +161,7 @@ pub struct Node {
     #[arg(long, env = "BRAINY_LISTEN", default_value = "127.0.0.1:7700")]
     pub listen: SocketAddr,
     /// Unix socket of the storage API.
-    #[arg(long, env = "BRAINY_SOCKET", default_value = DEFAULT_SOCKET)]
+    #[arg(long, env = "BRAINY_SOCKET", default_value = "/run/brainy/storage.sock")]
     pub socket: PathBuf,
     /// Address of S3, where the cluster has it.
     #[arg(long, env = "BRAINY_S3_LISTEN", default_value = "127.0.0.1:7780")]
@@ -174,7 +172,8 @@ pub struct Node {
     /// Address for other nodes (mutual TLS).
     #[arg(long, env = "BRAINY_PEERS", default_value = "0.0.0.0:7701")]
     pub peers: SocketAddr,
-    /// Address of /metrics, /healthz and /readyz alone, for who is not in the pod. Where it is taken the node runs without.
+    /// Address of /metrics, /healthz and /readyz alone, for who is not in the pod: Kubernetes among them, which
+    /// asks at 7702. Where it is taken the node runs without.
     #[arg(long, env = "BRAINY_METRICS_LISTEN", default_value = "0.0.0.0:7702")]
     pub metrics: SocketAddr,
     /// Name of this node: its pod's name.
@@ -189,31 +188,6 @@ pub struct Node {
     /// IP address of this node's pod.
     #[arg(long, env = "BRAINY_POD_IP")]
     pub pod_ip: std::net::IpAddr,
-}
-
-/// Where a node's storage API listens.
-pub const DEFAULT_SOCKET: &str = "/run/brainy/storage.sock";
-
-/// `probe`.
-#[derive(Clone, Debug, Args)]
-pub struct Probe {
-    /// What to ask.
-    #[arg(value_enum)]
-    pub question: Question,
-    /// The sidecar's Unix socket.
-    #[arg(long, env = "BRAINY_SOCKET", default_value = DEFAULT_SOCKET)]
-    pub socket: PathBuf,
-}
-
-/// What to ask a running sidecar.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Question {
-    /// Does it serve all that it should?
-    Ready,
-    /// Does the process make progress?
-    Live,
-    /// Has it begun to answer?
-    Started,
 }
 
 #[cfg(test)]

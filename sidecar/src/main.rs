@@ -26,18 +26,6 @@ fn main() -> ExitCode {
     // What is left of them is sent last of all.
     let (traces, untraced) = Traces::from_environment();
     let ended = match cli.command {
-        Command::Probe(probe) => {
-            return match commands::probe::run(&probe) {
-                Ok(line) => {
-                    println!("{line}");
-                    ExitCode::SUCCESS
-                }
-                Err(line) => {
-                    eprintln!("{line}");
-                    ExitCode::FAILURE
-                }
-            };
-        }
         Command::Serve(serve) => {
             log_for_people(&traces, untraced);
             run(cli.worker_threads, commands::serve::run(serve))

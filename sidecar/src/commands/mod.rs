@@ -1,7 +1,6 @@
 //! The program's commands, and how each may end.
 
 pub mod node;
-pub mod probe;
 mod s3;
 pub mod serve;
 mod shutdown;

@@ -36,9 +36,9 @@ pub async fn run(arguments: cli::Node) -> Result<(), CommandError> {
     let others = listen(peer_listener(arguments.peers, arguments.pod_ip))?;
     let tcp = listen(arguments.listen)?;
     let unix = listen_unix(&arguments.socket, SOCKET_MODE)?;
-    // An application of the pod may have the port: that is no reason to keep shards from being served.
+    // An application of the pod may have the port: that is no reason to keep shards from being served to it.
     let outside = listen(peer_listener(arguments.metrics, arguments.pod_ip))
-        .inspect_err(|error| tracing::warn!(%error, "/metrics can be read inside the pod only"))
+        .inspect_err(|error| tracing::warn!(%error, "nobody outside the pod can ask how this node is, and Kubernetes takes it for not ready"))
         .ok();
 
     let s3 = settings.cluster.s3.as_ref().map(|s3| s3_of(&arguments, s3)).transpose()?;

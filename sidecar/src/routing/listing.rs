@@ -15,8 +15,9 @@ use crate::peers::PeerError;
 
 /// Shards asked for their first keys at a time.
 const SHARDS_AT_ONCE: usize = 8;
-/// Keys asked of a shard beyond its fair share of the page, so that few have to be asked twice.
-const SPARE: usize = 16;
+/// Standard deviations of its part of a page that a shard is asked for beyond that part, so that few have to be asked twice. Keys are
+/// spread by their hash: the deviation is the root.
+const SPARE: usize = 3;
 
 /// What to list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,7 +160,8 @@ async fn merge_shards(stores: Vec<Arc<dyn StorageAdapter>>, listing: &Listing) -
     if stores.is_empty() {
         return Ok(Page::default());
     }
-    let share = (listing.limit.saturating_mul(2) / stores.len() + SPARE).min(listing.limit);
+    let fair = listing.limit.div_ceil(stores.len());
+    let share = (fair + SPARE * fair.isqrt()).min(listing.limit);
     let fetches = stores.into_iter().map(|storage| async move {
         let mut source = Source { storage, ready: VecDeque::new(), more: false };
         source.fetch(&listing.prefix, listing.after.as_ref(), share).await?;

@@ -22,11 +22,11 @@ const TURNS: usize = 3;
 const SIZE: usize = 1024;
 /// Writes a second of which it is seen how late they are read elsewhere, for how long, and every which.
 const RATE: u32 = 500;
-const LASTS: Duration = Duration::from_secs(20);
+const LASTS: Duration = Duration::from_secs(30);
 const WRITERS: u32 = 50;
-const SAMPLED: u32 = 20;
-/// Between two looks whether it can be read.
-const LOOK: Duration = Duration::from_millis(5);
+const SAMPLED: u32 = 50;
+/// Between two looks whether it can be read: seldom enough for the looks to be a small part of what the servers do.
+const LOOK: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {

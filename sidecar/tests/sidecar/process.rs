@@ -153,23 +153,6 @@ fn the_number_of_shards_can_not_change() {
 }
 
 #[test]
-fn the_probe_asks_over_the_socket() {
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("api.sock");
-    let probe = |question: &str| {
-        let output = Command::new(PROGRAM).args(["probe", question, "--socket"]).arg(&socket).output().unwrap();
-        (output.status.code(), String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap())
-    };
-    let (code, said) = probe("ready");
-    assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
-    let _running = start(folder.path(), &socket);
-    for question in ["ready", "live", "started"] {
-        let (code, said) = probe(question);
-        assert_eq!((code, said.lines().count()), (Some(0), 1), "{said}");
-    }
-}
-
-#[test]
 fn a_node_without_its_configuration_says_what_is_missing() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("node.yaml");

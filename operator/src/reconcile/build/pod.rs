@@ -5,12 +5,13 @@ use brainy_crds::{ApplicationSpec, DEFAULT_REGION, S3Access};
 use brainy_kubernetes::names;
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, ConfigMap, ConfigMapProjection, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
-    EnvVarSource, ExecAction, KeyToPath, ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSecurityContext,
+    EnvVarSource, HTTPGetAction, KeyToPath, ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSecurityContext,
     PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecretKeySelector,
     SecretProjection, SecurityContext, Volume, VolumeMount, VolumeProjection, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::config::DATA;
@@ -118,9 +119,9 @@ fn sidecar_container(cluster: &ValidatedCluster, sidecar: &SidecarImage) -> Cont
             ..ContainerPort::default()
         }]),
         volume_mounts: Some(mounts),
-        startup_probe: Some(probe("started", 1, 300)),
-        readiness_probe: Some(probe("ready", 5, 2)),
-        liveness_probe: Some(probe("live", 10, 6)),
+        startup_probe: Some(probe("/healthz", 1, 300)),
+        readiness_probe: Some(probe("/readyz", 5, 2)),
+        liveness_probe: Some(probe("/healthz", 10, 6)),
         resources: Some(cluster.pod.resources.clone().unwrap_or_else(modest_requests)),
         security_context: Some(SecurityContext { read_only_root_filesystem: Some(true), ..unprivileged() }),
         ..Container::default()
@@ -202,10 +203,14 @@ fn modest_requests() -> ResourceRequirements {
     }
 }
 
-/// The image has no shell and no HTTP client: the sidecar probes itself over its Unix socket.
-fn probe(what: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
+/// A command in the container would cost its machine a hundred times as much as a request.
+fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
     Probe {
-        exec: Some(ExecAction { command: Some(["/brainy-sidecar", "probe", what].map(String::from).to_vec()) }),
+        http_get: Some(HTTPGetAction {
+            path: Some(path.into()),
+            port: IntOrString::Int(names::METRICS_PORT.into()),
+            ..HTTPGetAction::default()
+        }),
         period_seconds: Some(period_seconds),
         timeout_seconds: Some(5),
         failure_threshold: Some(failure_threshold),
