@@ -2,7 +2,7 @@
 # soak.sh [--without-cluster] [MINUTES]: storage and coordination under long trouble. Once: 200 times kill -9 for each backend with a
 # disk, each system call that changes files failed in turn, 30 rounds of each trouble with five processes, more states of the
 # model of leases, the operator in trouble at each of its writes and through 336 specs, and on Kubernetes five minutes without an
-# operator, one without an API server and two without a worker. Then
+# operator, one without an API server and two without a worker, zones, and a worker that is gone for good. Then
 # random operations against the model and the checker of linearizability, and whole simulated clusters, with one seed after the
 # other, until the time is over (30 minutes, all together, unless said otherwise).
 # BRAINY_TEST_SEED=… scripts/soak.sh: begins with the seed of a round that failed.
@@ -52,7 +52,11 @@ BRAINY_TEST_ROUNDS=$ROUNDS step "five processes, $ROUNDS rounds of each trouble"
 step "more states of the model" tests --lib -- --ignored model::tests::more_states_are_safe
 BRAINY_TEST_CRASHES=all BRAINY_TEST_STEPS=$STEPS step "every crash point of the operator, and a long walk" \
   tests --test control_plane -- --nocapture --test-threads 1
-[ -z "$ON_KUBERNETES" ] || step "no operator, no API server, no worker" outages
+if [ -n "$ON_KUBERNETES" ]; then
+  step "no operator, no API server, no worker" outages
+  # What `make test` leaves out.
+  step "zones, and a worker that is gone for good" tests --test zones --test dead_machine
+fi
 rounds=0
 seed=${BRAINY_TEST_SEED:-$(date +%s)}
 while :; do

@@ -3,6 +3,8 @@
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 CARGO_DENY=0.20.2
+# End-to-end tests that `make e2e` and `make soak` run, and `make test` does not.
+LONGEST=(dead_machine zones)
 # Generated cases are the same each time: a run that fails fails again. `make soak` draws others.
 export PROPTEST_RNG_SEED=${PROPTEST_RNG_SEED:-1}
 
@@ -116,7 +118,8 @@ deny() {
   "$folder/bin/cargo-deny" --offline --locked check licenses bans sources
 }
 
-e2e() {
+# e2e_tests NAME...: installs all that they need, and runs them.
+e2e_tests() {
   refresh
   scripts/images.sh
   refresh
@@ -124,18 +127,25 @@ e2e() {
   s3_clients
   # Tests wait far more than they compute: several at once. The binaries run one after the other: what one does to the operator
   # or to machines never meets another's tests.
-  local test tests=()
-  for test in e2e/tests/*; do tests+=(--test "$(basename "$test" .rs)"); done
+  local name tests=()
+  for name in "$@"; do tests+=(--test "$name"); done
   # The whole workspace is named each time: another choice of packages would compile the dependencies with other features.
   cargo_static test --workspace "${tests[@]}" -- --test-threads 4
 }
 
+e2e_names() { for path in e2e/tests/*; do basename "$path" .rs; done; }
+
+e2e() { e2e_tests $(e2e_names); }
+
+# Without those that wait longest, for what seldom changes.
+e2e_slice() { e2e_tests $(e2e_names | grep --invert-match --line-regexp --fixed-strings "$(printf '%s\n' "${LONGEST[@]}")"); }
+
 declare -A WHAT=(
   [fmt]="format" [mutants]="mutants apply" [clippy]="lints" [unit]="unit tests" [simulation]="simulated clusters" [integration]="integration tests" [controlplane]="the operator against a real API server" [crds]="manifests"
-  [chart]="Helm chart" [deny]="licences, sources, bans" [e2e]="end-to-end tests on Kubernetes"
+  [chart]="Helm chart" [deny]="licences, sources, bans" [e2e]="end-to-end tests on Kubernetes" [e2e_slice]="end-to-end tests on Kubernetes, but for the longest"
 )
 CLUSTER="a Kubernetes cluster"
-ALL=(fmt mutants deny clippy unit simulation integration controlplane crds chart e2e)
+ALL=(fmt mutants deny clippy unit simulation integration controlplane crds chart e2e_slice)
 
 main() {
   local began=$SECONDS name steps=("$@")
@@ -144,9 +154,9 @@ main() {
   for name in "${steps[@]}"; do
     [ -n "${WHAT[$name]:-}" ] || die "no such step: $name (there are: ${ALL[*]})"
   done
-  if [[ " ${steps[*]} " = *" e2e "* ]]; then beside "$CLUSTER" cluster_up; fi
+  if [[ " ${steps[*]} " = *" e2e"* ]]; then beside "$CLUSTER" cluster_up; fi
   for name in "${steps[@]}"; do
-    if [ "$name" = e2e ]; then step "$CLUSTER" joined "$CLUSTER"; fi
+    if [[ "$name" = e2e* ]]; then step "$CLUSTER" joined "$CLUSTER"; fi
     step "${WHAT[$name]}" run_strictly "$name" || die "${steps[*]}: $name failed"
   done
   printf '\nAll passed in %d s: %s\n' $((SECONDS - began)) "${steps[*]}"

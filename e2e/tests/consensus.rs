@@ -1,5 +1,6 @@
 //! Pattern Consensus: the nodes keep sessions and map among them. With no operator at all a killed node comes back and every
-//! shard is served; nodes join and leave; and nothing of it is in Kubernetes.
+//! shard is served; nodes join and leave; and nothing of it is in Kubernetes. In a file of its own: without an operator every
+//! other test would fail.
 
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use brainy_crds::condition;
 use brainy_e2e::brainy::Cluster;
 use brainy_e2e::load::{self, Progress, verify, write_until};
 use brainy_e2e::records::Records;
-use brainy_e2e::specs::{self, sample};
-use brainy_e2e::{Environment, Seen, until, views};
+use brainy_e2e::specs::{self, prepare_bucket, sample};
+use brainy_e2e::{Environment, Seen, operator, until, views, with_temp_namespace};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::rbac::v1::Role;
 use kube::api::{DeleteParams, ListParams};
@@ -86,64 +87,43 @@ async fn every_node_dies(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One cluster on volumes, and two over a bucket.
-pub(crate) struct Clusters<'a> {
-    environment: &'a Environment,
-    isolated: Cluster,
-    shared: Cluster,
-    namespaced: Cluster,
-    /// What each of them has.
-    before: Records,
-}
-
-impl<'a> Clusters<'a> {
-    /// Ready, and with data in them.
-    pub(crate) async fn start(environment: &'a Environment, namespace: &str) -> anyhow::Result<Self> {
-        let apply = async |name: &str, mut spec: Value| {
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_keep_the_map_among_them_serve_on_without_an_operator_and_join_and_leave_under_load() -> anyhow::Result<()>
+{
+    let environment = &Environment::from_variables().await?;
+    with_temp_namespace(environment, "consensus", |namespace| async move {
+        let mut spec = specs::isolated(3);
+        spec["coordination"]["pattern"] = json!("Consensus");
+        let cluster = Cluster::apply(environment, &namespace, "c", spec).await?;
+        prepare_bucket(environment, &namespace).await?;
+        let over = async |name: &str, spec: fn(i32, &str) -> Value| {
+            let mut spec = spec(3, &format!("{namespace}/{name}"));
             spec["coordination"]["pattern"] = json!("Consensus");
-            Cluster::apply(environment, namespace, name, spec).await
+            Cluster::apply(environment, &namespace, name, spec).await
         };
-        let isolated = apply("isolated", specs::isolated(3)).await?;
-        let shared = apply("shared", specs::shared(3, &format!("{namespace}/shared"))).await?;
-        let namespaced = apply("namespaced", specs::namespaced(3, &format!("{namespace}/namespaced"))).await?;
+        let shared = over("shared", specs::shared).await?;
+        let namespaced = over("namespaced", specs::namespaced).await?;
+        for cluster in [&cluster, &shared, &namespaced] {
+            cluster.ready().await?;
+        }
+        views::columns(environment, &cluster).await?;
+        views::map_is_balanced(&cluster).await?;
+        nothing_is_in_kubernetes(environment, &cluster).await?;
         let before = sample("before", 1000);
-        let this = Self { environment, isolated, shared, namespaced, before };
-        for cluster in this.all() {
-            cluster.ready().await?;
-            load::write(&cluster.node(0), &this.before, &Progress::default(), None).await?;
+        load::write(&cluster.node(0), &before, &Progress::default(), None).await?;
+        for bucket in [&shared, &namespaced] {
+            load::write(&bucket.node(0), &before, &Progress::default(), None).await?;
         }
-        views::columns(environment, &this.isolated).await?;
-        views::map_is_balanced(&this.isolated).await?;
-        nothing_is_in_kubernetes(environment, &this.isolated).await?;
-        Ok(this)
-    }
 
-    fn all(&self) -> [&Cluster; 3] {
-        [&self.isolated, &self.shared, &self.namespaced]
-    }
-
-    /// While there is no operator.
-    pub(crate) async fn nodes_die(&self) -> anyhow::Result<()> {
-        let over_a_bucket = async { futures::try_join!(a_node_dies(&self.shared), a_node_dies(&self.namespaced)) };
-        futures::try_join!(every_node_dies(&self.isolated), over_a_bucket).map(|_| ())
-    }
-
-    /// With an operator again.
-    pub(crate) async fn nodes_and_patterns_change(&self) -> anyhow::Result<()> {
-        for cluster in self.all() {
+        let dying = async {
+            futures::try_join!(every_node_dies(&cluster), a_node_dies(&shared), a_node_dies(&namespaced)).map(|_| ())
+        };
+        operator::without(environment, dying).await?;
+        for cluster in [&cluster, &shared, &namespaced] {
             cluster.ready().await?;
         }
-        verify(&self.isolated.node(2), &self.before).await?;
-        futures::try_join!(
-            self.on_volumes(),
-            over_a_bucket(&self.shared, &self.before),
-            over_a_bucket(&self.namespaced, &self.before)
-        )
-        .map(|_| ())
-    }
+        verify(&cluster.node(2), &before).await?;
 
-    async fn on_volumes(&self) -> anyhow::Result<()> {
-        let cluster = &self.isolated;
         let (stop, stopped) = watch::channel(false);
         let (node, reader) = (cluster.node(0), cluster.node(1));
         let changing = async {
@@ -155,26 +135,32 @@ impl<'a> Clusters<'a> {
                     Ok(if pods == replicas { Seen::Done(()) } else { Seen::NotYet(format!("{pods} pods")) })
                 })
                 .await?;
-                views::map_is_balanced(cluster).await?;
-                views::columns(self.environment, cluster).await?;
+                views::map_is_balanced(&cluster).await?;
+                views::columns(environment, &cluster).await?;
             }
             stop.send(true)?;
             anyhow::Ok(())
         };
-        let (mut during, ()) = futures::try_join!(write_until(&node, stopped), changing)?;
+        let (mut during, (), (), ()) = futures::try_join!(
+            write_until(&node, stopped),
+            changing,
+            over_a_bucket(&shared, &before),
+            over_a_bucket(&namespaced, &before)
+        )?;
         ensure!(during.len() > 100, "the load did not run while nodes came and went");
         verify(&reader, &during).await?;
-        verify(&reader, &self.before).await?;
+        verify(&reader, &before).await?;
 
         // The data is found on the volumes, each time by others than those who knew where it was.
         for pattern in ["Leader", "Consensus"] {
-            until_pattern(cluster, pattern).await?;
+            until_pattern(&cluster, pattern).await?;
             verify(&cluster.node(1), &during).await?;
-            verify(&cluster.node(0), &self.before).await?;
+            verify(&cluster.node(0), &before).await?;
             let more = sample(&format!("by {pattern}"), 300);
             load::write(&cluster.node(0), &more, &Progress::default(), None).await?;
             during.extend(more);
         }
-        views::map_is_balanced(cluster).await
-    }
+        views::map_is_balanced(&cluster).await
+    })
+    .await
 }

@@ -1,5 +1,5 @@
 //! Pattern StorageNative: with no operator at all a dead node's shards are served again; and the pattern is changed there and
-//! back under load.
+//! back under load. In a file of its own: without an operator every other test would fail.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,9 +11,8 @@ use brainy_e2e::brainy::Cluster;
 use brainy_e2e::bucket::Store;
 use brainy_e2e::environment::BUCKET;
 use brainy_e2e::load::{self, Progress, verify, write_until};
-use brainy_e2e::records::Records;
-use brainy_e2e::specs::{self, sample};
-use brainy_e2e::{Environment, Seen, until, views};
+use brainy_e2e::specs::{self, prepare_bucket, sample};
+use brainy_e2e::{Environment, Seen, operator, until, views, with_temp_namespace};
 use kube::ResourceExt;
 use kube::api::DeleteParams;
 use serde_json::json;
@@ -71,67 +70,51 @@ async fn the_leader_dies(cluster: &Cluster, store: &Store, prefix: &str) -> anyh
     verify(&survivor, &during).await
 }
 
-/// One cluster over a bucket.
-pub(crate) struct Elected<'a> {
-    environment: &'a Environment,
-    store: &'a Store,
-    prefix: String,
-    cluster: Cluster,
-    /// What it has.
-    before: Records,
-}
-
-impl<'a> Elected<'a> {
-    /// Ready, and with data in it.
-    pub(crate) async fn start(environment: &'a Environment, namespace: &str, store: &'a Store) -> anyhow::Result<Self> {
-        let prefix = format!("{namespace}/native");
-        let mut spec = specs::shared(3, &prefix);
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_elect_their_controller_serve_on_without_an_operator_and_change_their_pattern_under_load()
+-> anyhow::Result<()> {
+    let environment = &Environment::from_variables().await?;
+    with_temp_namespace(environment, "native", |namespace| async move {
+        let store = prepare_bucket(environment, &namespace).await?;
+        let mut spec = specs::shared(3, &namespace);
         spec["coordination"]["pattern"] = json!("StorageNative");
         // Shards come and go between living nodes: a cache or a queue that outlived its tenure would show.
         spec["storage"]["layers"] = json!([{"type": "Caching"}, {"type": "Batching"}, {"type": "Compression"}]);
-        let cluster = Cluster::apply(environment, namespace, "native", spec).await?;
+        let cluster = Cluster::apply(environment, &namespace, "c", spec).await?;
         cluster.ready().await?;
         views::columns(environment, &cluster).await?;
-        views::bucket_agrees(&cluster, store).await?;
+        views::bucket_agrees(&cluster, &store).await?;
         let before = sample("before", 1000);
         load::write(&cluster.node(0), &before, &Progress::default(), None).await?;
-        Ok(Self { environment, store, prefix, cluster, before })
-    }
 
-    /// While there is no operator.
-    pub(crate) async fn the_leader_dies(&self) -> anyhow::Result<()> {
-        the_leader_dies(&self.cluster, self.store, &self.prefix).await
-    }
-
-    /// With an operator again.
-    pub(crate) async fn the_pattern_changes(&self) -> anyhow::Result<()> {
-        let Self { environment, store, prefix, cluster, before } = self;
+        operator::without(environment, the_leader_dies(&cluster, &store, &namespace)).await?;
         cluster.ready().await?;
-        views::map_is_balanced(cluster).await?;
+        views::map_is_balanced(&cluster).await?;
 
-        let pods = uids(cluster).await?;
+        let pods = uids(&cluster).await?;
         let (stop, stopped) = watch::channel(false);
         let (node, reader) = (cluster.node(0), cluster.node(1));
         let changing = async {
             for (pattern, kind) in [("Leader", Kind::Operator), ("StorageNative", Kind::Node)] {
-                let epoch = election(store, prefix).await?.epoch;
+                let epoch = election(&store, &namespace).await?.epoch;
                 cluster.change(json!({"coordination": {"pattern": pattern}})).await?;
-                until_controlled(store, prefix, kind, epoch.0).await?;
+                until_controlled(&store, &namespace, kind, epoch.0).await?;
                 cluster.ready().await?;
-                views::columns(environment, cluster).await?;
+                views::columns(environment, &cluster).await?;
             }
             stop.send(true)?;
             anyhow::Ok(())
         };
         let (during, ()) = futures::try_join!(write_until(&node, stopped), changing)?;
         ensure!(during.len() > 20, "the load did not run while the pattern was changed");
-        ensure!(uids(cluster).await? == pods, "a change of pattern replaced a pod");
+        ensure!(uids(&cluster).await? == pods, "a change of pattern replaced a pod");
         verify(&reader, &during).await?;
-        verify(&reader, before).await?;
+        verify(&reader, &before).await?;
         // Who leads now decides: a node more gets its share.
         cluster.change(json!({"replicas": 4})).await?;
         cluster.ready().await?;
-        views::map_is_balanced(cluster).await?;
+        views::map_is_balanced(&cluster).await?;
         verify(&cluster.node(3), &during).await
-    }
+    })
+    .await
 }
