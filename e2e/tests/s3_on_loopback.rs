@@ -113,22 +113,17 @@ async fn run(what: &str, command: &mut Command) -> anyhow::Result<()> {
 /// Everything that the clients of others do, beside two nodes that stay.
 async fn clients(tools: &Tools, doors: &[Door], work: &Path) -> anyhow::Result<()> {
     let (one, other) = (&doors[0], &doors[1]);
+    let suite = tools.program("sidecar/tests/s3_clients/sdk_js/suite.mjs").await?;
+    run("@aws-sdk/client-s3", one.command("node").arg(suite)).await?;
     let python = tools.clients.join("python/bin/python");
+    run("boto3", other.command(&python).arg(tools.suite("boto3_suite.py"))).await?;
+    run("pyarrow", one.command(&python).arg(tools.suite("pyarrow_suite.py"))).await?;
     let (cli, files) = (work.join("cli"), work.join("rclone"));
     fs::create_dir(&cli).await?;
     fs::create_dir(&files).await?;
-    let beside_one = async {
-        let suite = tools.program("sidecar/tests/s3_clients/sdk_js/suite.mjs").await?;
-        run("@aws-sdk/client-s3", one.command("node").arg(suite)).await?;
-        run("pyarrow", one.command(&python).arg(tools.suite("pyarrow_suite.py"))).await?;
-        let aws = tools.clients.join("python/bin/aws");
-        run("aws", one.command("bash").arg(tools.suite("aws_cli.sh")).arg(aws).arg(&cli)).await
-    };
-    let beside_the_other = async {
-        run("boto3", other.command(&python).arg(tools.suite("boto3_suite.py"))).await?;
-        run("rclone", other.command("bash").arg(tools.suite("rclone.sh")).arg(&tools.rclone).arg(&files)).await
-    };
-    tokio::try_join!(beside_one, beside_the_other).map(|_| ())
+    let aws = tools.clients.join("python/bin/aws");
+    run("aws", one.command("bash").arg(tools.suite("aws_cli.sh")).arg(aws).arg(&cli)).await?;
+    run("rclone", other.command("bash").arg(tools.suite("rclone.sh")).arg(&tools.rclone).arg(&files)).await
 }
 
 /// A writer of the ledger, and where it says what was acknowledged.
