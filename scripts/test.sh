@@ -10,8 +10,7 @@ export PROPTEST_RNG_SEED=${PROPTEST_RNG_SEED:-1}
 
 fmt() { cargo fmt --all --check; }
 
-# As the tests are built: what runs while something is compiled is made once for both.
-clippy() { cargo_static clippy --workspace --all-targets -- -D warnings; }
+clippy() { cargo clippy --workspace --all-targets --locked -- -D warnings; }
 
 # They are run by `make mutants`; here it is only seen that none has gone stale.
 mutants() { scripts/mutants.sh --check; }
