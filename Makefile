@@ -9,7 +9,7 @@ help: ## This list
 demo: ## From a bare machine to two running clusters with real data in them
 	@scripts/demo.sh
 
-test: ## Every test: format, lints, unit, integration, manifests, chart, licences, end-to-end
+test: ## Every test but two long ones of e2e: format, lints, unit, integration, manifests, chart, licences, end-to-end
 	@scripts/test.sh
 
 soak: ## Half an hour of kill -9, failing disks, outages on Kubernetes, random operations and simulated clusters

@@ -132,12 +132,12 @@ e2e_tests() {
   cargo_static test --workspace "${tests[@]}" -- --test-threads 4
 }
 
-e2e_names() { for path in e2e/tests/*; do basename "$path" .rs; done; }
+e2e_names() { basename -a -s .rs e2e/tests/*; }
 
 e2e() { e2e_tests $(e2e_names); }
 
 # Without those that wait longest, for what seldom changes.
-e2e_slice() { e2e_tests $(e2e_names | grep --invert-match --line-regexp --fixed-strings "$(printf '%s\n' "${LONGEST[@]}")"); }
+e2e_slice() { e2e_tests $(e2e_names | grep -vxF "$(printf '%s\n' "${LONGEST[@]}")"); }
 
 declare -A WHAT=(
   [fmt]="format" [mutants]="mutants apply" [clippy]="lints" [unit]="unit tests" [simulation]="simulated clusters" [integration]="integration tests" [controlplane]="the operator against a real API server" [crds]="manifests"

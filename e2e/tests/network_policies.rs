@@ -11,14 +11,13 @@ use brainy_e2e::load::{self, Progress, verify};
 use brainy_e2e::reach::{self, Stranger};
 use brainy_e2e::specs::{self, sample};
 use brainy_e2e::{Environment, Seen, helper, hosts, until, with_temp_namespace};
-use brainy_kubernetes::names::{MANAGED_BY, PEER_PORT};
+use brainy_kubernetes::names::{MANAGED_BY, METRICS_PORT, PEER_PORT};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-/// Of metrics and health: a node's, and the operator's.
-const OBSERVED: u16 = 7702;
+/// Of the operator's metrics and health.
 const OPERATOR_OBSERVED: u16 = 8080;
 const NODES: i32 = 3;
 
@@ -83,13 +82,13 @@ async fn closed(
     spec["application"] = json!({"image": environment.tools_image, "args": ["reach", "--listen", listen]});
     let cluster = Cluster::apply(environment, namespace, "c", spec).await?;
     cluster.ready().await?;
-    for port in [PEER_PORT, OBSERVED, reach::PORT] {
+    for port in [PEER_PORT, METRICS_PORT, reach::PORT] {
         nodes_are(&cluster, strangers, port, true).await.context("without a policy")?;
     }
 
     with_policies(folder, json!({"clusters": true, "operator": false})).await?;
     nodes_are(&cluster, strangers, PEER_PORT, false).await?;
-    for port in [OBSERVED, reach::PORT] {
+    for port in [METRICS_PORT, reach::PORT] {
         nodes_are(&cluster, strangers, port, true).await?;
     }
     goes_on(&cluster).await?;
