@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::HeaderMap;
-use bytes::{Bytes, BytesMut};
+use brainy_storage::buffers::Buffers;
+use bytes::Bytes;
 use futures::StreamExt;
 use s3s::dto::StreamingBlob;
 use s3s::{S3ErrorCode, TrailingHeaders};
@@ -26,6 +27,7 @@ pub(super) type OwnTrailers = Arc<Mutex<Option<HeaderMap>>>;
 pub(super) struct Incoming {
     body: StreamingBlob,
     rest: Bytes,
+    buffers: Buffers,
     length: u64,
     taken: u64,
     sums: Summing,
@@ -45,6 +47,7 @@ impl Incoming {
         Ok(Self {
             body: body.unwrap_or_else(|| StreamingBlob::from(s3s::Body::empty())),
             rest: Bytes::new(),
+            buffers: Buffers::default(),
             length: length.ok_or_else(missing)?,
             taken: 0,
             sums: Summing::new(Sums::of(&request.headers)?),
@@ -66,9 +69,10 @@ impl Incoming {
     /// The next so many bytes, or all that are left.
     pub(super) async fn piece(&mut self, most: usize) -> Answer<Bytes> {
         let expected = usize::try_from(self.length - self.taken).unwrap_or(usize::MAX).min(most);
-        let mut piece = BytesMut::with_capacity(expected);
+        let no_memory = |_| Failure::crowded();
+        let mut piece = self.buffers.take(expected).map_err(no_memory)?;
         let deadline = Instant::now() + TIME;
-        while piece.len() < most {
+        while piece.bytes.len() < most {
             if self.rest.is_empty() {
                 let next = timeout_at(deadline, self.body.next()).await.map_err(|_| too_slow())?;
                 match next {
@@ -77,12 +81,12 @@ impl Incoming {
                     Some(Ok(bytes)) => self.rest = bytes,
                 }
             }
-            let bytes = self.rest.split_to(self.rest.len().min(most - piece.len()));
+            let bytes = self.rest.split_to(self.rest.len().min(most - piece.bytes.len()));
             self.taken += bytes.len() as u64;
             if self.taken > self.length {
                 return Err(Failure::new(S3ErrorCode::InvalidRequest, "More bytes came than were announced."));
             }
-            piece.extend_from_slice(&bytes);
+            piece.bytes.extend_from_slice(&bytes);
         }
         let piece = piece.freeze();
         self.sums.add(&piece).await?;

@@ -3,6 +3,7 @@
 
 pub mod adapter;
 pub mod backends;
+pub mod buffers;
 pub mod chance;
 pub mod conformance;
 pub mod documents;

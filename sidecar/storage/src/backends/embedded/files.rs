@@ -19,6 +19,7 @@ use super::cleaner::Garbage;
 use super::shared_flush::SharedFlush;
 use crate::Error;
 use crate::backends::filesystem::files::failure;
+use crate::buffers::Buffers;
 use crate::chance::mark;
 
 /// What of a value is kept beside what is told of it has a file of its own from so many bytes on. For less, the flush of a file
@@ -57,6 +58,8 @@ pub(super) struct Files {
     /// Bytes that are being written.
     coming: AtomicU64,
     names: SharedFlush,
+    /// For what is read of them.
+    buffers: Buffers,
     held: Mutex<Held>,
     /// Who removes them. Without it, as in a process that is about to end, the next life does.
     garbage: OnceLock<Garbage>,
@@ -133,6 +136,7 @@ impl Files {
             life: u64::from_str_radix(mark().get(..16).unwrap_or_default(), 16).unwrap_or_default(),
             next: AtomicU64::new(0),
             coming: AtomicU64::new(0),
+            buffers: Buffers::default(),
             held: Mutex::default(),
             garbage: OnceLock::new(),
         }
@@ -181,17 +185,14 @@ impl Files {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(|error| failure("reading", &path, &error))?,
         };
-        let mut bytes = Vec::new();
-        let read = bytes
-            .try_reserve_exact(head.len() + usize::try_from(id.length).unwrap_or(usize::MAX))
-            .map_err(io::Error::from)
-            .and_then(|()| {
-                bytes.extend_from_slice(head);
-                // Whatever is wrong with its length shows by the checksum.
-                (&file).take(id.length).read_to_end(&mut bytes)
-            });
-        read.map_err(|error| failure("reading", &path, &error))?;
-        Ok(Some(bytes.into()))
+        let size = head.len().saturating_add(usize::try_from(id.length).unwrap_or(usize::MAX));
+        let read = self.buffers.take(size).map_err(io::Error::from).and_then(|mut buffer| {
+            buffer.bytes.extend_from_slice(head);
+            // Whatever is wrong with its length shows by the checksum.
+            (&file).take(id.length).read_to_end(&mut buffer.bytes)?;
+            Ok(buffer.freeze())
+        });
+        read.map(Some).map_err(|error| failure("reading", &path, &error))
     }
 
     /// Files that are named now stay while this is held.
