@@ -93,7 +93,7 @@ async function parts () {
 // A shard may be away for a while: what the SDK does by itself, a program that is given an address has to do.
 async function fetched (url, options) {
   for (let tries = 1; ; tries++) {
-    const answer = await fetched(url, options)
+    const answer = await fetch(url, options)
     if (answer.status < 500 || tries === 10) return answer
     await setTimeout(1000)
   }
