@@ -4,13 +4,15 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
-use brainy_storage::Value;
 use brainy_storage::object::{Head, Parts};
+use brainy_storage::{Error, Value};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use s3s::S3ErrorCode;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
 
 use super::failure::{Answer, Failure};
 use super::{Gateway, names};
@@ -22,6 +24,12 @@ const AT_ONCE: usize = 4;
 const AHEAD: usize = 1;
 /// Bytes of memory that one reading takes: the pieces ahead, those that are fetched, and one that is sent.
 pub(super) const MEMORY: u64 = (AHEAD + AT_ONCE + 1) as u64 * super::uploads::PIECE as u64;
+
+/// For a piece behind the first that can't be had at once: its node starts again, or another one takes its shards. The head of the
+/// answer is out, and clients that would ask again for a refusal give up when its body breaks off. They wait for a minute at least.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Before it is asked for again.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// A piece, or what of it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +85,9 @@ impl Gateway {
         };
         let (gateway, upload, fetches) = (self.clone(), parts.upload.clone(), fetches(parts, &span));
         tokio::spawn(async move {
-            let fetched = fetches.into_iter().map(|fetch| gateway.fetch(&upload, fetch));
+            let patience = |place: usize| if place == 0 { Duration::ZERO } else { PATIENCE };
+            let fetch = |(place, fetch)| gateway.fetch(&upload, fetch, patience(place));
+            let fetched = fetches.into_iter().enumerate().map(fetch);
             let mut fetched = futures::stream::iter(fetched).buffered(AT_ONCE);
             while let Some(piece) = fetched.next().await {
                 let failed = piece.is_err();
@@ -90,11 +100,13 @@ impl Gateway {
         Reading { pieces, rest: Bytes::new() }
     }
 
-    async fn fetch(&self, upload: &str, fetch: Fetch) -> Answer<Bytes> {
+    async fn fetch(&self, upload: &str, fetch: Fetch, patience: Duration) -> Answer<Bytes> {
         let key = names::piece(upload, fetch.number, &fetch.attempt, fetch.index)?;
         let gone =
             || Failure::new(S3ErrorCode::InternalError, "The object was replaced while it was read: read it again.");
-        match self.0.router.run_one(Some(&names::pieces()?), Call::Get { key }).await {
+        let space = names::pieces()?;
+        let ask = || self.0.router.run_one(Some(&space), Call::Get { key: key.clone() });
+        match patiently(patience, ask).await {
             Reply::Found(Some(entry)) => match entry.value {
                 Value::Bytes(bytes) if bytes.len() >= fetch.within.end => Ok(bytes.slice(fetch.within.clone())),
                 _ => Err(gone()),
@@ -102,6 +114,19 @@ impl Gateway {
             Reply::Found(None) => Err(gone()),
             other => Err(other.into()),
         }
+    }
+}
+
+/// Asks until there is an answer, or for so long; who answers that it can't now is asked again.
+async fn patiently<F: Future<Output = Reply>>(patience: Duration, ask: impl Fn() -> F) -> Reply {
+    let deadline = Instant::now() + patience;
+    loop {
+        let reply = ask().await;
+        let is_away = matches!(reply, Reply::NoServer(_) | Reply::Failed(Error::Unavailable { .. }));
+        if !is_away || Instant::now() + PAUSE > deadline {
+            return reply;
+        }
+        sleep(PAUSE).await;
     }
 }
 
@@ -153,6 +178,26 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Asks someone who is away for so long. The answer, and how long it took.
+    async fn asked(away: Duration, patience: Duration, says: fn() -> Reply) -> (Reply, Duration) {
+        let began = Instant::now();
+        let ask = || async move { if began.elapsed() < away { says() } else { Reply::Found(None) } };
+        (patiently(patience, ask).await, began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_piece_that_is_away_is_asked_for_again_as_long_as_clients_wait() {
+        let no_server = || Reply::NoServer("a test".to_owned());
+        let (reply, took) = asked(Duration::from_secs(12), PATIENCE, no_server).await;
+        assert!(matches!(reply, Reply::Found(None)) && took >= Duration::from_secs(12), "{reply:?} after {took:?}");
+        let (reply, took) = asked(PATIENCE * 2, PATIENCE, || Reply::Failed(Error::unavailable("Test", "a test"))).await;
+        assert!(matches!(reply, Reply::Failed(_)) && took <= PATIENCE, "{reply:?} after {took:?}");
+        let (reply, took) = asked(PATIENCE, Duration::ZERO, no_server).await;
+        assert!(matches!(reply, Reply::NoServer(_)) && took.is_zero(), "who is told nothing yet hears of it at once");
+        let corrupt = || Reply::Failed(Error::Corrupt { key: "k".to_owned(), problem: "a test".to_owned() });
+        assert!(asked(PATIENCE, PATIENCE, corrupt).await.1.is_zero(), "it would be answered the same again");
+    }
 
     proptest! {
         #[test]

@@ -92,6 +92,12 @@ mod tests {
         buffer.freeze()
     }
 
+    /// Pieces that are out, and free ones.
+    fn counted(buffers: &Buffers) -> (usize, usize) {
+        let state = buffers.state();
+        (state.out, state.free.len())
+    }
+
     #[test]
     fn the_next_piece_takes_the_memory_of_one_that_went_whole() {
         let buffers = Buffers::default();
@@ -114,9 +120,9 @@ mod tests {
         let last = piece(&buffers, LEAST);
         drop(piece(&buffers, 10));
         drop(pieces);
-        assert_eq!((buffers.state().out, buffers.state().free.len()), (1, MOST_FREE));
+        assert_eq!(counted(&buffers), (1, MOST_FREE));
         assert!(buffers.state().free.iter().all(|bytes| bytes.capacity() >= LEAST));
         drop(last);
-        assert_eq!((buffers.state().out, buffers.state().free.len()), (0, 0));
+        assert_eq!(counted(&buffers), (0, 0));
     }
 }
