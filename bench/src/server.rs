@@ -111,7 +111,12 @@ impl Server {
 
 /// Sets what the sidecar's image sets for its memory.
 pub(crate) fn as_shipped(sidecar: &mut Command) {
-    let memory = [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "65536"), ("MALLOC_TOP_PAD_", "65536")];
+    let memory = [
+        ("MALLOC_ARENA_MAX", "1"),
+        ("MALLOC_TRIM_THRESHOLD_", "65536"),
+        ("MALLOC_TOP_PAD_", "65536"),
+        ("GLIBC_TUNABLES", "glibc.malloc.tcache_max=8192:glibc.malloc.tcache_count=16"),
+    ];
     sidecar.envs(memory).env("BRAINY_LOG", "warn");
 }
 
