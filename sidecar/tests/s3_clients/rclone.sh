@@ -39,7 +39,8 @@ echo 'new' >"$files/new"
 "$rclone" sync "${options[@]}" --track-renames "$files" "$there"
 is_the_same
 is_the_same --download
-"$rclone" lsjson "${options[@]}" --no-mimetype "$there" | grep -q '"Name":"one value".*"ModTime":"2001-02-03' || { echo "the time was not kept"; exit 1; }
+listed=$("$rclone" lsjson "${options[@]}" --no-mimetype "$there")
+grep -q '"Name":"one value".*"ModTime":"2001-02-03' <<<"$listed" || { echo "the time was not kept: $listed"; exit 1; }
 
 "$rclone" sync "${options[@]}" "$there" "$work/back"
 diff -r "$files" "$work/back"
