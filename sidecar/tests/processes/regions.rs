@@ -328,7 +328,7 @@ impl Clients {
         let before = self.answered();
         wait_for("clients are answered", || {
             let now = self.answered();
-            let more = regions.iter().all(|region| now[*region] > before[*region] + 2);
+            let more = regions.iter().all(|region| now[*region] > before[*region] + 5);
             if more { Ok(()) } else { Err(format!("{before:?}, then {now:?}")) }
         });
     }
