@@ -22,7 +22,7 @@ struct State {
     free: Vec<Vec<u8>>,
 }
 
-/// Memory for one piece. Its room does not grow.
+/// Memory for one piece, with room for as many bytes as were asked for.
 #[derive(Debug)]
 pub struct Buffer {
     /// Written by who has taken it.
@@ -33,17 +33,16 @@ pub struct Buffer {
 impl Buffers {
     /// Empty memory for a piece of so many bytes. Fails where the system has none.
     pub fn take(&self, size: usize) -> Result<Buffer, TryReserveError> {
-        let kept = {
-            let mut state = self.state();
-            // Not a much larger one: who keeps a small piece would keep all of it.
-            let fits = |bytes: &Vec<u8>| (size..=size + size / 4).contains(&bytes.capacity());
-            let place = state.free.iter().position(fits);
-            place.map(|place| state.free.swap_remove(place))
-        };
-        let mut bytes = kept.unwrap_or_default();
-        bytes.try_reserve_exact(size)?;
-        self.state().out += 1;
-        Ok(Buffer { bytes, home: self.clone() })
+        let mut state = self.state();
+        // Not a much larger one: who keeps a small piece would keep all of it.
+        let fits = |bytes: &Vec<u8>| (size..=size + size / 4).contains(&bytes.capacity());
+        let place = state.free.iter().position(fits);
+        let bytes = place.map(|place| state.free.swap_remove(place)).unwrap_or_default();
+        state.out += 1;
+        drop(state);
+        let mut buffer = Buffer { bytes, home: self.clone() };
+        buffer.bytes.try_reserve_exact(size)?;
+        Ok(buffer)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
