@@ -105,6 +105,9 @@ pub struct Plan {
     /// The pods that are replaced, one at a time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub restarts: Vec<String>,
+    /// The pods whose sidecar restarts, one at a time, while their application goes on. One of which that is refused is replaced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sidecar_restarts: Vec<String>,
     /// The pods that get other resources without a restart. One of which that is refused is replaced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resizes: Vec<String>,

@@ -55,6 +55,12 @@ impl Events {
         self.publish(cluster, event(EventType::Normal, "ReplacedPod", "Roll", note)).await;
     }
 
+    /// Says that a pod was given another sidecar while it runs.
+    pub async fn restarted_sidecar(&self, cluster: &BrainyCluster, pod: &str) {
+        let note = format!("gave pod {pod} the sidecar of the newest template: it alone restarts");
+        self.publish(cluster, event(EventType::Normal, "RestartedSidecar", "Roll", note)).await;
+    }
+
     /// Says that a pod was given other resources while it runs.
     pub async fn resized_pod(&self, cluster: &BrainyCluster, pod: &str) {
         let note = format!("gave pod {pod} the resources of the newest template, without a restart");

@@ -112,7 +112,7 @@ impl FakeApi {
                 let before = (state.objects.get(path).cloned(), state.version);
                 let answer = match resizer {
                     Some(manager) => state.resize(path, &body, manager),
-                    None => state.patch(path, body, content.contains("apply"), is_status),
+                    None => state.patch(path, body, content, is_status),
                 };
                 if query.contains("dryRun=All") {
                     state.version = before.1;
@@ -190,8 +190,8 @@ impl State {
         (200, self.store(path, object))
     }
 
-    fn patch(&mut self, path: &str, patch: Value, apply: bool, is_status: bool) -> Answer {
-        let before = match (self.objects.get(path), apply && !is_status) {
+    fn patch(&mut self, path: &str, mut patch: Value, content: &str, is_status: bool) -> Answer {
+        let before = match (self.objects.get(path), content.contains("apply") && !is_status) {
             (Some(before), _) => before.clone(),
             (None, true) => json!({}),
             (None, false) => return failure(404, "NotFound"),
@@ -206,6 +206,9 @@ impl State {
         if is_status {
             after["status"] = patch["status"].clone();
         } else {
+            if content.contains("strategic") {
+                by_name(&mut patch, &before);
+            }
             merge(&mut after, patch);
         }
         if after == before { (200, before) } else { (200, self.store(path, after)) }
@@ -290,6 +293,19 @@ fn merge(into: &mut Value, patch: Value) {
             }
         }
         other => *into = other,
+    }
+}
+
+/// What a strategic merge patch has of containers is merged with those of their names.
+fn by_name(patch: &mut Value, before: &Value) {
+    for list in ["containers", "initContainers"] {
+        for wanted in patch["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            let mut there = before["spec"][list].as_array().into_iter().flatten();
+            if let Some(there) = there.find(|there| there["name"] == wanted["name"]) {
+                let patch = std::mem::replace(wanted, there.clone());
+                merge(wanted, patch);
+            }
+        }
     }
 }
 

@@ -1,16 +1,16 @@
 //! Rolls a change out, pod by pod. The StatefulSet's update strategy is `OnDelete`, because its own rolling update waits
-//! for ever behind a pod that never becomes ready; here broken pods go first, and pods that differ in their resources alone are
-//! [resized](crate::resize) where they are. One zone is done before the next is begun. The decision is pure; its effects are the deletion of a pod, with its UID as
-//! precondition and after a fresh read (R10), and its resize.
+//! for ever behind a pod that never becomes ready; here broken pods go first, and pods that differ in their resources or their sidecar's image alone
+//! are changed [where they are](crate::in_place). One zone is done before the next is begun. The decision is pure; its effects are the deletion of a pod, with its UID as
+//! precondition and after a fresh read (R10), the restart of its sidecar, after the same, and its resize.
 //!
 //! The revision of a pod is the hash of its template, which the StatefulSet controller puts on it as a label: whoever comes to
-//! a rollout half way sees by it which pods are done. A pod that was resized has that label still; its amounts say what it is.
+//! a rollout half way sees by it which pods are done. A pod that was changed where it runs has that label still; it says itself what it is.
 
 use std::cmp::Reverse;
 
 use serde_json::Value;
 
-use crate::resize::InPlace;
+use crate::in_place::InPlace;
 
 /// What the roller knows of a node's pod.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,7 +23,7 @@ pub struct NodePod {
     pub set: usize,
     /// Its place in the StatefulSet.
     pub ordinal: i32,
-    /// It was made from its StatefulSet's newest template, and not resized since.
+    /// It was made from its StatefulSet's newest template, and not changed since.
     pub newest: bool,
     /// It passes its readiness probe.
     pub ready: bool,
@@ -44,6 +44,8 @@ pub enum Roll {
     Resizing(String),
     /// Give this pod other resources, with this patch.
     Resize(NodePod, Value),
+    /// Give this pod another sidecar, with this patch. Its node is away meanwhile.
+    Restart(NodePod, Value),
     /// Delete this pod; the StatefulSet makes it anew from the newest template.
     Replace(NodePod),
 }
@@ -65,20 +67,24 @@ pub fn decide(pods: &[NodePod], wanted: i32, shards_settled: bool) -> Roll {
     let Some(first) = outdated.first() else {
         return Roll::Done;
     };
-    // A pod that isn't ready serves nobody: replacing it costs nothing, and it may be what the change mends.
-    if let Some(broken) = outdated.iter().find(|pod| !pod.ready) {
+    // A pod that isn't ready serves nobody: replacing it costs nothing, and it may be what the change mends. One whose sidecar
+    // has yet to start with it is neither.
+    if let Some(broken) = outdated.iter().find(|pod| !pod.ready && pod.in_place != InPlace::Restarting) {
         return Roll::Replace((*broken).clone());
     }
     // Nobody is taken away by this: it waits for no other pod, and for no shard.
     for pod in &outdated {
-        if let InPlace::Underway(why) = &pod.in_place {
+        if let InPlace::Resizing(why) = &pod.in_place {
             return Roll::Resizing(format!("pod {} is being resized: {why}", pod.name));
         }
     }
     for pod in &outdated {
-        if let InPlace::Needed(patch) = &pod.in_place {
+        if let InPlace::Resize(patch) = &pod.in_place {
             return Roll::Resize((*pod).clone(), patch.clone());
         }
+    }
+    if let Some(restarting) = outdated.iter().find(|pod| pod.in_place == InPlace::Restarting) {
+        return Roll::Wait(format!("the sidecar of pod {} is being restarted", restarting.name));
     }
     if let Some(other) = pods.iter().find(|pod| !pod.ready) {
         return Roll::Wait(format!("pod {} is not ready", other.name));
@@ -90,7 +96,10 @@ pub fn decide(pods: &[NodePod], wanted: i32, shards_settled: bool) -> Roll {
     if !shards_settled {
         return Roll::Wait("not every shard is held by a live node".into());
     }
-    Roll::Replace((*first).clone())
+    match &first.in_place {
+        InPlace::Restart(patch) => Roll::Restart((*first).clone(), patch.clone()),
+        _ => Roll::Replace((*first).clone()),
+    }
 }
 
 #[cfg(test)]
@@ -113,7 +122,7 @@ mod tests {
     fn replaced(roll: &Roll) -> Option<i32> {
         match roll {
             Roll::Replace(pod) => Some(pod.ordinal),
-            Roll::Done | Roll::Wait(_) | Roll::Resizing(_) | Roll::Resize(..) => None,
+            _ => None,
         }
     }
 
@@ -201,14 +210,14 @@ mod tests {
     fn a_change_of_resources_alone_replaces_only_what_is_broken_or_refused() {
         let resizable = |ordinal, ready| {
             let patch = serde_json::json!({"to": ordinal});
-            NodePod { in_place: InPlace::Needed(patch), ..pod(ordinal, "old", ready) }
+            NodePod { in_place: InPlace::Resize(patch), ..pod(ordinal, "old", ready) }
         };
         let mut pods = vec![resizable(0, true), resizable(1, false), resizable(2, true)];
         assert_eq!(replaced(&decide(&pods, 3, true)), Some(1));
         pods[1] = pod(1, "new", false);
         // It takes nobody away: neither the pod that starts nor shards without a holder are waited for.
         assert!(matches!(decide(&pods, 3, false), Roll::Resize(pod, _) if pod.ordinal == 2));
-        pods[2].in_place = InPlace::Underway("Deferred".into());
+        pods[2].in_place = InPlace::Resizing("Deferred".into());
         assert!(matches!(decide(&pods, 3, true), Roll::Resizing(why) if why.contains("demo-2 is being resized")));
         pods[2].in_place = InPlace::Done;
         assert!(matches!(decide(&pods, 3, true), Roll::Resize(pod, _) if pod.ordinal == 0));
@@ -217,5 +226,28 @@ mod tests {
         assert_eq!(replaced(&decide(&pods, 3, true)), Some(0));
         pods[0].in_place = InPlace::Done;
         assert_eq!(decide(&pods, 3, true), Roll::Done);
+    }
+    #[test]
+    fn sidecars_restart_one_at_a_time_as_pods_are_replaced() {
+        let restartable = |ordinal, ready| {
+            let patch = serde_json::json!({"to": ordinal});
+            NodePod { in_place: InPlace::Restart(patch), ..pod(ordinal, "old", ready) }
+        };
+        let mut pods = vec![restartable(0, true), restartable(1, true), restartable(2, true)];
+        assert!(matches!(decide(&pods, 3, false), Roll::Wait(why) if why.contains("shard")));
+        assert!(matches!(decide(&pods, 3, true), Roll::Restart(pod, _) if pod.ordinal == 2));
+        // It has been told: it is neither broken nor done, whether it is ready still or not.
+        pods[2].in_place = InPlace::Restarting;
+        for ready in [true, false] {
+            pods[2].ready = ready;
+            assert!(matches!(decide(&pods, 3, true), Roll::Wait(why) if why.contains("demo-2 is being restarted")));
+        }
+        pods[2].in_place = InPlace::Done;
+        assert!(matches!(decide(&pods, 3, true), Roll::Wait(why) if why.contains("demo-2 is not ready")));
+        pods[2].ready = true;
+        assert!(matches!(decide(&pods, 3, true), Roll::Restart(pod, _) if pod.ordinal == 1));
+        // A newer template mends what a sidecar that does not start has broken.
+        pods[2] = restartable(2, false);
+        assert_eq!(replaced(&decide(&pods, 3, true)), Some(2));
     }
 }

@@ -20,10 +20,11 @@ use super::dereference::Dereferenced;
 use super::validate::{ValidatedCluster, ValidatedStorage};
 use super::{Error, FIELD_MANAGER, status};
 use crate::context::Context;
+use crate::in_place::Effect;
 use crate::layout::Layout;
 use crate::plan::{ANNOTATION, Accepted, Change, Decision, Facts, Hold, Live, decide, fields, paused, template_inputs};
 use crate::shards::{Volumes, room};
-use crate::{resize, shards, volumes};
+use crate::{in_place, shards, volumes};
 
 /// What the API server said the pod template would become, so that it is not asked at every look.
 #[derive(Debug, Default)]
@@ -190,11 +191,8 @@ async fn plan(
     }
     let object = |kind: &str, name: String, fields: Vec<String>| PlannedObject { kind: kind.into(), name, fields };
     let config_changes = differing.iter().any(|field| field.contains(build::CONFIG_HASH_ANNOTATION));
-    let (restarts, resizes) = match (change.template, resize::is_of_resources_alone(&differing)) {
-        (false, _) => (Vec::new(), Vec::new()),
-        (true, false) => (all_pods(cluster, found), Vec::new()),
-        (true, true) => (Vec::new(), all_pods(cluster, found)),
-    };
+    let effect = change.template.then(|| in_place::effect(&differing));
+    let pods = |of: Effect| if effect == Some(of) { all_pods(cluster, found) } else { Vec::new() };
     let mut objects = Vec::new();
     for (at, set) in cluster.layout.sets().iter().enumerate() {
         let is_other = |(from, to)| cluster.layout.share(at, from) != cluster.layout.share(at, to);
@@ -236,8 +234,9 @@ async fn plan(
         approved: change.approved,
         summary: String::new(),
         objects,
-        restarts,
-        resizes,
+        restarts: pods(Effect::Replaced),
+        sidecar_restarts: pods(Effect::SidecarsRestart),
+        resizes: pods(Effect::Resized),
         shards_moved: moved.map(|moved| moved.shards),
         bytes_moved: moved.and_then(|moved| moved.bytes),
         volumes: growing,
@@ -293,9 +292,15 @@ fn moved(map: &brainy_coordination::ShardMap, cluster: &ValidatedCluster, nodes:
 
 fn summary(layout: &Layout, change: &Change, plan: &Plan) -> String {
     let mut parts = Vec::new();
+    let order = if layout.sets().len() > 1 { "one at a time and zone by zone" } else { "one at a time" };
     if !plan.restarts.is_empty() {
-        let order = if layout.sets().len() > 1 { "one at a time and zone by zone" } else { "one at a time" };
         parts.push(format!("{} pods are replaced, {order} ({})", plan.restarts.len(), plan.restarts.join(", ")));
+    } else if !plan.sidecar_restarts.is_empty() {
+        let pods = plan.sidecar_restarts.join(", ");
+        parts.push(format!(
+            "the sidecars of {} pods restart, {order}, and their applications go on ({pods})",
+            plan.sidecar_restarts.len()
+        ));
     } else if !plan.resizes.is_empty() {
         let pods = plan.resizes.join(", ");
         parts.push(format!(

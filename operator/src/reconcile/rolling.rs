@@ -1,4 +1,4 @@
-//! The effects of the [roller](crate::roller): the deletion of an outdated pod, or its resize where it runs.
+//! The effects of the [roller](crate::roller): the deletion of an outdated pod, the restart of its sidecar, or its resize.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,8 @@ use super::dereference::{Dereferenced, Sets, pods};
 use super::validate::ValidatedCluster;
 use super::{Error, FIELD_MANAGER, is_ready};
 use crate::context::Context;
-use crate::resize::{InPlace, SUBRESOURCE, in_place, was_resized};
+use crate::in_place::resources::SUBRESOURCE;
+use crate::in_place::{InPlace, in_place, was_changed};
 use crate::roller::{NodePod, Roll, decide};
 use crate::shards::Summary;
 
@@ -41,7 +42,7 @@ pub(super) enum Rollout {
     Resizing(String),
 }
 
-/// Replaces at most one pod.
+/// Replaces at most one pod, or changes it where it runs.
 pub(super) async fn roll(
     context: &Context,
     cluster: &ValidatedCluster,
@@ -60,66 +61,105 @@ pub(super) async fn roll(
     };
     let wanted = live.iter().filter_map(|set| set.spec.as_ref()?.replicas).sum();
     memory.learn(context, cluster, &found.pods, &newest).await?;
-    match decide(&node_pods(cluster, &found.pods, &newest, memory), wanted, shards.is_settled()) {
-        Roll::Replace(_) => {}
-        Roll::Resize(pod, patch) => {
-            let newest = newest.get(pod.set).map(String::as_str).unwrap_or_default();
-            return resize(context, cluster, found, (&pod, newest, &patch), memory).await;
-        }
-        other => return Ok(rollout(other)),
+    let look =
+        |pods: &[Pod], memory: &Memory| decide(&node_pods(cluster, pods, &newest, memory), wanted, shards.is_settled());
+    let mut next = look(&found.pods, memory);
+    if let Roll::Replace(_) | Roll::Restart(..) = next {
+        // Decided once more on a fresh read, right before a node is taken away (R10).
+        let sets = Sets { live: live.into_iter().cloned().map(Some).collect(), ..found.sets.clone() };
+        next = look(&pods(&context.client, &cluster.namespace, &cluster.name, &sets).await?, memory);
     }
-    // Decided once more on a fresh read, right before the act (R10).
-    let sets = Sets { live: live.into_iter().cloned().map(Some).collect(), ..found.sets.clone() };
-    let now = pods(&context.client, &cluster.namespace, &cluster.name, &sets).await?;
-    match decide(&node_pods(cluster, &now, &newest, memory), wanted, shards.is_settled()) {
-        Roll::Replace(pod) => {
-            let api: Api<Pod> = Api::namespaced(context.client.clone(), &cluster.namespace);
-            delete_exactly(&api, &pod.name, Some(pod.uid.clone())).await?;
-            tracing::info!(
-                cluster = cluster.name,
-                namespace = cluster.namespace,
-                pod = pod.name,
-                "replaced an outdated pod"
-            );
-            context.events.replaced_pod(&found.cluster, &pod.name).await;
-            Ok(Rollout::Underway(format!("pod {} is being replaced", pod.name)))
-        }
-        other => Ok(rollout(other)),
+    let act = Act { context, cluster, found, newest: &newest };
+    match next {
+        Roll::Replace(pod) => act.replace(&pod).await,
+        Roll::Restart(pod, patch) => act.patch(&pod, (Way::Restart, &patch), memory).await,
+        Roll::Resize(pod, patch) => act.patch(&pod, (Way::Resize, &patch), memory).await,
+        Roll::Done => Ok(Rollout::Done),
+        Roll::Wait(why) => Ok(Rollout::Underway(why)),
+        Roll::Resizing(why) => Ok(Rollout::Resizing(why)),
     }
 }
 
-/// Gives a pod other resources. Where that is refused, it is replaced with the next look.
-async fn resize(
-    context: &Context,
-    cluster: &ValidatedCluster,
-    found: &Dereferenced,
-    (pod, newest, patch): (&NodePod, &str, &Value),
-    memory: &mut Memory,
-) -> Result<Rollout, Error> {
-    let api: Api<Pod> = Api::namespaced(context.client.clone(), &cluster.namespace);
-    // By this name a later look knows what the pod was given.
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-    match api.patch_subresource(SUBRESOURCE, &pod.name, &params, &Patch::Strategic(patch)).await {
-        Ok(_) => {
-            tracing::info!(cluster = cluster.name, namespace = cluster.namespace, pod = pod.name, "resized a pod");
-            context.events.resized_pod(&found.cluster, &pod.name).await;
-            Ok(Rollout::Resizing(format!("pod {} is being resized", pod.name)))
+/// What is done to one pod.
+struct Act<'a> {
+    context: &'a Context,
+    cluster: &'a ValidatedCluster,
+    found: &'a Dereferenced,
+    /// The newest revision of each StatefulSet.
+    newest: &'a [String],
+}
+
+/// How a pod is changed where it runs.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Restart,
+    Resize,
+}
+
+impl Act<'_> {
+    fn api(&self) -> Api<Pod> {
+        Api::namespaced(self.context.client.clone(), &self.cluster.namespace)
+    }
+
+    async fn replace(&self, pod: &NodePod) -> Result<Rollout, Error> {
+        let Self { context, cluster, .. } = self;
+        delete_exactly(&self.api(), &pod.name, Some(pod.uid.clone())).await?;
+        tracing::info!(
+            cluster = cluster.name,
+            namespace = cluster.namespace,
+            pod = pod.name,
+            "replaced an outdated pod"
+        );
+        context.events.replaced_pod(&self.found.cluster, &pod.name).await;
+        Ok(Rollout::Underway(format!("pod {} is being replaced", pod.name)))
+    }
+
+    /// Changes a pod where it runs. Where that is refused, it is replaced with the next look.
+    async fn patch(&self, pod: &NodePod, (way, patch): (Way, &Value), memory: &mut Memory) -> Result<Rollout, Error> {
+        let Self { context, cluster, found, newest } = self;
+        // By this name a later look knows what the pod was given.
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        let patch = Patch::Strategic(patch);
+        let answer = match way {
+            Way::Resize => self.api().patch_subresource(SUBRESOURCE, &pod.name, &params, &patch).await,
+            Way::Restart => self.api().patch(&pod.name, &params, &patch).await,
+        };
+        match (answer, way) {
+            (Ok(_), Way::Resize) => {
+                tracing::info!(cluster = cluster.name, namespace = cluster.namespace, pod = pod.name, "resized a pod");
+                context.events.resized_pod(&found.cluster, &pod.name).await;
+                Ok(Rollout::Resizing(format!("pod {} is being resized", pod.name)))
+            }
+            (Ok(_), Way::Restart) => {
+                tracing::info!(
+                    cluster = cluster.name,
+                    namespace = cluster.namespace,
+                    pod = pod.name,
+                    "gave a pod another sidecar"
+                );
+                context.events.restarted_sidecar(&found.cluster, &pod.name).await;
+                Ok(Rollout::Underway(format!("the sidecar of pod {} is being restarted", pod.name)))
+            }
+            // Another pod of the name by now, or too much at once: a later look decides anew.
+            (Err(kube::Error::Api(status)), _)
+                if (400..500).contains(&status.code) && !status.is_conflict() && status.code != 429 =>
+            {
+                let why = status.message.clone();
+                tracing::info!(cluster = cluster.name, pod = pod.name, why, "a pod can't be changed where it runs");
+                let newest = newest.get(pod.set).cloned().unwrap_or_default();
+                memory.refused.insert((pod.uid.clone(), newest));
+                Ok(Rollout::Underway(format!(
+                    "pod {} can't be changed where it runs, and is replaced: {why}",
+                    pod.name
+                )))
+            }
+            (Err(error), _) => Err(error.into()),
         }
-        // Another pod of the name by now, or too much at once: a later look decides anew.
-        Err(kube::Error::Api(status))
-            if (400..500).contains(&status.code) && !status.is_conflict() && status.code != 429 =>
-        {
-            let why = status.message.clone();
-            tracing::info!(cluster = cluster.name, pod = pod.name, why, "a pod can't be resized where it runs");
-            memory.refused.insert((pod.uid.clone(), newest.to_owned()));
-            Ok(Rollout::Underway(format!("pod {} can't be resized where it runs, and is replaced: {why}", pod.name)))
-        }
-        Err(error) => Err(error.into()),
     }
 }
 
 impl Memory {
-    /// Reads the templates of the revisions that pods have, and of the newest, where any pod has another or was resized.
+    /// Reads the templates of the revisions that pods have, and of the newest, where any pod has another or was changed since.
     async fn learn(
         &mut self,
         context: &Context,
@@ -131,7 +171,7 @@ impl Memory {
         let revisions: BTreeSet<&str> = pods.iter().filter_map(revision).chain(newest.iter().copied()).collect();
         self.templates.retain(|revision, _| revisions.contains(revision.as_str()));
         self.refused.retain(|(_, revision)| newest.contains(revision.as_str()));
-        if revisions == newest && !pods.iter().any(|pod| was_resized(pod, FIELD_MANAGER)) {
+        if revisions == newest && !pods.iter().any(|pod| was_changed(pod, FIELD_MANAGER)) {
             return Ok(());
         }
         let api: Api<ControllerRevision> = Api::namespaced(context.client.clone(), &cluster.namespace);
@@ -166,15 +206,6 @@ fn revision(pod: &Pod) -> Option<&str> {
     pod.labels().get(REVISION_LABEL).map(String::as_str)
 }
 
-fn rollout(roll: Roll) -> Rollout {
-    match roll {
-        Roll::Done => Rollout::Done,
-        Roll::Wait(why) => Rollout::Underway(why),
-        Roll::Resizing(why) => Rollout::Resizing(why),
-        Roll::Replace(pod) | Roll::Resize(pod, _) => Rollout::Underway(format!("pod {} is outdated", pod.name)),
-    }
-}
-
 /// The newest template's revision, once the StatefulSet controller has seen the newest spec.
 fn settled_revision(statefulset: &StatefulSet) -> Option<String> {
     let status = statefulset.status.as_ref()?;
@@ -192,8 +223,8 @@ fn node_pods(cluster: &ValidatedCluster, pods: &[Pod], newest: &[String], memory
             set,
             ordinal,
             uid: pod.uid()?,
-            // One that was resized may have what another template says, whichever it was made from.
-            newest: revision(pod) == Some(newest) && !was_resized(pod, FIELD_MANAGER),
+            // One that was changed may have what another template says, whichever it was made from.
+            newest: revision(pod) == Some(newest) && !was_changed(pod, FIELD_MANAGER),
             ready: is_ready(pod),
             deleting: pod.metadata.deletion_timestamp.is_some(),
             in_place: memory.in_place(pod, newest),

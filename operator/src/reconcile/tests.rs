@@ -7,6 +7,7 @@ mod nodes;
 mod objects;
 mod regions;
 mod rollout;
+mod sidecars;
 mod volumes;
 mod zones;
 

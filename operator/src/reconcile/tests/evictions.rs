@@ -28,7 +28,7 @@ fn volume(used: u64) -> Value {
 const HELD: [[&str; 2]; 3] = [["0@6", "3@6"], ["1@6", "4@6"], ["2@6", "5@6"]];
 
 /// Three nodes with two shards each, and all is well.
-async fn well() -> World {
+pub(super) async fn well() -> World {
     let mut wish = isolated();
     wish.spec.shards = 6;
     let mut world = World::new(wish);

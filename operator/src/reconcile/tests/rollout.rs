@@ -51,11 +51,11 @@ fn size(world: &World) -> Value {
     world.api.object(&claim_path(0)).unwrap()["spec"]["resources"]["requests"]["storage"].clone()
 }
 
-fn plan(world: &World) -> Value {
+pub(super) fn plan(world: &World) -> Value {
     world.api.object(CLUSTER).unwrap()["status"]["plan"].clone()
 }
 
-fn approve(world: &World, hash: &Value) {
+pub(super) fn approve(world: &World, hash: &Value) {
     let approval = world.api.object(CLUSTER).unwrap()["spec"]["rollout"]["approval"].clone();
     change(world, json!({"rollout": {"approval": approval, "approvedPlan": hash}}));
 }
@@ -305,13 +305,13 @@ async fn a_plan_says_how_many_shards_move_and_that_none_do_for_a_cluster_that_is
 }
 
 /// What the StatefulSet controller keeps of the newest template.
-fn keep_revision(world: &World, revision: &str) {
+pub(super) fn keep_revision(world: &World, revision: &str) {
     let template = world.api.object(SET).unwrap()["spec"]["template"].clone();
     let kept = json!({"metadata": {"name": revision}, "revision": 1, "data": {"spec": {"template": template}}});
     world.api.insert(&format!("/apis/apps/v1/namespaces/team/controllerrevisions/{revision}"), &kept);
 }
 
-fn pod_path(ordinal: i32) -> String {
+pub(super) fn pod_path(ordinal: i32) -> String {
     format!("/api/v1/namespaces/team/pods/demo-{ordinal}")
 }
 

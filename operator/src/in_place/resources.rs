@@ -1,7 +1,4 @@
-//! Which pods get other resources while they run, through the subresource `pods/resize` (Kubernetes 1.33). Pure.
-//!
-//! A pod can where its template and the newest one differ in nothing but how much CPU and memory its containers have. What is
-//! compared are the two templates, as the StatefulSet controller keeps them: a pod itself has much that no template says. What a pod was given
+//! Other resources for a pod that runs, through the subresource `pods/resize` (Kubernetes 1.33). What a pod was given
 //! where it runs its `managedFields` tell, for it still names the template that it was made from.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,29 +6,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, Value, json};
 
+use super::LISTS;
+
 /// The subresource, as URLs and `managedFields` have it.
 pub const SUBRESOURCE: &str = "resize";
 
-/// What becomes of a pod that was not made from the newest template.
+/// How far a pod has the resources of the newest template.
 #[derive(Clone, Debug, PartialEq)]
-pub enum InPlace {
-    /// Nothing: it has to be replaced.
-    No,
-    /// This strategic merge patch makes it what the newest template says.
-    Needed(Value),
-    /// It was told, and the kubelet has yet to do it: in words.
+pub(super) enum Resources {
+    /// It can't have them where it runs.
+    Refused,
+    /// This strategic merge patch is lacking.
+    Lacking(Value),
+    /// The kubelet has yet to give them: in words.
     Underway(String),
-    /// It is what the newest template says.
-    Done,
+    /// It has.
+    Given,
 }
 
-/// The lists of containers that a pod has.
-const LISTS: [&str; 2] = ["containers", "initContainers"];
 /// What can be changed while a container runs.
 const RESIZABLE: [&str; 2] = ["cpu", "memory"];
 
 /// Whether this manager has given a pod other amounts where it runs. It may have been given those of its template again.
-pub fn was_resized(pod: &Pod, manager: &str) -> bool {
+pub(super) fn were_given(pod: &Pod, manager: &str) -> bool {
     pod.metadata
         .managed_fields
         .iter()
@@ -39,13 +36,10 @@ pub fn was_resized(pod: &Pod, manager: &str) -> bool {
         .any(|entry| entry.subresource.as_deref() == Some(SUBRESOURCE) && entry.manager.as_deref() == Some(manager))
 }
 
-/// What becomes of a pod, made from the template `from` and since then resized by `manager` alone, where the newest is `to`.
-pub fn in_place(pod: &Value, from: &Value, to: &Value, manager: &str) -> InPlace {
-    if without_resources(from) != without_resources(to)
-        || !is_resizable(from, to)
-        || has_been_given_more(pod, to, manager)
-    {
-        return InPlace::No;
+/// How far a pod that was made from `from`, and since then resized by `manager` alone, has the resources of `to`.
+pub(super) fn look(pod: &Value, from: &Value, to: &Value, manager: &str) -> Resources {
+    if !is_resizable(from, to) || has_been_given_more(pod, to, manager) {
+        return Resources::Refused;
     }
     let mut spec = Map::new();
     for list in LISTS {
@@ -59,25 +53,31 @@ pub fn in_place(pod: &Value, from: &Value, to: &Value, manager: &str) -> InPlace
         }
     }
     if !spec.is_empty() {
-        return InPlace::Needed(json!({"metadata": {"uid": pod["metadata"]["uid"]}, "spec": spec}));
+        return Resources::Lacking(json!({"metadata": {"uid": pod["metadata"]["uid"]}, "spec": spec}));
     }
     match (condition(pod, "PodResizePending"), condition(pod, "PodResizeInProgress")) {
-        (Some(("Infeasible", _)), _) => InPlace::No,
+        (Some(("Infeasible", _)), _) => Resources::Refused,
         (Some((reason, message)), _) | (None, Some((reason, message))) => {
-            InPlace::Underway(format!("{reason} {message}").trim().to_owned())
+            Resources::Underway(format!("{reason} {message}").trim().to_owned())
         }
-        (None, None) => InPlace::Done,
+        (None, None) => Resources::Given,
     }
 }
 
-/// Whether a difference between two pod templates is one of resources alone, by the paths of what differs.
-pub fn is_of_resources_alone(fields: &[String]) -> bool {
-    let is_one = |field: &String| {
-        LISTS.iter().any(|list| {
-            field.strip_prefix(&format!("spec.template.spec.{list}[")).is_some_and(|rest| rest.contains("].resources"))
-        })
-    };
-    !fields.is_empty() && fields.iter().all(is_one)
+/// Whether a difference between pod templates is one of resources, by its path.
+pub(super) fn is_of_them(field: &str) -> bool {
+    LISTS.iter().any(|list| {
+        field.strip_prefix(&format!("spec.template.spec.{list}[")).is_some_and(|rest| rest.contains("].resources"))
+    })
+}
+
+/// Takes the amounts out of a template's container. Claims of devices are none.
+pub(super) fn leave_out(container: &mut Value) {
+    if let Some(resources) = container.get_mut("resources").and_then(Value::as_object_mut) {
+        resources.retain(|name, _| !["requests", "limits"].contains(&name.as_str()));
+    } else if let Some(container) = container.as_object_mut() {
+        container.insert("resources".into(), json!({}));
+    }
 }
 
 /// Of a container: `requests.cpu` and the like.
@@ -160,21 +160,6 @@ fn given(pod: &Value, list: &str, manager: &str) -> BTreeSet<(String, (&'static 
     found
 }
 
-fn without_resources(template: &Value) -> Value {
-    let mut template = template.clone();
-    for list in LISTS {
-        for container in template["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            if let Some(resources) = container.get_mut("resources").and_then(Value::as_object_mut) {
-                // Claims of devices are no amounts.
-                resources.retain(|name, _| !["requests", "limits"].contains(&name.as_str()));
-            } else if let Some(container) = container.as_object_mut() {
-                container.insert("resources".into(), json!({}));
-            }
-        }
-    }
-    template
-}
-
 fn condition<'a>(pod: &'a Value, kind: &str) -> Option<(&'a str, &'a str)> {
     let mut all = pod["status"]["conditions"].as_array().into_iter().flatten();
     let found = all.find(|condition| condition["type"] == kind && condition["status"] == "True")?;
@@ -185,9 +170,9 @@ fn condition<'a>(pod: &'a Value, kind: &str) -> Option<(&'a str, &'a str)> {
 mod tests {
     use super::*;
 
-    /// What becomes of a pod that only the operator may have resized.
-    fn in_place(pod: &Value, from: &Value, to: &Value) -> InPlace {
-        super::in_place(pod, from, to, "operator")
+    /// How far a pod has them that only the operator may have resized.
+    fn look(pod: &Value, from: &Value, to: &Value) -> Resources {
+        super::look(pod, from, to, "operator")
     }
 
     /// A template whose one container has these resources.
@@ -211,17 +196,17 @@ mod tests {
         let (old, new) = (template(cpu("100m")), template(cpu("200m")));
         let patch =
             json!({"metadata": {"uid": "u"}, "spec": {"containers": [{"name": "app", "resources": cpu("200m")}]}});
-        assert_eq!(in_place(&pod(cpu("100m"), json!([])), &old, &new), InPlace::Needed(patch));
-        assert_eq!(in_place(&pod(cpu("200m"), json!([])), &old, &new), InPlace::Done);
+        assert_eq!(look(&pod(cpu("100m"), json!([])), &old, &new), Resources::Lacking(patch));
+        assert_eq!(look(&pod(cpu("200m"), json!([])), &old, &new), Resources::Given);
         // Admission may have added what no template says.
         let more = json!({"requests": {"cpu": "200m", "memory": "1Gi"}});
-        assert_eq!(in_place(&pod(more, json!([])), &old, &new), InPlace::Done);
+        assert_eq!(look(&pod(more, json!([])), &old, &new), Resources::Given);
         // What is limited only is also requested.
         let limited = template(json!({"limits": {"cpu": "2"}}));
         let there = json!({"limits": {"cpu": "2"}, "requests": {"cpu": "2"}});
         assert_eq!(
-            in_place(&pod(there, json!([])), &template(json!({"limits": {"cpu": "1"}})), &limited),
-            InPlace::Done
+            look(&pod(there, json!([])), &template(json!({"limits": {"cpu": "1"}})), &limited),
+            Resources::Given
         );
     }
 
@@ -236,14 +221,14 @@ mod tests {
             pod["metadata"]["managedFields"] =
                 json!([{"manager": manager, "operation": "Update", "subresource": "resize", "fieldsV1": fields}]);
             let typed: Pod = serde_json::from_value(pod.clone()).unwrap();
-            assert_eq!(was_resized(&typed, "operator"), manager == "operator");
-            (in_place(&pod, &old, &new), in_place(&pod, &new, &new), in_place(&pod, &old, &template(more.clone())))
+            assert_eq!(were_given(&typed, "operator"), manager == "operator");
+            (look(&pod, &old, &new), look(&pod, &new, &new), look(&pod, &old, &template(more.clone())))
         };
         let limited = json!({"f:cpu": {}});
-        assert_eq!(by("operator", limited.clone()), (InPlace::No, InPlace::No, InPlace::Done));
+        assert_eq!(by("operator", limited.clone()), (Resources::Refused, Resources::Refused, Resources::Given));
         // Admission's, and what anybody else has given.
-        assert_eq!(by("operator", json!({})), (InPlace::Done, InPlace::Done, InPlace::Done));
-        assert_eq!(by("another", limited), (InPlace::Done, InPlace::Done, InPlace::Done));
+        assert_eq!(by("operator", json!({})), (Resources::Given, Resources::Given, Resources::Given));
+        assert_eq!(by("another", limited), (Resources::Given, Resources::Given, Resources::Given));
     }
 
     #[test]
@@ -251,37 +236,20 @@ mod tests {
         let (old, new) = (template(cpu("100m")), template(cpu("200m")));
         let says = |kind: &str, reason: &str| {
             let condition = json!([{"type": kind, "status": "True", "reason": reason, "message": "words"}]);
-            in_place(&pod(cpu("200m"), condition), &old, &new)
+            look(&pod(cpu("200m"), condition), &old, &new)
         };
-        assert_eq!(says("PodResizePending", "Infeasible"), InPlace::No);
-        assert_eq!(says("PodResizePending", "Deferred"), InPlace::Underway("Deferred words".into()));
-        assert_eq!(says("PodResizeInProgress", ""), InPlace::Underway("words".into()));
+        assert_eq!(says("PodResizePending", "Infeasible"), Resources::Refused);
+        assert_eq!(says("PodResizePending", "Deferred"), Resources::Underway("Deferred words".into()));
+        assert_eq!(says("PodResizeInProgress", ""), Resources::Underway("words".into()));
     }
 
     #[test]
     fn what_only_a_new_pod_can_have_makes_it_a_replacement() {
         let old = template(json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}));
         let there = pod(old["spec"]["containers"][0]["resources"].clone(), json!([]));
-        let no = |new: &Value| in_place(&there, &old, new) == InPlace::No;
+        let no = |new: &Value| look(&there, &old, new) == Resources::Refused;
         assert!(no(&template(json!({"requests": {"cpu": "1"}}))), "a limit that goes");
         assert!(no(&template(json!({"requests": {"cpu": "1", "example.org/gpu": "1"}, "limits": {"cpu": "2"}}))));
-        assert!(no(&template(json!({"requests": {"cpu": "1"}, "limits": {"cpu": "3"}, "claims": [{"name": "gpu"}]}))));
-        let mut image = template(json!({"requests": {"cpu": "3"}, "limits": {"cpu": "3"}}));
-        assert!(!no(&image));
-        image["spec"]["containers"][0]["image"] = json!("a:2");
-        assert!(no(&image));
-        let mut label = old.clone();
-        label["metadata"]["labels"]["a"] = json!("c");
-        assert!(no(&label));
-    }
-
-    #[test]
-    fn what_is_of_resources_alone_is_told_by_the_fields() {
-        let fields = |all: &[&str]| all.iter().map(|field| (*field).to_owned()).collect::<Vec<_>>();
-        let cpu = "spec.template.spec.containers[app].resources.requests.cpu";
-        assert!(is_of_resources_alone(&fields(&[cpu, "spec.template.spec.initContainers[sidecar].resources"])));
-        assert!(!is_of_resources_alone(&fields(&[cpu, "spec.template.spec.containers[app].image"])));
-        assert!(!is_of_resources_alone(&fields(&[cpu, "and 3 more"])));
-        assert!(!is_of_resources_alone(&[]));
+        assert!(!no(&template(json!({"requests": {"cpu": "3"}, "limits": {"cpu": "3"}}))));
     }
 }
