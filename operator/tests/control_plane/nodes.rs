@@ -1,5 +1,5 @@
 //! What a cluster without machines lacks, played: the scheduler (any machine will do), the provisioner (a claim is bound at once, in
-//! the size that it asks for), the end of pods that are deleted, and the sidecars. With strategy Isolated, what a sidecar does with a
+//! the size that it asks for), the end of pods that are deleted, the restart of containers that get another image, and the sidecars. With strategy Isolated, what a sidecar does with a
 //! shard decides production's own [`duty`]; a copy of a shard is made in one step, and nobody asks for data. What it does in a bucket is
 //! in [`sharing`](crate::sharing).
 
@@ -193,6 +193,9 @@ impl Shared {
             insist(|| pods.delete(&name, &ended)).await;
             return;
         }
+        if is_there && is_running {
+            self.restart_containers(&pod).await;
+        }
         if is_there && !has_machine {
             let machine = &self.machines[uid.bytes().map(usize::from).sum::<usize>() % self.machines.len()];
             let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name, "uid": uid}, "target": {"kind": "Node", "name": machine}});
@@ -204,6 +207,30 @@ impl Shared {
             // Bound or gone by now is as good.
             insist(|| self.client.request_text(request())).await;
         }
+    }
+
+    /// A container that is of another image than its pod says is another from then on.
+    async fn restart_containers(&self, pod: &Pod) {
+        let (spec, mut status) = (pod.spec.clone().unwrap_or_default(), pod.status.clone().unwrap_or_default());
+        let mut images = spec.containers.into_iter().chain(spec.init_containers.into_iter().flatten());
+        let images: BTreeMap<String, String> = images.by_ref().filter_map(|it| Some((it.name, it.image?))).collect();
+        let before = status.clone();
+        let all = [&mut status.container_statuses, &mut status.init_container_statuses];
+        for container in all.into_iter().flatten().flatten() {
+            if let Some(image) = images.get(&container.name).filter(|image| **image != container.image) {
+                container.image.clone_from(image);
+                container.container_id = Some(format!("played://{image}"));
+                container.restart_count += 1;
+            }
+        }
+        if status == before {
+            return;
+        }
+        let meta = json!({"uid": pod.metadata.uid, "resourceVersion": pod.metadata.resource_version});
+        let said = Patch::Merge(json!({"metadata": meta, "status": status}));
+        let pods = Api::<Pod>::namespaced(self.client.clone(), &pod.namespace().unwrap());
+        // Whoever was faster has made another change of the pod, which is looked at too.
+        insist(|| pods.patch_status(&pod.name_any(), &PatchParams::default(), &said)).await;
     }
 
     async fn claim(self: Arc<Self>, claim: PersistentVolumeClaim, is_there: bool) {

@@ -19,6 +19,8 @@ struct Inner {
     namespace: Option<String>,
     /// What it takes for `/etc/hosts`, if not the machine's.
     hosts: Mutex<Option<PathBuf>>,
+    /// What it runs in pods.
+    sidecar: Mutex<&'static str>,
     /// The Lease that it leads by, and what else it is told.
     lease: String,
     more: Vec<String>,
@@ -48,6 +50,7 @@ impl Operator {
             kubeconfig: write_kubeconfig(folder, name, server, token),
             namespace: namespace.map(str::to_owned),
             hosts: Mutex::default(),
+            sidecar: Mutex::new("sidecar:1"),
             lease: lease.to_owned(),
             more: more.iter().map(|&one| one.to_owned()).collect(),
             metrics: own_address(),
@@ -60,6 +63,11 @@ impl Operator {
         *self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
     }
 
+    /// From its next start on it runs this image in pods.
+    pub(crate) fn has_sidecar(&self, image: &'static str) {
+        *self.0.sidecar.lock().unwrap_or_else(PoisonError::into_inner) = image;
+    }
+
     /// How its name in the Lease begins.
     pub(crate) fn place(&self) -> String {
         let name = &self.0.name;
@@ -68,10 +76,11 @@ impl Operator {
 
     /// Starts it (again).
     pub(crate) fn start(&self) {
-        let Inner { name, folder, kubeconfig, namespace, hosts, lease, more, metrics, process } = &*self.0;
+        let Inner { name, folder, kubeconfig, namespace, hosts, sidecar, lease, more, metrics, process } = &*self.0;
+        let sidecar = *sidecar.lock().unwrap_or_else(PoisonError::into_inner);
         let mut args = vec![
             "run".to_owned(),
-            "--sidecar-image=sidecar:1".to_owned(),
+            format!("--sidecar-image={sidecar}"),
             format!("--lease-namespace={OPERATORS}"),
             format!("--lease-name={lease}"),
             format!("--identity={name}"),

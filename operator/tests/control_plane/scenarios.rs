@@ -134,6 +134,8 @@ pub(crate) enum Change {
     Roll,
     /// Pods get other resources where they run, and volumes grow.
     Resize,
+    /// Sidecars are restarted where they run: another operator brings another, and pods get other resources along with it.
+    Sidecar,
     /// All nodes go, and data stays.
     Hibernate,
     /// They come back.
@@ -152,18 +154,21 @@ impl Scenario {
     /// All.
     pub(crate) fn all() -> Vec<Self> {
         use Change::{
-            AnotherPattern, Create, Delete, DeleteWithData, Hibernate, OwnData, Resize, Roll, ScaleDown, ScaleUp, Wake,
+            AnotherPattern, Create, Delete, DeleteWithData, Hibernate, OwnData, Resize, Roll, ScaleDown, ScaleUp,
+            Sidecar, Wake,
         };
         let volumes =
-            [Create, ScaleUp, ScaleDown, Roll, Resize, Hibernate, Wake, OwnData, Delete, DeleteWithData].as_slice();
+            [Create, ScaleUp, ScaleDown, Roll, Resize, Sidecar, Hibernate, Wake, OwnData, Delete, DeleteWithData]
+                .as_slice();
         let bucket =
             [Create, ScaleUp, ScaleDown, Roll, Resize, Hibernate, Wake, AnotherPattern, Delete, DeleteWithData]
                 .as_slice();
         let zones = [Create, ScaleUp, ScaleDown, Roll].as_slice();
+        let volumes_in_zones = [Create, ScaleUp, ScaleDown, Roll, Sidecar].as_slice();
         let group = [Create, ScaleUp, ScaleDown, Roll, Hibernate, Wake, DeleteWithData].as_slice();
         let of = [
             (Kind::new("Isolated", "Leader", false), volumes),
-            (Kind::new("Isolated", "Leader", true), zones),
+            (Kind::new("Isolated", "Leader", true), volumes_in_zones),
             (Kind::new("Shared", "StorageNative", false), bucket),
             (Kind::new("Shared", "StorageNative", true), zones),
             (Kind::new("Namespaced", "Leader", false), &[Create, ScaleDown, Roll, AnotherPattern, DeleteWithData]),
@@ -202,7 +207,9 @@ impl Scenario {
                 "pod": {"resources": {"requests": {"cpu": "70m", "memory": "64Mi"}}},
                 "storage": {"volume": {"size": "2Gi"}},
             }),
-            Change::Resize => json!({"pod": {"resources": {"requests": {"cpu": "70m", "memory": "64Mi"}}}}),
+            Change::Resize | Change::Sidecar => {
+                json!({"pod": {"resources": {"requests": {"cpu": "70m", "memory": "64Mi"}}}})
+            }
             Change::Hibernate => json!({"replicas": 0}),
             Change::AnotherPattern => {
                 let other = if self.kind.pattern == "Leader" { "StorageNative" } else { "Leader" };
@@ -338,6 +345,9 @@ impl<'a> Run<'a> {
             ask(self.plane, &self.namespace, Some(&spec)).await;
             self.comes_to_rest().await?;
         }
+        if scenario.change == Change::Sidecar {
+            self.upgrade().await?;
+        }
         self.proxy.begin(trouble.clone());
         let is_away = *trouble == Trouble::Away;
         ask(self.plane, &self.namespace, scenario.asks().as_ref()).await;
@@ -367,6 +377,22 @@ impl<'a> Run<'a> {
             has_struck: self.proxy.has_struck(),
             faults: self.proxy.faults(),
         })
+    }
+
+    /// Starts an operator that has another sidecar for pods. It says so, and does nothing.
+    async fn upgrade(&self) -> Result<(), String> {
+        self.operator.kill();
+        self.operator.has_sidecar("sidecar:2");
+        self.operator.start();
+        let began = Instant::now();
+        let plans = |cluster: BrainyCluster| cluster.status.is_some_and(|status| status.plan.is_some());
+        while !read(self.plane, &self.namespace).await.is_some_and(plans) {
+            if began.elapsed() > LIMIT {
+                return Err("it does not say what its sidecar would change".to_owned());
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+        self.comes_to_rest().await
     }
 
     /// Until the operator says that all is as the spec wants it, and writes nothing any more.
