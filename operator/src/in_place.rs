@@ -28,8 +28,8 @@ pub enum InPlace {
     Resizing(String),
     /// This strategic merge patch gives it the sidecar of the newest template. It restarts the sidecar and nothing else.
     Restart(Value),
-    /// It was told, and the kubelet has yet to do it.
-    Restarting,
+    /// It was told, and the kubelet has yet to do it: what keeps the container from starting, if anything does.
+    Restarting(String),
     /// It is what the newest template says.
     Done,
 }
@@ -61,7 +61,7 @@ pub fn in_place(pod: &Value, from: &Value, to: &Value, manager: &str) -> InPlace
         (Resources::Lacking(patch), _) => InPlace::Resize(patch),
         (Resources::Underway(words), _) => InPlace::Resizing(words),
         (Resources::Given, Sidecar::Lacking(patch)) => InPlace::Restart(patch),
-        (Resources::Given, Sidecar::Underway) => InPlace::Restarting,
+        (Resources::Given, Sidecar::Underway(waits_for)) => InPlace::Restarting(waits_for),
         (Resources::Given, Sidecar::Given) => InPlace::Done,
     }
 }

@@ -69,7 +69,7 @@ pub fn decide(pods: &[NodePod], wanted: i32, shards_settled: bool) -> Roll {
     };
     // A pod that isn't ready serves nobody: replacing it costs nothing, and it may be what the change mends. One whose sidecar
     // has yet to start with it is neither.
-    if let Some(broken) = outdated.iter().find(|pod| !pod.ready && pod.in_place != InPlace::Restarting) {
+    if let Some(broken) = outdated.iter().find(|pod| !pod.ready && !matches!(pod.in_place, InPlace::Restarting(_))) {
         return Roll::Replace((*broken).clone());
     }
     // Nobody is taken away by this: it waits for no other pod, and for no shard.
@@ -83,8 +83,11 @@ pub fn decide(pods: &[NodePod], wanted: i32, shards_settled: bool) -> Roll {
             return Roll::Resize((*pod).clone(), patch.clone());
         }
     }
-    if let Some(restarting) = outdated.iter().find(|pod| pod.in_place == InPlace::Restarting) {
-        return Roll::Wait(format!("the sidecar of pod {} is being restarted", restarting.name));
+    for pod in &outdated {
+        if let InPlace::Restarting(waits_for) = &pod.in_place {
+            let why = if waits_for.is_empty() { String::new() } else { format!(": {waits_for}") };
+            return Roll::Wait(format!("the sidecar of pod {} is being restarted{why}", pod.name));
+        }
     }
     if let Some(other) = pods.iter().find(|pod| !pod.ready) {
         return Roll::Wait(format!("pod {} is not ready", other.name));
@@ -237,10 +240,11 @@ mod tests {
         assert!(matches!(decide(&pods, 3, false), Roll::Wait(why) if why.contains("shard")));
         assert!(matches!(decide(&pods, 3, true), Roll::Restart(pod, _) if pod.ordinal == 2));
         // It has been told: it is neither broken nor done, whether it is ready still or not.
-        pods[2].in_place = InPlace::Restarting;
-        for ready in [true, false] {
+        for (ready, waits_for, said) in [(true, "", "restarted"), (false, "ErrImagePull", "restarted: ErrImagePull")] {
+            pods[2].in_place = InPlace::Restarting(waits_for.into());
             pods[2].ready = ready;
-            assert!(matches!(decide(&pods, 3, true), Roll::Wait(why) if why.contains("demo-2 is being restarted")));
+            let said = format!("the sidecar of pod demo-2 is being {said}");
+            assert_eq!(decide(&pods, 3, true), Roll::Wait(said));
         }
         pods[2].in_place = InPlace::Done;
         assert!(matches!(decide(&pods, 3, true), Roll::Wait(why) if why.contains("demo-2 is not ready")));

@@ -22,8 +22,8 @@ pub(super) enum Sidecar {
     Refused,
     /// This strategic merge patch is lacking. It goes by the version of the pod from which the container was read.
     Lacking(Value),
-    /// The kubelet has yet to do what the pod was told last.
-    Underway,
+    /// The kubelet has yet to do what the pod was told last: what keeps the container from starting, if anything does.
+    Underway(String),
     /// It is.
     Given,
 }
@@ -58,7 +58,7 @@ pub(super) fn look(pod: &Value, from: &Value, to: &Value) -> Sidecar {
         (true, true) => Sidecar::Given,
         // Nothing restarts where the image is what it was.
         (true, false) if told.is_some_and(|told| told.instead_of == there) => Sidecar::Refused,
-        (true, false) => Sidecar::Underway,
+        (true, false) => Sidecar::Underway(waits_for(pod).unwrap_or_default().to_owned()),
         // It may never start, or come so late that the kubelet sees both as one.
         (false, false) => Sidecar::Refused,
         (false, true) => {
@@ -100,9 +100,18 @@ fn of(pod: &Value) -> Option<(&'static str, &str)> {
 
 /// The id of the sidecar that runs, or ran last.
 fn container(pod: &Value) -> Option<&str> {
+    status(pod)?["containerID"].as_str()
+}
+
+/// Why it does not run, in a word: `ErrImagePull`.
+fn waits_for(pod: &Value) -> Option<&str> {
+    status(pod)?["state"]["waiting"]["reason"].as_str()
+}
+
+fn status(pod: &Value) -> Option<&Value> {
     ["containerStatuses", "initContainerStatuses"].iter().find_map(|list| {
         let mut all = pod["status"][list].as_array().into_iter().flatten();
-        all.find(|status| status["name"] == SIDECAR_CONTAINER)?["containerID"].as_str()
+        all.find(|status| status["name"] == SIDECAR_CONTAINER)
     })
 }
 
@@ -148,11 +157,11 @@ mod tests {
             assert_eq!(patch["spec"], json!({list: [{"name": "sidecar", "image": "s:2"}]}));
             assert_eq!((&patch["metadata"]["uid"], &patch["metadata"]["resourceVersion"]), (&json!("u"), &json!("7")));
             let mut told = patched(&before, list, &patch);
-            assert_eq!(look(&told, &old, &new), Sidecar::Underway);
+            assert_eq!(look(&told, &old, &new), Sidecar::Underway(String::new()));
             let statuses = if list == "containers" { "containerStatuses" } else { "initContainerStatuses" };
             // While the image is fetched there may be none.
-            told["status"][statuses][0] = json!({"name": "sidecar"});
-            assert_eq!(look(&told, &old, &new), Sidecar::Underway);
+            told["status"][statuses][0] = json!({"name": "sidecar", "state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}});
+            assert_eq!(look(&told, &old, &new), Sidecar::Underway("ErrImagePull".into()));
             told["status"][statuses][0]["containerID"] = json!("c://2");
             assert_eq!(look(&told, &old, &new), Sidecar::Given);
         }
@@ -167,7 +176,7 @@ mod tests {
         assert_eq!(look(&told, &old, &old), Sidecar::Refused);
         told["status"]["initContainerStatuses"][0]["containerID"] = json!("c://2");
         let back = patched(&told, list, &lacking(&told, &old, &old));
-        assert_eq!(look(&back, &old, &old), Sidecar::Underway);
+        assert_eq!(look(&back, &old, &old), Sidecar::Underway(String::new()));
         let mut done = back.clone();
         done["status"]["initContainerStatuses"][0]["containerID"] = json!("c://3");
         assert_eq!(look(&done, &old, &old), Sidecar::Given);
@@ -182,7 +191,7 @@ mod tests {
         let patch = lacking(&before, &old, &new);
         let mut told = patched(&before, list, &patch);
         told["spec"][list][0]["image"] = json!("mirror/s:2");
-        assert_eq!(look(&told, &old, &new), Sidecar::Underway);
+        assert_eq!(look(&told, &old, &new), Sidecar::Underway(String::new()));
         told["status"]["containerStatuses"][0]["containerID"] = json!("c://2");
         assert_eq!(look(&told, &old, &new), Sidecar::Given);
         let mut kept = patched(&before, list, &patch);

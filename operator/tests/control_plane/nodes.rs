@@ -228,9 +228,10 @@ impl Shared {
         }
         let meta = json!({"uid": pod.metadata.uid, "resourceVersion": pod.metadata.resource_version});
         let said = Patch::Merge(json!({"metadata": meta, "status": status}));
+        let (name, params) = (pod.name_any(), PatchParams::default());
         let pods = Api::<Pod>::namespaced(self.client.clone(), &pod.namespace().unwrap());
         // Whoever was faster has made another change of the pod, which is looked at too.
-        insist(|| pods.patch_status(&pod.name_any(), &PatchParams::default(), &said)).await;
+        insist(|| pods.patch_status(&name, &params, &said)).await;
     }
 
     async fn claim(self: Arc<Self>, claim: PersistentVolumeClaim, is_there: bool) {
