@@ -77,6 +77,8 @@ struct World {
     tasks: JoinSet<()>,
     /// By the UID of their pods.
     sidecars: HashMap<String, AbortHandle>,
+    /// The newest version of each pod that was played, by its UID.
+    played: HashMap<String, u64>,
 }
 
 type Volume = BTreeMap<u32, Local>;
@@ -164,6 +166,13 @@ impl Shared {
         let has_machine = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()).is_some();
         {
             let mut world = self.world();
+            // Each change is played in a task of its own, and these overtake each other.
+            let version = pod.resource_version().and_then(|version| version.parse().ok()).unwrap_or(u64::MAX);
+            let played = world.played.entry(uid.clone()).or_default();
+            if version < *played {
+                return;
+            }
+            *played = version;
             world.lives.entry(("pods", namespace.clone(), name.clone())).or_default().insert(uid.clone());
             let key = (namespace.clone(), cluster);
             let node = NodeId(name.clone());

@@ -237,8 +237,10 @@ impl World {
         let world = Self { stores, nodes, authority };
         for node in &world.nodes {
             node.serves();
-            // Shards are served before they are written to: all must be open to say how far they are.
-            node.until("all regions are used", |state| state["stores"] == SHARDS && is_drained(state));
+            // Shards are served before they are written to: all must be open to say how far they are, and where they are decided.
+            node.until("all regions are used", |state| {
+                state["stores"] == SHARDS && is_drained(state) && state["homes"][NAMES[HOME]] == SHARDS
+            });
         }
         world.heal();
         world

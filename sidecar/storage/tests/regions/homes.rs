@@ -269,6 +269,31 @@ async fn a_home_that_lost_all_decides_nothing_until_it_is_moved() {
     }
 }
 
+/// That there is a home is said while all regions are there.
+#[tokio::test(start_paused = true)]
+async fn a_region_that_goes_away_keeps_the_others_from_no_first_decision() {
+    let world = World::new(Replication::default()).await;
+    for node in &world.nodes {
+        until("it knows the home", async || node.regions.state().homes.get("a") == Some(&1)).await;
+    }
+    world.isolate(2, true);
+    assert_eq!(world.nodes[1].add("n", 1).await, 1);
+    assert_eq!(world.nodes[0].add("n", 1).await, 2);
+    let node = &world.nodes[2].adapter;
+    assert_eq!(cause(node.increment(&key("n"), 1.into()).await), "HomeUnreachable");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_home_that_does_not_answer_keeps_nobody_waiting() {
+    let world = World::new(Replication::default()).await;
+    world.nodes[1].add("n", 1).await;
+    world.drained().await;
+    Fate::set(&world.nodes[1].ways[0].fate.hold_reads, true);
+    let n = key("n");
+    let refused = tokio::time::timeout(Duration::from_secs(6), world.nodes[1].adapter.increment(&n, 1.into()));
+    assert_eq!(cause(refused.await.unwrap()), "HomeUnreachable");
+}
+
 /// Who is first is not who was configured.
 #[tokio::test(start_paused = true)]
 async fn nodes_with_different_opinions_agree_on_the_first_home() {

@@ -71,6 +71,7 @@ pub(super) async fn attend(store: &Arc<Store>) {
         }
         if let Err(error) = home::look(store).await {
             tracing::debug!(%error, "where keys are decided could not be looked up");
+            failed |= home::known(store).is_none();
         }
         let pause = if failed { retry } else { LOOKS };
         retry = if failed { (retry * 2).min(LOOKS) } else { RETRY };

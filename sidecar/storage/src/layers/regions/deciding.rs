@@ -49,7 +49,7 @@ impl Deciding<'_> {
     /// `Ok(None)`: somebody came between, and nothing was done. `Err`: nothing was done.
     async fn attempt(&self) -> Result<Option<Answers>, Error> {
         let (store, key) = (self.store, &self.item.key);
-        let (at, home, doc) = home::find(store).await?;
+        let (at, home, doc) = home::find_in_time(store).await?;
         if let Some(to) = &home.moving {
             // Who moves it may have died after the last word.
             if let Some((newer, _)) = home::read(store, home::index(store, to)?).await?

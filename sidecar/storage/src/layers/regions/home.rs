@@ -16,7 +16,7 @@ use std::sync::PoisonError;
 
 use futures::future::join_all;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::region::Missed;
 use super::stamp::of_millis;
@@ -69,10 +69,16 @@ pub(super) fn learn(store: &Store, home: &Home) {
     }
 }
 
-/// Looks what the own region has heard of the home.
+/// Looks what the own region has heard of the home. Where nobody has decided anything yet, it is said who is first, as soon as
+/// all regions are there: one that goes away later would keep all from their first decision.
 pub(super) async fn look(store: &Store) -> Result<(), Error> {
-    if let Some((home, _)) = read(store, store.here).await? {
-        learn(store, &home);
+    match read(store, store.here).await? {
+        Some((home, _)) => learn(store, &home),
+        None if known(store).is_none() => {
+            store.ready().await?;
+            find(store).await.map(drop)?;
+        }
+        None => {}
     }
     Ok(())
 }
@@ -84,6 +90,16 @@ pub(super) fn index(store: &Store, name: &str) -> Result<usize, Error> {
         let detail = format!("keys are decided in region {name:?}, which is not among the regions of this store: add it, and move the home first");
         Error::unavailable("HomeUnknown", detail)
     })
+}
+
+/// The same for a decision, which keeps nobody waiting for a home that does not answer.
+pub(super) async fn find_in_time(store: &Store) -> Result<(usize, Home, Version), Error> {
+    let Some(known) = known(store) else { return find(store).await };
+    let late = |_| {
+        let detail = format!("no answer within {} s", PATIENCE.as_secs());
+        Err(away(&known.home, &Error::unavailable("TimedOut", detail)))
+    };
+    timeout(PATIENCE, find(store)).await.unwrap_or_else(late)
 }
 
 /// The document in the home itself, wherever that is by now, with its region.
