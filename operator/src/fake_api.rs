@@ -22,6 +22,8 @@ struct State {
     version: u64,
     /// Where nothing is answered but this.
     refused: Option<(String, u16)>,
+    /// What a read of this path finds, whatever stands there.
+    stale: Option<(String, Value)>,
 }
 
 type Answer = (u16, Value);
@@ -76,6 +78,12 @@ impl FakeApi {
         self.0.lock().unwrap().refused = Some((below.to_owned(), code));
     }
 
+    /// Has reads of a path find what stands there now, from now on.
+    pub(crate) fn read_no_more(&self, path: &str) {
+        let mut state = self.0.lock().unwrap();
+        state.stale = state.objects.get(path).map(|object| (path.to_owned(), object.clone()));
+    }
+
     /// Every path that holds an object.
     pub(crate) fn paths(&self) -> Vec<String> {
         self.0.lock().unwrap().objects.keys().cloned().collect()
@@ -102,6 +110,9 @@ impl FakeApi {
         let path = path.trim_end_matches("/status").trim_end_matches("/resize");
         match method {
             "GET" if is_collection(path) => state.list(path, query),
+            "GET" if state.stale.as_ref().is_some_and(|(stale, _)| stale == path) => {
+                (200, state.stale.as_ref().map(|(_, object)| object.clone()).unwrap_or_default())
+            }
             "GET" => state.objects.get(path).map_or_else(|| failure(404, "NotFound"), |object| (200, object.clone())),
             "POST" => {
                 let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();

@@ -194,6 +194,10 @@ async fn steps(
     }
     let checked = storage::check(context, validated, found.credentials.as_ref(), &mut memory.storage, now).await?;
     context.must_lead()?;
+    let begins = matches!(checked, Storage::Unclaimed(_)) || found.sets.live.iter().any(Option::is_none);
+    if begins && !paused && !apply::is_as_read(&context.client, &found.cluster).await? {
+        return Ok(SOON);
+    }
     let checked = match checked {
         // A bucket that nobody has is taken for a cluster that is made, and none is.
         Storage::Unclaimed(_) if paused => return Ok(LATER),

@@ -6,6 +6,7 @@ use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use brainy_crds::BrainyCluster;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -49,6 +50,21 @@ impl Ledger {
 
     fn note(&mut self, key: ObjectKey, wish: u64, mark: Mark, now: Duration) {
         self.0.insert(key, Record { wish, mark, at: now });
+    }
+}
+
+/// Whether a cluster is as it was read: neither deleted since, nor another spec. Asked by a write that changes nothing, for a read
+/// may be an old one, and what is made for a cluster that is gone stays where no owner is looked for.
+pub(super) async fn is_as_read(client: &Client, cluster: &BrainyCluster) -> Result<bool, Error> {
+    let meta = &cluster.metadata;
+    let clusters: Api<BrainyCluster> = Api::namespaced(client.clone(), meta.namespace.as_deref().unwrap_or_default());
+    let params = PatchParams { dry_run: true, ..PatchParams::default() };
+    let same = Patch::Merge(json!({"metadata": {"uid": meta.uid}}));
+    match clusters.patch_status(&cluster.name_any(), &params, &same).await {
+        Ok(now) => Ok(now.metadata.deletion_timestamp.is_none() && now.metadata.generation == meta.generation),
+        // Another one of the name.
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -50,6 +50,24 @@ async fn every_object_that_is_made_belongs_to_the_cluster() {
 }
 
 #[tokio::test]
+async fn nothing_is_made_for_a_cluster_that_is_gone_or_another_whatever_a_read_says() {
+    let changes_of: [fn(&World); 3] = [
+        |world| world.api.remove(CLUSTER),
+        |world| {
+            world.api.edit(CLUSTER, |cluster| cluster["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"))
+        },
+        |world| world.api.edit(CLUSTER, |cluster| cluster["spec"]["replicas"] = json!(5)),
+    ];
+    for change in changes_of {
+        let mut world = World::new(isolated());
+        world.api.read_no_more(CLUSTER);
+        change(&world);
+        assert_eq!(world.reconcile().await.unwrap(), SOON);
+        assert_eq!(changes(&world), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
 async fn a_second_look_writes_nothing_and_a_change_by_anybody_else_is_put_right() {
     let mut world = World::new(isolated());
     world.reconcile().await.unwrap();
