@@ -285,7 +285,7 @@ mod tests {
     fn a_plan_is_told_when_it_waits_is_refused_and_is_carried_out_and_that_there_is_none_is_no_news() {
         let plan = |approved| Plan { hash: "1-2-3-4".into(), approved, ..Plan::default() };
         let waiting = |drift: Option<&str>| {
-            let view = PlanView::Waiting { plan: plan(false), drift: drift.map(Into::into) };
+            let view = PlanView::Waiting { plan: Box::new(plan(false)), drift: drift.map(Into::into) };
             Observation { plan: view, ..observation(StorageView::Bucket, 3) }
         };
         let steps = [observation(StorageView::Bucket, 3), waiting(None), waiting(None), waiting(Some("the size"))];

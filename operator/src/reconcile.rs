@@ -254,7 +254,7 @@ async fn steps(
     seen.plan = match (paused, plan, decision.change.as_ref()) {
         (true, ..) => PlanView::Unknown,
         (false, Some(plan), Some(change)) if !change.approved => {
-            PlanView::Waiting { plan, drift: change.drift.clone() }
+            PlanView::Waiting { plan: Box::new(plan), drift: change.drift.clone() }
         }
         (false, ..) => PlanView::Nothing,
     };

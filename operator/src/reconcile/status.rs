@@ -96,7 +96,7 @@ pub enum PlanView {
     /// This one does. `drift`: why what is approved is not this.
     Waiting {
         /// What it would do.
-        plan: Plan,
+        plan: Box<Plan>,
         /// What has changed since another plan was approved.
         drift: Option<String>,
     },
@@ -200,7 +200,7 @@ fn planned(seen: &Observation, before: Option<&Plan>) -> Option<Plan> {
         && !seen.paused
         && !matches!(seen.storage, StorageView::Failed(..));
     match &seen.plan {
-        PlanView::Waiting { plan, .. } => Some(plan.clone()),
+        PlanView::Waiting { plan, .. } => Some((**plan).clone()),
         PlanView::Unknown => before.cloned(),
         PlanView::Nothing => before.filter(|plan| plan.approved && !is_over).cloned(),
     }

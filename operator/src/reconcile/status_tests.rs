@@ -190,7 +190,7 @@ fn a_plan_is_said_from_before_it_begins_until_it_is_carried_out() {
         |approved| Plan { hash: "0-0-abc-0".into(), approved, summary: "nodes: 3 to 4".into(), ..Plan::default() };
     let waiting = |drift: Option<&str>| {
         let drift = drift.map(Into::into);
-        Observation { plan: PlanView::Waiting { plan: plan(false), drift }, ..serving() }
+        Observation { plan: PlanView::Waiting { plan: Box::new(plan(false)), drift }, ..serving() }
     };
     let mut cluster = isolated();
     let status = after(&cluster, &waiting(None), at(1));
