@@ -39,6 +39,11 @@ pub fn namespaced(replicas: i32, prefix: &str) -> Value {
     spec
 }
 
+/// An application that counts under the key `visits`, through the sidecar beside it.
+pub fn counting(environment: &Environment) -> Value {
+    json!({"image": environment.tools_image, "args": ["count"], "env": [{"name": "COUNTER_KEY", "value": "visits"}]})
+}
+
 fn spec(replicas: i32, storage: Value) -> Value {
     json!({
         "replicas": replicas,

@@ -52,9 +52,7 @@ async fn another_sidecar_waits_for_an_approval_or_the_next_change_and_stops_no_a
     let outcome = with_temp_namespace(environment, "upgrade", |namespace| async move {
         prepare_bucket(environment, &namespace).await?;
         let mut beside = specs::isolated(2);
-        beside["application"] = json!({
-            "image": environment.tools_image, "args": ["count"], "env": [{"name": "COUNTER_KEY", "value": "visits"}],
-        });
+        beside["application"] = specs::counting(environment);
         let asked = Cluster::apply(environment, &namespace, "asked", beside).await?;
         let taken = Cluster::apply(environment, &namespace, "taken", specs::shared(2, &namespace)).await?;
         for cluster in [&asked, &taken] {

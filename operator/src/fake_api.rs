@@ -108,11 +108,11 @@ impl FakeApi {
         let is_status = path.ends_with("/status");
         let resizer = path.ends_with("/resize").then(|| parameter(query, "fieldManager").unwrap_or("unknown"));
         let path = path.trim_end_matches("/status").trim_end_matches("/resize");
+        if let Some((_, object)) = state.stale.as_ref().filter(|(stale, _)| method == "GET" && stale == path) {
+            return (200, object.clone());
+        }
         match method {
             "GET" if is_collection(path) => state.list(path, query),
-            "GET" if state.stale.as_ref().is_some_and(|(stale, _)| stale == path) => {
-                (200, state.stale.as_ref().map(|(_, object)| object.clone()).unwrap_or_default())
-            }
             "GET" => state.objects.get(path).map_or_else(|| failure(404, "NotFound"), |object| (200, object.clone())),
             "POST" => {
                 let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();

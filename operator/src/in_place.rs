@@ -68,13 +68,13 @@ pub fn in_place(pod: &Value, from: &Value, to: &Value, manager: &str) -> InPlace
 
 /// What a difference between two pod templates does, by the paths of what differs.
 pub fn effect(fields: &[String]) -> Effect {
-    if fields.iter().all(|field| resources::is_of_them(field)) && !fields.is_empty() {
-        Effect::Resized
-    } else if fields.iter().all(|field| resources::is_of_them(field) || sidecar::is_of_it(field)) && !fields.is_empty()
-    {
+    let is_fixed = |field: &String| !resources::is_of_them(field) && !sidecar::is_of_it(field);
+    if fields.is_empty() || fields.iter().any(is_fixed) {
+        Effect::Replaced
+    } else if fields.iter().any(|field| sidecar::is_of_it(field)) {
         Effect::SidecarsRestart
     } else {
-        Effect::Replaced
+        Effect::Resized
     }
 }
 

@@ -310,9 +310,7 @@ async fn an_application_uses_the_storage_through_its_native_sidecar() -> anyhow:
     let environment = &Environment::from_variables().await?;
     with_temp_namespace(environment, "app", |namespace| async move {
         let mut spec = specs::isolated(2);
-        spec["application"] = json!({
-            "image": environment.tools_image, "args": ["count"], "env": [{"name": "COUNTER_KEY", "value": "visits"}],
-        });
+        spec["application"] = specs::counting(environment);
         let cluster = Cluster::apply(environment, &namespace, "c", spec).await?;
         cluster.ready().await?;
         for pod in cluster.pods().await? {

@@ -221,8 +221,8 @@ impl Shared {
     /// A container that is of another image than its pod says is another from then on.
     async fn restart_containers(&self, pod: &Pod) {
         let (spec, mut status) = (pod.spec.clone().unwrap_or_default(), pod.status.clone().unwrap_or_default());
-        let mut images = spec.containers.into_iter().chain(spec.init_containers.into_iter().flatten());
-        let images: BTreeMap<String, String> = images.by_ref().filter_map(|it| Some((it.name, it.image?))).collect();
+        let all = spec.containers.into_iter().chain(spec.init_containers.into_iter().flatten());
+        let images: BTreeMap<String, String> = all.filter_map(|it| Some((it.name, it.image?))).collect();
         let before = status.clone();
         let all = [&mut status.container_statuses, &mut status.init_container_statuses];
         for container in all.into_iter().flatten().flatten() {

@@ -92,7 +92,7 @@ pub(super) fn index(store: &Store, name: &str) -> Result<usize, Error> {
     })
 }
 
-/// The same for a decision, which keeps nobody waiting for a home that does not answer.
+/// [Finds](find) the home for a decision, and keeps nobody waiting for one that does not answer.
 pub(super) async fn find_in_time(store: &Store) -> Result<(usize, Home, Version), Error> {
     let Some(known) = known(store) else { return find(store).await };
     let late = |_| {
