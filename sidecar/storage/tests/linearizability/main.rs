@@ -115,9 +115,15 @@ fn an_embedded_database_and_a_bucket_are_linearizable_as_tiers() {
         let hot = database.store(&count.fetch_add(1, Ordering::Relaxed).to_string()).unwrap();
         restless::over(&tiers, Arc::new(hot), FarBucket::adapter(run.weather.clone(), false))
     };
-    let judged = judge(&threads(), FEW, Seed::Any, true, store);
-    let tally = judged.unwrap_or_else(|why| panic!("{why}"));
-    assert!(tally.at_once > 0 && tally.unknown == 0, "{tally:?}");
+    // A short history may be over before a slow disk has let anything move there and back.
+    for _ in 0..20 {
+        let judged = judge(&threads(), FEW, Seed::Any, true, store);
+        let tally = judged.unwrap_or_else(|why| panic!("{why}"));
+        assert!(tally.at_once > 0 && tally.unknown == 0, "{tally:?}");
+        if restless::have_moved(&tiers) {
+            break;
+        }
+    }
     restless::assert_moved(&tiers);
 }
 
