@@ -154,17 +154,21 @@ impl Source {
     }
 }
 
-/// Merges the keys of shards, fetching from each only about as much as the page takes from it: memory is bounded by
+/// Merges the keys of shards, if the storage can't list them together: fetching from each only about as much as the page takes from it: memory is bounded by
 /// the page and the number of shards, not by what is stored.
 async fn merge_shards(stores: Vec<Arc<dyn StorageAdapter>>, listing: &Listing) -> Result<Page, Error> {
-    if stores.is_empty() {
-        return Ok(Page::default());
+    let Some((first, others)) = stores.split_first() else { return Ok(Page::default()) };
+    let (prefix, after) = (&listing.prefix, listing.after.as_ref());
+    if !others.is_empty()
+        && let Some(page) = first.list_with(others, prefix, after, listing.limit).await?
+    {
+        return Ok(page);
     }
     let fair = listing.limit.div_ceil(stores.len());
     let share = (fair + SPARE * fair.isqrt()).min(listing.limit);
     let fetches = stores.into_iter().map(|storage| async move {
         let mut source = Source { storage, ready: VecDeque::new(), more: false };
-        source.fetch(&listing.prefix, listing.after.as_ref(), share).await?;
+        source.fetch(prefix, after, share).await?;
         Ok::<_, Error>(source)
     });
     let fetches: Vec<_> = fetches.collect();
@@ -181,7 +185,7 @@ async fn merge_shards(stores: Vec<Arc<dyn StorageAdapter>>, listing: &Listing) -
         };
         let source = &mut sources[index];
         if source.ready.is_empty() && source.more {
-            source.fetch(&listing.prefix, Some(&key), share).await?;
+            source.fetch(prefix, Some(&key), share).await?;
         }
         heads.extend(source.ready.pop_front().map(|next| Reverse((next, index))));
         keys.push(key);

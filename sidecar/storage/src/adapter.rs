@@ -1,5 +1,6 @@
 //! The interface: what every backend and every layer offers.
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -65,7 +66,7 @@ const MAX_ATTEMPTS: u32 = 64;
 /// Every write reports one of three outcomes, [`Outcome`]; `Err` is a clean failure. A value is durable before
 /// `Applied` is returned, except below a buffer. All operations on one key are linearizable.
 #[async_trait]
-pub trait StorageAdapter: Debug + Send + Sync + 'static {
+pub trait StorageAdapter: Any + Debug + Send + Sync {
     /// The value of a key; `None` where there is none.
     async fn get(&self, key: &Key) -> Result<Option<Entry>, Error>;
 
@@ -77,6 +78,23 @@ pub trait StorageAdapter: Debug + Send + Sync + 'static {
 
     /// The keys that begin with `prefix` and are greater than `after`, in byte order, at most `limit`.
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error>;
+
+    /// One page of the keys of this store and of `others`, which are seen through the same namespaces, as [`list`](Self::list) gives
+    /// it of one. `None`: they have no common order, or too many others share it; each must be asked.
+    async fn list_with(
+        &self,
+        _others: &[Arc<dyn StorageAdapter>],
+        _prefix: &str,
+        _after: Option<&Key>,
+        _limit: usize,
+    ) -> Result<Option<Page>, Error> {
+        Ok(None)
+    }
+
+    /// The store whose listing is this one's: what a layer lies over that adds no key and hides none.
+    fn lists(&self) -> Option<&Arc<dyn StorageAdapter>> {
+        None
+    }
 
     /// Does an operation once, however often it is asked for with this id: if the value remembers it, the first answer is
     /// given again. What was rejected or failed has not been done. A removal, or a swap for "no value", takes no id.
@@ -199,5 +217,20 @@ pub trait StorageAdapter: Debug + Send + Sync + 'static {
             }
         }
         Err(Error::Contended { key: key.to_string(), attempts: MAX_ATTEMPTS })
+    }
+}
+
+/// [`StorageAdapter::list_with`] for a layer over `inner` whose listing is that of `inner`.
+pub(crate) async fn list_below(
+    inner: &dyn StorageAdapter,
+    others: &[Arc<dyn StorageAdapter>],
+    prefix: &str,
+    after: Option<&Key>,
+    limit: usize,
+) -> Result<Option<Page>, Error> {
+    let below: Option<Vec<_>> = others.iter().map(|other| other.lists().cloned()).collect();
+    match below {
+        Some(below) => inner.list_with(&below, prefix, after, limit).await,
+        None => Ok(None),
     }
 }

@@ -21,6 +21,7 @@ use serde_json::Number;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::adapter::list_below;
 use crate::{
     Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, Requests, StorageAdapter,
     Unknown, Value, Version, WriteResult,
@@ -321,6 +322,25 @@ impl StorageAdapter for LimitingAdapter {
         let (prefix, after) = (prefix.to_owned(), after.cloned());
         let read = async move { repeat(attempts, || inner.list(&prefix, after.as_ref(), limit)).await };
         self.limiter.read(read, deadline).await
+    }
+
+    async fn list_with(
+        &self,
+        others: &[Arc<dyn StorageAdapter>],
+        prefix: &str,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Option<Page>, Error> {
+        let deadline = self.limiter.deadline();
+        let (attempts, inner, others) = (self.limiter.attempts(deadline), self.inner(), others.to_vec());
+        let (prefix, after) = (prefix.to_owned(), after.cloned());
+        let list =
+            async move { repeat(attempts, || list_below(&*inner, &others, &prefix, after.as_ref(), limit)).await };
+        self.limiter.read(list, deadline).await
+    }
+
+    fn lists(&self) -> Option<&Arc<dyn StorageAdapter>> {
+        Some(&self.inner)
     }
 
     async fn settle(&self) -> Result<(), Error> {

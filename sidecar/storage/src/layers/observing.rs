@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use serde_json::Number;
 use tracing::{Instrument, Span, debug, debug_span};
 
+use crate::adapter::list_below;
 use crate::{
     Condition, Done, Entry, Error, Key, Namespace, Operation, OperationId, Outcome, Page, Requests, StorageAdapter,
     Value, Version, WriteResult,
@@ -172,7 +173,8 @@ struct ObservingAdapter {
 
 /// A call under way. It is recorded when it is dropped, so that one that is given up is counted too.
 struct Call<'a> {
-    recorder: &'a dyn Recorder,
+    /// `None`: nothing was done.
+    recorder: Option<&'a dyn Recorder>,
     operation: OperationKind,
     began: Instant,
     span: Span,
@@ -187,18 +189,23 @@ impl<'a> Call<'a> {
             true => Tally { unknown: items, ..Tally::default() },
             false => Tally { failed: items, ..Tally::default() },
         };
-        Self { recorder: &*observing.recorder, operation, began: Instant::now(), span, tally }
+        Self { recorder: Some(&*observing.recorder), operation, began: Instant::now(), span, tally }
     }
 
     fn end(mut self, tally: Tally) {
         self.tally = tally;
+    }
+
+    fn forget(mut self) {
+        self.recorder = None;
     }
 }
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
         let (took, Tally { success, rejected, unknown, failed }) = (self.began.elapsed(), self.tally);
-        self.recorder.record(self.operation, self.tally, took);
+        let Some(recorder) = self.recorder else { return };
+        recorder.record(self.operation, self.tally, took);
         self.span.in_scope(|| debug!(success, rejected, unknown, failed, ?took, "ended"));
     }
 }
@@ -263,6 +270,29 @@ impl StorageAdapter for ObservingAdapter {
         let page = self.inner.list(prefix, after, limit).instrument(call.span.clone()).await;
         call.end(Tally::of_read(&page));
         page
+    }
+
+    async fn list_with(
+        &self,
+        others: &[Arc<dyn StorageAdapter>],
+        prefix: &str,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Option<Page>, Error> {
+        let (backend, operation, stores) = (self.observing.backend, OperationKind::List, others.len() + 1);
+        let span = debug_span!("storage", backend, operation = operation.name(), prefix, stores);
+        let call = Call::begin(&self.observing, operation, 1, span);
+        let page = list_below(&*self.inner, others, prefix, after, limit).instrument(call.span.clone()).await;
+        // Where each has to be asked, those are the listings that count.
+        match &page {
+            Ok(None) => call.forget(),
+            page => call.end(Tally::of_read(page)),
+        }
+        page
+    }
+
+    fn lists(&self) -> Option<&Arc<dyn StorageAdapter>> {
+        Some(&self.inner)
     }
 
     async fn settle(&self) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 //! One store of a database as a [`StorageAdapter`].
 
+use std::any::Any;
 use std::fmt;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::bringing::{self, Brought};
 use super::committer::{Current, Decide, Decision, Job, Place};
 use super::stores::Store;
-use super::{Changes, EmbeddedDatabase, blocking, handoff, layout};
+use super::{Changes, EmbeddedDatabase, blocking, handoff, layout, names};
 use crate::backends::stored::StoredFile;
 use crate::envelope::Stored;
 use crate::group::{Change, judge};
@@ -92,11 +92,8 @@ impl EmbeddedAdapter {
         let engine = &self.database.inner.engine;
         self.store.read(|generation| {
             let prefix = layout::data_prefix(generation, &self.space, prefix);
-            let from = match after.map(|after| layout::data_key(generation, &self.space, after)) {
-                Some(after) if after.starts_with(&prefix) => Bound::Excluded(after),
-                Some(after) if after > prefix => return Ok(Page::default()),
-                _ => Bound::Included(prefix.clone()),
-            };
+            let after = after.map(|after| layout::data_key(generation, &self.space, after));
+            let Some(from) = layout::start(&prefix, after) else { return Ok(Page::default()) };
             let snapshot = engine.snapshot();
             let mut found = engine.keys(&snapshot, &prefix, from);
             let mut page = Page::default();
@@ -111,6 +108,11 @@ impl EmbeddedAdapter {
             }
             Ok(page)
         })
+    }
+
+    /// Whether that is the same namespace of the same database.
+    fn lies_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.database.inner, &other.database.inner) && self.space == other.space
     }
 
     /// Has the committer judge a write, and waits until it is durable.
@@ -174,6 +176,26 @@ impl StorageAdapter for EmbeddedAdapter {
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
         let (adapter, prefix, after) = (self.clone(), prefix.to_owned(), after.cloned());
         blocking(move || adapter.page(&prefix, after.as_ref(), limit)).await
+    }
+
+    async fn list_with(
+        &self,
+        others: &[Arc<dyn StorageAdapter>],
+        prefix: &str,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Option<Page>, Error> {
+        let mut stores = vec![Arc::clone(&self.store)];
+        for other in others {
+            let other: &dyn Any = &**other;
+            match other.downcast_ref::<Self>() {
+                Some(other) if self.lies_with(other) => stores.push(Arc::clone(&other.store)),
+                _ => return Ok(None),
+            }
+        }
+        let (database, space) = (Arc::clone(&self.database.inner), Arc::clone(&self.space));
+        let (prefix, after) = (prefix.to_owned(), after.cloned());
+        blocking(move || names::page(&database.engine, &stores, &space, &prefix, after.as_ref(), limit)).await
     }
 
     fn with_namespace(&self, namespace: &Namespace) -> Arc<dyn StorageAdapter> {

@@ -186,6 +186,7 @@ fn clean(engine: &Engine, generation: Generation, closing: &AtomicBool) -> Resul
 fn delete(engine: &Engine, found: Vec<(Vec<u8>, Option<FileId>)>) -> Result<(), Error> {
     let mut edit = Edit::default();
     for (key, file) in found {
+        edit.name(&key, false);
         edit.set(key, None);
         if let Some(id) = file {
             edit.unname(id);

@@ -310,6 +310,26 @@ impl<'a> Round<'a> {
         generation
     }
 
+    /// Names those keys of values that are there still, and belong to a store. What belongs to none is deleted behind.
+    pub(super) fn name(&mut self, data_keys: &[Vec<u8>]) -> Result<(), Error> {
+        let owned = self.stores.generations();
+        for key in data_keys {
+            let is_owned = layout::generation_of(key).is_some_and(|generation| owned.contains(&generation));
+            if is_owned && self.read(key)?.is_some() {
+                self.check_room(key.len())?;
+                self.edit.name(key, true);
+            }
+        }
+        Ok(())
+    }
+
+    /// All keys of values are named by now.
+    pub(super) fn all_named(&mut self) -> Result<(), Error> {
+        self.check_room(layout::NAMED.len())?;
+        self.change(layout::NAMED.to_vec(), Some(Bytes::new()));
+        Ok(())
+    }
+
     /// What is noted about a store.
     pub(super) fn meta(&self, name: &str) -> Result<Option<Meta>, Error> {
         let key = layout::meta_key(name);

@@ -54,6 +54,9 @@ impl Edit {
 
     /// Writes a value, or removes it, where this record stands.
     pub(super) fn replace(&mut self, key: Vec<u8>, stands: Option<&Record>, value: Option<Sealed>) {
+        if value.is_none() || stands.is_none() {
+            self.name(&key, value.is_some());
+        }
         if let Some(id) = stands.and_then(Record::file) {
             self.unname(id);
         }
@@ -67,6 +70,13 @@ impl Edit {
             }
         });
         self.set(key, record);
+    }
+
+    /// A value gets its name, or loses it.
+    pub(super) fn name(&mut self, data_key: &[u8], is_there: bool) {
+        if let Some(name) = layout::name_of(data_key) {
+            self.set(name, is_there.then(Bytes::new));
+        }
     }
 
     /// The record that named a file goes.

@@ -9,7 +9,7 @@ use std::fmt::Display;
 use std::fs::File;
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -80,6 +80,8 @@ pub(super) struct Engine {
     files: Arc<Files>,
     /// How large its tables are.
     table: u64,
+    /// Whether all keys of values are [named](layout).
+    named: AtomicBool,
     writer: Mutex<Writer>,
     failure: OnceLock<Error>,
     syncs: AtomicU64,
@@ -127,6 +129,7 @@ impl Engine {
             data,
             files: Arc::new(Files::new(values)),
             table,
+            named: AtomicBool::new(false),
             writer: Mutex::new(writer),
             failure: OnceLock::new(),
             syncs: AtomicU64::new(0),
@@ -136,6 +139,7 @@ impl Engine {
             let total = <[u8; 8]>::try_from(&*bytes).map_err(|_| stores::damaged("the size of its files"))?;
             engine.writer().filed = u64::from_be_bytes(total);
         }
+        engine.named.store(engine.get(layout::NAMED)?.is_some(), Ordering::Release);
         if let Some(error) = refused {
             engine.fail(&format!("after an earlier failure its journal could not be written anew: {error}"));
             return Ok(engine);
@@ -143,6 +147,16 @@ impl Engine {
         // What was read back from the journal into memory goes to the disk, so that memory is free again.
         engine.make_way(&mut engine.writer()).map_err(Failed::into_error)?;
         Ok(engine)
+    }
+
+    /// Whether all keys of values are named, so that a listing may go by names.
+    pub(super) fn has_named_all(&self) -> bool {
+        self.named.load(Ordering::Acquire)
+    }
+
+    /// It is noted durably, or nothing was written, that all are.
+    pub(super) fn set_named_all(&self) {
+        self.named.store(true, Ordering::Release);
     }
 
     /// How large its tables are.

@@ -28,7 +28,9 @@ const SUSPECT_FILE: &str = "suspect";
 const JOURNAL_EXTENSION: &str = "jnl";
 /// Of a journal that is copied, at a time.
 const COPIED_BYTES: usize = 256 << 10;
-const FORMAT: &[u8] = br#"{"engine":"fjall","format":1}"#;
+const FORMAT: &[u8] = br#"{"engine":"fjall","format":2}"#;
+/// Without names of keys: they are made once it is open.
+const FORMER: &[u8] = br#"{"engine":"fjall","format":1}"#;
 /// What the engine writes last when it lays out a folder.
 const ENGINE_MARK: &str = "version";
 
@@ -52,8 +54,8 @@ pub(super) fn open(folder: &Path) -> Result<Opened, Error> {
     Folders::default().ensure(&folder)?;
     let lock = lock_folder(&folder)?;
     let engine = folder.join("engine");
-    let is_new = !check_format(&folder, &engine)?;
-    if is_new {
+    let found = check_format(&folder, &engine)?;
+    if found == Found::Nothing {
         // A first opening that did not end: nothing was ever acknowledged.
         remove_tree(&engine)?;
     }
@@ -73,8 +75,9 @@ pub(super) fn open(folder: &Path) -> Result<Opened, Error> {
     make_folder(&values)?;
     let flush = || sync_folder(&folder).map_err(|error| failure("flushing", &folder, &error));
     flush()?;
-    if is_new {
-        // It says that there is an engine: which must be there then, also after a power failure.
+    if found != Found::Ours {
+        // It says that there is an engine: which must be there then, also after a power failure. And a program that names no
+        // keys must not write to it any more.
         write_format(&folder)?;
         flush()?;
     }
@@ -110,19 +113,28 @@ fn open_failure(folder: &Path, error: fjall::Error) -> Error {
     }
 }
 
+/// What was there before this opening.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    /// A database as earlier versions laid it out.
+    Former,
+    Ours,
+}
+
 /// Whether there is a database. Refuses one that this program can't read, or that has lost its files.
-fn check_format(folder: &Path, engine: &Path) -> Result<bool, Error> {
+fn check_format(folder: &Path, engine: &Path) -> Result<Found, Error> {
     let path = folder.join(FORMAT_FILE);
     let corrupt = |problem: String| Err(Error::Corrupt { key: folder.display().to_string(), problem });
     match read(&path)? {
-        None => Ok(false),
-        Some(text) if text != FORMAT => corrupt(format!(
+        None => Ok(Found::Nothing),
+        Some(text) if text != FORMAT && text != FORMER => corrupt(format!(
             "{FORMAT_FILE} says {:?}; this program reads {:?}",
             String::from_utf8_lossy(&text),
             String::from_utf8_lossy(FORMAT)
         )),
         Some(_) if !engine.join(ENGINE_MARK).exists() => corrupt("the files of its engine are gone".to_owned()),
-        Some(_) => Ok(true),
+        Some(text) => Ok(if text == FORMAT { Found::Ours } else { Found::Former }),
     }
 }
 

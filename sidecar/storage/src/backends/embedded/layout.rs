@@ -3,6 +3,8 @@
 //! | key | value |
 //! |---|---|
 //! | `d`, generation, namespaces, key | a value in its envelope |
+//! | `n`, namespaces, key, generation | nothing: this generation has a value under this key. So keys of many stores lie in one order |
+//! | `i` | nothing: all keys with a value are named so, not only those written since this was begun |
 //! | `m`, name of a store | [`Meta`]: which generation of data is its own |
 //! | `f`, life, number and length of a file | nothing: the record of a value names this file |
 //! | `t` | how many bytes the files have that are named |
@@ -11,6 +13,9 @@
 //!
 //! A generation is 8 bytes, big endian. A namespace is the byte 1, its length in 2 bytes, and its text; the byte 0 ends
 //! the namespaces. So keys of one namespace of one store lie together, in byte order, and no text escapes into another.
+//! In a name, where something follows the key, two zero bytes end it, and a zero byte of its own is followed by 255.
+
+use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +29,9 @@ pub(super) type Generation = u64;
 /// The engine writes the length of a key in 16 bits.
 const MAX_ENGINE_KEY: usize = u16::MAX as usize;
 const DATA: u8 = b'd';
+const NAME: u8 = b'n';
+/// Where it is noted that all keys are named.
+pub(super) const NAMED: &[u8] = b"i";
 const META: u8 = b'm';
 const FILE: u8 = b'f';
 const GARBAGE: u8 = b'x';
@@ -33,6 +41,8 @@ pub(super) const HIGHEST: &[u8] = b"g";
 pub(super) const TOTAL: &[u8] = b"t";
 const NAMESPACE: u8 = 1;
 const END_OF_NAMESPACES: u8 = 0;
+const END_OF_KEY: [u8; 2] = [0, 0];
+const ZERO_OF_KEY: [u8; 2] = [0, u8::MAX];
 
 /// What a database knows of a store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +79,11 @@ pub(super) fn generation_prefix(generation: Generation) -> Vec<u8> {
     bytes
 }
 
+/// The generation of a data key; `None` if it is none.
+pub(super) fn generation_of(data_key: &[u8]) -> Option<Generation> {
+    data_key.strip_prefix(&[DATA])?.first_chunk().map(|bytes| Generation::from_be_bytes(*bytes))
+}
+
 /// What follows [`generation_prefix`] in a data key.
 pub(super) fn without_generation(key: &[u8]) -> &[u8] {
     &key[generation_prefix(0).len()..]
@@ -89,9 +104,57 @@ pub(super) fn data_key(generation: Generation, space: &[u8], key: &Key) -> Vec<u
     data_prefix(generation, space, key.as_str())
 }
 
+/// The names of all keys of a namespace that begin with `text` begin with this.
+pub(super) fn name_prefix(space: &[u8], text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(1 + space.len() + 1 + text.len() + END_OF_KEY.len() + size_of::<Generation>());
+    bytes.push(NAME);
+    bytes.extend_from_slice(space);
+    bytes.push(END_OF_NAMESPACES);
+    for byte in text.bytes() {
+        match byte {
+            0 => bytes.extend_from_slice(&ZERO_OF_KEY),
+            byte => bytes.push(byte),
+        }
+    }
+    bytes
+}
+
+/// The name of a key.
+pub(super) fn name(space: &[u8], key: &str, generation: Generation) -> Vec<u8> {
+    let mut bytes = name_prefix(space, key);
+    bytes.extend_from_slice(&END_OF_KEY);
+    bytes.extend_from_slice(&generation.to_be_bytes());
+    bytes
+}
+
+/// The name of the key that a data key is of; `None` if it is none.
+pub(super) fn name_of(data_key: &[u8]) -> Option<Vec<u8>> {
+    let (generation, space, key) = split_data_key(data_key)?;
+    Some(name(space, key, generation))
+}
+
+/// The generation that a name is of; `None` if it is no name.
+pub(super) fn generation_of_name(name: &[u8]) -> Option<Generation> {
+    name.strip_prefix(&[NAME])?.last_chunk().map(|bytes| Generation::from_be_bytes(*bytes))
+}
+
+/// The key of a name in this namespace; `None` if it is none.
+pub(super) fn key_of_name(space: &[u8], name: &[u8]) -> Option<Key> {
+    let rest = name.get(1 + space.len() + 1..)?;
+    let (escaped, _) = rest.split_last_chunk::<{ END_OF_KEY.len() + size_of::<Generation>() }>()?;
+    let mut bytes = Vec::with_capacity(escaped.len());
+    let mut rest = escaped;
+    while let Some((byte, after)) = rest.split_first() {
+        bytes.push(*byte);
+        rest = if *byte == 0 { after.strip_prefix(&ZERO_OF_KEY[1..])? } else { after };
+    }
+    Key::new(String::from_utf8(bytes).ok()?).ok()
+}
+
 /// Refuses a key that the engine could not hold, because it lies too many namespaces deep.
 pub(super) fn check_length(space: &[u8], key: &Key) -> Result<(), Error> {
-    let length = data_key(0, space, key).len();
+    // Which is never shorter than its data key.
+    let length = name(space, key.as_str(), 0).len();
     if length > MAX_ENGINE_KEY {
         return Err(Error::invalid(
             "key",
@@ -103,21 +166,45 @@ pub(super) fn check_length(space: &[u8], key: &Key) -> Result<(), Error> {
 
 /// The generation, namespaces and key of a data key; `None` if it is none.
 pub(super) fn parse_data_key(bytes: &[u8]) -> Option<(Generation, Vec<Namespace>, Key)> {
-    let (generation, mut rest) = bytes.strip_prefix(&[DATA])?.split_first_chunk::<8>()?;
+    let (generation, mut space, key) = split_data_key(bytes)?;
     let mut namespaces = Vec::new();
-    loop {
-        let (tag, after) = rest.split_first()?;
-        if *tag == END_OF_NAMESPACES {
-            let key = Key::new(std::str::from_utf8(after).ok()?).ok()?;
-            return Some((Generation::from_be_bytes(*generation), namespaces, key));
-        }
-        let (length, after) = after.split_first_chunk::<2>()?;
-        let (text, after) = after.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
-        if *tag != NAMESPACE {
-            return None;
-        }
+    while let Some((text, rest)) = first_namespace(space)? {
         namespaces.push(Namespace::new(std::str::from_utf8(text).ok()?).ok()?);
+        space = rest;
+    }
+    Some((generation, namespaces, Key::new(key).ok()?))
+}
+
+/// A data key in its parts: generation, namespaces, and the text of the key.
+fn split_data_key(bytes: &[u8]) -> Option<(Generation, &[u8], &str)> {
+    let (generation, inner) = bytes.strip_prefix(&[DATA])?.split_first_chunk()?;
+    let mut rest = inner;
+    while let Some((_, after)) = first_namespace(rest)? {
         rest = after;
+    }
+    let (space, rest) = inner.split_at(inner.len() - rest.len());
+    let key = std::str::from_utf8(rest.strip_prefix(&[END_OF_NAMESPACES])?).ok()?;
+    Some((Generation::from_be_bytes(*generation), space, key))
+}
+
+/// The first of some namespaces, and what follows it; `Some(None)` after the last.
+fn first_namespace(bytes: &[u8]) -> Option<Option<(&[u8], &[u8])>> {
+    match bytes.split_first() {
+        None | Some((&END_OF_NAMESPACES, _)) => Some(None),
+        Some((&NAMESPACE, after)) => {
+            let (length, after) = after.split_first_chunk::<2>()?;
+            after.split_at_checked(usize::from(u16::from_be_bytes(*length))).map(Some)
+        }
+        Some(_) => None,
+    }
+}
+
+/// Where a listing begins of what begins with `prefix` and follows `after`; `None`: there is no such key.
+pub(super) fn start(prefix: &[u8], after: Option<Vec<u8>>) -> Option<Bound<Vec<u8>>> {
+    match after {
+        Some(after) if after.starts_with(prefix) => Some(Bound::Excluded(after)),
+        Some(after) if *after > *prefix => None,
+        _ => Some(Bound::Included(prefix.to_vec())),
     }
 }
 
@@ -207,6 +294,22 @@ mod tests {
             prop_assert_eq!(at(&here, &a).cmp(&at(&here, &b)), a.cmp(&b));
             // Whatever another namespace holds, it is not among the keys of this one.
             prop_assert_eq!(at(&there, &b).starts_with(&data_prefix(7, &space(&here), "")), here == there);
+        }
+
+        #[test]
+        fn names_sort_as_keys_do_and_lead_back_to_them(
+            a in any_text(), b in any_text(), (mine, other) in any::<(u64, u64)>(),
+            here in prop::collection::vec(any_text(), 0..3), there in prop::collection::vec(any_text(), 0..3)
+        ) {
+            let (here, there) = (space(&names(here)), space(&names(there)));
+            let sorted = if a == b { mine.cmp(&other) } else { a.cmp(&b) };
+            prop_assert_eq!(name(&here, &a, mine).cmp(&name(&here, &b, other)), sorted);
+            let (of_a, key) = (name(&here, &a, mine), Key::new(a).unwrap());
+            prop_assert_eq!(of_a.starts_with(&name_prefix(&here, &b)), key.as_str().starts_with(&b));
+            prop_assert_eq!(of_a.starts_with(&name_prefix(&there, "")), here == there);
+            prop_assert_eq!(generation_of_name(&of_a), Some(mine));
+            prop_assert_eq!(key_of_name(&here, &of_a), Some(key.clone()));
+            prop_assert_eq!(name_of(&data_key(mine, &here, &key)), Some(of_a));
         }
 
         #[test]

@@ -18,6 +18,7 @@ mod files;
 mod folder;
 mod handoff;
 mod layout;
+mod names;
 mod record;
 mod settings;
 mod shared_flush;
@@ -37,6 +38,7 @@ use self::cleaner::Cleaner;
 use self::committer::{Job, Round};
 use self::engine::Engine;
 pub use self::handoff::{Audit, Changes, Import};
+use self::names::Naming;
 use self::stores::Stores;
 use super::disk::Disk;
 use crate::Error;
@@ -52,6 +54,8 @@ struct Inner {
     engine: Arc<Engine>,
     stores: Arc<Stores>,
     cleaner: Cleaner,
+    /// `None` once nothing is left to name.
+    naming: Option<Naming>,
     /// `None` only while it is being dropped: the committer ends when nobody can send it anything.
     queue: Option<mpsc::Sender<Job>>,
     committer: Option<JoinHandle<()>>,
@@ -76,7 +80,8 @@ impl EmbeddedDatabase {
             let (engine, stores) = (Arc::clone(&engine), Arc::clone(&stores));
             move || committer::run(&engine, &stores, jobs)
         })?;
-        let inner = Inner { engine, stores, cleaner, queue: Some(queue), committer: Some(committer) };
+        let naming = Naming::start(&engine, &queue)?;
+        let inner = Inner { engine, stores, cleaner, naming, queue: Some(queue), committer: Some(committer) };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -140,6 +145,8 @@ impl EmbeddedDatabase {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        // It has work for the committer.
+        self.naming = None;
         self.queue = None;
         if let Some(committer) = self.committer.take() {
             // It panics only on a mistake of ours, which has been reported where it happened.

@@ -1,6 +1,6 @@
 //! Which stores a database has, and which generation of data each consists of.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -83,6 +83,11 @@ impl Stores {
         let mut stores = self.by_name();
         let new = || Arc::new(Store::at(name.to_owned(), 0));
         Ok(Arc::clone(stores.entry(name.to_owned()).or_insert_with(new)))
+    }
+
+    /// The data that is a store's own.
+    pub(super) fn generations(&self) -> HashSet<Generation> {
+        self.by_name().values().map(|store| store.generation.load(Ordering::SeqCst)).collect()
     }
 
     /// A number that was never given out.

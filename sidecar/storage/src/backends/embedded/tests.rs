@@ -12,6 +12,7 @@ use super::*;
 use crate::{Condition, Entry, Key, Namespace, Outcome, StorageAdapter, Value};
 
 mod large;
+mod names;
 
 fn key(text: &str) -> Key {
     Key::new(text).unwrap()
@@ -341,7 +342,7 @@ fn a_folder_that_is_no_database_of_ours_is_refused() {
     drop(EmbeddedDatabase::open(folder.path()).unwrap());
     let format = folder.path().join("format.json");
     let ours = std::fs::read(&format).unwrap();
-    std::fs::write(&format, br#"{"engine":"fjall","format":2}"#).unwrap();
+    std::fs::write(&format, br#"{"engine":"fjall","format":3}"#).unwrap();
     assert!(matches!(EmbeddedDatabase::open(folder.path()), Err(Error::Corrupt { .. })));
     std::fs::write(&format, ours).unwrap();
     // Not an empty database, but one whose data is gone.
