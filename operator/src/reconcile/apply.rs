@@ -136,8 +136,8 @@ impl Applier<'_> {
         Ok(self.api().patch(&live.name_any(), &PatchParams::default(), &Patch::Merge(wish)).await?)
     }
 
-    /// Applies one object, unless nothing changed.
-    pub async fn put<K>(&mut self, object: K) -> Result<K, Error>
+    /// Applies one object, unless nothing changed. Only as it was read: what stands there may be newer than all that this wish goes by.
+    pub async fn put<K>(&mut self, mut object: K) -> Result<K, Error>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
     {
@@ -153,6 +153,7 @@ impl Applier<'_> {
                 self.ledger.note(key, wish, Mark::of(there.meta()), self.now);
                 return Ok(there);
             }
+            object.meta_mut().resource_version = there.resource_version();
         }
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let applied = api.patch(&key.name, &params, &Patch::Apply(&object)).await?;

@@ -68,6 +68,20 @@ async fn nothing_is_made_for_a_cluster_that_is_gone_or_another_whatever_a_read_s
 }
 
 #[tokio::test]
+async fn what_is_written_goes_by_what_was_read() {
+    let mut world = World::new(isolated());
+    world.reconcile().await.unwrap();
+    world.watch();
+    world.api.read_no_more(SET);
+    // Another operator has let all nodes stop meanwhile.
+    world.api.edit(SET, |nodes| nodes["spec"]["replicas"] = json!(0));
+    world.api.edit(CLUSTER, |cluster| cluster["spec"]["replicas"] = json!(5));
+    let failed = world.reconcile().await;
+    assert!(matches!(&failed, Err(Error::KubernetesApi(why)) if why.to_string().contains("Conflict")), "{failed:?}");
+    assert_eq!(world.api.object(SET).unwrap()["spec"]["replicas"], json!(0));
+}
+
+#[tokio::test]
 async fn a_second_look_writes_nothing_and_a_change_by_anybody_else_is_put_right() {
     let mut world = World::new(isolated());
     world.reconcile().await.unwrap();
