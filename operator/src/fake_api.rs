@@ -22,8 +22,8 @@ struct State {
     version: u64,
     /// Where nothing is answered but this.
     refused: Option<(String, u16)>,
-    /// What a read of this path finds, whatever stands there.
-    stale: Option<(String, Value)>,
+    /// What reads of a path find, and how many of them.
+    stale: BTreeMap<String, (Value, usize)>,
 }
 
 type Answer = (u16, Value);
@@ -80,8 +80,14 @@ impl FakeApi {
 
     /// Has reads of a path find what stands there now, from now on.
     pub(crate) fn read_no_more(&self, path: &str) {
+        self.read_late(path, usize::MAX);
+    }
+
+    /// The same of so many reads.
+    pub(crate) fn read_late(&self, path: &str, times: usize) {
         let mut state = self.0.lock().unwrap();
-        state.stale = state.objects.get(path).map(|object| (path.to_owned(), object.clone()));
+        let object = state.objects[path].clone();
+        state.stale.insert(path.to_owned(), (object, times));
     }
 
     /// Every path that holds an object.
@@ -108,7 +114,10 @@ impl FakeApi {
         let is_status = path.ends_with("/status");
         let resizer = path.ends_with("/resize").then(|| parameter(query, "fieldManager").unwrap_or("unknown"));
         let path = path.trim_end_matches("/status").trim_end_matches("/resize");
-        if let Some((_, object)) = state.stale.as_ref().filter(|(stale, _)| method == "GET" && stale == path) {
+        if method == "GET"
+            && let Some((object, times)) = state.stale.get_mut(path).filter(|(_, times)| *times > 0)
+        {
+            *times -= 1;
             return (200, object.clone());
         }
         match method {

@@ -440,14 +440,19 @@ async fn act(
             accepted: Some(decision.stands.clone()),
         },
     );
-    let held = Some(&found.sets).filter(|sets| sets.any() && decision.hold != Hold::Nothing);
-    if held.is_some() {
+    if found.sets.replicas().is_some_and(|now| now != replicas)
+        && !apply::is_as_read(&context.client, &found.cluster).await?
+    {
+        return Ok(SOON);
+    }
+    let is_held = found.sets.any() && decision.hold != Hold::Nothing;
+    if is_held {
         planning::hold_configuration(context, validated, &mut prepared.config_map).await?;
     }
     let policy_for = context.network_policies.as_deref();
     prepared.network_policy = policy_for.map(|namespace| build::network_policy(validated, namespace));
     let mut applier = applier(context, validated, &shards.sessions, &mut memory.ledger, now);
-    let applied = Box::pin(applier.apply(prepared, held)).await?;
+    let applied = Box::pin(applier.apply(prepared, (&found.sets, is_held))).await?;
 
     context.must_lead()?;
     let rollout = rolling::roll(context, validated, &applied, found, (&shards, &mut memory.rolling)).await?;

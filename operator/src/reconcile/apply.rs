@@ -54,7 +54,8 @@ impl Ledger {
 }
 
 /// Whether a cluster is as it was read: neither deleted since, nor another spec. Asked by a write that changes nothing, for a read
-/// may be an old one, and what is made for a cluster that is gone stays where no owner is looked for.
+/// may be an old one: what is made for a cluster that is gone stays where no owner is looked for, and what starts or stops nodes
+/// can't be taken back.
 pub(super) async fn is_as_read(client: &Client, cluster: &BrainyCluster) -> Result<bool, Error> {
     let meta = &cluster.metadata;
     let clusters: Api<BrainyCluster> = Api::namespaced(client.clone(), meta.namespace.as_deref().unwrap_or_default());
@@ -85,12 +86,12 @@ pub struct Applier<'a> {
 }
 
 impl Applier<'_> {
-    /// Applies all objects. The StatefulSets come last: their pods need the others. `held`: the live ones, of which only the
-    /// number of pods may change.
+    /// Applies all objects. The StatefulSets come last: their pods need the others. `sets`: those that there were when all that this
+    /// goes by was read; `is_held`: only their number of pods may change.
     pub async fn apply(
         &mut self,
         prepared: KubernetesResources<Prepared>,
-        held: Option<&Sets>,
+        (sets, is_held): (&Sets, bool),
     ) -> Result<KubernetesResources<Applied>, Error> {
         for lease in &prepared.sessions {
             self.create_if_absent(lease).await?;
@@ -102,20 +103,28 @@ impl Applier<'_> {
             service: self.put(prepared.service).await?,
             config_map: self.put(prepared.config_map).await?,
             network_policy: self.put_or_remove(prepared.network_policy).await?,
-            statefulsets: self.put_nodes(prepared.statefulsets, held).await?,
+            statefulsets: self.put_nodes(prepared.statefulsets, sets, is_held).await?,
             sessions: prepared.sessions,
             state: PhantomData,
         })
     }
 
-    async fn put_nodes(&mut self, wishes: Vec<StatefulSet>, held: Option<&Sets>) -> Result<Vec<StatefulSet>, Error> {
+    async fn put_nodes(
+        &mut self,
+        wishes: Vec<StatefulSet>,
+        sets: &Sets,
+        is_held: bool,
+    ) -> Result<Vec<StatefulSet>, Error> {
         let mut applied = Vec::new();
         for (at, wish) in wishes.into_iter().enumerate() {
-            // One that is not there has no pods that a new template could restart.
-            let live = held.and_then(|held| held.live.get(at)?.as_ref());
+            let live = sets.live.get(at).and_then(Option::as_ref);
             applied.push(match live {
-                None => self.put(wish).await?,
-                Some(live) => self.scale(live, wish.spec.and_then(|spec| spec.replicas)).await?,
+                Some(live) if is_held => self.scale(live, wish.spec.and_then(|spec| spec.replicas)).await?,
+                // One that is not there has no pods that a new template could restart.
+                live => {
+                    let generation = live.and_then(|live| live.metadata.generation);
+                    self.put_if(wish, |there| live.is_none() || there.metadata.generation == generation).await?
+                }
             });
         }
         Ok(applied)
@@ -136,8 +145,16 @@ impl Applier<'_> {
         Ok(self.api().patch(&live.name_any(), &PatchParams::default(), &Patch::Merge(wish)).await?)
     }
 
-    /// Applies one object, unless nothing changed. Only as it was read: what stands there may be newer than all that this wish goes by.
-    pub async fn put<K>(&mut self, mut object: K) -> Result<K, Error>
+    /// Applies one object, unless nothing changed.
+    pub async fn put<K>(&mut self, object: K) -> Result<K, Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
+    {
+        self.put_if(object, |_| true).await
+    }
+
+    /// The same, over nothing but what is `as_read`: what stands there may be newer than all that this wish goes by.
+    async fn put_if<K>(&mut self, mut object: K, as_read: impl FnOnce(&K) -> bool) -> Result<K, Error>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
     {
@@ -152,6 +169,9 @@ impl Applier<'_> {
             if is_as_wished(&object, &there, FIELD_MANAGER) {
                 self.ledger.note(key, wish, Mark::of(there.meta()), self.now);
                 return Ok(there);
+            }
+            if !as_read(&there) {
+                return Err(Error::LostRace { document: format!("{} {}", key.kind, key.name) });
             }
             object.meta_mut().resource_version = there.resource_version();
         }

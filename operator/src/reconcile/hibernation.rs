@@ -8,7 +8,7 @@ use brainy_coordination::ShardMap;
 use brainy_coordination::placement::Policy;
 use brainy_crds::Strategy;
 
-use super::apply::Applier;
+use super::apply::{Applier, is_as_read};
 use super::build::{self, Carried};
 use super::dereference::Dereferenced;
 use super::disruption::Verdict;
@@ -57,8 +57,11 @@ pub(super) async fn stop(
         let mut prepared = build::build(&as_before, &context.sidecar, &carried);
         // Those that there are may end theirs; no node needs a new one.
         prepared.sessions.clear();
-        let held = Some(&found.sets).filter(|sets| sets.any() && decision.hold != Hold::Nothing);
-        if held.is_some() {
+        if found.sets.replicas().is_some_and(|now| now > 0) && !is_as_read(&context.client, &found.cluster).await? {
+            return Ok(SOON);
+        }
+        let is_held = found.sets.any() && decision.hold != Hold::Nothing;
+        if is_held {
             planning::hold_configuration(context, cluster, &mut prepared.config_map).await?;
         }
         let mut applier = Applier {
@@ -69,7 +72,7 @@ pub(super) async fn stop(
             ledger: &mut memory.ledger,
             now: context.clock.now(),
         };
-        Box::pin(applier.apply(prepared, held)).await?;
+        Box::pin(applier.apply(prepared, (&found.sets, is_held))).await?;
     }
     if !found.pods.is_empty() {
         seen.changing = Some((status::SCALING, format!("{} nodes have yet to stop", found.pods.len())));

@@ -82,6 +82,37 @@ async fn what_is_written_goes_by_what_was_read() {
 }
 
 #[tokio::test]
+async fn what_has_changed_since_it_was_looked_at_is_looked_at_again() {
+    let mut world = World::new(isolated());
+    world.reconcile().await.unwrap();
+    world.watch();
+    world.api.read_late(SET, 1);
+    world.api.edit(SET, |nodes| nodes["spec"]["replicas"] = json!(0));
+    world.api.edit(CLUSTER, |cluster| cluster["spec"]["replicas"] = json!(5));
+    let failed = world.reconcile().await;
+    assert!(matches!(failed, Err(Error::LostRace { .. })), "{failed:?}");
+    assert_eq!(world.api.object(SET).unwrap()["spec"]["replicas"], json!(0));
+    world.reconcile().await.unwrap();
+    assert_eq!(world.api.object(SET).unwrap()["spec"]["replicas"], json!(5));
+}
+
+#[tokio::test]
+async fn no_node_starts_or_stops_by_an_old_read_of_the_cluster() {
+    for (read, stands) in [(3, 0), (0, 3), (3, 5)] {
+        let mut world = World::new(isolated());
+        world.reconcile().await.unwrap();
+        world.watch();
+        world.api.edit(CLUSTER, |cluster| cluster["spec"]["replicas"] = json!(read));
+        world.api.read_no_more(CLUSTER);
+        // Another operator has done what was asked for since.
+        world.api.edit(CLUSTER, |cluster| cluster["spec"]["replicas"] = json!(stands));
+        world.api.edit(SET, |nodes| nodes["spec"]["replicas"] = json!(stands));
+        assert_eq!(world.reconcile().await.unwrap(), SOON);
+        assert_eq!(world.api.object(SET).unwrap()["spec"]["replicas"], json!(stands));
+    }
+}
+
+#[tokio::test]
 async fn a_second_look_writes_nothing_and_a_change_by_anybody_else_is_put_right() {
     let mut world = World::new(isolated());
     world.reconcile().await.unwrap();
