@@ -440,9 +440,7 @@ async fn act(
             accepted: Some(decision.stands.clone()),
         },
     );
-    if found.sets.replicas().is_some_and(|now| now != replicas)
-        && !apply::is_as_read(&context.client, &found.cluster).await?
-    {
+    if !apply::may_have(&context.client, found, replicas).await? {
         return Ok(SOON);
     }
     let is_held = found.sets.any() && decision.hold != Hold::Nothing;

@@ -20,7 +20,7 @@ use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::build::{Applied, KubernetesResources, Prepared};
-use super::dereference::Sets;
+use super::dereference::{Dereferenced, Sets};
 use super::unchanged::is_as_wished;
 use super::validate::ValidatedCluster;
 use super::{Error, FIELD_MANAGER};
@@ -67,6 +67,11 @@ pub(super) async fn is_as_read(client: &Client, cluster: &BrainyCluster) -> Resu
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether so many nodes may be asked for: as many as there are, or the cluster [is as it was read](is_as_read).
+pub(super) async fn may_have(client: &Client, found: &Dereferenced, nodes: i32) -> Result<bool, Error> {
+    Ok(found.sets.replicas().is_none_or(|now| now == nodes) || is_as_read(client, &found.cluster).await?)
 }
 
 /// Applies the objects of one cluster.

@@ -8,7 +8,7 @@ use brainy_coordination::ShardMap;
 use brainy_coordination::placement::Policy;
 use brainy_crds::Strategy;
 
-use super::apply::{Applier, is_as_read};
+use super::apply::{Applier, may_have};
 use super::build::{self, Carried};
 use super::dereference::Dereferenced;
 use super::disruption::Verdict;
@@ -57,7 +57,7 @@ pub(super) async fn stop(
         let mut prepared = build::build(&as_before, &context.sidecar, &carried);
         // Those that there are may end theirs; no node needs a new one.
         prepared.sessions.clear();
-        if found.sets.replicas().is_some_and(|now| now > 0) && !is_as_read(&context.client, &found.cluster).await? {
+        if !may_have(&context.client, found, 0).await? {
             return Ok(SOON);
         }
         let is_held = found.sets.any() && decision.hold != Hold::Nothing;

@@ -154,8 +154,8 @@ impl Source {
     }
 }
 
-/// Merges the keys of shards, if the storage can't list them together: fetching from each only about as much as the page takes from it: memory is bounded by
-/// the page and the number of shards, not by what is stored.
+/// Merges the keys of shards that the storage can't list together, fetching from each only about as much as the page takes from
+/// it: memory is bounded by the page and the number of shards, not by what is stored.
 async fn merge_shards(stores: Vec<Arc<dyn StorageAdapter>>, listing: &Listing) -> Result<Page, Error> {
     let Some((first, others)) = stores.split_first() else { return Ok(Page::default()) };
     let (prefix, after) = (&listing.prefix, listing.after.as_ref());

@@ -83,12 +83,15 @@ pub trait StorageAdapter: Any + Debug + Send + Sync {
     /// it of one. `None`: they have no common order, or too many others share it; each must be asked.
     async fn list_with(
         &self,
-        _others: &[Arc<dyn StorageAdapter>],
-        _prefix: &str,
-        _after: Option<&Key>,
-        _limit: usize,
+        others: &[Arc<dyn StorageAdapter>],
+        prefix: &str,
+        after: Option<&Key>,
+        limit: usize,
     ) -> Result<Option<Page>, Error> {
-        Ok(None)
+        match self.lists() {
+            Some(inner) => list_below(&**inner, others, prefix, after, limit).await,
+            None => Ok(None),
+        }
     }
 
     /// The store whose listing is this one's: what a layer lies over that adds no key and hides none.

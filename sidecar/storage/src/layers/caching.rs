@@ -22,7 +22,6 @@ use serde_json::Number;
 use tokio::sync::OnceCell;
 
 use super::batching::Forget;
-use crate::adapter::list_below;
 use crate::encoding::keys_folder;
 use crate::value::add;
 use crate::{
@@ -451,16 +450,6 @@ impl StorageAdapter for CachingAdapter {
 
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
         self.inner.list(prefix, after, limit).await
-    }
-
-    async fn list_with(
-        &self,
-        others: &[Arc<dyn StorageAdapter>],
-        prefix: &str,
-        after: Option<&Key>,
-        limit: usize,
-    ) -> Result<Option<Page>, Error> {
-        list_below(&*self.inner, others, prefix, after, limit).await
     }
 
     fn lists(&self) -> Option<&Arc<dyn StorageAdapter>> {

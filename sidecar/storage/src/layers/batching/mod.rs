@@ -23,7 +23,6 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::gates::Place;
-use crate::adapter::list_below;
 use crate::encoding::keys_folder;
 use crate::operation::Request;
 use crate::{
@@ -410,16 +409,6 @@ impl StorageAdapter for BatchingAdapter {
 
     async fn list(&self, prefix: &str, after: Option<&Key>, limit: usize) -> Result<Page, Error> {
         self.inner.list(prefix, after, limit).await
-    }
-
-    async fn list_with(
-        &self,
-        others: &[Arc<dyn StorageAdapter>],
-        prefix: &str,
-        after: Option<&Key>,
-        limit: usize,
-    ) -> Result<Option<Page>, Error> {
-        list_below(&*self.inner, others, prefix, after, limit).await
     }
 
     fn lists(&self) -> Option<&Arc<dyn StorageAdapter>> {

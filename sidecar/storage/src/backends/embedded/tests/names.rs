@@ -165,16 +165,21 @@ fn forget_names(folder: &Path) {
     std::fs::write(folder.join("format.json"), br#"{"engine":"fjall","format":1}"#).unwrap();
 }
 
-#[tokio::test]
-async fn what_has_no_names_gets_them_while_it_is_in_use() {
-    let folder = tempfile::tempdir().unwrap();
+/// Such a database, with some thousand keys.
+async fn without_names(folder: &Path) {
     {
-        let database = EmbeddedDatabase::open(folder.path()).unwrap();
+        let database = EmbeddedDatabase::open(folder).unwrap();
         fill(&database).await;
         let many = (0..3000).map(|n| (key(&format!("k{n}")), number(n))).collect();
         assert!(database.store("shard-0").unwrap().set_batch(many).await.iter().all(Result::is_ok));
     }
-    forget_names(folder.path());
+    forget_names(folder);
+}
+
+#[tokio::test]
+async fn what_has_no_names_gets_them_while_it_is_in_use() {
+    let folder = tempfile::tempdir().unwrap();
+    without_names(folder.path()).await;
     let database = EmbeddedDatabase::open(folder.path()).unwrap();
     let format = std::fs::read(folder.path().join("format.json")).unwrap();
     assert!(String::from_utf8(format).unwrap().contains(r#""format":2"#), "earlier programs keep away");
@@ -197,13 +202,7 @@ async fn what_has_no_names_gets_them_while_it_is_in_use() {
 #[tokio::test]
 async fn naming_that_was_cut_short_begins_again() {
     let folder = tempfile::tempdir().unwrap();
-    {
-        let database = EmbeddedDatabase::open(folder.path()).unwrap();
-        fill(&database).await;
-        let many = (0..3000).map(|n| (key(&format!("k{n}")), number(n))).collect();
-        assert!(database.store("shard-0").unwrap().set_batch(many).await.iter().all(Result::is_ok));
-    }
-    forget_names(folder.path());
+    without_names(folder.path()).await;
     // Closed at once, wherever it is.
     for _ in 0..3 {
         drop(EmbeddedDatabase::open(folder.path()).unwrap());
